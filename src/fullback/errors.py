@@ -1,0 +1,61 @@
+"""Every exception and warning that fullback raises on purpose.
+
+::
+
+    FullbackError
+    ├── LayerError        (ValueError)    a layer option that makes no sense
+    ├── ShapeError        (ValueError)    an array or a layer that does not fit
+    ├── InputError        (ValueError)    values that cannot be used: NaN, a label out of range
+    ├── DataError         (ValueError)    a data file or folder that is damaged or not what it says
+    ├── DownloadError     (OSError)       a data set that could not be fetched
+    ├── ModelFileError    (ValueError)    a model file that is damaged, foreign or too new
+    └── DivergenceError   (ArithmeticError)  training whose loss is no longer finite
+
+    FullbackWarning       (UserWarning)
+    └── DeadUnitWarning   units that answer 0 to every image
+
+Each also derives from the built-in exception that people already catch. The message says what was
+given, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class FullbackError(Exception):
+    """The base of every error that fullback raises on purpose."""
+
+
+class LayerError(FullbackError, ValueError):
+    """A layer, network or training option that makes no sense."""
+
+
+class ShapeError(FullbackError, ValueError):
+    """An array, or a layer in a network, whose shape does not fit."""
+
+
+class InputError(FullbackError, ValueError):
+    """Values that cannot be used: NaN, infinity, a label out of range, an empty set."""
+
+
+class DataError(FullbackError, ValueError):
+    """A data file or folder that is missing, damaged or not what it says it is."""
+
+
+class DownloadError(FullbackError, OSError):
+    """A data set that could not be downloaded."""
+
+
+class ModelFileError(FullbackError, ValueError):
+    """A model file that is missing, damaged, foreign or written by a newer version."""
+
+
+class DivergenceError(FullbackError, ArithmeticError):
+    """Training that stopped because the loss was no longer finite."""
+
+
+class FullbackWarning(UserWarning):
+    """The base of every warning that fullback gives."""
+
+
+class DeadUnitWarning(FullbackWarning):
+    """Units of an activation layer that answer 0 to every image they were shown."""
