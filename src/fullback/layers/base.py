@@ -1,0 +1,163 @@
+"""What every layer is: a frozen description with a forward and a backward pass.
+
+Notation, used in every layer and every docstring:
+
+====================  ==============================================================
+``N``                 images in the batch
+``C``, ``H``, ``W``   channels, rows and columns of a layer's input
+``K``, ``P``, ``Q``   filters (channels), rows and columns of its output
+``R``, ``S``          rows and columns of a filter or a pooling window
+``x``, ``y``          a layer's input and output
+``dx``, ``dy``, ...   the gradient of the loss L with respect to x, y, ...: dL/dx, dL/dy.
+                      The gradient of a layer's output, dy, is its *delta*
+====================  ==============================================================
+
+A layer holds no arrays. ``forward`` takes the parameters and returns, beside its output, what
+``backward`` needs; ``backward`` takes the delta of the layer's output and returns the delta of its
+input and the gradients of its parameters. Both are pure functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.errors import LayerError
+
+Array: TypeAlias = NDArray[Any]
+Shape: TypeAlias = tuple[int, ...]
+Parameters: TypeAlias = Mapping[str, Array]
+
+
+class Layer(ABC):
+    """One layer, described by a frozen dataclass whose fields are its options.
+
+    Shapes that are passed to or returned by the methods below are those of one image, without the
+    batch axis: ``(C, H, W)`` or ``(features,)``.
+    """
+
+    kind: ClassVar[str]
+    """The layer's word in the text form and in names: ``"conv"`` gives ``conv1``, ``conv2``."""
+
+    gain: ClassVar[float | None] = None
+    """For activations: the factor by which a layer before it must scale its initial weights."""
+
+    rectifies: ClassVar[bool] = False
+    """For activations: whether a unit that is always negative gets no gradient, and so can die."""
+
+    random: ClassVar[bool] = False
+    """Whether ``forward`` draws random numbers in training, from its key."""
+
+    @abstractmethod
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for one image; raises ShapeError where the input does not fit."""
+
+    def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """Shapes of the arrays that training updates."""
+        return {}
+
+    def statistic_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """Shapes of the arrays that are measured on data and not trained."""
+        return {}
+
+    def initial_parameters(
+        self,
+        input_shape: Shape,
+        rng: np.random.Generator,
+        gain: float,
+    ) -> dict[str, Array]:
+        """Values of the parameters before training, in float64."""
+        return {}
+
+    def initial_statistics(self, input_shape: Shape) -> dict[str, Array]:
+        """Values of the statistics before any data was seen, in float64."""
+        return {}
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        """Multiply-adds of one image's forward pass, counted in convolutions and products only."""
+        return 0
+
+    @abstractmethod
+    def forward(
+        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+    ) -> tuple[Array, Any]:
+        """Compute the output of a batch.
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, *input_shape)
+        parameters : mapping of this layer's parameters and statistics, by their short names
+        training : whether batch statistics and dropout are in force
+        key : the number that fixes a random layer's draws
+
+        Returns
+        -------
+        y : ndarray of shape (N, *output_shape)
+        kept : what ``backward`` needs
+        """
+
+    @abstractmethod
+    def backward(
+        self, dy: Array, kept: Any, parameters: Parameters
+    ) -> tuple[Array, dict[str, Array]]:
+        """Carry the delta back through the layer.
+
+        Parameters
+        ----------
+        dy : ndarray of shape (N, *output_shape), the delta dL/dy
+        kept : what ``forward`` returned beside y
+        parameters : the same mapping that ``forward`` was given
+
+        Returns
+        -------
+        dx : ndarray of shape (N, *input_shape), the next delta dL/dx
+        gradients : dL/dp for every trained parameter p
+        """
+
+    def next_statistics(self, kept: Any, statistics: Parameters) -> dict[str, Array]:
+        """Statistics after a training step whose forward pass returned ``kept``."""
+        return {}
+
+    def __repr__(self) -> str:
+        """Show the options that differ from their defaults: ``Conv2D(8, padding='valid')``."""
+        shown = []
+        for position, field in enumerate(dataclasses.fields(self)):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if position == 0 and field.default is dataclasses.MISSING:
+                shown.append(repr(value))
+            elif value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def require_whole(layer: Layer, option: str, value: object, minimum: int) -> None:
+    """Raise LayerError unless ``value`` is a whole number of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise LayerError(
+            f"{type(layer).__name__}: {option} must be a whole number of at least {minimum}, "
+            f"got {value!r}"
+        )
+
+
+def require_between(
+    layer: Layer, option: str, value: object, low: float, high: float, *, open_high: bool = False
+) -> None:
+    """Raise LayerError unless ``value`` is a number in [low, high], or [low, high) if open."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (low <= value < high or (value == high and not open_high)):  # type: ignore[operator]
+        closing = ")" if open_high else "]"
+        raise LayerError(
+            f"{type(layer).__name__}: {option} must be a number in [{low}, {high}{closing}, "
+            f"got {value!r}"
+        )
+
+
+def require_flag(layer: Layer, option: str, value: object) -> None:
+    """Raise LayerError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise LayerError(f"{type(layer).__name__}: {option} must be True or False, got {value!r}")

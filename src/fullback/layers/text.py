@@ -1,0 +1,89 @@
+"""The compact text form of a network: ``"conv8 relu pool conv16 relu pool flatten dense10"``.
+
+A layer is its kind, then its first option as a number (filters, units, size, rate, slope), then
+any other options, by name, in brackets; a pair is written ``3x5``::
+
+    conv16(kernel_size=5, padding=valid, bias=false) avgpool2(stride=1) dropout0.5
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+
+from fullback.errors import LayerError
+from fullback.layers import LAYERS
+from fullback.layers.base import Layer
+
+_TOKEN = re.compile(
+    r"\s*(?P<kind>[a-z]+)(?P<number>\d+(?:\.\d+)?)?(?:\(\s*(?P<options>[^()]*?)\s*\))?(?=\s|$)"
+)
+_LONGEST = 10_000
+
+
+def parse_layers(text: str) -> list[Layer]:
+    """Read layers from their text form.
+
+    Raises
+    ------
+    LayerError
+        A word is no layer, an option is unknown, or a value is out of range.
+    """
+    if len(text) > _LONGEST:
+        raise LayerError(f"a network's text may have {_LONGEST} characters, got {len(text)}")
+    layers, position = [], 0
+    text = text.strip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise LayerError(
+                f"cannot read {text[position:].split()[0]!r} in the network's text; a layer is "
+                "written like conv8, dense10, dropout0.5 or conv8(kernel_size=5, padding=valid)"
+            )
+        layers.append(_layer(match["kind"], match["number"], match["options"]))
+        position = match.end()
+    if not layers:
+        raise LayerError("the network's text is empty; write layers, like: conv8 relu pool ...")
+    return layers
+
+
+def _layer(kind: str, number: str | None, options: str | None) -> Layer:
+    if kind not in LAYERS:
+        near = difflib.get_close_matches(kind, LAYERS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the layers are {', '.join(LAYERS)}"
+        raise LayerError(f"{kind!r} is not a layer; {hint}")
+    fields = [field.name for field in dataclasses.fields(LAYERS[kind])]  # type: ignore[arg-type]
+    values: dict[str, object] = {}
+    if number is not None:
+        if not fields:
+            raise LayerError(f"{kind} takes no number, got {kind}{number}")
+        values[fields[0]] = _value(number)
+    for option in filter(None, re.split(r"\s*,\s*", options or "")):
+        name, equals, value = (part.strip() for part in option.partition("="))
+        if not equals or name not in fields or name in values:
+            known = ", ".join(fields) or "none"
+            reason = "is given twice" if name in values else "is not one of its options"
+            raise LayerError(
+                f"{kind}: {option!r} {reason}; write name=value with the options: {known}"
+            )
+        values[name] = _value(value)
+    required = [
+        field.name
+        for field in dataclasses.fields(LAYERS[kind])  # type: ignore[arg-type]
+        if field.default is dataclasses.MISSING and field.name not in values
+    ]
+    if required:
+        raise LayerError(f"{kind} needs its number of {required[0]}, like {kind}8")
+    return LAYERS[kind](**values)
+
+
+def _value(text: str) -> object:
+    """Read a number, a pair, true or false; anything else stays a word for the layer to judge."""
+    if re.fullmatch(r"\d{1,9}", text):
+        return int(text)
+    if re.fullmatch(r"\d{0,9}(\.\d{0,9})?(e-?\d{1,2})?", text) and any(c.isdigit() for c in text):
+        return float(text)
+    if match := re.fullmatch(r"(\d{1,9})x(\d{1,9})", text):
+        return int(match[1]), int(match[2])
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

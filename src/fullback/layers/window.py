@@ -1,0 +1,132 @@
+"""Where the windows of a convolution or a pooling lie: sizes, strides and padding.
+
+Along one axis, an input of ``length`` cells is padded to ``length + before + after``. A window of
+``size`` cells, ``dilation`` apart, spans ``(size - 1) * dilation + 1`` of them, and starts at every
+``stride``-th: there are ``(length + before + after - span) // stride + 1`` windows.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from fullback.errors import LayerError, ShapeError
+from fullback.layers.base import Array, Layer, Shape
+
+Pair: TypeAlias = int | tuple[int, int]
+Padding: TypeAlias = Literal["same", "valid"] | Pair
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """Rows and columns of an option that may be given as one number for both."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def require_pair(layer: Layer, option: str, value: object, minimum: int) -> None:
+    """Raise LayerError unless ``value`` is a whole number or a pair of them."""
+    numbers = value if isinstance(value, tuple) else (value, value)
+    if len(numbers) != 2 or not all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= minimum for n in numbers
+    ):
+        raise LayerError(
+            f"{type(layer).__name__}: {option} must be a whole number of at least {minimum}, or a "
+            f"pair (rows, columns) of them, got {value!r}"
+        )
+
+
+def require_padding(layer: Layer, value: object) -> None:
+    """Raise LayerError unless ``value`` is a padding."""
+    if isinstance(value, str):
+        if value not in ("same", "valid"):
+            raise LayerError(
+                f"{type(layer).__name__}: padding must be 'same', 'valid', a whole number or a "
+                f"pair (rows, columns), got {value!r}"
+            )
+    else:
+        require_pair(layer, "padding", value, 0)
+
+
+def require_image(name: str, input_shape: Shape) -> tuple[int, int, int]:
+    """Return (C, H, W), or raise ShapeError where the input is not an image."""
+    if len(input_shape) != 3:
+        raise ShapeError(
+            f"{name} takes images of shape (channels, rows, columns), but its input has shape "
+            f"{input_shape}; put it before Flatten"
+        )
+    return input_shape
+
+
+def span(size: int, dilation: int) -> int:
+    """Cells that a dilated window reaches over."""
+    return (size - 1) * dilation + 1
+
+
+def pads(
+    padding: Padding, length: Shape, size: Pair, stride: Pair, dilation: Pair = 1
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the zeros to add: ((above, below), (left, right)).
+
+    ``"same"`` gives ``ceil(length / stride)`` windows; where the zeros cannot be shared out
+    evenly the odd one goes below and to the right, as in ONNX's SAME_UPPER, TensorFlow, and (for
+    stride 1) PyTorch.
+    """
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding != "same":
+        rows, columns = pair(padding)
+        return (rows, rows), (columns, columns)
+    shares = []
+    for n, m, step, spread in zip(length, pair(size), pair(stride), pair(dilation), strict=True):
+        windows = -(-n // step)
+        total = max((windows - 1) * step + span(m, spread) - n, 0)
+        shares.append((total // 2, total - total // 2))
+    return shares[0], shares[1]
+
+
+def window_counts(
+    name: str, length: Shape, padding: Padding, size: Pair, stride: Pair, dilation: Pair = 1
+) -> tuple[int, int]:
+    """Return (P, Q), the windows down and across; raises ShapeError where not even one fits."""
+    counts = []
+    around = pads(padding, length, size, stride, dilation)
+    for n, (before, after), m, step, spread in zip(
+        length, around, pair(size), pair(stride), pair(dilation), strict=True
+    ):
+        counts.append((n + before + after - span(m, spread)) // step + 1)
+    if min(counts) < 1:
+        wanted = "x".join(str(span(m, d)) for m, d in zip(pair(size), pair(dilation), strict=True))
+        given = "x".join(str(n + sum(p)) for n, p in zip(length, around, strict=True))
+        raise ShapeError(
+            f"{name}: a window over {wanted} cells does not fit into {given} (padding included); "
+            "use a smaller window, more padding or fewer pooling layers"
+        )
+    return counts[0], counts[1]
+
+
+def pad(
+    x: Array, around: tuple[tuple[int, int], tuple[int, int]], value: float = 0.0
+) -> Array:  # (N, C, above + H + below, left + W + right)
+    """Add cells of ``value`` around every map."""
+    if around == ((0, 0), (0, 0)):
+        return x
+    return np.pad(x, ((0, 0), (0, 0), *around), constant_values=value)
+
+
+def crop(x: Array, around: tuple[tuple[int, int], tuple[int, int]]) -> Array:
+    """Take away what ``pad`` added."""
+    (above, below), (left, right) = around
+    return x[:, :, above : x.shape[2] - below, left : x.shape[3] - right]
+
+
+def windows(x: Array, size: Pair, stride: Pair = 1, dilation: Pair = 1) -> Array:
+    """Return a view of every window of every map, of shape (N, C, P, Q, R, S).
+
+    ``windows(x, ...)[n, c, p, q, r, s]`` is ``x[n, c, p * stride + r * dilation, q * stride +
+    s * dilation]``.
+    """
+    (rows, columns), (down, across), (below, right) = pair(size), pair(stride), pair(dilation)
+    every = np.lib.stride_tricks.sliding_window_view(
+        x, (span(rows, below), span(columns, right)), axis=(2, 3)
+    )
+    return every[:, :, ::down, ::across, ::below, ::right]
