@@ -17,3 +17,8 @@ from fullback.layers import Sigmoid as Sigmoid
 from fullback.layers import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from fullback.layers import Tanh as Tanh
 from fullback.network import Network as Network
+from fullback.training.fit import fit as fit
+from fullback.training.history import History as History
+from fullback.training.optimizers import SGD as SGD
+from fullback.training.optimizers import Adam as Adam
+from fullback.training.optimizers import AdamW as AdamW

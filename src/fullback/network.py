@@ -14,6 +14,7 @@ from fullback.errors import InputError, LayerError, ShapeError
 from fullback.layers import Layer, Loss, MeanSquaredError, Normalize, SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import parse_layers
+from fullback.options import require_whole
 
 Seed: TypeAlias = int | tuple[int, ...]
 
@@ -145,7 +146,7 @@ class Network:
             raise LayerError(f"loss must be a loss like SoftmaxCrossEntropy(), got {loss!r}")
         if dtype not in ("float32", "float64"):
             raise LayerError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-        require_seed(seed)
+        require_whole("seed", seed, 0)
         self.dtype = np.dtype(dtype)
         self.names = _names(self.layers)
         self.shapes = _shapes(self.layers, self.names, self.input_shape)
@@ -410,7 +411,7 @@ def forward_batch(
         for index, (name, layer) in enumerate(zip(net.names, net.layers, strict=True)):
             y, memory = layer.forward(
                 activations[-1],
-                _own(net, name),
+                own_arrays(net, name),
                 training=training and name not in net.frozen,
                 key=_key(seed, index) if layer.random else 0,
             )
@@ -428,7 +429,7 @@ def backward_batch(
         for name, layer, memory in zip(
             reversed(net.names), reversed(net.layers), reversed(kept), strict=True
         ):
-            delta, own = layer.backward(delta, memory, _own(net, name))
+            delta, own = layer.backward(delta, memory, own_arrays(net, name))
             deltas.append(delta)
             gradients.update({f"{name}.{key}": value for key, value in own.items()})
     return deltas[::-1], {name: gradients[name] for name in net.parameters}
@@ -487,13 +488,7 @@ def check_weights(sample_weight: ArrayLike | None, images: int) -> Array | None:
     return weights
 
 
-def require_seed(seed: object) -> None:
-    """Raise LayerError unless ``seed`` is a whole number that is not negative."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise LayerError(f"seed must be a whole number of at least 0, got {seed!r}")
-
-
-def _own(net: Network, name: str) -> dict[str, Array]:
+def own_arrays(net: Network, name: str) -> dict[str, Array]:
     """Return a layer's parameters and statistics by their short names."""
     return {
         key.removeprefix(f"{name}."): array

@@ -19,7 +19,7 @@ def summary_table(net: Network) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
-    parameters = {name: 0 for name in net.names}
+    parameters = dict.fromkeys(net.names, 0)
     for key, array in net.parameters.items():
         parameters[key.split(".")[0]] += array.size
     costs = {

@@ -33,7 +33,7 @@ def small(
     seed: int = 0,
     dtype: DType = "float32",
 ) -> Network:
-    """The same shape with 8 and 16 filters and 64 units."""
+    """Stack the same layers with 8 and 16 filters and 64 units."""
     text = f"conv8 relu pool conv16 relu pool flatten dense64 relu dense{classes}"
     return Network.parse(text, input_shape, seed=seed, dtype=dtype)
 
@@ -45,7 +45,7 @@ def wide(
     seed: int = 0,
     dtype: DType = "float32",
 ) -> Network:
-    """The same shape with 32 and 64 filters and 128 units."""
+    """Stack the same layers with 32 and 64 filters and 128 units."""
     text = f"conv32 relu pool conv64 relu pool flatten dense128 relu dense{classes}"
     return Network.parse(text, input_shape, seed=seed, dtype=dtype)
 

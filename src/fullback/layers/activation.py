@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fullback.layers.base import Array, Layer, Parameters, Shape, require_between
+from fullback.layers.base import Array, Layer, Parameters, Shape
+from fullback.options import require_number
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +67,7 @@ class LeakyReLU(Layer):
     gain: ClassVar[float | None] = 2.0**0.5
 
     def __post_init__(self) -> None:
-        require_between(self, "slope", self.slope, 0, 1)
+        require_number("LeakyReLU: slope", self.slope, "[0, 1]")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

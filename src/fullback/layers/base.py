@@ -27,8 +27,6 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.errors import LayerError
-
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Parameters: TypeAlias = Mapping[str, Array]
@@ -133,31 +131,3 @@ class Layer(ABC):
             elif value != field.default:
                 shown.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def require_whole(layer: Layer, option: str, value: object, minimum: int) -> None:
-    """Raise LayerError unless ``value`` is a whole number of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise LayerError(
-            f"{type(layer).__name__}: {option} must be a whole number of at least {minimum}, "
-            f"got {value!r}"
-        )
-
-
-def require_between(
-    layer: Layer, option: str, value: object, low: float, high: float, *, open_high: bool = False
-) -> None:
-    """Raise LayerError unless ``value`` is a number in [low, high], or [low, high) if open."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (low <= value < high or (value == high and not open_high)):  # type: ignore[operator]
-        closing = ")" if open_high else "]"
-        raise LayerError(
-            f"{type(layer).__name__}: {option} must be a number in [{low}, {high}{closing}, "
-            f"got {value!r}"
-        )
-
-
-def require_flag(layer: Layer, option: str, value: object) -> None:
-    """Raise LayerError unless ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise LayerError(f"{type(layer).__name__}: {option} must be True or False, got {value!r}")

@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fullback.errors import LayerError, ShapeError
-from fullback.layers.base import Array, Layer, Parameters, Shape, require_flag, require_whole
+from fullback.layers.base import Array, Layer, Parameters, Shape
 from fullback.layers.window import (
     Padding,
     Pair,
@@ -47,6 +47,7 @@ from fullback.layers.window import (
     window_counts,
     windows,
 )
+from fullback.options import require_flag, require_whole
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,13 +83,13 @@ class Conv2D(Layer):
     kind: ClassVar[str] = "conv"
 
     def __post_init__(self) -> None:
-        require_whole(self, "filters", self.filters, 1)
-        require_pair(self, "kernel_size", self.kernel_size, 1)
-        require_pair(self, "stride", self.stride, 1)
-        require_padding(self, self.padding)
-        require_pair(self, "dilation", self.dilation, 1)
-        require_whole(self, "groups", self.groups, 1)
-        require_flag(self, "bias", self.bias)
+        require_whole("Conv2D: filters", self.filters, 1)
+        require_pair("Conv2D: kernel_size", self.kernel_size, 1)
+        require_pair("Conv2D: stride", self.stride, 1)
+        require_padding("Conv2D: padding", self.padding)
+        require_pair("Conv2D: dilation", self.dilation, 1)
+        require_whole("Conv2D: groups", self.groups, 1)
+        require_flag("Conv2D: bias", self.bias)
         if self.filters % self.groups:
             raise LayerError(
                 f"Conv2D: filters (={self.filters}) must be divisible by groups (={self.groups})"

@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fullback.errors import ShapeError
-from fullback.layers.base import Array, Layer, Parameters, Shape, require_flag, require_whole
+from fullback.layers.base import Array, Layer, Parameters, Shape
+from fullback.options import require_flag, require_whole
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,8 +63,8 @@ class Dense(Layer):
     kind: ClassVar[str] = "dense"
 
     def __post_init__(self) -> None:
-        require_whole(self, "units", self.units, 1)
-        require_flag(self, "bias", self.bias)
+        require_whole("Dense: units", self.units, 1)
+        require_flag("Dense: bias", self.bias)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:

@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.layers.base import Array, Layer, Parameters, Shape, require_between
+from fullback.layers.base import Array, Layer, Parameters, Shape
+from fullback.options import require_number
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,7 +42,7 @@ class Dropout(Layer):
     random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_between(self, "rate", self.rate, 0, 1, open_high=True)
+        require_number("Dropout: rate", self.rate, "[0, 1)")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

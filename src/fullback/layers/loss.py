@@ -26,8 +26,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fullback.errors import InputError, LayerError, ShapeError
+from fullback.errors import InputError, ShapeError
 from fullback.layers.base import Array
+from fullback.options import require_number
 
 
 class Loss(ABC):
@@ -71,11 +72,7 @@ class SoftmaxCrossEntropy(Loss):
     kind: ClassVar[str] = "softmax_cross_entropy"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise LayerError(
-                f"SoftmaxCrossEntropy: label_smoothing must be in [0, 1), got "
-                f"{self.label_smoothing!r}"
-            )
+        require_number("SoftmaxCrossEntropy: label_smoothing", self.label_smoothing, "[0, 1)")
 
     def targets(self, y: Any, images: int, outputs: int) -> Array:
         """Check labels, of shape (N,), whole numbers from 0 to outputs - 1.

@@ -22,8 +22,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fullback.layers.base import Array, Layer, Parameters, Shape, require_between
+from fullback.layers.base import Array, Layer, Parameters, Shape
 from fullback.layers.window import require_image
+from fullback.options import require_number
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,8 +51,8 @@ class BatchNorm2D(Layer):
     kind: ClassVar[str] = "batchnorm"
 
     def __post_init__(self) -> None:
-        require_between(self, "momentum", self.momentum, 0, 1)
-        require_between(self, "epsilon", self.epsilon, 0, 1)
+        require_number("BatchNorm2D: momentum", self.momentum, "[0, 1]")
+        require_number("BatchNorm2D: epsilon", self.epsilon, "[0, 1]")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return require_image("BatchNorm2D", input_shape)

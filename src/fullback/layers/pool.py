@@ -49,15 +49,16 @@ class _Pool2D(Layer):
     padding: Padding = "valid"
 
     def __post_init__(self) -> None:
-        require_pair(self, "size", self.size, 1)
+        name = type(self).__name__
+        require_pair(f"{name}: size", self.size, 1)
         if self.stride is not None:
-            require_pair(self, "stride", self.stride, 1)
-        require_padding(self, self.padding)
+            require_pair(f"{name}: stride", self.stride, 1)
+        require_padding(f"{name}: padding", self.padding)
         if not isinstance(self.padding, str) and any(
             p >= n for p, n in zip(pair(self.padding), pair(self.size), strict=True)
         ):
             raise LayerError(
-                f"{type(self).__name__}: padding (={self.padding}) must be smaller than size "
+                f"{name}: padding (={self.padding}) must be smaller than size "
                 f"(={self.size}), or a window would hold padding only"
             )
 

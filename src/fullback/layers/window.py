@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from fullback.errors import LayerError, ShapeError
-from fullback.layers.base import Array, Layer, Shape
+from fullback.layers.base import Array, Shape
 
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = Literal["same", "valid"] | Pair
@@ -23,28 +23,28 @@ def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def require_pair(layer: Layer, option: str, value: object, minimum: int) -> None:
+def require_pair(option: str, value: object, minimum: int) -> None:
     """Raise LayerError unless ``value`` is a whole number or a pair of them."""
     numbers = value if isinstance(value, tuple) else (value, value)
     if len(numbers) != 2 or not all(
         isinstance(n, int) and not isinstance(n, bool) and n >= minimum for n in numbers
     ):
         raise LayerError(
-            f"{type(layer).__name__}: {option} must be a whole number of at least {minimum}, or a "
+            f"{option} must be a whole number of at least {minimum}, or a "
             f"pair (rows, columns) of them, got {value!r}"
         )
 
 
-def require_padding(layer: Layer, value: object) -> None:
+def require_padding(option: str, value: object) -> None:
     """Raise LayerError unless ``value`` is a padding."""
     if isinstance(value, str):
         if value not in ("same", "valid"):
             raise LayerError(
-                f"{type(layer).__name__}: padding must be 'same', 'valid', a whole number or a "
+                f"{option} must be 'same', 'valid', a whole number or a "
                 f"pair (rows, columns), got {value!r}"
             )
     else:
-        require_pair(layer, "padding", value, 0)
+        require_pair(option, value, 0)
 
 
 def require_image(name: str, input_shape: Shape) -> tuple[int, int, int]:

@@ -1,0 +1,30 @@
+"""Checks of option values, for layers, losses, optimizers and training alike."""
+
+from __future__ import annotations
+
+from fullback.errors import LayerError
+
+
+def require_whole(option: str, value: object, minimum: int) -> None:
+    """Raise LayerError unless ``value`` is a whole number of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise LayerError(f"{option} must be a whole number of at least {minimum}, got {value!r}")
+
+
+def require_number(option: str, value: object, interval: str) -> None:
+    """Raise LayerError unless ``value`` is a number in the interval, written like ``[0, 1)``."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not low <= value <= high
+        or (interval[0] == "(" and value == low)
+        or (interval[-1] == ")" and value == high)
+    ):
+        raise LayerError(f"{option} must be a number in {interval}, got {value!r}")
+
+
+def require_flag(option: str, value: object) -> None:
+    """Raise LayerError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise LayerError(f"{option} must be True or False, got {value!r}")

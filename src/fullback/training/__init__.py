@@ -1,0 +1,1 @@
+"""Training: optimizers, the loop, and what it tells about itself."""
