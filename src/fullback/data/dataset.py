@@ -1,0 +1,196 @@
+"""A data set: checked images and labels, for training and for testing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.errors import DataError, InputError, ShapeError
+
+Images: TypeAlias = NDArray[Any]  # uint8, float32 or float64
+Labels: TypeAlias = NDArray[np.int64]
+
+MAX_LABEL = 65_535  # a larger label is a mistake: it would ask for that many outputs
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Images with labels, in a training and a test part.
+
+    The arrays are checked when the data set is made, and are not copied. Labels are brought to
+    int64.
+
+    Parameters
+    ----------
+    name : str
+        What to call the data set in messages and reports.
+    x_train : ndarray of shape (N, C, H, W)
+        Training images: uint8 (0..255; stays uint8), float32 or float64.
+    y_train : ndarray of shape (N,)
+        Their labels: whole numbers from 0 to 65535.
+    x_test : ndarray of shape (M, C, H, W)
+        Test images, of the same shape and dtype as the training images.
+    y_test : ndarray of shape (M,)
+        Their labels.
+    class_names : tuple of str, optional
+        The name of each label, in order. By default ``"0"``, ``"1"``, ... up to the largest label.
+
+    Raises
+    ------
+    ShapeError
+        If the images are not 4-D, are of no size, differ in shape between the parts, or are not as
+        many as their labels.
+    InputError
+        If a dtype cannot be used, an image holds NaN or infinity, a label is not a whole number
+        from 0 to 65535, or there are fewer class names than classes.
+    """
+
+    name: str
+    x_train: Images
+    y_train: Labels
+    x_test: Images
+    y_test: Labels
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            x, y = check_pair(getattr(self, f"x_{part}"), getattr(self, f"y_{part}"), f"_{part}")
+            object.__setattr__(self, f"x_{part}", x)
+            object.__setattr__(self, f"y_{part}", y)
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            raise ShapeError(
+                f"x_train holds images of shape {self.x_train.shape[1:]} but x_test of shape "
+                f"{self.x_test.shape[1:]}; both must have the same (C, H, W)"
+            )
+        if self.x_train.dtype != self.x_test.dtype:  # uint8 is scaled by 1/255 and floats are not
+            raise InputError(
+                f"x_train is {self.x_train.dtype} but x_test is {self.x_test.dtype}; "
+                "bring both to the same dtype and scale"
+            )
+        count = max(int(self.y_train.max()), int(self.y_test.max())) + 1
+        names = tuple(self.class_names) or tuple(map(str, range(count)))
+        if len(names) < count:
+            raise InputError(
+                f"class_names has {len(names)} names but the largest label is {count - 1}; "
+                f"give one name per label, {count} or more"
+            )
+        object.__setattr__(self, "class_names", names)
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: the largest label + 1, or more where more are named."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of one image."""
+        _, c, h, w = self.x_train.shape
+        return c, h, w
+
+    def __repr__(self) -> str:
+        c, h, w = self.image_shape
+        return (
+            f"Dataset({self.name!r}: {len(self.x_train)} training and {len(self.x_test)} test "
+            f"images of {c}x{h}x{w} {self.x_train.dtype}, {self.classes} classes)"
+        )
+
+
+def check_pair(x: Any, y: Any, suffix: str = "") -> tuple[Images, Labels]:
+    """Check images (N, C, H, W) and labels (N,); `suffix` completes their names in messages."""
+    x = np.asarray(x)
+    if x.ndim != 4 or 0 in x.shape:
+        raise ShapeError(
+            f"x{suffix} has shape {x.shape}; expected (N, C, H, W), each at least 1: "
+            "images, channels, rows, columns"
+        )
+    if x.dtype not in (np.uint8, np.float32, np.float64):
+        raise InputError(
+            f"x{suffix} has dtype {x.dtype}; expected uint8 (0..255), float32 or float64: "
+            "convert it with .astype('uint8') or .astype('float32')"
+        )
+    if x.dtype != np.uint8:
+        bad = np.flatnonzero(~np.isfinite(x).all(axis=(1, 2, 3)))
+        if bad.size:
+            raise InputError(
+                f"x{suffix} holds NaN or infinity in {bad.size} of {len(x)} images, the first at "
+                f"index {bad[0]}; correct those values or leave the images out"
+            )
+    y = check_labels(y, f"y{suffix}")
+    if len(x) != len(y):
+        raise ShapeError(
+            f"x{suffix} has {len(x)} images but y{suffix} has {len(y)} labels; "
+            "give one label per image"
+        )
+    return x, y
+
+
+def check_labels(y: Any, what: str) -> Labels:
+    """Check labels of shape (N,) and return them as int64; `what` names them in messages."""
+    y = np.asarray(y)
+    if y.ndim != 1:
+        raise ShapeError(f"{what} has shape {y.shape}; expected (N,), one label per image")
+    if y.dtype.kind not in "biuf":
+        raise InputError(f"{what} has dtype {y.dtype}; expected whole numbers, such as int64")
+    bad = np.flatnonzero((y < 0) | (y > MAX_LABEL) | (y != np.trunc(y)))
+    if bad.size:
+        raise InputError(
+            f"{what} holds {y[bad[0]]} at index {bad[0]}; labels are whole numbers from 0 to "
+            f"{MAX_LABEL}: number the classes 0, 1, 2, ..."
+        )
+    return np.asarray(y, np.int64)
+
+
+def channels_first(x: NDArray[Any]) -> NDArray[Any]:
+    """Bring images to (N, C, H, W).
+
+    (N, H, W) gets one channel. A last axis of 1 or 3 is taken for the channels, unless axis 1 is
+    1 or 3 as well; any other 4-D array is (N, C, H, W) already. Other shapes come back as they
+    are, for `check_pair` to refuse.
+    """
+    if x.ndim == 3:
+        return x[:, np.newaxis]
+    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        return np.ascontiguousarray(np.moveaxis(x, 3, 1))
+    return x
+
+
+def split(name: str, x: Images, y: Labels) -> Dataset:
+    """Keep a fixed fifth of each class of x (N, C, H, W), y (N,) for testing."""
+    from sklearn.model_selection import train_test_split
+
+    x, y = check_pair(x, y)
+    labels, counts = np.unique(y, return_counts=True)
+    if counts.min() < 2:
+        raise InputError(
+            f"class {labels[counts.argmin()]} has one image, which cannot be both trained on and "
+            "tested on; add images, or give x_test and y_test as well"
+        )
+    if len(x) < 5 * len(labels) - 4:  # a fifth, rounded up, must hold an image of every class
+        raise InputError(
+            f"{len(x)} images of {len(labels)} classes are too few to keep a fifth for testing; "
+            f"give at least {5 * len(labels) - 4}, or give x_test and y_test as well"
+        )
+    x_train, x_test, y_train, y_test = train_test_split(
+        x, y, test_size=0.2, stratify=y, random_state=0
+    )
+    return Dataset(name, x_train, y_train, x_test, y_test)
+
+
+def from_file(
+    path: Path,
+    name: str,
+    train: tuple[Images, Labels],
+    test: tuple[Images, Labels] | None = None,
+) -> Dataset:
+    """Make the data set that `path` held; without `test`, `train` is split.
+
+    What is wrong with the arrays is then wrong with the file: a DataError that names it.
+    """
+    try:
+        return split(name, *train) if test is None else Dataset(name, *train, *test)
+    except (ShapeError, InputError) as error:
+        raise DataError(f"{path}: {error}") from error

@@ -1,0 +1,122 @@
+"""One entrance to every data set: a name, a folder or a file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from fullback.data.dataset import Dataset, from_file
+from fullback.data.digits import digits
+from fullback.data.idx import find_idx_files, load_idx_pair
+from fullback.data.mnist import mnist
+from fullback.data.npz import load_npz
+from fullback.errors import DataError, InputError
+
+_IMAGES = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)?-?images-idx\d-ubyte")
+
+
+def load_data(
+    source: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    progress: bool = True,
+) -> Dataset:
+    """Load a data set by name or from a path.
+
+    Parameters
+    ----------
+    source : str or path-like
+        One of:
+
+        - ``"digits"``: the built-in digits, see `digits`;
+        - ``"mnist"``: MNIST, see `mnist`;
+        - an ``.npz`` file, see `load_npz`;
+        - an IDX images file, such as ``train-images-idx3-ubyte.gz``; its labels file,
+          ``train-labels-idx1-ubyte``, lies beside it. A fixed fifth of each class is kept for
+          testing;
+        - a folder with the IDX files of one data set: ``*train-images-idx3-ubyte``,
+          ``*t10k-images-idx3-ubyte`` or ``*test-images-idx3-ubyte``, and their labels. A single
+          pair is split as above.
+
+        IDX files may end in ``.gz``. A folder that is called digits or mnist is given as
+        ``"./digits"`` or ``Path("digits")``.
+    data_dir : path-like, optional
+        The folder with the MNIST files. It goes with ``"mnist"`` only.
+    progress : bool, default=True
+        Show a progress bar on standard error while downloading.
+
+    Returns
+    -------
+    Dataset
+        Images of shape (N, C, H, W) and labels of shape (N,), for training and for testing.
+
+    Raises
+    ------
+    DataError
+        If there is no such data set, or a file of it is missing or damaged.
+    DownloadError
+        If MNIST could not be downloaded.
+    InputError
+        If `data_dir` is given with anything but ``"mnist"``.
+    """
+    if source == "mnist":
+        return mnist(data_dir, progress=progress)
+    if data_dir is not None:
+        raise InputError(
+            f"data_dir (={str(data_dir)!r}) goes with 'mnist' only, but the data set is "
+            f"{str(source)!r}; leave data_dir out, and give a data set of your own by its path"
+        )
+    if source == "digits":
+        return digits()
+    path = Path(source)
+    if not os.fspath(source) or not os.path.exists(path):  # noqa: PTH110 -- Path.exists can raise
+        close = difflib.get_close_matches(str(source).lower(), ("digits", "mnist"), 1)
+        hint = f"did you mean {close[0]!r}?" if close else "check the path"
+        raise DataError(
+            f"{str(source)!r} is no data set and no file; expected 'digits', 'mnist', a folder "
+            f"with IDX files, an IDX images file or an .npz file: {hint}"
+        )
+    if path.is_dir():
+        return _load_folder(path)
+    if path.suffix.lower() == ".npz":
+        return load_npz(path)
+    return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)))
+
+
+def _labels_beside(images: Path) -> Path:
+    """Find the labels file that goes with an images file."""
+    name = images.name.removesuffix(".gz").replace(".idx", "-idx")
+    if not _IMAGES.fullmatch(name):
+        raise DataError(
+            f"{images}: is neither .npz nor named as an IDX images file, such as "
+            "train-images-idx3-ubyte: rename it, or read it with fullback.data.load_idx"
+        )
+    wanted = re.sub(r"images-idx\d-ubyte$", "labels-idx1-ubyte", name)
+    found = find_idx_files(images.parent)
+    if wanted not in found:
+        raise DataError(
+            f"{images}: its labels are missing; expected {wanted} or {wanted}.gz beside it: "
+            "put it there"
+        )
+    return found[wanted]
+
+
+def _load_folder(folder: Path) -> Dataset:
+    """Load the one data set of IDX files in a folder."""
+    found = find_idx_files(folder)
+    images = [(match, found[name]) for name in found if (match := _IMAGES.fullmatch(name))]
+    parts = {"test" if m["part"] == "t10k" else m["part"]: path for m, path in images}
+    one_set = len({m["set"] for m, _ in images}) == 1
+    whole = len(images) == 2 and one_set and parts.keys() == {"train", "test"}
+    if not whole and len(images) != 1:
+        names = ", ".join(path.name for _, path in images) or "none"
+        raise DataError(
+            f"{folder}: found the IDX images {names}; expected train-images-idx3-ubyte and "
+            "t10k-images-idx3-ubyte (or test-images-idx3-ubyte), or one pair of images and "
+            "labels: give a folder with one data set, or one images file or .npz file"
+        )
+    order = ("train", "test") if whole else tuple(parts)
+    pairs = [load_idx_pair(parts[part], _labels_beside(parts[part])) for part in order]
+    return from_file(folder, folder.resolve().name, *pairs)
