@@ -550,10 +550,16 @@ def _shapes(layers: Sequence[Layer], names: Sequence[str], input_shape: Shape) -
 
 
 def _gain_after(layers: Sequence[Layer]) -> float:
-    """Return the gain of the activation that a layer's output meets first, or 1 for the output."""
+    """Return the factor for a layer's initial weights, given the layers behind it.
+
+    It is the gain of the activation that the output meets first, and 1 where that is another
+    layer's weights. The output layer starts small: the first deltas that reach the filters are
+    then small too, and grow as the layers above learn. At full size the first steps, which add up
+    over all positions of an image, can push a filter so far that its ReLU never answers again.
+    """
     for layer in layers:
         if layer.gain is not None:
             return layer.gain
         if layer.kind in ("conv", "dense"):
-            break
-    return 1.0
+            return 1.0
+    return 0.1

@@ -114,11 +114,19 @@ class Conv2D(Layer):
     def initial_parameters(
         self, input_shape: Shape, rng: np.random.Generator, gain: float
     ) -> dict[str, Array]:
-        """Draw weights of variance gain^2 / fan-in (He et al. 2015, section 2.2); biases are 0."""
+        """Draw weights of variance gain^2 / fan-in (He et al. 2015, section 2.2); biases are 0.
+
+        The first filter's sign is chosen so that its weights have a positive sum: images are not
+        negative, so it then answers above 0 somewhere, and no ReLU behind starts with every
+        channel dead, however few the filters are.
+        """
         shapes = self.parameter_shapes(input_shape)
         fan_in = int(np.prod(shapes["weight"][1:]))
         initial = {name: np.zeros(shape) for name, shape in shapes.items()}
-        initial["weight"] = rng.normal(0.0, gain / np.sqrt(fan_in), shapes["weight"])
+        weight = rng.normal(0.0, gain / np.sqrt(fan_in), shapes["weight"])
+        if weight[0].sum() < 0:
+            weight[0] *= -1
+        initial["weight"] = weight
         return initial
 
     def multiply_adds(self, input_shape: Shape) -> int:
