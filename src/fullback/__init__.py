@@ -1,6 +1,20 @@
 """Small convolutional networks on a CPU, with a backward pass you can read, check and see."""
 
 from fullback import zoo as zoo
+from fullback.data import Dataset as Dataset
+from fullback.data import load_data as load_data
+from fullback.errors import DataError as DataError
+from fullback.errors import DeadUnitWarning as DeadUnitWarning
+from fullback.errors import DivergenceError as DivergenceError
+from fullback.errors import DownloadError as DownloadError
+from fullback.errors import FullbackError as FullbackError
+from fullback.errors import FullbackWarning as FullbackWarning
+from fullback.errors import InputError as InputError
+from fullback.errors import LayerError as LayerError
+from fullback.errors import ModelFileError as ModelFileError
+from fullback.errors import ShapeError as ShapeError
+from fullback.export.safetensors import load as load
+from fullback.export.safetensors import save as save
 from fullback.layers import AvgPool2D as AvgPool2D
 from fullback.layers import BatchNorm2D as BatchNorm2D
 from fullback.layers import Conv2D as Conv2D
@@ -17,6 +31,7 @@ from fullback.layers import Sigmoid as Sigmoid
 from fullback.layers import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from fullback.layers import Tanh as Tanh
 from fullback.network import Network as Network
+from fullback.network import Trace as Trace
 from fullback.training.fit import fit as fit
 from fullback.training.history import History as History
 from fullback.training.optimizers import SGD as SGD

@@ -151,25 +151,10 @@ class Network:
         self.names = _names(self.layers)
         self.shapes = _shapes(self.layers, self.names, self.input_shape)
         self.frozen: frozenset[str] = frozenset()
-
-        inputs = list(zip(self.names, self.layers, (self.input_shape, *self.shapes), strict=False))
-        parameter_shapes = {
-            f"{name}.{key}": shape
-            for name, layer, given in inputs
-            for key, shape in layer.parameter_shapes(given).items()
-        }
-        count = sum(int(np.prod(shape, dtype=object)) for shape in parameter_shapes.values())
-        if count > _MOST_VALUES:
-            raise ShapeError(f"the network would have {count:,} parameters; use smaller layers")
-        self.parameters = Arrays(parameter_shapes, self.dtype)
-        self.statistics = Arrays(
-            {
-                f"{name}.{key}": shape
-                for name, layer, given in inputs
-                for key, shape in layer.statistic_shapes(given).items()
-            },
-            self.dtype,
-        )
+        parameters, statistics = array_shapes(self.layers, self.input_shape)
+        self.parameters = Arrays(parameters, self.dtype)
+        self.statistics = Arrays(statistics, self.dtype)
+        inputs = zip(self.names, self.layers, (self.input_shape, *self.shapes), strict=False)
         for index, (name, layer, given) in enumerate(inputs):
             rng = np.random.default_rng([seed, index])
             gain = _gain_after(self.layers[index + 1 :])
@@ -400,6 +385,34 @@ class Network:
                 f"({int((~finite).sum())} of {len(images)} images do); remove them or mend them"
             )
         return images
+
+
+def array_shapes(
+    layers: Sequence[Layer], input_shape: Sequence[int]
+) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    """Return the shapes of a network's parameters and of its statistics, by their full names.
+
+    Raises
+    ------
+    LayerError, ShapeError
+        The layers do not make a network, or one of unreasonable size.
+    """
+    shape, names = _require_input_shape(input_shape), _names(layers)
+    inputs = list(zip(names, layers, (shape, *_shapes(layers, names, shape)), strict=False))
+    parameters = {
+        f"{name}.{key}": own
+        for name, layer, given in inputs
+        for key, own in layer.parameter_shapes(given).items()
+    }
+    statistics = {
+        f"{name}.{key}": own
+        for name, layer, given in inputs
+        for key, own in layer.statistic_shapes(given).items()
+    }
+    count = sum(int(np.prod(own, dtype=object)) for own in parameters.values())
+    if count > _MOST_VALUES:
+        raise ShapeError(f"the network would have {count:,} parameters; use smaller layers")
+    return parameters, statistics
 
 
 def forward_batch(

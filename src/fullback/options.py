@@ -1,6 +1,9 @@
-"""Checks of option values, for layers, losses, optimizers and training alike."""
+"""Option values of layers, losses, optimizers and training: how they are checked and shown."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 from fullback.errors import LayerError
 
@@ -28,3 +31,18 @@ def require_flag(option: str, value: object) -> None:
     """Raise LayerError unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise LayerError(f"{option} must be True or False, got {value!r}")
+
+
+def shown(described: Any) -> str:
+    """Show a dataclass by the options that differ from their defaults: ``Conv2D(8, stride=2)``.
+
+    The first option is shown by its value alone, if it has no default.
+    """
+    options = []
+    for field in dataclasses.fields(described):
+        value = getattr(described, field.name)
+        if field.default is dataclasses.MISSING and not options:
+            options.append(repr(value))
+        elif value != field.default:
+            options.append(f"{field.name}={value!r}")
+    return f"{type(described).__name__}({', '.join(options)})"

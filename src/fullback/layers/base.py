@@ -19,13 +19,14 @@ input and the gradients of its parameters. Both are pure functions.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fullback.options import shown
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -122,12 +123,4 @@ class Layer(ABC):
         return {}
 
     def __repr__(self) -> str:
-        """Show the options that differ from their defaults: ``Conv2D(8, padding='valid')``."""
-        shown = []
-        for position, field in enumerate(dataclasses.fields(self)):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if position == 0 and field.default is dataclasses.MISSING:
-                shown.append(repr(value))
-            elif value != field.default:
-                shown.append(f"{field.name}={value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return shown(self)

@@ -28,7 +28,7 @@ import numpy as np
 
 from fullback.errors import InputError, ShapeError
 from fullback.layers.base import Array
-from fullback.options import require_number
+from fullback.options import require_number, shown
 
 
 class Loss(ABC):
@@ -57,8 +57,11 @@ class Loss(ABC):
     def backward(self, kept: Any) -> Array:
         """Return the first delta, dL/dx, of shape (N, outputs)."""
 
+    def __repr__(self) -> str:
+        return shown(self)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SoftmaxCrossEntropy(Loss):
     """Cross-entropy of the softmax of the logits, for labels that are class indices.
 
@@ -122,7 +125,7 @@ class SoftmaxCrossEntropy(Loss):
         return dx
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MeanSquaredError(Loss):
     """Mean squared difference from targets of shape (N, outputs), or (N,) for one output."""
 

@@ -51,7 +51,7 @@ def warn_of_dead_units(
         if whole:
             message = (
                 f"{name} is dead: all its {total} units are 0 for all of {count} training images, "
-                "so nothing below it learns; try another seed, a smaller learning rate, or LeakyReLU"
+                "so nothing below it learns; try another seed, a smaller learning rate or LeakyReLU"
             )
         else:
             shown = ", ".join(map(str, units[:8])) + (", ..." if len(units) > 8 else "")

@@ -35,7 +35,7 @@ def fit(
     *,
     epochs: int = 5,
     batch_size: int = 64,
-    optimizer: Optimizer = SGD(0.05, momentum=0.9),
+    optimizer: Optimizer = SGD(0.02, momentum=0.9),
     validation_data: tuple[ArrayLike, ArrayLike] | None = None,
     sample_weight: ArrayLike | None = None,
     callbacks: Sequence[Callback] = (),

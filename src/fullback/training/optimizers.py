@@ -27,13 +27,13 @@ import numpy as np
 
 from fullback.errors import LayerError
 from fullback.layers.base import Array
-from fullback.options import require_number
+from fullback.options import require_number, shown
 
 State: TypeAlias = dict[str, Array]
 """What an optimizer remembers: "step", and arrays like "velocity.conv1.weight"."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Optimizer(ABC):
     """An optimizer, described by a frozen dataclass; what it remembers is a dict of arrays."""
 
@@ -69,8 +69,11 @@ class Optimizer(ABC):
     def update(self, p: Array, g: Array, step: int, *memories: Array) -> None:
         """Update one parameter and its memories in place, given its gradient."""
 
+    def __repr__(self) -> str:
+        return shown(self)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SGD(Optimizer):
     """Stochastic gradient descent.
 
@@ -87,7 +90,7 @@ class SGD(Optimizer):
         An option is out of range.
     """
 
-    learning_rate: float = 0.05
+    learning_rate: float
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -109,7 +112,7 @@ class SGD(Optimizer):
         p -= self.learning_rate * (g + self.momentum * velocity if self.nesterov else velocity)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adam(Optimizer):
     """Adam: every weight's step is scaled by the running size of its gradient.
 
@@ -153,7 +156,7 @@ class Adam(Optimizer):
         p -= self.learning_rate / (1 - self.beta1**step) * mean / scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdamW(Adam):
     """Adam with weight decay that is taken off the weights, not added to the gradient.
 

@@ -1,4 +1,4 @@
-"""What training shows: a bar for the epoch that runs, and a line for each that is done."""
+"""What training shows: a bar for the epoch that runs, and lines for those that are done."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_MOST_LINES = 12  # epochs that get a line; of more, every second or third gets one
+
+
 class TrainingProgress:
     """A context in which ``fit`` reports batches and epochs; without a console it is silent.
 
@@ -21,7 +24,7 @@ class TrainingProgress:
     def __init__(self, console: Console | None, epochs: int, batches: int) -> None:
         self.console = console
         self.epochs = epochs
-        self.batches = batches
+        self.every = -(-epochs // _MOST_LINES)
         if console is not None:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -64,8 +67,8 @@ class TrainingProgress:
         self._bar.update(self._task, completed=done, epoch=epoch, figures=figures)
 
     def epoch(self, row: Epoch) -> None:
-        """Write the line of a finished epoch."""
-        if self.console is None:
+        """Write the line of a finished epoch, if it is one that gets a line."""
+        if self.console is None or (row.epoch % self.every and row.epoch != self.epochs):
             return
         figures = _figures(
             row.loss,

@@ -1,0 +1,5 @@
+"""``python -m fullback``."""
+
+from fullback.cli import main
+
+main()

@@ -1,0 +1,3 @@
+"""The command line: ``fullback train | eval | predict | summary``."""
+
+from fullback.cli.app import main as main

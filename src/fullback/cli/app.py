@@ -1,0 +1,46 @@
+"""The ``fullback`` command."""
+
+from __future__ import annotations
+
+import typer
+
+from fullback.cli.evaluate import evaluate
+from fullback.cli.predict import predict
+from fullback.cli.summary import summary
+from fullback.cli.train import train
+
+app = typer.Typer(
+    name="fullback",
+    help="Train small convolutional networks on a CPU, and see their backward pass.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(predict)
+app.command()(summary)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    context: typer.Context,  # noqa: ARG001
+    show: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),
+) -> None:
+    """Train small convolutional networks on a CPU, and see their backward pass.
+
+    [bold]fullback train[/bold] trains the network of two conv-ReLU-pool stages and two dense
+    layers on the built-in digits, in a few seconds and without a download.
+    """
+    if show:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"fullback {installed('fullback')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0, 1 (failure), 2 (wrong usage) or 130 (Ctrl-C)."""
+    app(prog_name="fullback")

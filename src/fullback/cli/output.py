@@ -1,0 +1,106 @@
+"""What the commands write: pages for people, or one JSON object a line for machines."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
+
+import typer
+
+from fullback.errors import FullbackError, LayerError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+P = ParamSpec("P")
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class Output:
+    """Standard output of one command, in one of its two forms."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        from rich.console import Console
+
+        self.as_json = as_json
+        self.console: Console = Console(highlight=False)
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Write a JSON line, where that is wanted; numbers that are not finite become null."""
+        if self.as_json:
+            finite = {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in fields.items()
+            }
+            print(json.dumps({"event": event, **finite}, allow_nan=False), flush=True)
+
+    def show(self, *parts: RenderableType) -> None:
+        """Write for people, where that is wanted."""
+        if not self.as_json:
+            for part in parts:
+                self.console.print(part, soft_wrap=isinstance(part, str))
+
+    def fact(self, name: str, text: str) -> None:
+        """Write a line with a name in front."""
+        self.show(f"[bold]{name:<11}[/bold]{text}")
+
+    @property
+    def progress(self) -> Console | bool:
+        """What ``fit`` takes as ``verbose``."""
+        return False if self.as_json else self.console
+
+
+def fail(message: str) -> None:
+    """Write an error's line to standard error."""
+    _line("error", "bold red", message)
+
+
+def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn what a user can cause into one line and an exit code, and warnings into one line."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                command(*args, **kwargs)
+            except BrokenPipeError:
+                raise  # the reader has gone; Typer ends quietly
+            except LayerError as error:
+                fail(str(error))
+                raise typer.Exit(USAGE) from None
+            except (FullbackError, OSError) as error:
+                fail(str(error))
+                raise typer.Exit(FAILURE) from None
+            except MemoryError:
+                fail("there is not enough memory; use a smaller network, batch or data set")
+                raise typer.Exit(FAILURE) from None
+            except KeyboardInterrupt:
+                fail("interrupted")
+                raise typer.Exit(INTERRUPTED) from None
+
+    return guarded
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],  # noqa: ARG001 -- the signature of warnings.showwarning
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    _line("warning", "bold yellow", str(message))
+
+
+def _line(kind: str, style: str, message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(f"{kind}: ", style=style).append(" ".join(message.split()), "not bold default")
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)

@@ -1,0 +1,79 @@
+"""``fullback predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fullback.cli.arguments import JsonOption
+from fullback.cli.output import FAILURE, Output, fail, one_line_errors
+
+
+@one_line_errors
+def predict(
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, of any format.", show_default=False)
+    ],
+    model: Annotated[Path, typer.Option(help="The saved model that answers.")] = Path(
+        "model.safetensors"
+    ),
+    invert: Annotated[
+        bool,
+        typer.Option(
+            help="Swap dark and light. Digits and MNIST are light on dark: give this for ink on "
+            "paper."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is on images.
+
+    An image is brought to the size and the colours that the network takes. One that cannot be
+    read gets a line on standard error, and the exit code is then 1.
+    """
+    import numpy as np
+    from rich import box
+    from rich.table import Table
+
+    from fullback.data import load_image
+    from fullback.errors import DataError
+    from fullback.export.safetensors import load
+
+    output = Output(as_json=as_json)
+    network = load(model)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", style="bold", overflow="fold")
+    table.add_column("read as", style="dim")
+    table.add_column("predicted", justify="right", style="bold")
+    table.add_column("probability", justify="right")
+    table.add_column("else", style="dim")
+    failures = 0
+    for path in images:
+        try:
+            image = load_image(path, network.input_shape, invert=invert)
+        except DataError as error:
+            fail(str(error))
+            failures += 1
+            continue
+        p = network.predict_proba(image.pixels[None])[0]
+        best = np.argsort(-p, kind="stable")[:3]
+        output.event(
+            "prediction",
+            image=str(path),
+            label=int(best[0]),
+            probabilities=[round(float(value), 6) for value in p],
+        )
+        channels, rows, columns = network.input_shape
+        table.add_row(
+            str(path),
+            f"{image.mode} {image.size[0]}x{image.size[1]} -> {channels}x{rows}x{columns}",
+            str(best[0]),
+            f"{p[best[0]]:.1%}",
+            ", ".join(f"{k} {p[k]:.1%}" for k in best[1:]),
+        )
+    if table.row_count:
+        output.show(table)
+    if failures:
+        raise typer.Exit(FAILURE)

@@ -1,0 +1,138 @@
+"""What a test looks like on a terminal: accuracy, confusion matrix, the worst mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.table import Table
+
+    from fullback.cli.output import Output
+    from fullback.network import Network
+
+_SHADES = " .:-=+*#%@"  # from dark to light, in any font and on any background
+_MOST_CLASSES = 16  # of which a confusion matrix fits on a terminal
+_MISTAKES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class TestResult:
+    """A network's answers to a set of labelled images.
+
+    Attributes
+    ----------
+    images, labels : the set, of shapes (N, C, H, W) and (N,)
+    probabilities : of every class, of shape (N, classes)
+    loss, accuracy : over the set
+    """
+
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[Any]
+    loss: float
+    accuracy: float
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of every image, of shape (N,)."""
+        labels: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return labels
+
+    @property
+    def right(self) -> int:
+        """How many images were predicted right."""
+        return int((self.predicted == self.labels).sum())
+
+    def worst(self) -> list[int]:
+        """Return the images with the least probability for their label, if it was not first."""
+        of_label = self.probabilities[np.arange(len(self.labels)), self.labels]
+        order = np.argsort(of_label, kind="stable")
+        wrong = self.predicted != self.labels
+        return [int(index) for index in order if wrong[index]][:_MISTAKES]
+
+
+def test(net: Network, images: NDArray[Any], labels: NDArray[np.int64]) -> TestResult:
+    """Let a network answer a test set."""
+    evaluation = net.evaluate(images, labels)
+    return TestResult(images, labels, net.predict_proba(images), evaluation.loss, evaluation.score)
+
+
+def show_result(output: Output, result: TestResult, class_names: tuple[str, ...]) -> None:
+    """Write the accuracy, the confusion matrix and the worst mistakes."""
+    output.fact(
+        "test",
+        f"[bold green]{result.accuracy:.2%}[/bold green] right: {result.right:,} of "
+        f"{len(result.labels):,} images, loss {result.loss:.4f}",
+    )
+    if len(class_names) <= _MOST_CLASSES:
+        output.show("", _confusion_table(result, class_names))
+    mistakes = result.worst()
+    if mistakes:
+        output.show("most wrong about", _mistake_table(result, mistakes, class_names))
+
+
+def _confusion_table(result: TestResult, class_names: tuple[str, ...]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from sklearn.metrics import confusion_matrix
+
+    classes = range(len(class_names))
+    counts = confusion_matrix(result.labels, result.predicted, labels=[*classes])
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        title="label / predicted",
+        title_style="dim",
+        title_justify="left",
+    )
+    table.add_column("", justify="right", style="bold")
+    for name in class_names:
+        table.add_column(name, justify="right", min_width=3)
+    table.add_column("right", justify="right", style="dim")
+    for label in classes:
+        cells = []
+        for predicted, count in enumerate(counts[label]):
+            style = "bold blue" if label == predicted else "yellow"
+            cells.append(f"[{style}]{count}[/{style}]" if count else "[dim]·[/dim]")
+        total = counts[label].sum()
+        share = f"{counts[label, label] / total:.0%}" if total else ""
+        table.add_row(class_names[label], *cells, share)
+    return table
+
+
+def _mistake_table(result: TestResult, mistakes: list[int], class_names: tuple[str, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 3, 0, 0))
+    captions, pictures = [], []
+    for index in mistakes:
+        label, guess = result.labels[index], result.predicted[index]
+        p = result.probabilities[index]
+        captions.append(
+            f"image {index}: [bold]{class_names[label]}[/bold] ({p[label]:.1%})\n"
+            f"taken for [bold yellow]{class_names[guess]}[/bold yellow] ({p[guess]:.1%})"
+        )
+        pictures.append(Text(picture(result.images[index])))
+    table.add_row(*captions)
+    table.add_row(*pictures)
+    return table
+
+
+def picture(image: NDArray[Any]) -> str:
+    """Draw an image of shape (C, H, W) in characters, two rows a line, at most 32 across."""
+    grey = image.mean(axis=0)
+    step = -(-grey.shape[1] // 32)
+    rows, columns = grey.shape[0] // (2 * step), grey.shape[1] // step
+    if not rows or not columns:
+        return ""
+    cells = grey[: rows * 2 * step, : columns * step]
+    cells = cells.reshape(rows, 2 * step, columns, step).mean(axis=(1, 3))
+    low, high = cells.min(), cells.max()
+    levels = (cells - low) / (high - low or 1) * (len(_SHADES) - 1)
+    return "\n".join("".join(_SHADES[round(float(v))] for v in row) for row in levels)

@@ -1,0 +1,220 @@
+"""``fullback train``."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build, open_data
+from fullback.cli.output import INTERRUPTED, Output, one_line_errors
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fullback.cli.results import TestResult
+    from fullback.data import Dataset
+    from fullback.network import Network
+    from fullback.training.history import Epoch, History
+    from fullback.training.optimizers import Optimizer
+
+_IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images, but at least 5
+
+
+class OptimizerName(str, Enum):
+    """The optimizers that ``--optimizer`` takes."""
+
+    sgd = "sgd"
+    adam = "adam"
+    adamw = "adamw"
+
+
+@one_line_errors
+def train(
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    net: Annotated[
+        str,
+        typer.Option(
+            help="[bold]question[/bold], [bold]lenet1[/bold], [bold]lenet5[/bold], "
+            "[bold]small[/bold], [bold]wide[/bold], or layers: "
+            '"conv8 relu pool conv16 relu pool flatten dense10".',
+            metavar="NAME|LAYERS",
+        ),
+    ] = "question",
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Passes over the training images.",
+            show_default="as many as show 60,000 images, at least 5",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
+    optimizer: Annotated[
+        OptimizerName, typer.Option(help="How a step is made.")
+    ] = OptimizerName.sgd,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate.", show_default="0.02 for sgd, 0.001 for adam and adamw"),
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Momentum of sgd.", show_default="0.9")
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Layers to leave untrained, by kind (conv) or name (conv1); may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        bool | None,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Then train the same network with its filters frozen, and show both accuracies.",
+            show_default="where neither --data, --net nor --freeze is given",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Fixes the initial weights and the order of the images.")
+    ] = 0,
+    out: Annotated[Path, typer.Option(help="Where to save the model.")] = Path("model.safetensors"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train a network, test it and save it.
+
+    Without options: the network of two conv-ReLU-pool stages with one 3x3 filter each and two
+    dense layers, on the built-in digits; once whole, and once with its filters frozen.
+    """
+    from fullback.atomic import check_writable
+    from fullback.cli.results import show_result, test
+    from fullback.export.safetensors import save
+    from fullback.summary import summary_table
+
+    output = Output(as_json=as_json)
+    chosen = _optimizer(optimizer, lr, momentum)
+    check_writable(out)
+    dataset = open_data(data, data_dir)
+    if epochs is None:
+        epochs = max(5, round(_IMAGES_TO_SEE / len(dataset.x_train)))
+    if compare is None:
+        compare = data == "digits" and net == "question" and not freeze
+
+    network = build(net, dataset.image_shape, dataset.classes, seed)
+    network.freeze(*(freeze or []))
+    output.event(
+        "start",
+        data=dataset.name,
+        training_images=len(dataset.x_train),
+        test_images=len(dataset.x_test),
+        net=net,
+        parameters=sum(array.size for array in network.parameters.values()),
+        frozen=sorted(network.frozen),
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=repr(chosen),
+        seed=seed,
+    )
+    shape = " x ".join(map(str, dataset.image_shape))
+    output.fact(
+        "data",
+        f"{dataset.name}: {len(dataset.x_train):,} training and {len(dataset.x_test):,} test "
+        f"images of {shape}, {dataset.classes} classes",
+    )
+    output.fact("network", f"{net}, seed {seed}")
+    output.show(summary_table(network))
+    output.fact("training", f"{epochs} epochs in batches of {batch_size}, {chosen}")
+
+    history = _run(output, network, dataset, epochs, batch_size, chosen, seed, "trained")
+    save(network, out)
+    result = test(network, dataset.x_test, dataset.y_test)
+    output.show("")
+    show_result(output, result, dataset.class_names)
+    output.show("")
+    output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
+    if history.interrupted:
+        _finish(output, result, history, out, None)
+        raise typer.Exit(INTERRUPTED)
+
+    frozen = None
+    if compare:
+        output.show("")
+        output.fact("again", "the same network from the same seed, its filters frozen")
+        twin = build(net, dataset.image_shape, dataset.classes, seed)
+        twin.freeze("conv")
+        twin_history = _run(output, twin, dataset, epochs, batch_size, chosen, seed, "frozen")
+        if twin_history.interrupted:
+            raise typer.Exit(INTERRUPTED)
+        frozen = test(twin, dataset.x_test, dataset.y_test)
+        output.show("", _comparison(result, frozen))
+    _finish(output, result, history, out, frozen)
+
+
+def _optimizer(name: OptimizerName, lr: float | None, momentum: float | None) -> Optimizer:
+    from fullback.training.optimizers import OPTIMIZERS, SGD
+
+    if name is OptimizerName.sgd:
+        return SGD(0.02 if lr is None else lr, momentum=0.9 if momentum is None else momentum)
+    if momentum is not None:
+        raise typer.BadParameter(f"--momentum goes with sgd, not with {name.value}")
+    return OPTIMIZERS[name.value](0.001 if lr is None else lr)
+
+
+def _run(
+    output: Output,
+    network: Network,
+    dataset: Dataset,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer,
+    seed: int,
+    filters: str,
+) -> History:
+    from fullback.training.fit import fit
+
+    def report(epoch: Epoch) -> None:
+        output.event("epoch", filters=filters, **dataclasses.asdict(epoch))
+
+    return fit(
+        network,
+        dataset.x_train,
+        dataset.y_train,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        callbacks=[report],
+        seed=seed,
+        verbose=output.progress,
+    )
+
+
+def _comparison(trained: TestResult, frozen: TestResult) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("filters", style="bold")
+    table.add_column("test accuracy", justify="right")
+    table.add_column("wrong", justify="right")
+    for name, result in (("trained", trained), ("frozen", frozen)):
+        table.add_row(name, f"{result.accuracy:.2%}", f"{len(result.labels) - result.right:,}")
+    return table
+
+
+def _finish(
+    output: Output, result: TestResult, history: History, out: Path, frozen: TestResult | None
+) -> None:
+    output.event(
+        "result",
+        test_accuracy=result.accuracy,
+        test_loss=result.loss,
+        frozen_test_accuracy=None if frozen is None else frozen.accuracy,
+        epochs=len(history),
+        interrupted=history.interrupted,
+        seconds=sum(epoch.seconds for epoch in history),
+        model=str(out),
+    )

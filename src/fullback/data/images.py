@@ -1,0 +1,92 @@
+"""Single images from files, brought to the shape that a network takes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.errors import DataError, ShapeError
+
+_MODES = {1: "L", 3: "RGB"}
+_MOST_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image that was read, and what it was in its file.
+
+    Attributes
+    ----------
+    pixels : uint8 array of shape (C, H, W)
+    mode : its mode in the file, in Pillow's words: "L", "RGB", "RGBA", ...
+    size : its (columns, rows) in the file
+    """
+
+    pixels: NDArray[Any]
+    mode: str
+    size: tuple[int, int]
+
+
+def load_image(
+    path: str | os.PathLike[str], shape: tuple[int, ...], *, invert: bool = False
+) -> ImageFile:
+    """Read an image file for a network whose input has this shape.
+
+    The image is turned as its EXIF entry says, laid on white where it is transparent, turned to
+    grey (one channel) or RGB (three), and resized.
+
+    Parameters
+    ----------
+    path : any file that Pillow reads
+    shape : (C, H, W), with C 1 or 3
+    invert : swap dark and light: networks that learned light digits on dark take ink on paper so
+
+    Raises
+    ------
+    DataError
+        The file is missing, no image, damaged, or larger than 50 million pixels.
+    ShapeError
+        The network does not take images with one or three channels.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if len(shape) != 3 or shape[0] not in _MODES:
+        raise ShapeError(
+            f"image files can be read for networks that take (1, H, W) or (3, H, W), not {shape}"
+        )
+    channels, rows, columns = shape
+    if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file can raise
+        raise DataError(f"{path}: no such file; expected an image: check the path")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise DataError(
+                        f"{path}: has {image.width} x {image.height} pixels; expected at most "
+                        f"{_MOST_PIXELS:,} in all: make it smaller"
+                    )
+                mode, size = image.mode, image.size
+                turned = ImageOps.exif_transpose(image)
+                if turned.has_transparency_data:
+                    turned = turned.convert("RGBA")
+                    white = Image.new("RGBA", turned.size, "white")
+                    turned = Image.alpha_composite(white, turned)
+                ready = turned.convert(_MODES[channels])
+                if ready.size != (columns, rows):
+                    ready = ready.resize((columns, rows), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: is no image that Pillow reads; convert it to PNG") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise DataError(f"{path}: has too many pixels; make it smaller") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as an image ({reason})") from error
+    pixels = np.asarray(ready, dtype=np.uint8).reshape(rows, columns, channels)
+    pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (C, H, W)
+    return ImageFile(255 - pixels if invert else pixels, mode, size)

@@ -1,0 +1,1 @@
+"""Ways out: a network as a file."""

@@ -1,0 +1,167 @@
+"""A network as a safetensors file: its arrays, and its architecture as JSON in the metadata.
+
+The metadata holds ``fullback``, the format's version, and ``network``, a JSON object::
+
+    {"layers": [{"kind": "conv", "filters": 8, "kernel_size": 3, ...}, ...],
+     "input_shape": [1, 28, 28], "dtype": "float32", "frozen": ["conv1"],
+     "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0}}
+
+Nothing is pickled. Every array's name, shape and type is checked against the architecture before
+any of it is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from fullback.atomic import write_atomically
+from fullback.errors import FullbackError, ModelFileError
+from fullback.layers import LAYERS, LOSSES, Layer, Loss
+from fullback.network import Network, array_shapes
+
+VERSION = 1
+
+_MOST_METADATA = 2**20  # characters of JSON
+_MOST_LAYERS = 1000
+_TYPES = {"float32": "F32", "float64": "F64"}
+
+
+def save(net: Network, path: str | os.PathLike[str]) -> None:
+    """Write a network to a safetensors file, atomically.
+
+    Parameters
+    ----------
+    net : the network: its layers, loss, parameters, statistics and what is frozen
+    path : where to; a file that is there is replaced
+
+    Raises
+    ------
+    InputError
+        The path is a folder or a device, or its folder cannot be written to.
+    OSError
+        Writing failed, as on a full disk; a file that was there still is.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    architecture = {
+        "layers": [_as_json(layer) for layer in net.layers],
+        "input_shape": net.input_shape,
+        "dtype": str(net.dtype),
+        "loss": _as_json(net.loss),
+        "frozen": sorted(net.frozen),
+    }
+    metadata = {"fullback": str(VERSION), "network": json.dumps(architecture)}
+    arrays = {**net.parameters, **net.statistics}
+    write_atomically(path, to_bytes(arrays, metadata=metadata))
+
+
+def load(path: str | os.PathLike[str]) -> Network:
+    """Read a network that ``save`` wrote.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, damaged, not a fullback model, or written by a newer version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = os.fspath(path)
+    if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file can raise
+        reason = "is not a file" if os.path.exists(path) else "does not exist"  # noqa: PTH110
+        raise ModelFileError(f"{path} {reason}; expected a model file that fullback saved")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            net = _network(path, file.metadata() or {}, file)
+            for arrays in (net.parameters, net.statistics):
+                for name in arrays:
+                    arrays[name] = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(
+            f"{path} cannot be read as a safetensors file ({error}); it is damaged or no model file"
+        ) from error
+    return net
+
+
+def _network(path: str, metadata: dict[str, str], file: Any) -> Network:
+    """Build the network that the metadata describes, once the file's arrays are found to fit."""
+    version, text = metadata.get("fullback", ""), metadata.get("network", "")
+    if not version.isascii() or not version.isdigit() or len(text) > _MOST_METADATA:
+        raise ModelFileError(
+            f"{path} is a safetensors file, but not a fullback model: its metadata does not "
+            "describe a network"
+        )
+    if int(version[:9]) != VERSION:
+        raise ModelFileError(
+            f"{path} has format version {version[:9]}, but this fullback reads version {VERSION}; "
+            "install a newer fullback"
+        )
+    try:
+        described = json.loads(text)
+        layers = [_layer(entry) for entry in described["layers"][:_MOST_LAYERS]]
+        input_shape = tuple(described["input_shape"])
+        options: dict[str, Any] = {
+            "loss": _loss(described["loss"]),
+            "dtype": described["dtype"],
+        }
+        frozen = [str(name) for name in described["frozen"]]
+        parameters, statistics = array_shapes(layers, input_shape)
+        _check_arrays(path, {**parameters, **statistics}, _TYPES[options["dtype"]], file)
+        net = Network(layers, input_shape, **options)
+        net.freeze(*frozen)
+    except ModelFileError:
+        raise
+    except (
+        FullbackError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise ModelFileError(
+            f"{path}: its metadata does not describe a network ({type(error).__name__}: {error}); "
+            "the file is damaged"
+        ) from error
+    return net
+
+
+def _check_arrays(path: str, shapes: dict[str, tuple[int, ...]], kind: str, file: Any) -> None:
+    found = set(file.keys())
+    if found != shapes.keys():
+        missing, extra = sorted(shapes.keys() - found), sorted(found - shapes.keys())
+        raise ModelFileError(
+            f"{path}: its arrays are not those of its network (missing: "
+            f"{', '.join(missing) or 'none'}; unexpected: {', '.join(extra) or 'none'}); "
+            "the file is damaged"
+        )
+    for name, shape in shapes.items():
+        array = file.get_slice(name)
+        if tuple(array.get_shape()) != shape or array.get_dtype() != kind:
+            raise ModelFileError(
+                f"{path}: {name} has shape {tuple(array.get_shape())} and type "
+                f"{array.get_dtype()}, but its network needs {shape} and {kind}; "
+                "the file is damaged"
+            )
+
+
+def _as_json(described: Layer | Loss) -> dict[str, Any]:
+    return {"kind": described.kind, **dataclasses.asdict(described)}  # type: ignore[call-overload]
+
+
+def _layer(entry: dict[str, Any]) -> Layer:
+    return LAYERS[entry["kind"]](**_options(entry))
+
+
+def _loss(entry: dict[str, Any]) -> Loss:
+    return LOSSES[entry["kind"]](**_options(entry))
+
+
+def _options(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in entry.items()
+        if key != "kind"
+    }
