@@ -38,7 +38,7 @@ def shown(described: Any) -> str:
 
     The first option is shown by its value alone, if it has no default.
     """
-    options = []
+    options: list[str] = []
     for field in dataclasses.fields(described):
         value = getattr(described, field.name)
         if field.default is dataclasses.MISSING and not options:

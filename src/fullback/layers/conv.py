@@ -116,16 +116,15 @@ class Conv2D(Layer):
     ) -> dict[str, Array]:
         """Draw weights of variance gain^2 / fan-in (He et al. 2015, section 2.2); biases are 0.
 
-        The first filter's sign is chosen so that its weights have a positive sum: images are not
-        negative, so it then answers above 0 somewhere, and no ReLU behind starts with every
-        channel dead, however few the filters are.
+        The first filter starts as an average of its window, weights that sum to 1, with noise of
+        half that deviation: what comes in is mostly not negative, so at least one channel then
+        answers above 0, and a ReLU behind is never dead from the start, however few the filters.
         """
         shapes = self.parameter_shapes(input_shape)
         fan_in = int(np.prod(shapes["weight"][1:]))
         initial = {name: np.zeros(shape) for name, shape in shapes.items()}
         weight = rng.normal(0.0, gain / np.sqrt(fan_in), shapes["weight"])
-        if weight[0].sum() < 0:
-            weight[0] *= -1
+        weight[0] = (weight[0] - weight[0].mean()) / 2 + 1 / fan_in
         initial["weight"] = weight
         return initial
 
