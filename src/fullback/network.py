@@ -154,6 +154,11 @@ class Network:
         parameters, statistics = array_shapes(self.layers, self.input_shape)
         self.parameters = Arrays(parameters, self.dtype)
         self.statistics = Arrays(statistics, self.dtype)
+        self._arrays_of: dict[str, dict[str, Array]] = {name: {} for name in self.names}
+        for arrays in (self.parameters, self.statistics):
+            for full_name, array in arrays.items():
+                name, key = full_name.split(".")
+                self._arrays_of[name][key] = array
         inputs = zip(self.names, self.layers, (self.input_shape, *self.shapes), strict=False)
         for index, (name, layer, given) in enumerate(inputs):
             rng = np.random.default_rng([seed, index])
@@ -201,6 +206,18 @@ class Network:
         from fullback.summary import summary_text
 
         return summary_text(self)
+
+    def arrays_of(self, name: str) -> dict[str, Array]:
+        """Return a layer's own parameters and statistics, by their short names: "weight", ...
+
+        Raises
+        ------
+        LayerError
+            There is no such layer.
+        """
+        if name not in self._arrays_of:
+            raise LayerError(f"no layer is called {name!r}; there are {', '.join(self.names)}")
+        return self._arrays_of[name]
 
     # Freezing -----------------------------------------------------------------------------------
 
@@ -424,7 +441,7 @@ def forward_batch(
         for index, (name, layer) in enumerate(zip(net.names, net.layers, strict=True)):
             y, memory = layer.forward(
                 activations[-1],
-                own_arrays(net, name),
+                net.arrays_of(name),
                 training=training and name not in net.frozen,
                 key=_key(seed, index) if layer.random else 0,
             )
@@ -442,7 +459,7 @@ def backward_batch(
         for name, layer, memory in zip(
             reversed(net.names), reversed(net.layers), reversed(kept), strict=True
         ):
-            delta, own = layer.backward(delta, memory, own_arrays(net, name))
+            delta, own = layer.backward(delta, memory, net.arrays_of(name))
             deltas.append(delta)
             gradients.update({f"{name}.{key}": value for key, value in own.items()})
     return deltas[::-1], {name: gradients[name] for name in net.parameters}
@@ -499,16 +516,6 @@ def check_weights(sample_weight: ArrayLike | None, images: int) -> Array | None:
     if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
         raise InputError("sample weights must be finite, not negative and not all zero")
     return weights
-
-
-def own_arrays(net: Network, name: str) -> dict[str, Array]:
-    """Return a layer's parameters and statistics by their short names."""
-    return {
-        key.removeprefix(f"{name}."): array
-        for arrays in (net.parameters, net.statistics)
-        for key, array in arrays.items()
-        if key.startswith(f"{name}.")
-    }
 
 
 def _key(seed: Seed, index: int) -> int:

@@ -182,6 +182,10 @@ class Conv2D(Layer):
 def correlate(x: Array, w: Array, stride: Pair = 1, dilation: Pair = 1) -> Array:
     """Slide every filter over every image: (N, C, H, W) and (K, C, R, S) give (N, K, P, Q)."""
     seen = windows(x, w.shape[2:], stride, dilation)  # (N, C, P, Q, R, S)
+    # tensordot copies the windows, which is fast where their last axis is the longer one
+    if seen.shape[3] > seen.shape[5]:
+        y = np.tensordot(w, seen, axes=((1, 2, 3), (1, 4, 5)))  # (K, N, P, Q)
+        return np.ascontiguousarray(y.swapaxes(0, 1))
     y = np.tensordot(seen, w, axes=((1, 4, 5), (1, 2, 3)))  # (N, P, Q, K)
     return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
 

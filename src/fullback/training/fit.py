@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from fullback.errors import DivergenceError, InputError, LayerError
 from fullback.layers import Normalize, SoftmaxCrossEntropy
 from fullback.layers.base import Array
-from fullback.network import Network, Trace, check_weights, own_arrays, trace_batch
+from fullback.network import Network, Trace, check_weights, trace_batch
 from fullback.options import require_whole
 from fullback.training.dead import warn_of_dead_units
 from fullback.training.history import Epoch, History
@@ -200,7 +200,7 @@ def _console(verbose: bool | Console) -> Console | None:
 def _move_statistics(net: Network, trace: Trace) -> None:
     for name, layer, kept in zip(net.names, net.layers, trace.kept, strict=True):
         if name not in net.frozen:
-            for key, value in layer.next_statistics(kept, own_arrays(net, name)).items():
+            for key, value in layer.next_statistics(kept, net.arrays_of(name)).items():
                 net.statistics[f"{name}.{key}"] = value
 
 
