@@ -32,6 +32,7 @@ from fullback.layers import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from fullback.layers import Tanh as Tanh
 from fullback.network import Network as Network
 from fullback.network import Trace as Trace
+from fullback.training import schedules as schedules
 from fullback.training.fit import fit as fit
 from fullback.training.history import History as History
 from fullback.training.optimizers import SGD as SGD

@@ -32,6 +32,24 @@ class OptimizerName(str, Enum):
     adamw = "adamw"
 
 
+class ScheduleName(str, Enum):
+    """The schedules that ``--schedule`` takes."""
+
+    constant = "constant"
+    cosine = "cosine"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recipe:
+    """How a network is trained: the same way whole and with its filters frozen."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    schedule: ScheduleName
+    seed: int
+
+
 @one_line_errors
 def train(
     data: DataOption = "digits",
@@ -64,6 +82,9 @@ def train(
     momentum: Annotated[
         float | None, typer.Option(help="Momentum of sgd.", show_default="0.9")
     ] = None,
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="How the learning rate changes over the run.")
+    ] = ScheduleName.cosine,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,6 +124,7 @@ def train(
         epochs = max(5, round(_IMAGES_TO_SEE / len(dataset.x_train)))
     if compare is None:
         compare = data == "digits" and net == "question" and not freeze
+    recipe = _Recipe(epochs, batch_size, chosen, schedule, seed)
 
     network = build(net, dataset.image_shape, dataset.classes, seed)
     network.freeze(*(freeze or []))
@@ -117,6 +139,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         optimizer=repr(chosen),
+        schedule=schedule.value,
         seed=seed,
     )
     shape = " x ".join(map(str, dataset.image_shape))
@@ -127,9 +150,12 @@ def train(
     )
     output.fact("network", f"{net}, seed {seed}")
     output.show(summary_table(network))
-    output.fact("training", f"{epochs} epochs in batches of {batch_size}, {chosen}")
+    output.fact(
+        "training",
+        f"{epochs} epochs in batches of {batch_size}, {chosen}, {schedule.value} rate",
+    )
 
-    history = _run(output, network, dataset, epochs, batch_size, chosen, seed, "trained")
+    history = _run(output, network, dataset, recipe, "trained")
     save(network, out)
     result = test(network, dataset.x_test, dataset.y_test)
     output.show("")
@@ -146,7 +172,7 @@ def train(
         output.fact("again", "the same network from the same seed, its filters frozen")
         twin = build(net, dataset.image_shape, dataset.classes, seed)
         twin.freeze("conv")
-        twin_history = _run(output, twin, dataset, epochs, batch_size, chosen, seed, "frozen")
+        twin_history = _run(output, twin, dataset, recipe, "frozen")
         if twin_history.interrupted:
             raise typer.Exit(INTERRUPTED)
         frozen = test(twin, dataset.x_test, dataset.y_test)
@@ -165,16 +191,10 @@ def _optimizer(name: OptimizerName, lr: float | None, momentum: float | None) ->
 
 
 def _run(
-    output: Output,
-    network: Network,
-    dataset: Dataset,
-    epochs: int,
-    batch_size: int,
-    optimizer: Optimizer,
-    seed: int,
-    filters: str,
+    output: Output, network: Network, dataset: Dataset, recipe: _Recipe, filters: str
 ) -> History:
     from fullback.training.fit import fit
+    from fullback.training.schedules import SCHEDULES
 
     def report(epoch: Epoch) -> None:
         output.event("epoch", filters=filters, **dataclasses.asdict(epoch))
@@ -183,11 +203,12 @@ def _run(
         network,
         dataset.x_train,
         dataset.y_train,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        optimizer=recipe.optimizer,
+        schedule=SCHEDULES[recipe.schedule.value],
         callbacks=[report],
-        seed=seed,
+        seed=recipe.seed,
         verbose=output.progress,
     )
 

@@ -19,6 +19,7 @@ from fullback.training.history import Epoch, History
 from fullback.training.interrupt import DelayedInterrupt
 from fullback.training.optimizers import SGD, Optimizer
 from fullback.training.progress import TrainingProgress
+from fullback.training.schedules import Schedule, cosine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +37,7 @@ def fit(
     epochs: int = 5,
     batch_size: int = 64,
     optimizer: Optimizer = SGD(0.02, momentum=0.9),
+    schedule: Schedule = cosine,
     validation_data: tuple[ArrayLike, ArrayLike] | None = None,
     sample_weight: ArrayLike | None = None,
     callbacks: Sequence[Callback] = (),
@@ -52,6 +54,8 @@ def fit(
     epochs : passes over the images
     batch_size : images a step, at most N; the last batch of an epoch takes what is left
     optimizer : SGD, Adam or AdamW
+    schedule : what the learning rate is multiplied by, as a function of the share of the run that
+        is done, from 0 to 1; ``schedules.cosine`` takes it down to 0, ``schedules.constant`` not
     validation_data : images and labels to measure loss and accuracy on after every epoch
     sample_weight : weights of shape (N,); the loss is each batch's weighted mean
     callbacks : functions that are called with the Epoch when one is done
@@ -90,7 +94,8 @@ def fit(
     state = optimizer.initial_state(net.parameters, net.trainable())
     history = History()
     known_dead: set[str] = set()
-    progress = TrainingProgress(_console(verbose), epochs, -(-len(eligible) // batch_size))
+    batches = -(-len(eligible) // batch_size)
+    progress = TrainingProgress(_console(verbose), epochs, batches)
     with progress, DelayedInterrupt() as interrupt:
         for epoch in range(1, epochs + 1):
             order = np.random.default_rng([seed, epoch]).permutation(eligible)
@@ -109,7 +114,13 @@ def fit(
                 if not np.isfinite(trace.loss):
                     _restore(net, before)
                     raise _divergence(trace, epoch, batch + 1, optimizer)
-                optimizer.step(net.parameters, trace.gradients, state, net.trainable())
+                optimizer.step(
+                    net.parameters,
+                    trace.gradients,
+                    state,
+                    net.trainable(),
+                    factor=schedule(int(state["step"]) / (epochs * batches)),
+                )
                 _move_statistics(net, trace)
                 running.add(trace, targets[chosen])
                 progress.batch(epoch, batch + 1, *running.figures())

@@ -58,15 +58,21 @@ class Optimizer(ABC):
         gradients: Mapping[str, Array],
         state: State,
         names: Iterable[str],
+        *,
+        factor: float = 1.0,
     ) -> None:
-        """Update the parameters of these names, and the state, in place."""
+        """Update the parameters of these names, and the state, in place.
+
+        The learning rate is multiplied by ``factor``.
+        """
         state["step"] += 1
+        rate = self.learning_rate * factor
         for name in names:
             memories = [state[f"{memory}.{name}"] for memory in self.memories]
-            self.update(parameters[name], gradients[name], int(state["step"]), *memories)
+            self.update(parameters[name], gradients[name], rate, int(state["step"]), *memories)
 
     @abstractmethod
-    def update(self, p: Array, g: Array, step: int, *memories: Array) -> None:
+    def update(self, p: Array, g: Array, rate: float, step: int, *memories: Array) -> None:
         """Update one parameter and its memories in place, given its gradient."""
 
     def __repr__(self) -> str:
@@ -104,12 +110,12 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise LayerError("SGD: nesterov=True needs a momentum, like momentum=0.9")
 
-    def update(self, p: Array, g: Array, step: int, *memories: Array) -> None:
+    def update(self, p: Array, g: Array, rate: float, step: int, *memories: Array) -> None:
         (velocity,) = memories
         g = _with_decay(self.weight_decay, p, g)
         velocity *= self.momentum
         velocity += g
-        p -= self.learning_rate * (g + self.momentum * velocity if self.nesterov else velocity)
+        p -= rate * (g + self.momentum * velocity if self.nesterov else velocity)
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,16 +150,16 @@ class Adam(Optimizer):
         require_number(f"{type(self).__name__}: epsilon", self.epsilon, "(0, inf)")
         require_number(f"{type(self).__name__}: weight_decay", self.weight_decay, "[0, inf)")
 
-    def update(self, p: Array, g: Array, step: int, *memories: Array) -> None:
-        self._move(p, _with_decay(self.weight_decay, p, g), step, *memories)
+    def update(self, p: Array, g: Array, rate: float, step: int, *memories: Array) -> None:
+        self._move(p, _with_decay(self.weight_decay, p, g), rate, step, *memories)
 
-    def _move(self, p: Array, g: Array, step: int, mean: Array, square: Array) -> None:
+    def _move(self, p: Array, g: Array, rate: float, step: int, mean: Array, square: Array) -> None:
         mean *= self.beta1
         mean += (1 - self.beta1) * g
         square *= self.beta2
         square += (1 - self.beta2) * g * g
         scale = np.sqrt(square / (1 - self.beta2**step)) + self.epsilon
-        p -= self.learning_rate / (1 - self.beta1**step) * mean / scale
+        p -= rate / (1 - self.beta1**step) * mean / scale
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,10 +171,10 @@ class AdamW(Adam):
 
     weight_decay: float = 0.01
 
-    def update(self, p: Array, g: Array, step: int, *memories: Array) -> None:
+    def update(self, p: Array, g: Array, rate: float, step: int, *memories: Array) -> None:
         if p.ndim > 1:
-            p *= 1 - self.learning_rate * self.weight_decay
-        self._move(p, g, step, *memories)
+            p *= 1 - rate * self.weight_decay
+        self._move(p, g, rate, step, *memories)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
