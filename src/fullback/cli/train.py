@@ -155,7 +155,7 @@ def train(
         f"{epochs} epochs in batches of {batch_size}, {chosen}, {schedule.value} rate",
     )
 
-    history = _run(output, network, dataset, recipe, "trained")
+    history = _run(output, network, dataset, recipe, comparison=False)
     save(network, out)
     result = test(network, dataset.x_test, dataset.y_test)
     output.show("")
@@ -172,7 +172,7 @@ def train(
         output.fact("again", "the same network from the same seed, its filters frozen")
         twin = build(net, dataset.image_shape, dataset.classes, seed)
         twin.freeze("conv")
-        twin_history = _run(output, twin, dataset, recipe, "frozen")
+        twin_history = _run(output, twin, dataset, recipe, comparison=True)
         if twin_history.interrupted:
             raise typer.Exit(INTERRUPTED)
         frozen = test(twin, dataset.x_test, dataset.y_test)
@@ -191,13 +191,13 @@ def _optimizer(name: OptimizerName, lr: float | None, momentum: float | None) ->
 
 
 def _run(
-    output: Output, network: Network, dataset: Dataset, recipe: _Recipe, filters: str
+    output: Output, network: Network, dataset: Dataset, recipe: _Recipe, *, comparison: bool
 ) -> History:
     from fullback.training.fit import fit
     from fullback.training.schedules import SCHEDULES
 
     def report(epoch: Epoch) -> None:
-        output.event("epoch", filters=filters, **dataclasses.asdict(epoch))
+        output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
 
     return fit(
         network,
