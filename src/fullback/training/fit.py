@@ -36,7 +36,7 @@ def fit(
     *,
     epochs: int = 5,
     batch_size: int = 64,
-    optimizer: Optimizer = SGD(0.02, momentum=0.9),
+    optimizer: Optimizer = SGD(0.01, momentum=0.9),
     schedule: Schedule = cosine,
     validation_data: tuple[ArrayLike, ArrayLike] | None = None,
     sample_weight: ArrayLike | None = None,
