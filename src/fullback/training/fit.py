@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
 from fullback.errors import DivergenceError, InputError, LayerError
 from fullback.layers import Normalize, SoftmaxCrossEntropy
@@ -96,7 +97,9 @@ def fit(
     known_dead: set[str] = set()
     batches = -(-len(eligible) // batch_size)
     progress = TrainingProgress(_console(verbose), epochs, batches)
-    with progress, DelayedInterrupt() as interrupt:
+    # One thread for NumPy's products: they are small, several threads are slower at them, and sums
+    # whose order depends on the number of threads would make the weights depend on it too.
+    with progress, threadpool_limits(1, "blas"), DelayedInterrupt() as interrupt:
         for epoch in range(1, epochs + 1):
             order = np.random.default_rng([seed, epoch]).permutation(eligible)
             before = _snapshot(net)
