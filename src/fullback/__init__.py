@@ -1,40 +1,80 @@
 """Small convolutional networks on a CPU, with a backward pass you can read, check and see."""
 
-from fullback import zoo as zoo
-from fullback.data import Dataset as Dataset
-from fullback.data import load_data as load_data
-from fullback.errors import DataError as DataError
-from fullback.errors import DeadUnitWarning as DeadUnitWarning
-from fullback.errors import DivergenceError as DivergenceError
-from fullback.errors import DownloadError as DownloadError
-from fullback.errors import FullbackError as FullbackError
-from fullback.errors import FullbackWarning as FullbackWarning
-from fullback.errors import InputError as InputError
-from fullback.errors import LayerError as LayerError
-from fullback.errors import ModelFileError as ModelFileError
-from fullback.errors import ShapeError as ShapeError
-from fullback.export.safetensors import load as load
-from fullback.export.safetensors import save as save
-from fullback.layers import AvgPool2D as AvgPool2D
-from fullback.layers import BatchNorm2D as BatchNorm2D
-from fullback.layers import Conv2D as Conv2D
-from fullback.layers import Dense as Dense
-from fullback.layers import Dropout as Dropout
-from fullback.layers import Flatten as Flatten
-from fullback.layers import GlobalAvgPool2D as GlobalAvgPool2D
-from fullback.layers import LeakyReLU as LeakyReLU
-from fullback.layers import MaxPool2D as MaxPool2D
-from fullback.layers import MeanSquaredError as MeanSquaredError
-from fullback.layers import Normalize as Normalize
-from fullback.layers import ReLU as ReLU
-from fullback.layers import Sigmoid as Sigmoid
-from fullback.layers import SoftmaxCrossEntropy as SoftmaxCrossEntropy
-from fullback.layers import Tanh as Tanh
-from fullback.network import Network as Network
-from fullback.network import Trace as Trace
-from fullback.training import schedules as schedules
-from fullback.training.fit import fit as fit
-from fullback.training.history import History as History
-from fullback.training.optimizers import SGD as SGD
-from fullback.training.optimizers import Adam as Adam
-from fullback.training.optimizers import AdamW as AdamW
+from fullback import zoo
+from fullback.data import Dataset, load_data
+from fullback.errors import (
+    DataError,
+    DeadUnitWarning,
+    DivergenceError,
+    DownloadError,
+    FullbackError,
+    FullbackWarning,
+    InputError,
+    LayerError,
+    ModelFileError,
+    ShapeError,
+)
+from fullback.export.safetensors import load, save
+from fullback.layers import (
+    AvgPool2D,
+    BatchNorm2D,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    LeakyReLU,
+    MaxPool2D,
+    MeanSquaredError,
+    Normalize,
+    ReLU,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    Tanh,
+)
+from fullback.network import Network, Trace
+from fullback.training import schedules
+from fullback.training.fit import fit
+from fullback.training.history import History
+from fullback.training.optimizers import SGD, Adam, AdamW
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "AvgPool2D",
+    "BatchNorm2D",
+    "Conv2D",
+    "DataError",
+    "Dataset",
+    "DeadUnitWarning",
+    "Dense",
+    "DivergenceError",
+    "DownloadError",
+    "Dropout",
+    "Flatten",
+    "FullbackError",
+    "FullbackWarning",
+    "GlobalAvgPool2D",
+    "History",
+    "InputError",
+    "LayerError",
+    "LeakyReLU",
+    "MaxPool2D",
+    "MeanSquaredError",
+    "ModelFileError",
+    "Network",
+    "Normalize",
+    "ReLU",
+    "ShapeError",
+    "Sigmoid",
+    "SoftmaxCrossEntropy",
+    "Tanh",
+    "Trace",
+    "fit",
+    "load",
+    "load_data",
+    "save",
+    "schedules",
+    "zoo",
+]

@@ -21,7 +21,7 @@ Seed: TypeAlias = int | tuple[int, ...]
 PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
 
-_MOST_VALUES = 2**31  # parameters of a network, or values of one activation of one image
+_MOST_VALUES = 2**28  # parameters of a network, or values of one activation of one image
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,11 +345,9 @@ class Network:
         with np.errstate(all="ignore"):
             loss, _ = self.loss.forward(logits, targets)
         if isinstance(self.loss, MeanSquaredError):
-            residual = ((logits - targets) ** 2).sum(axis=0)
-            spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
-            if not (spread > 0).all():
-                return Evaluation(loss, float("nan"))
-            return Evaluation(loss, float((1 - residual / spread).mean()))
+            from sklearn.metrics import r2_score
+
+            return Evaluation(loss, float(r2_score(targets, logits)))
         return Evaluation(loss, float((logits.argmax(axis=1) == targets).mean()))
 
     # Data ---------------------------------------------------------------------------------------
@@ -382,7 +380,7 @@ class Network:
             Shapes that do not fit, values that are not finite, no images.
         """
         images = np.asarray(x)
-        if images.shape[1:] == self.input_shape[1:] and self.input_shape[0] == 1 != images.ndim:
+        if images.ndim > 1 and (1, *images.shape[1:]) == self.input_shape:
             images = images.reshape(len(images), *self.input_shape)  # (N, H, W), one channel
         if images.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, ("N", *self.input_shape)))
@@ -525,7 +523,10 @@ def _key(seed: Seed, index: int) -> int:
 
 
 def _require_input_shape(input_shape: Sequence[int]) -> Shape:
-    shape = tuple(input_shape)
+    try:
+        shape = tuple(input_shape)
+    except TypeError:
+        shape = ()
     whole = all(isinstance(n, int | np.integer) and n > 0 for n in shape)
     if not whole or len(shape) not in (1, 3):
         raise ShapeError(

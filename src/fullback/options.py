@@ -5,7 +5,23 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from fullback.errors import LayerError
+
+
+def take_plain(described: Any) -> None:
+    """Replace NumPy numbers among a frozen dataclass's options by Python's.
+
+    So that ``Dense(labels.max() + 1)`` is checked, shown and saved as ``Dense(10)`` is.
+    """
+    for field in dataclasses.fields(described):
+        value = getattr(described, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(described, field.name, value.item())
+        elif isinstance(value, tuple):
+            plain = tuple(n.item() if isinstance(n, np.generic) else n for n in value)
+            object.__setattr__(described, field.name, plain)
 
 
 def require_whole(option: str, value: object, minimum: int) -> None:

@@ -55,7 +55,8 @@ def summary_text(net: Network) -> str:
     console = Console(file=io.StringIO(), width=120, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         console.print(summary_table(net))
-    return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+    lines = (line.removeprefix(" ").rstrip() for line in capture.get().splitlines())
+    return "\n".join(lines).strip("\n")
 
 
 def _shape(shape: tuple[int, ...]) -> str:

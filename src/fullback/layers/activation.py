@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fullback.layers.base import Array, Layer, Parameters, Shape
-from fullback.options import require_number
+from fullback.options import require_number, take_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,6 +67,7 @@ class LeakyReLU(Layer):
     gain: ClassVar[float | None] = 2.0**0.5
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_number("LeakyReLU: slope", self.slope, "[0, 1]")
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -47,7 +47,7 @@ from fullback.layers.window import (
     window_counts,
     windows,
 )
-from fullback.options import require_flag, require_whole
+from fullback.options import require_flag, require_whole, take_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,6 +83,7 @@ class Conv2D(Layer):
     kind: ClassVar[str] = "conv"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_whole("Conv2D: filters", self.filters, 1)
         require_pair("Conv2D: kernel_size", self.kernel_size, 1)
         require_pair("Conv2D: stride", self.stride, 1)

@@ -19,7 +19,7 @@ import numpy as np
 
 from fullback.errors import ShapeError
 from fullback.layers.base import Array, Layer, Parameters, Shape
-from fullback.options import require_flag, require_whole
+from fullback.options import require_flag, require_whole, take_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,7 +29,7 @@ class Flatten(Layer):
     kind: ClassVar[str] = "flatten"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        return (int(np.prod(input_shape)),)
+        return (int(np.prod(input_shape, dtype=object)),)  # without overflow
 
     def forward(
         self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
@@ -63,6 +63,7 @@ class Dense(Layer):
     kind: ClassVar[str] = "dense"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_whole("Dense: units", self.units, 1)
         require_flag("Dense: bias", self.bias)
 

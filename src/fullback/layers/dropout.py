@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.layers.base import Array, Layer, Parameters, Shape
-from fullback.options import require_number
+from fullback.options import require_number, take_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +42,7 @@ class Dropout(Layer):
     random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_number("Dropout: rate", self.rate, "[0, 1)")
 
     def output_shape(self, input_shape: Shape) -> Shape:

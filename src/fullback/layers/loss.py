@@ -28,7 +28,7 @@ import numpy as np
 
 from fullback.errors import InputError, ShapeError
 from fullback.layers.base import Array
-from fullback.options import require_number, shown
+from fullback.options import require_number, shown, take_plain
 
 
 class Loss(ABC):
@@ -75,6 +75,7 @@ class SoftmaxCrossEntropy(Loss):
     kind: ClassVar[str] = "softmax_cross_entropy"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_number("SoftmaxCrossEntropy: label_smoothing", self.label_smoothing, "[0, 1)")
 
     def targets(self, y: Any, images: int, outputs: int) -> Array:

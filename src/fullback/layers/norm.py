@@ -24,7 +24,7 @@ import numpy as np
 
 from fullback.layers.base import Array, Layer, Parameters, Shape
 from fullback.layers.window import require_image
-from fullback.options import require_number
+from fullback.options import require_number, take_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +51,7 @@ class BatchNorm2D(Layer):
     kind: ClassVar[str] = "batchnorm"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_number("BatchNorm2D: momentum", self.momentum, "[0, 1]")
         require_number("BatchNorm2D: epsilon", self.epsilon, "[0, 1]")
 
@@ -160,10 +161,10 @@ class Normalize(Layer):
             mean = mean + shift * (cells / total)
             squares = squares + own_squares + shift**2 * (count * cells / total)
             count, images = total, images + len(x)
-        deviation = np.sqrt(squares / count)
+        deviation = np.sqrt(squares / count)  # of a constant: not 0, but the mean's rounding
         return {
             "mean": mean,
-            "deviation": np.where(deviation > 0, deviation, 1.0),
+            "deviation": np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0),
             "images": np.asarray(float(images)),
         }
 

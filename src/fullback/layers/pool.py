@@ -38,6 +38,7 @@ from fullback.layers.window import (
     window_counts,
     windows,
 )
+from fullback.options import take_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,6 +50,7 @@ class _Pool2D(Layer):
     padding: Padding = "valid"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         name = type(self).__name__
         require_pair(f"{name}: size", self.size, 1)
         if self.stride is not None:
@@ -181,4 +183,4 @@ class GlobalAvgPool2D(Layer):
     ) -> tuple[Array, dict[str, Array]]:
         _, _, rows, columns = kept
         dx = np.broadcast_to(dy[:, :, None, None] / (rows * columns), kept)
-        return dx, {}
+        return dx.copy(), {}  # a broadcast array cannot be written to

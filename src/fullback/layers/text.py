@@ -17,7 +17,7 @@ from fullback.layers import LAYERS
 from fullback.layers.base import Layer
 
 _TOKEN = re.compile(
-    r"\s*(?P<kind>[a-z]+)(?P<number>\d+(?:\.\d+)?)?(?:\(\s*(?P<options>[^()]*?)\s*\))?(?=\s|$)"
+    r"\s*(?P<kind>[a-z]+)(?P<number>\d+(?:\.\d+)?)?(?:\((?P<options>[^()]*)\))?(?=\s|$)"
 )
 _LONGEST = 10_000
 
@@ -59,7 +59,7 @@ def _layer(kind: str, number: str | None, options: str | None) -> Layer:
         if not fields:
             raise LayerError(f"{kind} takes no number, got {kind}{number}")
         values[fields[0]] = _value(number)
-    for option in filter(None, re.split(r"\s*,\s*", options or "")):
+    for option in filter(None, map(str.strip, (options or "").split(","))):
         name, equals, value = (part.strip() for part in option.partition("="))
         if not equals or name not in fields or name in values:
             known = ", ".join(fields) or "none"
@@ -82,7 +82,7 @@ def _value(text: str) -> object:
     """Read a number, a pair, true or false; anything else stays a word for the layer to judge."""
     if re.fullmatch(r"\d{1,9}", text):
         return int(text)
-    if re.fullmatch(r"\d{0,9}(\.\d{0,9})?(e-?\d{1,2})?", text) and any(c.isdigit() for c in text):
+    if re.fullmatch(r"(\d{1,9}\.?|\d{0,9}\.\d{1,9})(e-?\d{1,2})?", text):
         return float(text)
     if match := re.fullmatch(r"(\d{1,9})x(\d{1,9})", text):
         return int(match[1]), int(match[2])

@@ -85,6 +85,7 @@ def fit(
     targets = net.loss.targets(y, len(images), net.output_shape[0])
     weights = check_weights(sample_weight, len(images))
     _check_options(net, len(images), epochs, batch_size, optimizer, seed)
+    _check_hooks(schedule, callbacks, validation_data, verbose)
     if validation_data is not None:
         held_out = net.check_images(validation_data[0])
         net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
@@ -128,6 +129,7 @@ def fit(
                 running.add(trace, targets[chosen])
                 progress.batch(epoch, batch + 1, *running.figures())
                 if interrupt.requested:
+                    _require_finite(net, before, epoch, optimizer)
                     history.interrupted = True
                     progress.say(
                         f"interrupted in epoch {epoch}, after batch {batch + 1}: "
@@ -143,6 +145,12 @@ def fit(
             warn_of_dead_units(
                 net, images[:_WATCHED_IMAGES], known_dead, layers_only=epoch < epochs
             )
+            if interrupt.requested:  # in the validation or a callback
+                history.interrupted = True
+                progress.say(
+                    f"interrupted after epoch {epoch}: the network keeps what it has learned"
+                )
+                return history
     return history
 
 
@@ -201,6 +209,22 @@ def _check_options(
         raise LayerError("every layer with parameters is frozen: there is nothing to train")
 
 
+def _check_hooks(
+    schedule: object, callbacks: Sequence[object], validation_data: object, verbose: object
+) -> None:
+    if not callable(schedule):
+        raise LayerError(f"schedule must be a function like schedules.cosine, got {schedule!r}")
+    for callback in callbacks:
+        if not callable(callback):
+            raise LayerError(f"callbacks must be functions, got {callback!r}")
+    if validation_data is not None and not (
+        isinstance(validation_data, tuple | list) and len(validation_data) == 2
+    ):
+        raise LayerError("validation_data must be a pair (images, labels)")
+    if not isinstance(verbose, bool) and not hasattr(verbose, "is_terminal"):
+        raise LayerError(f"verbose must be True, False or a rich Console, got {verbose!r}")
+
+
 def _console(verbose: bool | Console) -> Console | None:
     if isinstance(verbose, bool):
         if not verbose:
@@ -245,7 +269,7 @@ def _divergence(trace: Trace, epoch: int, batch: int, optimizer: Optimizer) -> D
 def _require_finite(
     net: Network, before: dict[str, Array], epoch: int, optimizer: Optimizer
 ) -> None:
-    for name, array in net.parameters.items():
+    for name, array in (*net.parameters.items(), *net.statistics.items()):
         if not np.isfinite(array).all():
             _restore(net, before)
             raise DivergenceError(

@@ -27,7 +27,7 @@ import numpy as np
 
 from fullback.errors import LayerError
 from fullback.layers.base import Array
-from fullback.options import require_number, shown
+from fullback.options import require_number, shown, take_plain
 
 State: TypeAlias = dict[str, Array]
 """What an optimizer remembers: "step", and arrays like "velocity.conv1.weight"."""
@@ -42,6 +42,7 @@ class Optimizer(ABC):
     learning_rate: float
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_number(f"{type(self).__name__}: learning_rate", self.learning_rate, "(0, inf)")
 
     def initial_state(self, parameters: Mapping[str, Array], names: Iterable[str]) -> State:
@@ -69,7 +70,8 @@ class Optimizer(ABC):
         rate = self.learning_rate * factor
         for name in names:
             memories = [state[f"{memory}.{name}"] for memory in self.memories]
-            self.update(parameters[name], gradients[name], rate, int(state["step"]), *memories)
+            with np.errstate(all="ignore"):  # fit looks for what is not finite, and names it
+                self.update(parameters[name], gradients[name], rate, int(state["step"]), *memories)
 
     @abstractmethod
     def update(self, p: Array, g: Array, rate: float, step: int, *memories: Array) -> None:

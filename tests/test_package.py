@@ -1,0 +1,142 @@
+"""The package as a whole: its public names, which way imports point, the README, start-up."""
+
+import ast
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import fullback
+
+SOURCE = Path(fullback.__path__[0])
+README = Path(__file__).parent.parent / "README.md"
+
+PUBLIC = """
+    AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D Normalize
+    ReLU Sigmoid Tanh
+    MeanSquaredError SoftmaxCrossEntropy
+    Network Trace zoo
+    SGD Adam AdamW History fit schedules
+    Dataset load_data load save
+    FullbackError DataError DivergenceError DownloadError InputError LayerError ModelFileError
+    ShapeError FullbackWarning DeadUnitWarning
+"""
+
+# What each part of the package may import of the package, beside itself.
+LAYERS = {"layers", "errors", "options"}
+NETWORK = {"network", *LAYERS}
+ALLOWED = {
+    "errors": set(),
+    "options": {"errors"},
+    "atomic": {"errors"},
+    "layers": LAYERS,
+    "network": NETWORK,
+    "zoo": NETWORK,
+    "summary": NETWORK,
+    "training": NETWORK,
+    "export": {"atomic", *NETWORK},
+    "data": {"atomic", "errors", "options"},
+    "cli": {"atomic", "data", "export", "summary", "training", "zoo", *NETWORK},
+    "__init__": {"data", "export", "training", "zoo", *NETWORK},
+    "__main__": {"cli"},
+}
+WITHIN_A_METHOD = {("network", "summary")}  # Network.summary imports when it is called
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def part(file):
+    """The package's part that a file belongs to: the first word behind ``fullback.``."""
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(tree):
+    """The parts of the package that a file imports anywhere, also inside of functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative import"
+            if node.module == "fullback":
+                yield from (alias.name for alias in node.names)
+            elif node.module.startswith("fullback."):
+                yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "fullback":
+                    yield (*alias.name.split("."), "__init__")[1]
+
+
+def test_public_names_are_exactly_these():
+    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
+    names = [
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert sorted(names) == sorted(PUBLIC.split())
+    assert sorted(fullback.__all__) == sorted(names)
+    assert all(hasattr(fullback, name) for name in names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_point_one_way(file):
+    own = part(file)
+    parts = set(imported(ast.parse(file.read_text(encoding="utf-8")))) - {own}
+    assert own in ALLOWED, "say in ALLOWED what this part may import"
+    extra = {name for importer, name in WITHIN_A_METHOD if importer == own}
+    assert parts <= ALLOWED[own] | extra
+
+
+def test_every_error_is_a_fullback_error_and_a_built_in_one():
+    errors = [getattr(fullback, name) for name in PUBLIC.split() if name.endswith("Error")]
+    errors.remove(fullback.MeanSquaredError)
+    assert all(issubclass(error, fullback.FullbackError) for error in errors)
+    bases = {error.__name__: error.__mro__[2].__name__ for error in errors}
+    del bases["FullbackError"]
+    assert bases == {
+        "DataError": "ValueError",
+        "DivergenceError": "ArithmeticError",
+        "DownloadError": "OSError",
+        "InputError": "ValueError",
+        "LayerError": "ValueError",
+        "ModelFileError": "ValueError",
+        "ShapeError": "ValueError",
+    }
+    assert issubclass(fullback.DeadUnitWarning, fullback.FullbackWarning)
+
+
+def test_the_package_imports_nothing_heavy():
+    script = "import sys, fullback; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    heavy = {
+        "sklearn",
+        "scipy",
+        "pooch",
+        "requests",
+        "PIL",
+        "typer",
+        "rich",
+        "torch",
+        "safetensors",
+    }
+    assert not heavy & set(result.stdout.split())
+
+
+def snippets():
+    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.skipif(not snippets(), reason="the README has no Python in it")
+def test_the_readmes_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # the snippets write files
+    names = {}  # of all snippets, in order: later ones use what earlier ones made
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fullback.DeadUnitWarning)
+        for snippet in snippets():
+            exec(compile(snippet, README, "exec"), names)
+    assert capsys.readouterr().out  # the first one prints a summary
