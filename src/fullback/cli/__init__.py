@@ -1,3 +1,5 @@
 """The command line: ``fullback train | eval | predict | summary``."""
 
-from fullback.cli.app import main as main
+from fullback.cli.app import main
+
+__all__ = ["main"]
