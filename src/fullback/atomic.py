@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from fullback.errors import InputError
@@ -23,8 +24,13 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"{path} is not a file that can be replaced; give another path")
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist; make it or give another path")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise InputError(f"the folder {target.parent} cannot be written to; give another path")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the folder {target.parent} cannot be written to ({error.strerror}); give another path"
+        ) from None
     return target
 
 
@@ -41,14 +47,17 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         Writing failed; what was there before still is.
     """
     target = check_writable(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    # A name has at most 255 bytes, and a character up to 4.
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename = os.fspath(path)
         raise

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from fullback.cli.evaluate import evaluate
@@ -11,10 +14,9 @@ from fullback.cli.train import train
 
 app = typer.Typer(
     name="fullback",
-    help="Train small convolutional networks on a CPU, and see their backward pass.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -31,8 +33,8 @@ def version(
 ) -> None:
     """Train small convolutional networks on a CPU, and see their backward pass.
 
-    [bold]fullback train[/bold] trains the network of two conv-ReLU-pool stages and two dense
-    layers on the built-in digits, in a few seconds and without a download.
+    `fullback train` trains the network of two conv-ReLU-pool stages and two dense layers on the
+    built-in digits, in a few seconds and without a download.
     """
     if show:
         from importlib.metadata import version as installed
@@ -43,4 +45,6 @@ def version(
 
 def main() -> None:
     """Run the command line; the exit code is 0, 1 (failure), 2 (wrong usage) or 130 (Ctrl-C)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal takes every character
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="fullback")

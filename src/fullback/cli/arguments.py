@@ -9,14 +9,17 @@ import typer
 
 from fullback import zoo
 from fullback.data import Dataset, load_data
+from fullback.errors import InputError, LayerError, ShapeError
+from fullback.export.safetensors import load
+from fullback.layers import SoftmaxCrossEntropy
 from fullback.network import Network
 
 DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="[bold]digits[/bold] (built in), [bold]mnist[/bold], an .npz file, an IDX images "
-        "file, or a folder of IDX files.",
+        help="**digits** (built in), **mnist**, an .npz file, an IDX images file, or a folder of "
+        "IDX files.",
         metavar="NAME|PATH",
     ),
 ]
@@ -25,6 +28,7 @@ DataDirOption = Annotated[
     typer.Option(
         help="Folder with the four MNIST files, for --data mnist; without it FULLBACK_DATA, or a "
         "download.",
+        metavar="FOLDER",
         show_default=False,
     ),
 ]
@@ -32,7 +36,10 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Write one JSON object a line, and nothing else.")
 ]
 ModelArgument = Annotated[
-    Path, typer.Argument(help="A model that was saved, .safetensors.", show_default=False)
+    Path,
+    typer.Argument(
+        help="A model that was saved, .safetensors.", metavar="MODEL", show_default=False
+    ),
 ]
 
 
@@ -43,6 +50,20 @@ def open_data(name: str, data_dir: Path | None) -> Dataset:
 
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:
     """Build what ``--net`` names: a network of the zoo, or one in text form."""
-    if net in zoo.NETWORKS:
-        return zoo.NETWORKS[net](input_shape, classes, seed=seed)
-    return Network.parse(net, input_shape, seed=seed)
+    try:
+        if net in zoo.NETWORKS:
+            return zoo.NETWORKS[net](input_shape, classes, seed=seed)
+        return Network.parse(net, input_shape, seed=seed)
+    except ShapeError as error:  # on the command line, layers that do not fit are wrong usage
+        raise LayerError(str(error)) from error
+
+
+def open_classifier(model: Path) -> Network:
+    """Load a saved network that tells classes apart."""
+    network = load(model)
+    if not isinstance(network.loss, SoftmaxCrossEntropy):
+        raise InputError(
+            f"{model} answers in numbers, not in classes: its loss is {network.loss}; give a "
+            "model that was trained with SoftmaxCrossEntropy()"
+        )
+    return network

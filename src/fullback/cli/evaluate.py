@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, ModelArgument, open_data
+from fullback.cli.arguments import (
+    DataDirOption,
+    DataOption,
+    JsonOption,
+    ModelArgument,
+    open_classifier,
+    open_data,
+)
 from fullback.cli.output import Output, one_line_errors
+from fullback.errors import ShapeError
 
 
 @one_line_errors
@@ -15,11 +23,15 @@ def evaluate(
 ) -> None:
     """Test a saved network on the test part of a data set."""
     from fullback.cli.results import show_result, test
-    from fullback.export.safetensors import load
 
     output = Output(as_json=as_json)
-    network = load(model)
+    network = open_classifier(model)
     dataset = open_data(data, data_dir)
+    if network.input_shape != dataset.image_shape:
+        raise ShapeError(
+            f"{model} takes images of shape {network.input_shape}, but {dataset.name} has images "
+            f"of shape {dataset.image_shape}; give the data that it was trained on"
+        )
     result = test(network, dataset.x_test, dataset.y_test)
     output.event(
         "result",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
@@ -33,26 +34,41 @@ class Output:
     def event(self, event: str, **fields: Any) -> None:
         """Write a JSON line, where that is wanted; numbers that are not finite become null."""
         if self.as_json:
-            finite = {
-                key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in fields.items()
-            }
+            finite = {key: _finite(value) for key, value in fields.items()}
             print(json.dumps({"event": event, **finite}, allow_nan=False), flush=True)
 
     def show(self, *parts: RenderableType) -> None:
         """Write for people, where that is wanted."""
         if not self.as_json:
             for part in parts:
-                self.console.print(part, soft_wrap=isinstance(part, str))
+                self.console.print(part)
 
-    def fact(self, name: str, text: str) -> None:
-        """Write a line with a name in front."""
-        self.show(f"[bold]{name:<11}[/bold]{text}")
+    def fact(self, name: str, *text: str | tuple[str, str]) -> None:
+        """Write a line with a name in front; a part of it may come with a style."""
+        from rich.text import Text
+
+        if not self.as_json:
+            line = Text().append(f"{name:<11}", "bold")
+            for part in text:
+                words, style = (part, "") if isinstance(part, str) else part
+                line.append(printable(words), style)
+            self.console.print(line, soft_wrap=True)
 
     @property
     def progress(self) -> Console | bool:
         """What ``fit`` takes as ``verbose``."""
         return False if self.as_json else self.console
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def printable(text: str) -> str:
+    """Escape what would move the cursor or cannot be written, as the name of a file can hold it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def fail(message: str) -> None:
@@ -74,8 +90,12 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
             except LayerError as error:
                 fail(str(error))
                 raise typer.Exit(USAGE) from None
-            except (FullbackError, OSError) as error:
+            except FullbackError as error:
                 fail(str(error))
+                raise typer.Exit(FAILURE) from None
+            except OSError as error:
+                reason = error.strerror or str(error)
+                fail(f"{error.filename}: {reason}" if error.filename else reason)
                 raise typer.Exit(FAILURE) from None
             except MemoryError:
                 fail("there is not enough memory; use a smaller network, batch or data set")
@@ -102,5 +122,13 @@ def _line(kind: str, style: str, message: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    text = Text(f"{kind}: ", style=style).append(" ".join(message.split()), "not bold default")
-    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+    text = Text().append(f"{kind}: ", style).append(printable(" ".join(message.split())))
+    console = Console(stderr=True, highlight=False)
+    with console.capture() as capture:
+        console.print(text, soft_wrap=True)
+    # While a progress bar runs it stands in for sys.stderr, and writes above itself; but a line
+    # that goes to a file must not end on the terminal.
+    file = (
+        sys.stderr if console.is_terminal else getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+    )
+    print(capture.get(), end="", file=file, flush=True)

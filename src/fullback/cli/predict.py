@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.arguments import JsonOption
-from fullback.cli.output import FAILURE, Output, fail, one_line_errors
+from fullback.cli.arguments import JsonOption, open_classifier
+from fullback.cli.output import FAILURE, Output, fail, one_line_errors, printable
 
 
 @one_line_errors
 def predict(
     images: Annotated[
-        list[Path], typer.Argument(help="Image files, of any format.", show_default=False)
+        list[Path],
+        typer.Argument(help="Image files, of any format.", metavar="IMAGE", show_default=False),
     ],
-    model: Annotated[Path, typer.Option(help="The saved model that answers.")] = Path(
-        "model.safetensors"
-    ),
+    model: Annotated[
+        Path, typer.Option(help="The saved model that answers.", metavar="MODEL")
+    ] = Path("model.safetensors"),
     invert: Annotated[
         bool,
         typer.Option(
+            "--invert",
             help="Swap dark and light. Digits and MNIST are light on dark: give this for ink on "
-            "paper."
+            "paper.",
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -36,19 +38,19 @@ def predict(
     import numpy as np
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from fullback.data import load_image
     from fullback.errors import DataError
-    from fullback.export.safetensors import load
 
     output = Output(as_json=as_json)
-    network = load(model)
+    network = open_classifier(model)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("image", style="bold", overflow="fold")
-    table.add_column("read as", style="dim")
+    table.add_column("format", style="dim", no_wrap=True)
     table.add_column("predicted", justify="right", style="bold")
     table.add_column("probability", justify="right")
-    table.add_column("else", style="dim")
+    table.add_column("else", style="dim", no_wrap=True)
     failures = 0
     for path in images:
         try:
@@ -65,15 +67,15 @@ def predict(
             label=int(best[0]),
             probabilities=[round(float(value), 6) for value in p],
         )
-        channels, rows, columns = network.input_shape
         table.add_row(
-            str(path),
-            f"{image.mode} {image.size[0]}x{image.size[1]} -> {channels}x{rows}x{columns}",
+            Text(printable(str(path))),
+            f"{image.mode} {image.size[0]}x{image.size[1]}",
             str(best[0]),
             f"{p[best[0]]:.1%}",
             ", ".join(f"{k} {p[k]:.1%}" for k in best[1:]),
         )
     if table.row_count:
+        output.fact("model", f"{model}, for images of {' x '.join(map(str, network.input_shape))}")
         output.show(table)
     if failures:
         raise typer.Exit(FAILURE)

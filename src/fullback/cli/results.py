@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from rich.columns import Columns
     from rich.table import Table
 
     from fullback.cli.output import Output
@@ -65,23 +67,25 @@ def show_result(output: Output, result: TestResult, class_names: tuple[str, ...]
     """Write the accuracy, the confusion matrix and the worst mistakes."""
     output.fact(
         "test",
-        f"[bold green]{result.accuracy:.2%}[/bold green] right: {result.right:,} of "
-        f"{len(result.labels):,} images, loss {result.loss:.4f}",
+        (f"{result.accuracy:.2%}", "bold green"),
+        f" right: {result.right:,} of {len(result.labels):,} images, loss {result.loss:.4f}",
     )
-    if len(class_names) <= _MOST_CLASSES:
-        output.show("", _confusion_table(result, class_names))
+    unnamed = range(len(class_names), int(result.predicted.max()) + 1)
+    names = (*class_names, *map(str, unnamed))
+    if len(names) <= _MOST_CLASSES:
+        output.show("", _confusion_table(result, names))
     mistakes = result.worst()
     if mistakes:
-        output.show("most wrong about", _mistake_table(result, mistakes, class_names))
+        output.show("most wrong about", _mistakes(result, mistakes, names))
 
 
 def _confusion_table(result: TestResult, class_names: tuple[str, ...]) -> Table:
     from rich import box
     from rich.table import Table
-    from sklearn.metrics import confusion_matrix
 
     classes = range(len(class_names))
-    counts = confusion_matrix(result.labels, result.predicted, labels=[*classes])
+    pairs = result.labels * len(classes) + result.predicted
+    counts = np.bincount(pairs, minlength=len(classes) ** 2).reshape(len(classes), -1)
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -98,34 +102,38 @@ def _confusion_table(result: TestResult, class_names: tuple[str, ...]) -> Table:
         cells = []
         for predicted, count in enumerate(counts[label]):
             style = "bold blue" if label == predicted else "yellow"
-            cells.append(f"[{style}]{count}[/{style}]" if count else "[dim]·[/dim]")
+            cells.append(f"[{style}]{count}[/{style}]" if count else "[dim].[/dim]")
         total = counts[label].sum()
         share = f"{counts[label, label] / total:.0%}" if total else ""
         table.add_row(class_names[label], *cells, share)
     return table
 
 
-def _mistake_table(result: TestResult, mistakes: list[int], class_names: tuple[str, ...]) -> Table:
-    from rich.table import Table
+def _mistakes(result: TestResult, mistakes: list[int], class_names: tuple[str, ...]) -> Columns:
+    from rich.columns import Columns
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 3, 0, 0))
-    captions, pictures = [], []
+    shown = []
     for index in mistakes:
         label, guess = result.labels[index], result.predicted[index]
         p = result.probabilities[index]
-        captions.append(
-            f"image {index}: [bold]{class_names[label]}[/bold] ({p[label]:.1%})\n"
-            f"taken for [bold yellow]{class_names[guess]}[/bold yellow] ({p[guess]:.1%})"
+        caption = Text.assemble(
+            f"image {index}: ",
+            (class_names[label], "bold"),
+            f" ({p[label]:.1%})\ntaken for ",
+            (class_names[guess], "bold yellow"),
+            f" ({p[guess]:.1%})\n",
+            no_wrap=True,
         )
-        pictures.append(Text(picture(result.images[index])))
-    table.add_row(*captions)
-    table.add_row(*pictures)
-    return table
+        shown.append(caption.append(picture(result.images[index])))
+    return Columns(shown, padding=(1, 3))
 
 
 def picture(image: NDArray[Any]) -> str:
-    """Draw an image of shape (C, H, W) in characters, two rows a line, at most 32 across."""
+    """Draw an image of shape (C, H, W) in characters, two rows a line, at most 32 across.
+
+    A dark margin is left out.
+    """
     grey = image.mean(axis=0)
     step = -(-grey.shape[1] // 32)
     rows, columns = grey.shape[0] // (2 * step), grey.shape[1] // step
@@ -135,4 +143,5 @@ def picture(image: NDArray[Any]) -> str:
     cells = cells.reshape(rows, 2 * step, columns, step).mean(axis=(1, 3))
     low, high = cells.min(), cells.max()
     levels = (cells - low) / (high - low or 1) * (len(_SHADES) - 1)
-    return "\n".join("".join(_SHADES[round(float(v))] for v in row) for row in levels)
+    lines = ("".join(_SHADES[round(float(v))] for v in row).rstrip() for row in levels)
+    return textwrap.dedent("\n".join(lines)).strip("\n")

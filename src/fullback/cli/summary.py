@@ -19,13 +19,15 @@ def summary(
         str,
         typer.Argument(
             help="A network of the zoo, layers in text form, or a saved model.",
-            metavar="[NAME|LAYERS|MODEL]",
+            metavar="NAME|LAYERS|MODEL",
         ),
     ] = "question",
     input_shape: Annotated[
         str, typer.Option(help="Shape of an image: channels x rows x columns.", metavar="CxHxW")
     ] = "1x28x28",
-    classes: Annotated[int, typer.Option(min=1, help="Classes, for a network of the zoo.")] = 10,
+    classes: Annotated[
+        int, typer.Option(min=1, help="Classes, for a network of the zoo.", metavar="N")
+    ] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Show a network's layers with their shapes, parameters and multiply-adds."""

@@ -11,6 +11,7 @@ import typer
 
 from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build, open_data
 from fullback.cli.output import INTERRUPTED, Output, one_line_errors
+from fullback.errors import LayerError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,8 +58,7 @@ def train(
     net: Annotated[
         str,
         typer.Option(
-            help="[bold]question[/bold], [bold]lenet1[/bold], [bold]lenet5[/bold], "
-            "[bold]small[/bold], [bold]wide[/bold], or layers: "
+            help="**question**, **lenet1**, **lenet5**, **small**, **wide**, or layers: "
             '"conv8 relu pool conv16 relu pool flatten dense10".',
             metavar="NAME|LAYERS",
         ),
@@ -68,27 +68,51 @@ def train(
         typer.Option(
             min=1,
             help="Passes over the training images.",
+            metavar="N",
             show_default="as many as show 60,000 images, at least 5",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images a step.",
+            metavar="N",
+            show_default="64, or all where there are fewer",
+        ),
+    ] = None,
     optimizer: Annotated[
-        OptimizerName, typer.Option(help="How a step is made.")
+        OptimizerName,
+        typer.Option(help="How a step is made: **sgd**, **adam** or **adamw**.", metavar="NAME"),
     ] = OptimizerName.sgd,
     lr: Annotated[
         float | None,
-        typer.Option(help="Learning rate.", show_default="0.02 for sgd, 0.001 for adam and adamw"),
+        typer.Option(
+            help="Learning rate.",
+            metavar="RATE",
+            show_default="0.01 for sgd, 0.001 for adam and adamw",
+        ),
     ] = None,
     momentum: Annotated[
-        float | None, typer.Option(help="Momentum of sgd.", show_default="0.9")
+        float | None,
+        typer.Option(
+            help="Share of the last step that goes on, for sgd only.",
+            metavar="SHARE",
+            show_default="0.9",
+        ),
     ] = None,
     schedule: Annotated[
-        ScheduleName, typer.Option(help="How the learning rate changes over the run.")
+        ScheduleName,
+        typer.Option(
+            help="Whether the learning rate goes down to 0 (**cosine**) or stays (**constant**).",
+            metavar="NAME",
+        ),
     ] = ScheduleName.cosine,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
             help="Layers to leave untrained, by kind (conv) or name (conv1); may be repeated.",
+            metavar="LAYER",
             show_default=False,
         ),
     ] = None,
@@ -101,9 +125,14 @@ def train(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Fixes the initial weights and the order of the images.")
+        int,
+        typer.Option(
+            min=0, help="Fixes the initial weights and the order of the images.", metavar="N"
+        ),
     ] = 0,
-    out: Annotated[Path, typer.Option(help="Where to save the model.")] = Path("model.safetensors"),
+    out: Annotated[Path, typer.Option(help="Where to save the model.", metavar="FILE")] = Path(
+        "model.safetensors"
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Train a network, test it and save it.
@@ -122,12 +151,20 @@ def train(
     dataset = open_data(data, data_dir)
     if epochs is None:
         epochs = max(5, round(_IMAGES_TO_SEE / len(dataset.x_train)))
+    if batch_size is None:
+        batch_size = min(64, len(dataset.x_train))
     if compare is None:
         compare = data == "digits" and net == "question" and not freeze
     recipe = _Recipe(epochs, batch_size, chosen, schedule, seed)
 
     network = build(net, dataset.image_shape, dataset.classes, seed)
     network.freeze(*(freeze or []))
+    if network.output_shape[0] < dataset.classes:
+        raise LayerError(
+            f"the network has {network.output_shape[0]} outputs, but {dataset.name} has "
+            f"{dataset.classes} classes; end it with dense{dataset.classes}"
+        )
+    twin = _with_frozen_filters(network, net, seed, dataset) if compare else None
     output.event(
         "start",
         data=dataset.name,
@@ -162,32 +199,50 @@ def train(
     show_result(output, result, dataset.class_names)
     output.show("")
     output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
-    if history.interrupted:
-        _finish(output, result, history, out, None)
-        raise typer.Exit(INTERRUPTED)
 
-    frozen = None
-    if compare:
+    frozen, interrupted = None, history.interrupted
+    if twin is not None and not interrupted:
         output.show("")
         output.fact("again", "the same network from the same seed, its filters frozen")
-        twin = build(net, dataset.image_shape, dataset.classes, seed)
-        twin.freeze("conv")
-        twin_history = _run(output, twin, dataset, recipe, comparison=True)
-        if twin_history.interrupted:
-            raise typer.Exit(INTERRUPTED)
-        frozen = test(twin, dataset.x_test, dataset.y_test)
-        output.show("", _comparison(result, frozen))
-    _finish(output, result, history, out, frozen)
+        interrupted = _run(output, twin, dataset, recipe, comparison=True).interrupted
+        if not interrupted:
+            frozen = test(twin, dataset.x_test, dataset.y_test)
+            output.show("", _comparison(result, frozen))
+    output.event(
+        "result",
+        test_accuracy=result.accuracy,
+        test_loss=result.loss,
+        frozen_test_accuracy=None if frozen is None else frozen.accuracy,
+        epochs=len(history),
+        interrupted=interrupted,
+        seconds=sum(epoch.seconds for epoch in history),
+        model=str(out),
+    )
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _optimizer(name: OptimizerName, lr: float | None, momentum: float | None) -> Optimizer:
     from fullback.training.optimizers import OPTIMIZERS, SGD
 
     if name is OptimizerName.sgd:
-        return SGD(0.02 if lr is None else lr, momentum=0.9 if momentum is None else momentum)
+        return SGD(0.01 if lr is None else lr, momentum=0.9 if momentum is None else momentum)
     if momentum is not None:
         raise typer.BadParameter(f"--momentum goes with sgd, not with {name.value}")
     return OPTIMIZERS[name.value](0.001 if lr is None else lr)
+
+
+def _with_frozen_filters(network: Network, net: str, seed: int, dataset: Dataset) -> Network:
+    """Return the same network with all its filters frozen, for the comparison."""
+    named = zip(network.names, network.layers, strict=True)
+    filters = {name for name, layer in named if layer.kind == "conv"}
+    if not filters - network.frozen:
+        raise LayerError("--compare needs filters that are trained, and the network has none")
+    twin = build(net, dataset.image_shape, dataset.classes, seed)
+    twin.freeze(*filters, *network.frozen)
+    if not twin.trainable():
+        raise LayerError("--compare needs layers to train beside the filters, and there are none")
+    return twin
 
 
 def _run(
@@ -224,18 +279,3 @@ def _comparison(trained: TestResult, frozen: TestResult) -> Table:
     for name, result in (("trained", trained), ("frozen", frozen)):
         table.add_row(name, f"{result.accuracy:.2%}", f"{len(result.labels) - result.right:,}")
     return table
-
-
-def _finish(
-    output: Output, result: TestResult, history: History, out: Path, frozen: TestResult | None
-) -> None:
-    output.event(
-        "result",
-        test_accuracy=result.accuracy,
-        test_loss=result.loss,
-        frozen_test_accuracy=None if frozen is None else frozen.accuracy,
-        epochs=len(history),
-        interrupted=history.interrupted,
-        seconds=sum(epoch.seconds for epoch in history),
-        model=str(out),
-    )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fullback.errors import DataError, ShapeError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _MODES = {1: "L", 3: "RGB"}
 _MOST_PIXELS = 50_000_000
@@ -38,7 +41,7 @@ def load_image(
     """Read an image file for a network whose input has this shape.
 
     The image is turned as its EXIF entry says, laid on white where it is transparent, turned to
-    grey (one channel) or RGB (three), and resized.
+    grey (one channel) or RGB (three), and resized. Of an animation the first frame is read.
 
     Parameters
     ----------
@@ -49,7 +52,8 @@ def load_image(
     Raises
     ------
     DataError
-        The file is missing, no image, damaged, or larger than 50 million pixels.
+        The file is missing, no image, damaged, larger than 50 million pixels, or its pixels are
+        floating-point numbers.
     ShapeError
         The network does not take images with one or three channels.
     """
@@ -61,18 +65,15 @@ def load_image(
         )
     channels, rows, columns = shape
     if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file can raise
-        raise DataError(f"{path}: no such file; expected an image: check the path")
+        reason = "is no file" if os.path.exists(path) else "no such file"  # noqa: PTH110
+        raise DataError(f"{path}: {reason}; expected an image: check the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.width * image.height > _MOST_PIXELS:
-                    raise DataError(
-                        f"{path}: has {image.width} x {image.height} pixels; expected at most "
-                        f"{_MOST_PIXELS:,} in all: make it smaller"
-                    )
+                _check(path, image)
                 mode, size = image.mode, image.size
-                turned = ImageOps.exif_transpose(image)
+                turned = _eight_bits(ImageOps.exif_transpose(image))
                 if turned.has_transparency_data:
                     turned = turned.convert("RGBA")
                     white = Image.new("RGBA", turned.size, "white")
@@ -84,9 +85,34 @@ def load_image(
         raise DataError(f"{path}: is no image that Pillow reads; convert it to PNG") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise DataError(f"{path}: has too many pixels; make it smaller") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # on damaged files, Pillow's readers raise whatever happens
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read as an image ({reason})") from error
     pixels = np.asarray(ready, dtype=np.uint8).reshape(rows, columns, channels)
     pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (C, H, W)
     return ImageFile(255 - pixels if invert else pixels, mode, size)
+
+
+def _check(path: str | os.PathLike[str], image: Image.Image) -> None:
+    """Refuse, before any pixel is read, what is too large or has no known range."""
+    if image.width * image.height > _MOST_PIXELS:
+        raise DataError(
+            f"{path}: has {image.width} x {image.height} pixels; expected at most "
+            f"{_MOST_PIXELS:,} in all: make it smaller"
+        )
+    if image.mode == "F":
+        raise DataError(
+            f"{path}: has floating-point pixels, and what is white among them is not known; "
+            "convert it to 8 bits"
+        )
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring 16-bit grey to 8 bits; Pillow's own conversion cuts it off at 255."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # I;16, and I, as which 16-bit PGM files are read
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    return image

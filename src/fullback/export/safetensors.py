@@ -1,13 +1,15 @@
 """A network as a safetensors file: its arrays, and its architecture as JSON in the metadata.
 
-The metadata holds ``fullback``, the format's version, and ``network``, a JSON object::
+The metadata has one entry, ``fullback``, a JSON object::
 
-    {"layers": [{"kind": "conv", "filters": 8, "kernel_size": 3, ...}, ...],
+    {"version": 1,
+     "layers": [{"kind": "conv", "filters": 8, "kernel_size": 3, ...}, ...],
      "input_shape": [1, 28, 28], "dtype": "float32", "frozen": ["conv1"],
      "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0}}
 
-Nothing is pickled. Every array's name, shape and type is checked against the architecture before
-any of it is read.
+One entry, because safetensors writes several in an order that changes from run to run, and the same
+network shall give the same file, to the bit. Nothing is pickled. Every array's name, shape and type
+is checked against the architecture before any of it is read.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import textwrap
 from typing import Any
 
 from fullback.atomic import write_atomically
-from fullback.errors import FullbackError, ModelFileError
+from fullback.errors import FullbackError, InputError, LayerError, ModelFileError
 from fullback.layers import LAYERS, LOSSES, Layer, Loss
 from fullback.network import Network, array_shapes
 
@@ -40,22 +43,27 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        The path is a folder or a device, or its folder cannot be written to.
+        The path is a folder or a device, its folder cannot be written to, or the network has more
+        than 1000 layers.
     OSError
         Writing failed, as on a full disk; a file that was there still is.
     """
     from safetensors.numpy import save as to_bytes
 
+    if len(net.layers) > _MOST_LAYERS:
+        raise InputError(
+            f"a model file holds {_MOST_LAYERS} layers, but there are {len(net.layers)}"
+        )
     architecture = {
+        "version": VERSION,
         "layers": [_as_json(layer) for layer in net.layers],
         "input_shape": net.input_shape,
         "dtype": str(net.dtype),
         "loss": _as_json(net.loss),
         "frozen": sorted(net.frozen),
     }
-    metadata = {"fullback": str(VERSION), "network": json.dumps(architecture)}
     arrays = {**net.parameters, **net.statistics}
-    write_atomically(path, to_bytes(arrays, metadata=metadata))
+    write_atomically(path, to_bytes(arrays, metadata={"fullback": json.dumps(architecture)}))
 
 
 def load(path: str | os.PathLike[str]) -> Network:
@@ -74,7 +82,7 @@ def load(path: str | os.PathLike[str]) -> Network:
         raise ModelFileError(f"{path} {reason}; expected a model file that fullback saved")
     try:
         with safe_open(path, framework="numpy") as file:
-            net = _network(path, file.metadata() or {}, file)
+            net = _network(path, _description(path, file.metadata() or {}), file)
             for arrays in (net.parameters, net.statistics):
                 for name in arrays:
                     arrays[name] = file.get_tensor(name)
@@ -85,22 +93,30 @@ def load(path: str | os.PathLike[str]) -> Network:
     return net
 
 
-def _network(path: str, metadata: dict[str, str], file: Any) -> Network:
-    """Build the network that the metadata describes, once the file's arrays are found to fit."""
-    version, text = metadata.get("fullback", ""), metadata.get("network", "")
-    if not version.isascii() or not version.isdigit() or len(text) > _MOST_METADATA:
+def _description(path: str, metadata: dict[str, str]) -> dict[str, Any]:
+    """Read the metadata's JSON, of a version that is known."""
+    text = metadata.get("fullback", "")
+    try:
+        described = json.loads(text) if len(text) <= _MOST_METADATA else None
+    except (ValueError, RecursionError):
+        described = None
+    if not isinstance(described, dict) or "version" not in described:
         raise ModelFileError(
             f"{path} is a safetensors file, but not a fullback model: its metadata does not "
             "describe a network"
         )
-    if int(version[:9]) != VERSION:
+    if described["version"] != VERSION:
         raise ModelFileError(
-            f"{path} has format version {version[:9]}, but this fullback reads version {VERSION}; "
-            "install a newer fullback"
+            f"{path} has format version {_short(repr(described['version']))}, but this fullback "
+            f"reads version {VERSION}; install a newer fullback"
         )
+    return described
+
+
+def _network(path: str, described: dict[str, Any], file: Any) -> Network:
+    """Build the network that the metadata describes, once the file's arrays are found to fit."""
     try:
-        described = json.loads(text)
-        layers = [_layer(entry) for entry in described["layers"][:_MOST_LAYERS]]
+        layers = _layers(described["layers"])
         input_shape = tuple(described["input_shape"])
         options: dict[str, Any] = {
             "loss": _loss(described["loss"]),
@@ -122,8 +138,8 @@ def _network(path: str, metadata: dict[str, str], file: Any) -> Network:
         RecursionError,
     ) as error:
         raise ModelFileError(
-            f"{path}: its metadata does not describe a network ({type(error).__name__}: {error}); "
-            "the file is damaged"
+            f"{path}: its metadata does not describe a network ({type(error).__name__}: "
+            f"{_short(str(error))}); the file is damaged"
         ) from error
     return net
 
@@ -131,11 +147,11 @@ def _network(path: str, metadata: dict[str, str], file: Any) -> Network:
 def _check_arrays(path: str, shapes: dict[str, tuple[int, ...]], kind: str, file: Any) -> None:
     found = set(file.keys())
     if found != shapes.keys():
-        missing, extra = sorted(shapes.keys() - found), sorted(found - shapes.keys())
+        missing = ", ".join(sorted(shapes.keys() - found)) or "none"
+        extra = ", ".join(sorted(found - shapes.keys())) or "none"
         raise ModelFileError(
-            f"{path}: its arrays are not those of its network (missing: "
-            f"{', '.join(missing) or 'none'}; unexpected: {', '.join(extra) or 'none'}); "
-            "the file is damaged"
+            f"{path}: its arrays are not those of its network (missing: {_short(missing)}; "
+            f"unexpected: {_short(extra)}); the file is damaged"
         )
     for name, shape in shapes.items():
         array = file.get_slice(name)
@@ -147,12 +163,19 @@ def _check_arrays(path: str, shapes: dict[str, tuple[int, ...]], kind: str, file
             )
 
 
+def _short(text: str) -> str:
+    """Cut what a file says to a length that fits into a message."""
+    return textwrap.shorten(text, 200, placeholder=" ...")
+
+
 def _as_json(described: Layer | Loss) -> dict[str, Any]:
     return {"kind": described.kind, **dataclasses.asdict(described)}  # type: ignore[call-overload]
 
 
-def _layer(entry: dict[str, Any]) -> Layer:
-    return LAYERS[entry["kind"]](**_options(entry))
+def _layers(entries: list[dict[str, Any]]) -> list[Layer]:
+    if len(entries) > _MOST_LAYERS:
+        raise LayerError(f"{len(entries)} layers are more than {_MOST_LAYERS}")
+    return [LAYERS[entry["kind"]](**_options(entry)) for entry in entries]
 
 
 def _loss(entry: dict[str, Any]) -> Loss:

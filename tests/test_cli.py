@@ -1,0 +1,263 @@
+"""fullback train, on the built-in digits and on toy data: what it writes, saves and is told."""
+
+import dataclasses
+import json
+import re
+import signal
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import fullback as fb
+from fullback.cli.app import app
+
+pytestmark = pytest.mark.filterwarnings("default::fullback.errors.DeadUnitWarning")
+
+START = """data training_images test_images net parameters frozen epochs batch_size optimizer
+    schedule seed"""
+EPOCH = """comparison epoch loss accuracy validation_loss validation_accuracy seconds
+    images_per_second"""
+RESULT = "test_accuracy test_loss frozen_test_accuracy epochs interrupted seconds model"
+FIELDS = {"start": START, "epoch": EPOCH, "result": RESULT}
+RECIPE = ["--epochs", 4, "--lr", 0.02, "--seed", 3]
+RNG = np.random.default_rng(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a command left behind: its exit code and what it wrote, without colours."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self):
+        return [json.loads(line, parse_constant=pytest.fail) for line in self.out.splitlines()]
+
+    @property
+    def result(self):
+        return self.events[-1]
+
+
+def run(*arguments, columns=80):
+    result = CliRunner().invoke(
+        app, [str(a) for a in arguments], env={"COLUMNS": str(columns)}, catch_exceptions=False
+    )
+    out, err = (re.sub(r"\x1b\[[0-9;]*m", "", text) for text in (result.stdout, result.stderr))
+    return Run(result.exit_code, out, err)
+
+
+def done(*arguments, columns=80):
+    """Run a command that must succeed; standard error may hold warnings only."""
+    ran = run(*arguments, columns=columns)
+    assert ran.code == 0, ran.err
+    assert all(line.startswith("warning: ") for line in ran.err.splitlines())
+    return ran
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return folder / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def trained(model):
+    """The default network, trained on the digits and compared, in JSON."""
+    return done("train", *RECIPE, "--compare", "--json", "--out", model)
+
+
+@pytest.fixture(scope="module")
+def toy(folder):
+    """30 images of 28x28 in three classes, so that a run takes no time."""
+    x = RNG.integers(0, 256, (30, 28, 28), np.uint8)
+    np.savez(folder / "toy.npz", x=x, y=np.arange(30) % 3)
+    return folder / "toy.npz"
+
+
+class TestTrain:
+    def test_events(self, trained, model):
+        events = trained.events
+        assert [e["event"] for e in events] == ["start", *["epoch"] * 8, "result"]
+        for event in events:
+            assert list(event) == ["event", *FIELDS[event["event"]].split()]
+        start, epochs, result = events[0], events[1:-1], events[-1]
+        assert start["data"] == "digits"
+        assert (start["training_images"], start["test_images"]) == (1437, 360)
+        assert (start["net"], start["parameters"], start["frozen"]) == ("question", 2970, [])
+        assert start["optimizer"] == "SGD(0.02, momentum=0.9)"
+        assert (start["schedule"], start["seed"]) == ("cosine", 3)
+        assert (start["epochs"], start["batch_size"]) == (4, 64)
+        assert [e["epoch"] for e in epochs] == [*range(1, 5)] * 2
+        assert [e["comparison"] for e in epochs] == [False] * 4 + [True] * 4
+        assert epochs[3]["loss"] < epochs[0]["loss"]
+        assert all(e["seconds"] > 0 and 0 <= e["accuracy"] <= 1 for e in epochs)
+        assert all(e["validation_loss"] is e["validation_accuracy"] is None for e in epochs)
+        assert result["test_accuracy"] > max(0.6, result["frozen_test_accuracy"])
+        assert result["seconds"] == pytest.approx(sum(e["seconds"] for e in epochs[:4]))
+        assert (result["epochs"], result["interrupted"]) == (4, False)
+        assert result["model"] == str(model)
+
+    def test_page(self, trained, model, tmp_path):
+        """The same run for people: the same file to the bit, and the same figures."""
+        again = tmp_path / "again.safetensors"
+        page = done("train", *RECIPE, "--no-compare", "--out", again)
+        assert again.read_bytes() == model.read_bytes()
+        assert [path.name for path in tmp_path.iterdir()] == [again.name]
+        accuracy, loss = trained.result["test_accuracy"], trained.result["test_loss"]
+        assert f"test       {accuracy:.2%} right: {accuracy * 360:.0f} of 360 images" in page.out
+        assert f"loss {loss:.4f}\n" in page.out
+        assert "data       digits: 1,437 training and 360 test images of 1 x 28 x 28" in page.out
+        assert page.out.count("epoch ") == 4
+        assert f"saved      {again} (" in page.out
+        assert "again " not in page.out.replace(str(again), "")
+
+    def test_page_of_a_comparison(self, toy, tmp_path):
+        out = tmp_path / "m.safetensors"
+        page = done("train", "--data", toy, "--epochs", 13, "--compare", "--out", out).out
+        assert page.count("epoch ") == 14  # of 13 epochs every second and the last, twice
+        assert "again      the same network from the same seed, its filters frozen" in page
+        assert re.search(r"filters +test accuracy +wrong", page)
+        assert re.search(r"trained +\d+\.\d\d% +\d+", page)
+
+    def test_another_seed(self, trained, model, tmp_path):
+        other = tmp_path / "other.safetensors"
+        done("train", "--epochs", 1, "--seed", 4, "--no-compare", "--out", other)
+        assert other.read_bytes() != model.read_bytes()
+
+    def test_frozen_filters_stay_to_the_bit(self, trained, tmp_path):
+        out = tmp_path / "frozen.safetensors"
+        options = [*RECIPE, "--freeze", "conv", "--json", "--out", out]
+        ran = done("train", *options)
+        assert ran.events[0]["frozen"] == ["conv1", "conv2"]
+        assert ran.result["test_accuracy"] == trained.result["frozen_test_accuracy"]
+        net, initial = fb.load(out), fb.zoo.question(seed=3)
+        assert net.frozen == {"conv1", "conv2"}
+        for name, values in initial.parameters.items():
+            same = np.array_equal(net.parameters[name], values)
+            assert same == name.startswith("conv"), name
+
+    @pytest.mark.parametrize(
+        ("options", "compared"),
+        [
+            ([], True),
+            (["--net", "question"], True),
+            (["--no-compare"], False),
+            (["--freeze", "conv1"], False),
+            (["--net", "flatten dense10"], False),
+            (["--net", "conv1 flatten dense10", "--compare"], True),
+            (["--freeze", "dense1", "--compare"], True),
+        ],
+    )
+    def test_whether_it_compares(self, options, compared, tmp_path):
+        out = tmp_path / "m.safetensors"
+        ran = done("train", *options, "--epochs", 1, "--json", "--out", out)
+        assert [e["comparison"] for e in ran.events[1:-1]] == [False, True][: 1 + compared]
+        assert (ran.result["frozen_test_accuracy"] is not None) == compared
+
+    @pytest.mark.parametrize(
+        "net",
+        [
+            *fb.zoo.NETWORKS,
+            "flatten dense3",
+            "conv2 relu pool flatten dropout0.5 dense4 tanh dense3",
+        ],
+    )
+    def test_every_network(self, net, toy, tmp_path):
+        out = tmp_path / "m.safetensors"
+        ran = done("train", "--data", toy, "--net", net, "--epochs", 1, "--json", "--out", out)
+        assert ran.events[0]["net"] == net
+        assert ran.events[0]["data"] == "toy"
+        assert fb.load(out).output_shape == (3,)
+        assert len(ran.events) == 3
+
+    @pytest.mark.parametrize(
+        ("options", "optimizer"),
+        [
+            (["--lr", 0.5], "SGD(0.5, momentum=0.9)"),
+            (["--lr", 0.03, "--momentum", 0], "SGD(0.03)"),
+            (["--optimizer", "adam"], "Adam()"),
+            (["--optimizer", "adamw", "--lr", 0.01], "AdamW(learning_rate=0.01)"),
+        ],
+    )
+    def test_optimizers(self, options, optimizer, toy, tmp_path):
+        common = ["--data", toy, "--net", "flatten dense3", "--epochs", 1, "--batch-size", 16]
+        common += ["--schedule", "constant", "--json", "--out", tmp_path / "m.safetensors"]
+        start = done("train", *common, *options).events[0]
+        assert (start["optimizer"], start["schedule"]) == (optimizer, "constant")
+
+    def test_epochs_and_batches_by_default(self, toy, tmp_path, monkeypatch):
+        monkeypatch.setattr("fullback.training.fit.fit", lambda *a, **k: fb.History())
+        options = ["--no-compare", "--json", "--out", tmp_path / "m.safetensors"]
+        start = done("train", *options).events[0]
+        assert (start["epochs"], start["batch_size"]) == (round(60_000 / 1437), 64)
+        monkeypatch.setattr("fullback.cli.train._IMAGES_TO_SEE", 24 * 4)
+        start = done("train", "--data", toy, *options).events[0]
+        assert (start["epochs"], start["batch_size"]) == (5, 24)
+
+    def test_more_outputs_than_classes(self, toy, tmp_path):
+        """A guess that has no name among the classes is shown by its number."""
+        out = tmp_path / "m.safetensors"
+        options = ["--data", toy, "--net", "flatten dense9", "--epochs", 1, "--out", out]
+        assert "taken for" in done("train", *options).out
+        net = fb.load(out)
+        net.parameters["dense1.bias"] = np.arange(9) * 100.0
+        fb.save(net, out)
+        page = done("eval", out, "--data", toy).out
+        assert page.count("taken for 8 (100.0%)") == 3
+        assert "test       0.00% right: 0 of 6 images" in page
+
+
+@pytest.mark.parametrize("batch", [2, 20])
+def test_interrupted(toy, tmp_path, monkeypatch, batch):
+    """Ctrl-C: the network is saved and tested, and the exit code tells."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        pytest.skip("Ctrl-C is ignored here")
+    batches = iter(range(1000))
+
+    def count(*_):
+        if next(batches) == batch:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("fullback.training.progress.TrainingProgress.batch", count)
+    out = tmp_path / "m.safetensors"
+    options = ["--epochs", 8, "--compare", "--json", "--batch-size", 12, "--out", out]
+    ran = run("train", "--data", toy, *options)
+    assert ran.code == 130
+    assert ran.events[0]["event"] == "start"
+    assert (ran.result["event"], ran.result["interrupted"]) == ("result", True)
+    assert ran.result["frozen_test_accuracy"] is None
+    data = fb.load_data(toy)
+    assert fb.load(out).score(data.x_test, data.y_test) == ran.result["test_accuracy"]
+
+
+class TestEval:
+    def test_what_train_said(self, trained, model):
+        ran = done("eval", model, "--json")
+        assert ran.events == [
+            {
+                "event": "result",
+                "model": str(model),
+                "data": "digits",
+                "test_images": 360,
+                "test_accuracy": trained.result["test_accuracy"],
+                "test_loss": trained.result["test_loss"],
+            }
+        ]
+
+    def test_page(self, trained, model):
+        page = done("eval", model).out
+        assert f"model      {model}\n" in page
+        assert "data       digits, 360 test images" in page
+        rows = [line.split() for line in page.splitlines() if re.match(r" \d  ", line)]
+        counts = [[int(n.replace(".", "0")) for n in row[1:11]] for row in rows]
+        right = sum(counts[k][k] for k in range(10))
+        assert [sum(row) for row in counts] == [*np.bincount(fb.load_data("digits").y_test)]
+        assert right == round(trained.result["test_accuracy"] * 360)
+        assert page.count("taken for") == min(3, 360 - right)

@@ -1,0 +1,272 @@
+"""The command as a process of its own: exit codes, pipes, signals, terminals, help."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import fullback as fb
+from fullback.cli.app import app
+from test_cli import run
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+OPTIONS = {
+    "train": """--data --data-dir --net --epochs --batch-size --optimizer --lr --momentum --schedule
+        --freeze --compare --no-compare --seed --out --json --help""",
+    "eval": "--data --data-dir --json --help",
+    "predict": "--model --invert --json --help",
+    "summary": "--input-shape --classes --json --help",
+}
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "fullback", *map(str, arguments)]
+
+
+def environment(**changed):
+    """This process's environment without what would colour or narrow the output."""
+    unwanted = ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERM")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**kept, "PYTHONUTF8": "1", **changed}
+
+
+def start(*arguments, **options):
+    """Start a command whose Ctrl-C is not ignored, as it is in a job in the background."""
+    if os.name == "posix":
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command(*arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=environment(),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with toy data of 30 images, and a model."""
+    d = tmp_path_factory.mktemp("process")
+    x = np.random.default_rng(0).integers(0, 256, (30, 9, 8), np.uint8)
+    y = np.arange(30) % 3
+    np.savez(d / "toy.npz", x_train=x, y_train=y, x_test=x[:6], y_test=y[:6])
+    fb.save(fb.Network.parse("conv2 relu flatten dense3", (1, 9, 8)), d / "m.safetensors")
+    return d
+
+
+@pytest.fixture
+def endless(folder, tmp_path):
+    """Arguments of a training run that takes very long, into an empty folder."""
+    common = ("train", "--data", folder / "toy.npz", "--net", "conv2 relu flatten dense3")
+    return *common, "--epochs", 10**6, "--out", tmp_path / "m.safetensors"
+
+
+class TestExitCodes:
+    def test_done(self, folder):
+        done = start("eval", folder / "m.safetensors", "--data", folder / "toy.npz", "--json")
+        out, err = done.communicate(timeout=60)
+        assert (done.returncode, err) == (0, "")
+        (line,) = out.splitlines()
+        assert json.loads(line)["event"] == "result"
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [(["eval", "nowhere.safetensors"], 1), (["summary", "cnov"], 2)],
+    )
+    def test_failed(self, arguments, code):
+        failed = start(*arguments)
+        out, err = failed.communicate(timeout=60)
+        assert (failed.returncode, out) == (code, "")
+        assert err.startswith("error: ")
+        assert len(err.splitlines()) == 1
+
+    @posix
+    def test_ctrl_c(self, endless, tmp_path):
+        """The first Ctrl-C ends training; the lines are whole, and the network is saved."""
+        training = start(*endless, "--json")
+        lines = [training.stdout.readline() for _ in range(3)]
+        training.send_signal(signal.SIGINT)
+        out, err = training.communicate(timeout=60)
+        assert training.returncode == 130
+        assert all(line.startswith("warning: ") for line in err.splitlines())
+        events = [json.loads(line) for line in [*lines, *out.splitlines()]]
+        epochs = len(events) - 2
+        assert [e["event"] for e in events] == ["start", *["epoch"] * epochs, "result"]
+        assert events[-1]["interrupted"] is True
+        assert events[-1]["epochs"] == epochs
+        assert fb.load(tmp_path / "m.safetensors").output_shape == (3,)
+        assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+    @posix
+    def test_a_reader_that_goes(self, endless, tmp_path):
+        """``fullback train --json | head -n 1`` ends the run, quietly."""
+        training = start(*endless, "--json")
+        assert json.loads(training.stdout.readline())["event"] == "start"
+        training.stdout.close()
+        watch = threading.Timer(60, training.kill)
+        watch.start()
+        err = training.stderr.read()
+        training.stderr.close()
+        assert training.wait() == 1
+        watch.cancel()
+        assert all(line.startswith("warning: ") for line in err.splitlines())
+        assert not [*tmp_path.iterdir()]
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    def test_output_that_cannot_be_written(self, options):
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            done = subprocess.run(
+                command("summary", *options),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(),
+                timeout=60,
+            )
+        assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
+def test_any_encoding(folder):
+    """Where a terminal or a pipe takes no box drawing, there is none."""
+    done = subprocess.run(
+        command("eval", folder / "m.safetensors", "--data", folder / "toy.npz"),
+        capture_output=True,
+        env=environment(PYTHONUTF8="0", PYTHONIOENCODING="ascii"),
+        timeout=60,
+        check=True,
+    )
+    assert "of 6 images" in done.stdout.decode("ascii")
+    assert not done.stderr
+
+
+@posix
+class TestTerminal:
+    def show(self, *arguments, columns=80, err=None):
+        """Run a command on a terminal of its own, and return all that it wrote there."""
+        import fcntl
+        import pty
+        import struct
+        import termios
+
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs if err is None else err}
+        env = environment(TERM="xterm-256color")
+        child = subprocess.Popen(command(*arguments), env=env, **streams)
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 65536):
+                shown += piece
+        except OSError:
+            pass  # Linux: the other end has closed
+        os.close(ours)
+        assert child.wait(60) == 0
+        return shown.decode()
+
+    @pytest.fixture
+    def dying(self, folder, tmp_path):
+        """Arguments of a training run that soon has a dead layer, and warns of it."""
+        net = "flatten dense1 relu dense3"
+        common = ("train", "--data", folder / "toy.npz", "--net", net, "--epochs", 30)
+        return *common, "--lr", 5, "--out", tmp_path / "m.safetensors"
+
+    def test_a_warning_stands_on_a_line_of_its_own(self, dying):
+        text = self.show(*dying)
+        plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", text)]
+        assert sum(line.startswith("warning: relu1 is dead") for line in plain) == 1
+        assert not [line for line in plain if "warning:" in line[1:]]
+        assert [line for line in plain if re.match(r"epoch +\d+/30 +loss", line)]
+        assert "\x1b[1;33mwarning: " in text
+
+    def test_a_warning_goes_where_standard_error_goes(self, dying, tmp_path):
+        with (tmp_path / "err").open("w") as err:
+            assert "warning:" not in self.show(*dying, err=err)
+        assert (tmp_path / "err").read_text().startswith("warning: relu1 is dead: all its 1 units")
+
+
+class TestHelp:
+    @pytest.mark.parametrize("columns", [80, 120])
+    @pytest.mark.parametrize("name", OPTIONS)
+    @pytest.mark.parametrize("option", ["--help", "-h"])
+    def test_every_option_is_explained(self, name, option, columns):
+        ran = run(name, option, columns=columns)
+        assert ran.code == 0
+        assert {*re.findall(r"(?<!\S)--[a-z-]+", ran.out)} >= {*OPTIONS[name].split()}
+        assert max(map(len, ran.out.splitlines())) <= columns
+        assert "…" not in ran.out
+        assert not re.search(r"\[/?(bold|dim)\]|\*\*|`", ran.out)  # markup that was not rendered
+
+    def test_the_options_are_all_that_there_are(self):
+        commands = {
+            command.name or command.callback.__name__ for command in app.registered_commands
+        }
+        assert commands == {*OPTIONS}
+
+    def test_overview(self):
+        for arguments, codes in ((["--help"], {0}), ([], {0, 2})):  # Typer, from 0.16, says 2
+            ran = run(*arguments)
+            assert ran.code in codes
+            text = " ".join((ran.out + ran.err).split())
+            assert "fullback train trains the network of two conv-ReLU-pool stages" in text
+            assert all(re.search(rf"│ {name} ", text) for name in OPTIONS)
+
+    def test_version(self):
+        ran = run("--version")
+        assert (ran.code, ran.err) == (0, "")
+        assert re.fullmatch(r"fullback \d+\.\d+\.\d+\n", ran.out)
+
+
+class TestSummary:
+    @pytest.mark.parametrize("columns", [80, 120])
+    @pytest.mark.parametrize(
+        "net",
+        [
+            *fb.zoo.NETWORKS,
+            "conv8(kernel_size=5x3, padding=2x1) relu pool globalavgpool dropout0.5 dense10",
+        ],
+    )
+    def test_page(self, net, columns):
+        """Every layer and the totals are shown, and nothing is cut off."""
+        page = run("summary", net, columns=columns).out
+        built = (
+            fb.zoo.NETWORKS[net]() if net in fb.zoo.NETWORKS else fb.Network.parse(net, (1, 28, 28))
+        )
+        rows = [line.split() for line in page.splitlines()]
+        assert [row[0] for row in rows if row and row[0] in built.names] == list(built.names)
+        (total,) = (row for row in rows if row[:1] == ["total"])
+        assert total[1] == f"{sum(p.size for p in built.parameters.values()):,}"
+        assert max(map(len, page.splitlines())) <= columns
+        assert "…" not in page
+
+    def test_json(self):
+        events = run("summary", "conv2 flatten dense3", "--input-shape", "3x8x8", "--json").events
+        assert events == [
+            {"event": "layer", "name": "conv1", "layer": "Conv2D(2)", "output_shape": [2, 8, 8]},
+            {"event": "layer", "name": "flatten1", "layer": "Flatten()", "output_shape": [128]},
+            {"event": "layer", "name": "dense1", "layer": "Dense(3)", "output_shape": [3]},
+            {"event": "network", "input_shape": [3, 8, 8], "parameters": 443, "frozen": []},
+        ]
+
+    def test_a_model(self, folder, tmp_path):
+        net = fb.load(folder / "m.safetensors")
+        net.freeze("conv")
+        fb.save(net, tmp_path / "without an ending")
+        ran = run("summary", tmp_path / "without an ending", "--json")
+        assert ran.events[-1]["frozen"] == ["conv1"]
+        page = run("summary", tmp_path / "without an ending").out
+        assert "Conv2D(2) frozen" in page
+        assert "455 (20 frozen)" in page
+
+    def test_classes(self):
+        assert run("summary", "--classes", 7, "--json").events[-2]["output_shape"] == [7]
