@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -261,3 +262,29 @@ class TestEval:
         assert [sum(row) for row in counts] == [*np.bincount(fb.load_data("digits").y_test)]
         assert right == round(trained.result["test_accuracy"] * 360)
         assert page.count("taken for") == min(3, 360 - right)
+
+
+def test_training_that_diverges_late_saves_the_last_good_epoch(tmp_path, monkeypatch):
+    fit = sys.modules["fullback.training.fit"].fit
+
+    def fit_and_diverge(net, *data, **options):
+        fit(net, *data, **{**options, "epochs": 1})
+        raise fb.DivergenceError("the loss became nan in epoch 2, batch 1", epochs=1)
+
+    model = tmp_path / "model.safetensors"
+    monkeypatch.setattr(sys.modules["fullback.training.fit"], "fit", fit_and_diverge)
+    ran = run("train", "--net", "flatten dense10", "--epochs", 2, "--out", model)
+    assert ran.code == 1
+    assert ran.err == f"error: the loss became nan in epoch 2, batch 1; it is saved as {model}\n"
+    trained = fb.load(model).parameters["dense1.weight"]
+    start = fb.Network.parse("flatten dense10", (1, 28, 28)).parameters["dense1.weight"]
+    assert not np.array_equal(trained, start)
+
+
+def test_training_that_diverges_at_once_saves_nothing(tmp_path):
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"an earlier model")
+    ran = run("train", "--net", "flatten dense10", "--lr", 1e38, "--out", model)
+    assert ran.code == 1
+    assert "dense1" in ran.err
+    assert model.read_bytes() == b"an earlier model"

@@ -192,7 +192,9 @@ class TestTerminal:
     def test_a_warning_goes_where_standard_error_goes(self, dying, tmp_path):
         with (tmp_path / "err").open("w") as err:
             assert "warning:" not in self.show(*dying, err=err)
-        assert (tmp_path / "err").read_text().startswith("warning: relu1 is dead: all its 1 units")
+        assert (
+            (tmp_path / "err").read_text().startswith("warning: relu1 is dead: it is 0 everywhere")
+        )
 
 
 class TestHelp:

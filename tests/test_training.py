@@ -426,7 +426,7 @@ class TestDeadUnits:
         with pytest.warns(DeadUnitWarning) as caught:
             train(net, *self.data(), callbacks=[lambda epoch: before.append(len(caught))])
         assert before == [0, 1]
-        assert "relu1 is dead: all its 3 units are 0 for all of 20 tr" in str(caught[0].message)
+        assert "relu1 is dead: it is 0 everywhere for all of 20 tr" in str(caught[0].message)
         assert list(dead_units(net, self.data()[0])) == ["relu1"]
         assert list(dead_units(net, self.data()[0])["relu1"]) == [0, 1, 2]
 

@@ -50,7 +50,14 @@ class ModelFileError(FullbackError, ValueError):
 
 
 class DivergenceError(FullbackError, ArithmeticError):
-    """Training that stopped because the loss was no longer finite."""
+    """Training that stopped because the loss was no longer finite.
+
+    ``epochs`` is how many were finished; the network has its weights from the end of the last one.
+    """
+
+    def __init__(self, message: str, epochs: int) -> None:
+        super().__init__(message)
+        self.epochs = epochs
 
 
 class FullbackWarning(UserWarning):

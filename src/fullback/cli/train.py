@@ -11,7 +11,7 @@ import typer
 
 from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build, open_data
 from fullback.cli.output import INTERRUPTED, Output, one_line_errors
-from fullback.errors import LayerError
+from fullback.errors import DivergenceError, LayerError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -192,7 +192,13 @@ def train(
         f"{epochs} epochs in batches of {batch_size}, {chosen}, {schedule.value} rate",
     )
 
-    history = _run(output, network, dataset, recipe, comparison=False)
+    try:
+        history = _run(output, network, dataset, recipe, comparison=False)
+    except DivergenceError as error:
+        if error.epochs:
+            save(network, out)
+            raise DivergenceError(f"{error}; it is saved as {out}", error.epochs) from None
+        raise
     save(network, out)
     result = test(network, dataset.x_test, dataset.y_test)
     output.show("")

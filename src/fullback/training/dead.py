@@ -50,7 +50,7 @@ def warn_of_dead_units(
         known.add(name)
         if whole:
             message = (
-                f"{name} is dead: all its {total} units are 0 for all of {count} training images, "
+                f"{name} is dead: it is 0 everywhere for all of {count} training images, "
                 "so nothing below it learns; try another seed, a smaller learning rate or LeakyReLU"
             )
         else:

@@ -262,7 +262,8 @@ def _divergence(trace: Trace, epoch: int, batch: int, optimizer: Optimizer) -> D
     )
     return DivergenceError(
         f"the loss became {trace.loss} in epoch {epoch}, batch {batch}: {cause}; "
-        f"{_advice(epoch, optimizer)}"
+        f"{_advice(epoch, optimizer)}",
+        epochs=epoch - 1,
     )
 
 
@@ -273,7 +274,8 @@ def _require_finite(
         if not np.isfinite(array).all():
             _restore(net, before)
             raise DivergenceError(
-                f"{name} was no longer finite after epoch {epoch}; {_advice(epoch, optimizer)}"
+                f"{name} was no longer finite after epoch {epoch}; {_advice(epoch, optimizer)}",
+                epochs=epoch - 1,
             )
 
 
