@@ -76,7 +76,8 @@ class TestStructure:
             ([Conv2D(1)], (1, 4, 4), r"the last layer, conv1, gives \(1, 4, 4\), but the loss"),
             ([MaxPool2D()] * 3, (1, 4, 4), "^pool3 after pool2: .* 2x2 cells .* into 1x1"),
             ([Dense(2**20)] * 2, (2**12,), "would have 1,103,808,692,224 parameters; use smaller"),
-            ([Conv2D(1, padding=10**6)], (1, 4, 4), "^conv1: .* is too large for one image"),
+            ([Conv2D(1, padding=10**6)], (1, 4, 4), "^conv1: .* is 2000004x2000004, which is too"),
+            ([Conv2D(2**26)], (1, 4, 4), "^conv1: .* is too large for one image"),
             ([Flatten(), Dense(1)], (2**32, 2**32, 1), "too large"),
         ],
     )

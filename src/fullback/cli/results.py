@@ -101,7 +101,7 @@ def _confusion_table(result: TestResult, class_names: tuple[str, ...]) -> Table:
     for label in classes:
         cells = []
         for predicted, count in enumerate(counts[label]):
-            style = "bold blue" if label == predicted else "yellow"
+            style = "bold" if label == predicted else "magenta"
             cells.append(f"[{style}]{count}[/{style}]" if count else "[dim].[/dim]")
         total = counts[label].sum()
         share = f"{counts[label, label] / total:.0%}" if total else ""
@@ -121,7 +121,7 @@ def _mistakes(result: TestResult, mistakes: list[int], class_names: tuple[str, .
             f"image {index}: ",
             (class_names[label], "bold"),
             f" ({p[label]:.1%})\ntaken for ",
-            (class_names[guess], "bold yellow"),
+            (class_names[guess], "bold magenta"),
             f" ({p[guess]:.1%})\n",
             no_wrap=True,
         )

@@ -18,6 +18,9 @@ Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = Literal["same", "valid"] | Pair
 
 
+_MOST_CELLS = 2**28  # of a padded map
+
+
 def pair(value: Pair) -> tuple[int, int]:
     """Rows and columns of an option that may be given as one number for both."""
     return (value, value) if isinstance(value, int) else value
@@ -94,9 +97,15 @@ def window_counts(
         length, around, pair(size), pair(stride), pair(dilation), strict=True
     ):
         counts.append((n + before + after - span(m, spread)) // step + 1)
+    padded = [n + sum(p) for n, p in zip(length, around, strict=True)]
+    if padded[0] * padded[1] > _MOST_CELLS:
+        raise ShapeError(
+            f"{name}: a map of {length[0]}x{length[1]} cells with its padding is "
+            f"{padded[0]}x{padded[1]}, which is too large; use less padding or a smaller window"
+        )
     if min(counts) < 1:
         wanted = "x".join(str(span(m, d)) for m, d in zip(pair(size), pair(dilation), strict=True))
-        given = "x".join(str(n + sum(p)) for n, p in zip(length, around, strict=True))
+        given = "x".join(map(str, padded))
         raise ShapeError(
             f"{name}: a window over {wanted} cells does not fit into {given} (padding included); "
             "use a smaller window, more padding or fewer pooling layers"
