@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fullback import MeanSquaredError, Network, SoftmaxCrossEntropy, zoo
-from fullback.errors import LayerError, ShapeError
+from fullback.errors import OptionError, ShapeError
 from fullback.layers import (
     AvgPool2D,
     BatchNorm2D,
@@ -85,7 +85,7 @@ class TestParse:
         ],
     )
     def test_what_cannot_be_read(self, text, message):
-        with pytest.raises(LayerError, match=message):
+        with pytest.raises(OptionError, match=message):
             Network.parse(text, (2, 9, 16))
 
     @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ class TestParse:
     )
     def test_hostile_text_is_refused_at_once(self, text):
         start = time.perf_counter()
-        with pytest.raises((LayerError, ShapeError)):
+        with pytest.raises((OptionError, ShapeError)):
             Network.parse(text, (2, 9, 16))
         # Some milliseconds are needed; an expression that backtracks takes many seconds.
         assert time.perf_counter() - start < 2

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import fullback as fb
+from fullback.cli import main
 from fullback.data.mnist import SHA256
 from test_cli import run
 from test_data_idx import idx_bytes
@@ -190,7 +191,8 @@ WRONG_NETWORKS = {  # exit code 2, in one line
     "conv999999999 flatten dense4": "conv1: an output of shape .* is too large for one image",
     "conv8(padding=999999999) flatten dense4": "which is too large",
     "relu " * 3000: "may have 10000 characters, got 15000",
-    "lenet5 ": "'lenet' is not a layer",
+    "lenet5 ": "'lenet5 ' is no network; did you mean lenet5",
+    "Small": "'Small' is no network; did you mean small",
     "../net.txt": r"cannot read '\.\./net\.txt'",
     "flatten\x00dense4": "cannot read",
     "[bold]conv8[/bold]": r"cannot read '\[bold\]conv8",
@@ -213,7 +215,7 @@ WRONG_OPTIONS = {  # exit code 2, in one line
     ("summary", "--input-shape", "64"): "Conv2D",
     ("summary", "flatten dense5", "--input-shape", "999999x999999x999999"): "too large",
 }
-USAGE = {  # exit code 2, with a reminder of the usage
+USAGE = {  # exit code 2, in one line that ends with where to look
     ("train", "--epochs", "0"): "--epochs",
     ("train", "--epochs", "-1"): "--epochs",
     ("train", "--epochs", "many"): "--epochs",
@@ -223,13 +225,6 @@ USAGE = {  # exit code 2, with a reminder of the usage
     ("train", "--seed", "-1"): "--seed",
     ("train", "--optimizer", "adagrad"): "--optimizer",
     ("train", "--schedule", "none"): "--schedule",
-    (
-        "train",
-        "--optimizer",
-        "adam",
-        "--momentum",
-        "0.5",
-    ): "--momentum goes with sgd, not with adam",
     ("train", "--fast"): "--fast",
     ("train", "digits"): "digits",
     ("train", "--net"): "--net",
@@ -276,11 +271,20 @@ def test_wrong_options(folder, arguments):
 
 
 @pytest.mark.parametrize("arguments", USAGE, ids=" ".join)
-def test_usage(folder, arguments):
-    ran = refused(folder, arguments, 2)
-    assert ran.out == ""
-    assert "Error" in ran.err
-    assert USAGE[arguments] in ran.err
+def test_usage(folder, arguments, monkeypatch, capsys):
+    """Through ``main``, which is where Typer's own errors are brought to one line."""
+    monkeypatch.setattr(sys, "argv", ["fullback", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert re.fullmatch("error: .*; see fullback.* --help\n", written.err)
+    assert USAGE[arguments] in written.err
+
+
+def test_momentum_without_sgd(folder):
+    ran = refused(folder, ("train", "--optimizer", "adam", "--momentum", "0.5"), 2)
+    assert ran.err == "error: --momentum goes with sgd, not with adam\n"
 
 
 def test_nothing_to_train(folder):
@@ -346,7 +350,7 @@ class TestTrouble:
         assert ran.err.startswith("error: there is not enough memory; use a smaller network, batch")
         assert ran.code == 1
 
-    @pytest.mark.parametrize("place", ["fullback.training.fit.fit", "fullback.cli.train.open_data"])
+    @pytest.mark.parametrize("place", ["fullback.training.fit.fit", "fullback.data.load_data"])
     def test_ctrl_c(self, fails, place):
         ran = fails(place, KeyboardInterrupt())
         assert (ran.code, ran.err) == (130, "error: interrupted\n")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cases import CASES, Array, Case, Inputs, inputs, reference, rounding
-from fullback.errors import LayerError, ShapeError
+from fullback.errors import OptionError, ShapeError
 from fullback.layers import (
     LAYERS,
     AvgPool2D,
@@ -223,7 +223,7 @@ ONE_OR_PAIR = r"must be a whole number of at least 1, or a pair \(rows, columns\
     ],
 )
 def test_options_that_make_no_sense(layer: type, options: dict[str, object], message: str) -> None:
-    with pytest.raises(LayerError, match=message):
+    with pytest.raises(OptionError, match=message):
         layer(**({"filters": 4} if layer is Conv2D else {}) | options)
 
 

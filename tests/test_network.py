@@ -21,7 +21,7 @@ from fullback import (
     SoftmaxCrossEntropy,
     zoo,
 )
-from fullback.errors import InputError, LayerError, ShapeError
+from fullback.errors import InputError, OptionError, ShapeError
 from fullback.network import PREDICTION_BATCH
 
 X = np.random.default_rng(0).random((5, 2, 6, 7))
@@ -99,19 +99,21 @@ class TestStructure:
         ],
     )
     def test_what_makes_no_network(self, layers, options, message):
-        with pytest.raises(LayerError, match=message):
+        with pytest.raises(OptionError, match=message):
             Network(layers, (4,), **options)
 
     def test_a_layers_own_arrays(self):
         net = small()
         assert net.arrays_of("dense1")["weight"] is net.parameters["dense1.weight"]
         assert list(net.arrays_of("batchnorm1")) == ["weight", "bias", "mean", "variance"]
-        with pytest.raises(LayerError, match="no layer is called 'dense3'; there are conv1, batch"):
+        with pytest.raises(
+            OptionError, match="no layer is called 'dense3'; there are conv1, batch"
+        ):
             net.arrays_of("dense3")
 
     def test_loss_options(self):
         message = r"SoftmaxCrossEntropy: label_smoothing must be a number in \[0, 1\), got 1"
-        with pytest.raises(LayerError, match=message):
+        with pytest.raises(OptionError, match=message):
             SoftmaxCrossEntropy(label_smoothing=1)
 
 
@@ -362,7 +364,9 @@ class TestPrediction:
         assert net.evaluate(x, targets).loss == pytest.approx(
             ((net.logits(x) - targets) ** 2).mean(), rel=1e-12
         )
-        with pytest.raises(LayerError, match=r"needs a classifier, but the loss is MeanSquaredErr"):
+        with pytest.raises(
+            OptionError, match=r"needs a classifier, but the loss is MeanSquaredErr"
+        ):
             net.predict_proba(x)
         assert net.score(x, np.ones((20, 3))) == 0  # as scikit-learn has it, without any spread
         one = flat(outputs=1, loss=MeanSquaredError())
@@ -382,7 +386,7 @@ class TestFreezing:
         assert net.frozen == {"conv2", "dense1"}
         for name in ("relu", "pool1", "conv3"):
             message = f"no layer .* is called '{name}'; there are conv1, batchnorm1, conv2, dense1$"
-            with pytest.raises(LayerError, match=message):
+            with pytest.raises(OptionError, match=message):
                 net.freeze(name)
         assert "Conv2D(2) frozen" in net.summary()
 
@@ -424,7 +428,7 @@ class TestNormalize:
         assert net.statistics["normalize1.deviation"] == [1]
 
     def test_it_must_be_there(self):
-        with pytest.raises(LayerError, match=r"adapt needs Normalize\(\) as .* is Conv2D\(4\)"):
+        with pytest.raises(OptionError, match=r"adapt needs Normalize\(\) as .* is Conv2D\(4\)"):
             small().adapt(X)
 
 
@@ -442,3 +446,40 @@ def test_options_may_be_numpy_numbers():
     assert repr(layer) == "Dense(10)"
     assert fullback.Conv2D(np.int32(4), (np.int64(3), 5)) == fullback.Conv2D(4, (3, 5))
     assert fullback.SGD(np.float64(0.5)) == fullback.SGD(0.5)
+
+
+def test_attributes_that_cannot_be_replaced():
+    """Only entries may be assigned: another dict would not be the one that the layers use."""
+    net = fullback.Network.parse("flatten dense2", (1, 2, 2))
+    for name in ("parameters", "statistics", "frozen"):
+        with pytest.raises(AttributeError):
+            setattr(net, name, {})
+
+
+def test_prediction_names_the_layer_whose_output_is_not_finite():
+    net = fullback.Network.parse("conv1 relu flatten dense2", (1, 2, 2))
+    x = np.ones((3, 1, 2, 2))
+    net.parameters["dense1.bias"] = [0, np.nan]
+    for answer in (net.logits, net.predict, net.predict_proba):
+        with pytest.raises(InputError, match=r"^dense1 is the first whose output is not finite"):
+            answer(x)
+    net = fullback.Network.parse("flatten dense2", (1, 2, 2))
+    with pytest.raises(InputError, match=r"^input is the first .* not finite in float32"):
+        net.logits(x * 1e300)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, (0, -1), "a"])
+def test_trace_checks_its_seed(seed):
+    net = fullback.Network.parse("flatten dropout dense2", (1, 2, 2))
+    with pytest.raises(fullback.OptionError, match="seed must be a whole number of at least 0"):
+        net.trace(np.ones((3, 1, 2, 2)), [0, 1, 0], seed=seed)
+
+
+def test_r2_of_one_image_is_nan():
+    net = fullback.Network.parse("dense1", (2,), loss=MeanSquaredError())
+    assert np.isnan(net.score(np.ones((1, 2)), [1.0]))
+
+
+def test_a_layer_is_not_a_list_of_layers():
+    with pytest.raises(fullback.OptionError, match=r"layers must be a list of layers, got Dense"):
+        fullback.Network(fullback.Dense(2), (8,))

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from fullback import SGD, Adam, AdamW, Dense, MeanSquaredError, Network, Tanh, fit, schedules
-from fullback.errors import DeadUnitWarning, DivergenceError, InputError, LayerError, ShapeError
+from fullback.errors import DeadUnitWarning, DivergenceError, InputError, OptionError, ShapeError
 from fullback.training.dead import dead_units
 
 TEXT = "conv3 batchnorm leakyrelu pool dropout0.2 flatten dense4"
@@ -238,21 +238,21 @@ NAN = np.where(np.arange(20)[:, None, None, None] == 7, np.nan, GOOD[1])
     ("options", "error", "message"),
     [
         ({"batch_size": 21}, InputError, r"batch_size \(=21\) is larger .* 20 images; use at most"),
-        ({"batch_size": 0}, LayerError, "batch_size must be a whole number of at least 1, got 0"),
-        ({"epochs": 0}, LayerError, "epochs must be a whole number of at least 1, got 0"),
-        ({"epochs": 1.5}, LayerError, "epochs must be a whole number of at least 1, got 1.5"),
-        ({"seed": -1}, LayerError, "seed must be a whole number of at least 0, got -1"),
-        ({"optimizer": "adam"}, LayerError, r"must be an optimizer like SGD\(.*\), got 'adam'"),
+        ({"batch_size": 0}, OptionError, "batch_size must be a whole number of at least 1, got 0"),
+        ({"epochs": 0}, OptionError, "epochs must be a whole number of at least 1, got 0"),
+        ({"epochs": 1.5}, OptionError, "epochs must be a whole number of at least 1, got 1.5"),
+        ({"seed": -1}, OptionError, "seed must be a whole number of at least 0, got -1"),
+        ({"optimizer": "adam"}, OptionError, r"must be an optimizer like SGD\(.*\), got 'adam'"),
         ({"x": NAN}, InputError, "image 7 holds NaN"),
         ({"y": GOOD[2] + 1}, InputError, "label 4 of image"),
         ({"y": GOOD[2][:-1]}, ShapeError, "y must be 20 labels"),
         ({"sample_weight": [1.0]}, ShapeError, "sample_weight must be 20 numbers"),
         ({"validation_data": (NAN, GOOD[2])}, InputError, "image 7 holds NaN"),
         ({"validation_data": (GOOD[1], GOOD[2][:3])}, ShapeError, "y must be 20 labels"),
-        ({"validation_data": (GOOD[1], GOOD[2], None)}, LayerError, "validation_data must be"),
-        ({"callbacks": [print, "log"]}, LayerError, "callbacks must be functions, got 'log'"),
-        ({"schedule": "cosine"}, LayerError, "schedule must be a function .* got 'cosine'"),
-        ({"verbose": 2}, LayerError, "verbose must be True, False or a rich Console, got 2"),
+        ({"validation_data": (GOOD[1], GOOD[2], None)}, OptionError, "validation_data must be"),
+        ({"callbacks": [print, "log"]}, OptionError, "callbacks must be functions, got 'log'"),
+        ({"schedule": "cosine"}, OptionError, "schedule must be a function .* got 'cosine'"),
+        ({"verbose": 2}, OptionError, "verbose must be True, False or a rich Console, got 2"),
     ],
 )
 def test_what_cannot_be_trained_changes_nothing(options, error, message):
@@ -267,7 +267,9 @@ def test_what_cannot_be_trained_changes_nothing(options, error, message):
 def test_a_network_without_anything_to_train():
     net, x, y = net_and_data()
     net.freeze("conv", "batchnorm", "dense")
-    with pytest.raises(LayerError, match="every layer with parameters is frozen: there is nothing"):
+    with pytest.raises(
+        OptionError, match="every layer with parameters is frozen: there is nothing"
+    ):
         train(net, x, y)
 
 
@@ -287,7 +289,7 @@ def test_a_network_without_anything_to_train():
     ],
 )
 def test_optimizers_that_make_no_sense(optimizer, options, message):
-    with pytest.raises(LayerError, match=message):
+    with pytest.raises(OptionError, match=message):
         optimizer(**{"learning_rate": 0.1, **options})
 
 
@@ -364,7 +366,10 @@ class TestInterrupt:
         history = fit(net, self.x, self.y, batch_size=8, verbose=Console(file=output))
         assert history.interrupted
         assert len(history) == 0
-        assert "interrupted in epoch 1, after batch 1: the network keeps what" in output.getvalue()
+        assert (
+            "interrupted in epoch 1, after batch 1 of 3: the network keeps what"
+            in output.getvalue()
+        )
         after = arrays(net)
         assert all(np.isfinite(a).all() for a in after.values())
         assert (after["dense2.weight"] != before["dense2.weight"]).any()
@@ -444,8 +449,48 @@ class TestDeadUnits:
             warnings.simplefilter("error")
             train(self.dead_net([100, 100, 100]), *self.data(), optimizer=SGD(1e-6))
 
+    def test_images_are_taken_from_all_over_a_sorted_set(self):
+        """One unit answers to the first class, one to the last: neither is dead."""
+        net = Network.parse("dense2 relu dense2", (2,))
+        net.parameters["dense1.weight"] = np.eye(2)
+        x = np.repeat(np.eye(2), 400, axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            train(net, x, np.repeat([0, 1], 400), optimizer=SGD(1e-6), batch_size=100)
+
     def data(self):
         return GOOD[1].reshape(20, 36), GOOD[2]
+
+
+class TestNormalize:
+    def test_a_frozen_one_is_not_adapted(self):
+        net = Network.parse("normalize dense2", (3,))
+        net.statistics["normalize1.mean"] = [0.5, 0.25, 0]
+        net.freeze("normalize")
+        train(net, np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2)
+        assert list(net.statistics["normalize1.mean"]) == [0.5, 0.25, 0]
+        assert net.statistics["normalize1.images"] == 0
+
+    def test_it_is_adapted_once(self):
+        net = Network.parse("normalize dense2", (3,))
+        x = np.random.default_rng(0).normal(size=(20, 3))
+        train(net, x, np.arange(20) % 2)
+        # means of 20 float64 numbers, kept as float32
+        np.testing.assert_allclose(net.statistics["normalize1.mean"], x.mean(axis=0), rtol=1e-6)
+        train(net, x + 1, np.arange(20) % 2)
+        np.testing.assert_allclose(net.statistics["normalize1.mean"], x.mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(255, True), (16, False), (1, False)])
+def test_floats_that_are_pixels(scale, warned):
+    net = Network.parse("flatten dense2", (1, 4, 4))
+    x = np.random.default_rng(0).integers(0, scale, (20, 1, 4, 4), endpoint=True).astype(float)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(net, x, np.arange(20) % 2, optimizer=SGD(1e-6))
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == warned
+    assert all(re.match(r"the images are floats up to 255, .* x / 255", text) for text in messages)
 
 
 class TestProgress:

@@ -10,8 +10,8 @@ from fullback.errors import (
     FullbackError,
     FullbackWarning,
     InputError,
-    LayerError,
     ModelFileError,
+    OptionError,
     ShapeError,
 )
 from fullback.export.safetensors import load, save
@@ -32,7 +32,8 @@ from fullback.layers import (
     SoftmaxCrossEntropy,
     Tanh,
 )
-from fullback.network import Network, Trace
+from fullback.network import Network
+from fullback.passes import Trace
 from fullback.training import schedules
 from fullback.training.fit import fit
 from fullback.training.history import History
@@ -58,13 +59,13 @@ __all__ = [
     "GlobalAvgPool2D",
     "History",
     "InputError",
-    "LayerError",
     "LeakyReLU",
     "MaxPool2D",
     "MeanSquaredError",
     "ModelFileError",
     "Network",
     "Normalize",
+    "OptionError",
     "ReLU",
     "ShapeError",
     "Sigmoid",

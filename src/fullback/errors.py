@@ -3,7 +3,7 @@
 ::
 
     FullbackError
-    ├── LayerError        (ValueError)    a layer option that makes no sense
+    ├── OptionError       (ValueError)    an option that makes no sense, of a layer or of training
     ├── ShapeError        (ValueError)    an array or a layer that does not fit
     ├── InputError        (ValueError)    values that cannot be used: NaN, a label out of range
     ├── DataError         (ValueError)    a data file or folder that is damaged or not what it says
@@ -25,7 +25,7 @@ class FullbackError(Exception):
     """The base of every error that fullback raises on purpose."""
 
 
-class LayerError(FullbackError, ValueError):
+class OptionError(FullbackError, ValueError):
     """A layer, network or training option that makes no sense."""
 
 

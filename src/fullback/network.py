@@ -1,54 +1,34 @@
-"""A network: a list of layers, a dict of parameters, and the two loops over them."""
+"""A network: a list of layers and a dict of parameters, checked where they meet a user."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.errors import InputError, LayerError, ShapeError
-from fullback.layers import Layer, Loss, MeanSquaredError, Normalize, SoftmaxCrossEntropy
+from fullback.arrays import Arrays
+from fullback.errors import InputError, OptionError, ShapeError
+from fullback.layers import Layer, Loss, Normalize, SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import parse_layers
 from fullback.options import require_whole
-
-Seed: TypeAlias = int | tuple[int, ...]
+from fullback.passes import (
+    Seed,
+    Trace,
+    first_not_finite,
+    forward_batch,
+    scaled,
+    softmax,
+    trace_batch,
+)
 
 PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
 
 _MOST_VALUES = 2**28  # parameters of a network, or values of one activation of one image
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """Everything one forward and backward pass computed, by layer name.
-
-    Attributes
-    ----------
-    loss : the batch's loss
-    activations : each layer's output, of shape (N, *output_shape); ``"input"`` is the images
-    deltas : dL/d output of each layer, in the shapes of ``activations``; ``"input"`` is dL/d images
-    gradients : dL/dp for every parameter p, in the shapes of ``Network.parameters``
-    probabilities : softmax of the logits, of shape (N, classes); None for other losses
-    """
-
-    loss: float
-    activations: dict[str, Array]
-    deltas: dict[str, Array]
-    gradients: dict[str, Array]
-    probabilities: Array | None
-    kept: tuple[Any, ...] = field(repr=False)
-
-    def __repr__(self) -> str:
-        return (
-            f"Trace(loss={self.loss:.6g}, layers={list(self.activations)}, "
-            f"gradients={list(self.gradients)})"
-        )
 
 
 @dataclass(frozen=True)
@@ -57,49 +37,6 @@ class Evaluation:
 
     loss: float
     score: float
-
-
-class Arrays(MutableMapping[str, Array]):
-    """A dict of arrays whose names, shapes and dtype are fixed: assigning copies the values in.
-
-    Raises
-    ------
-    KeyError
-        There is no such name; the message says what there is.
-    ShapeError
-        The value has another shape.
-    """
-
-    def __init__(self, shapes: Mapping[str, Shape], dtype: np.dtype[Any]) -> None:
-        self._arrays = {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self._arrays:
-            near = difflib.get_close_matches(str(name), self._arrays, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {list(self._arrays)}"
-            raise KeyError(f"no array is called {name!r}; {hint}")
-        return self._arrays[name]
-
-    def __setitem__(self, name: str, value: ArrayLike) -> None:
-        array, value = self[name], np.asarray(value)
-        if value.shape != array.shape:
-            raise ShapeError(f"{name} has shape {array.shape}, got an array of shape {value.shape}")
-        if value.dtype.kind not in "iuf":
-            raise InputError(f"{name} takes numbers, got an array of {value.dtype}")
-        array[...] = value
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError(f"{name!r} belongs to the network's layers and cannot be deleted")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-    def __repr__(self) -> str:
-        rows = ", ".join(f"{name!r}: {array.shape}" for name, array in self.items())
-        return f"Arrays({{{rows}}})"
 
 
 class Network:
@@ -125,7 +62,7 @@ class Network:
 
     Raises
     ------
-    LayerError, ShapeError
+    OptionError, ShapeError
         The layers do not make a network, or one does not fit the shape it is given; the message
         names it.
     """
@@ -139,21 +76,23 @@ class Network:
         seed: int = 0,
         dtype: Literal["float32", "float64"] = "float32",
     ) -> None:
+        if isinstance(layers, Layer):
+            raise OptionError(f"layers must be a list of layers, got {layers!r}")
         self.layers = tuple(layers)
         self.input_shape = _require_input_shape(input_shape)
         self.loss = SoftmaxCrossEntropy() if loss is None else loss
         if not isinstance(self.loss, Loss):
-            raise LayerError(f"loss must be a loss like SoftmaxCrossEntropy(), got {loss!r}")
+            raise OptionError(f"loss must be a loss like SoftmaxCrossEntropy(), got {loss!r}")
         if dtype not in ("float32", "float64"):
-            raise LayerError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+            raise OptionError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         require_whole("seed", seed, 0)
         self.dtype = np.dtype(dtype)
         self.names = _names(self.layers)
         self.shapes = _shapes(self.layers, self.names, self.input_shape)
-        self.frozen: frozenset[str] = frozenset()
+        self._frozen: frozenset[str] = frozenset()
         parameters, statistics = array_shapes(self.layers, self.input_shape)
-        self.parameters = Arrays(parameters, self.dtype)
-        self.statistics = Arrays(statistics, self.dtype)
+        self._parameters = Arrays(parameters, self.dtype)
+        self._statistics = Arrays(statistics, self.dtype)
         self._arrays_of: dict[str, dict[str, Array]] = {name: {} for name in self.names}
         for arrays in (self.parameters, self.statistics):
             for full_name, array in arrays.items():
@@ -185,10 +124,25 @@ class Network:
 
         Raises
         ------
-        LayerError, ShapeError
+        OptionError, ShapeError
             The text cannot be read, or the layers do not fit together.
         """
         return cls(parse_layers(text), input_shape, loss=loss, seed=seed, dtype=dtype)
+
+    @property
+    def parameters(self) -> Arrays:
+        """What training updates, by name; its entries may be assigned."""
+        return self._parameters
+
+    @property
+    def statistics(self) -> Arrays:
+        """What is measured and not trained, by name; its entries may be assigned."""
+        return self._statistics
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the layers that training leaves alone; ``freeze`` and ``unfreeze`` set them."""
+        return self._frozen
 
     @property
     def output_shape(self) -> Shape:
@@ -212,11 +166,11 @@ class Network:
 
         Raises
         ------
-        LayerError
+        OptionError
             There is no such layer.
         """
         if name not in self._arrays_of:
-            raise LayerError(f"no layer is called {name!r}; there are {', '.join(self.names)}")
+            raise OptionError(f"no layer is called {name!r}; there are {', '.join(self.names)}")
         return self._arrays_of[name]
 
     # Freezing -----------------------------------------------------------------------------------
@@ -228,14 +182,14 @@ class Network:
 
         Raises
         ------
-        LayerError
+        OptionError
             No layer with parameters or statistics has that name or kind.
         """
-        self.frozen |= self._matching(names)
+        self._frozen |= self._matching(names)
 
     def unfreeze(self, *names: str) -> None:
         """Let training change these layers again; takes what ``freeze`` takes."""
-        self.frozen -= self._matching(names)
+        self._frozen -= self._matching(names)
 
     def trainable(self) -> list[str]:
         """Return the names of the parameters that training updates."""
@@ -251,7 +205,7 @@ class Network:
                 if name in owners and pattern in (name, layer.kind)
             }
             if not matching:
-                raise LayerError(
+                raise OptionError(
                     f"no layer to freeze is called {pattern!r}; there are {', '.join(owners)}"
                 )
             found |= matching
@@ -286,6 +240,8 @@ class Network:
         images = self.check_images(x)
         targets = self.loss.targets(y, len(images), self.output_shape[0])
         weights = check_weights(sample_weight, len(images))
+        for number in seed if isinstance(seed, tuple) else (seed,):
+            require_whole("seed", number, 0)
         return trace_batch(self, images, targets, weights, training=training, seed=seed)
 
     def loss_and_gradients(
@@ -309,33 +265,45 @@ class Network:
         Raises
         ------
         ShapeError, InputError
-            Shapes that do not fit, values that are not finite, no images.
+            Shapes that do not fit, values that are not finite, no images; or the network's own
+            weights are not finite.
         """
         images = self.check_images(x)
-        batches = range(0, len(images), PREDICTION_BATCH)
-        return np.concatenate(
-            [forward_batch(self, images[i : i + PREDICTION_BATCH])[0][-1] for i in batches]
-        )
+        logits = np.empty((len(images), *self.output_shape), self.dtype)
+        for start in range(0, len(images), PREDICTION_BATCH):
+            batch = slice(start, start + PREDICTION_BATCH)
+            activations, _ = forward_batch(self, images[batch])
+            logits[batch] = activations[-1]
+            if not np.isfinite(logits[batch]).all():
+                where = first_not_finite(zip(("input", *self.names), activations, strict=True))
+                raise InputError(
+                    f"{where} is the first whose output is not finite in {self.dtype}: the "
+                    "network's weights or the images are too large, or not finite"
+                )
+        return logits
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the probability of every class, of shape (N, classes).
 
         Raises
         ------
-        LayerError
+        OptionError
             The loss is not SoftmaxCrossEntropy, so the outputs are not logits of classes.
         """
-        if not isinstance(self.loss, SoftmaxCrossEntropy):
-            raise LayerError(f"predict_proba needs a classifier, but the loss is {self.loss}")
+        if not self.loss.classifies:
+            raise OptionError(f"predict_proba needs a classifier, but the loss is {self.loss}")
         return softmax(self.logits(x))
 
     def predict(self, x: ArrayLike) -> Array:
         """Return the label of every image, of shape (N,); for MeanSquaredError, the outputs."""
         logits = self.logits(x)
-        return logits if isinstance(self.loss, MeanSquaredError) else logits.argmax(axis=1)
+        return logits.argmax(axis=1) if self.loss.classifies else logits
 
     def score(self, x: ArrayLike, y: ArrayLike) -> float:
-        """Return the share of images that are predicted right; for MeanSquaredError, R^2."""
+        """Return the share of images that are predicted right; for MeanSquaredError, R^2.
+
+        R^2 of a single image is NaN.
+        """
         return self.evaluate(x, y).score
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
@@ -344,11 +312,13 @@ class Network:
         targets = self.loss.targets(y, len(logits), self.output_shape[0])
         with np.errstate(all="ignore"):
             loss, _ = self.loss.forward(logits, targets)
-        if isinstance(self.loss, MeanSquaredError):
-            from sklearn.metrics import r2_score
+        if self.loss.classifies:
+            return Evaluation(loss, float((logits.argmax(axis=1) == targets).mean()))
+        if len(logits) < 2:
+            return Evaluation(loss, float("nan"))  # there is no spread to explain
+        from sklearn.metrics import r2_score
 
-            return Evaluation(loss, float(r2_score(targets, logits)))
-        return Evaluation(loss, float((logits.argmax(axis=1) == targets).mean()))
+        return Evaluation(loss, float(r2_score(targets, logits)))
 
     # Data ---------------------------------------------------------------------------------------
 
@@ -357,12 +327,12 @@ class Network:
 
         Raises
         ------
-        LayerError
+        OptionError
             The first layer is not Normalize.
         """
         first = self.layers[0]
         if not isinstance(first, Normalize):
-            raise LayerError(f"adapt needs Normalize() as the first layer, but it is {first}")
+            raise OptionError(f"adapt needs Normalize() as the first layer, but it is {first}")
         images = self.check_images(x)
         batches = range(0, len(images), PREDICTION_BATCH)
         measured = first.measured(
@@ -409,7 +379,7 @@ def array_shapes(
 
     Raises
     ------
-    LayerError, ShapeError
+    OptionError, ShapeError
         The layers do not make a network, or one of unreasonable size.
     """
     shape, names = _require_input_shape(input_shape), _names(layers)
@@ -430,83 +400,14 @@ def array_shapes(
     return parameters, statistics
 
 
-def forward_batch(
-    net: Network, x: Array, *, training: bool = False, seed: Seed = 0
-) -> tuple[list[Array], list[Any]]:
-    """Run checked images forward: the input and every layer's output, and what each kept."""
-    activations, kept = [scaled(x, net.dtype)], []
-    with np.errstate(all="ignore"):  # what is not finite is looked for, and named, by the callers
-        for index, (name, layer) in enumerate(zip(net.names, net.layers, strict=True)):
-            y, memory = layer.forward(
-                activations[-1],
-                net.arrays_of(name),
-                training=training and name not in net.frozen,
-                key=_key(seed, index) if layer.random else 0,
-            )
-            activations.append(y)
-            kept.append(memory)
-    return activations, kept
-
-
-def backward_batch(
-    net: Network, delta: Array, kept: Sequence[Any]
-) -> tuple[list[Array], dict[str, Array]]:
-    """Run the delta of the last layer's output back: the delta of every output and of the input."""
-    deltas, gradients = [delta], {}
-    with np.errstate(all="ignore"):
-        for name, layer, memory in zip(
-            reversed(net.names), reversed(net.layers), reversed(kept), strict=True
-        ):
-            delta, own = layer.backward(delta, memory, net.arrays_of(name))
-            deltas.append(delta)
-            gradients.update({f"{name}.{key}": value for key, value in own.items()})
-    return deltas[::-1], {name: gradients[name] for name in net.parameters}
-
-
-def trace_batch(
-    net: Network,
-    x: Array,
-    targets: Array,
-    sample_weight: Array | None,
-    *,
-    training: bool,
-    seed: Seed,
-) -> Trace:
-    """Run checked images and targets forward and backward."""
-    activations, kept = forward_batch(net, x, training=training, seed=seed)
-    with np.errstate(all="ignore"):
-        loss, memory = net.loss.forward(activations[-1], targets, sample_weight)
-        delta = net.loss.backward(memory)
-    deltas, gradients = backward_batch(net, delta, kept)
-    classifies = isinstance(net.loss, SoftmaxCrossEntropy)
-    return Trace(
-        loss=loss,
-        activations=dict(zip(("input", *net.names), activations, strict=True)),
-        deltas=dict(zip(("input", *net.names), deltas, strict=True)),
-        gradients=gradients,
-        probabilities=softmax(activations[-1]) if classifies else None,
-        kept=tuple(kept),
-    )
-
-
-def scaled(x: Array, dtype: np.dtype[Any]) -> Array:
-    """Return images as floats: uint8 is divided by 255, floats are used as they are."""
-    return x.astype(dtype) / dtype.type(255) if x.dtype == np.uint8 else x.astype(dtype, copy=False)
-
-
-def softmax(logits: Array) -> Array:
-    """Return each row's exponentials divided by their sum, of shape (N, classes)."""
-    with np.errstate(all="ignore"):
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
-
-
 def check_weights(sample_weight: ArrayLike | None, images: int) -> Array | None:
     """Check sample weights: shape (N,), finite, not negative, not all zero."""
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    weights = np.asarray(sample_weight)
+    if weights.dtype.kind not in "biuf":
+        raise InputError(f"sample weights must be numbers, got {weights.dtype}")
+    weights = weights.astype(np.float64)
     if weights.shape != (images,):
         raise ShapeError(
             f"sample_weight must be {images} numbers, one per image, but has shape {weights.shape}"
@@ -514,12 +415,6 @@ def check_weights(sample_weight: ArrayLike | None, images: int) -> Array | None:
     if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
         raise InputError("sample weights must be finite, not negative and not all zero")
     return weights
-
-
-def _key(seed: Seed, index: int) -> int:
-    """Mix the step's seed and the layer's place into one 64-bit number."""
-    entropy = [seed, index] if isinstance(seed, int) else [*seed, index]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 def _require_input_shape(input_shape: Sequence[int]) -> Shape:
@@ -537,14 +432,14 @@ def _require_input_shape(input_shape: Sequence[int]) -> Shape:
 
 def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
     if not layers:
-        raise LayerError("a network needs at least one layer")
+        raise OptionError("a network needs at least one layer")
     counts: dict[str, int] = {}
     names = []
     for index, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            raise LayerError(f"layer {index} is not a layer like Conv2D(8) but {layer!r}")
+            raise OptionError(f"layer {index} is not a layer like Conv2D(8) but {layer!r}")
         if isinstance(layer, Normalize) and index:
-            raise LayerError("Normalize must be the first layer: it is measured on the images")
+            raise OptionError("Normalize must be the first layer: it is measured on the images")
         counts[layer.kind] = counts.get(layer.kind, 0) + 1
         names.append(f"{layer.kind}{counts[layer.kind]}")
     return tuple(names)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.errors import LayerError
+from fullback.errors import OptionError
 
 
 def take_plain(described: Any) -> None:
@@ -25,28 +25,28 @@ def take_plain(described: Any) -> None:
 
 
 def require_whole(option: str, value: object, minimum: int) -> None:
-    """Raise LayerError unless ``value`` is a whole number of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise LayerError(f"{option} must be a whole number of at least {minimum}, got {value!r}")
+    """Raise OptionError unless ``value`` is a whole number of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise OptionError(f"{option} must be a whole number of at least {minimum}, got {value!r}")
 
 
 def require_number(option: str, value: object, interval: str) -> None:
-    """Raise LayerError unless ``value`` is a number in the interval, written like ``[0, 1)``."""
+    """Raise OptionError unless ``value`` is a number in the interval, written like ``[0, 1)``."""
     low, high = (float(end) for end in interval[1:-1].split(","))
     if (
         isinstance(value, bool)
-        or not isinstance(value, int | float)
+        or not isinstance(value, int | float | np.integer | np.floating)
         or not low <= value <= high
         or (interval[0] == "(" and value == low)
         or (interval[-1] == ")" and value == high)
     ):
-        raise LayerError(f"{option} must be a number in {interval}, got {value!r}")
+        raise OptionError(f"{option} must be a number in {interval}, got {value!r}")
 
 
 def require_flag(option: str, value: object) -> None:
-    """Raise LayerError unless ``value`` is True or False."""
+    """Raise OptionError unless ``value`` is True or False."""
     if not isinstance(value, bool):
-        raise LayerError(f"{option} must be True or False, got {value!r}")
+        raise OptionError(f"{option} must be True or False, got {value!r}")
 
 
 def shown(described: Any) -> str:

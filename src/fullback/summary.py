@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -60,4 +58,4 @@ def summary_text(net: Network) -> str:
 
 
 def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, np.asarray(shape)))
+    return " x ".join(map(str, shape))

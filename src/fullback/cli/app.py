@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import typer
 
 from fullback.cli.evaluate import evaluate
+from fullback.cli.output import INTERRUPTED, USAGE, fail
 from fullback.cli.predict import predict
 from fullback.cli.summary import summary
 from fullback.cli.train import train
+
+# What Typer raises for wrong usage, which it has no public name for.
+UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="fullback",
@@ -47,4 +52,12 @@ def main() -> None:
     """Run the command line; the exit code is 0, 1 (failure), 2 (wrong usage) or 130 (Ctrl-C)."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal takes every character
         sys.stdout.reconfigure(errors="backslashreplace")
-    app(prog_name="fullback")
+    try:
+        code = app(prog_name="fullback", standalone_mode=False)
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fullback"
+        fail(f"{error.format_message().rstrip('.')}; see {command} --help")
+        code = USAGE
+    except typer.Abort:
+        code = INTERRUPTED
+    sys.exit(code)

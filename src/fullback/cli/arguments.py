@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fullback import zoo
-from fullback.data import Dataset, load_data
-from fullback.errors import InputError, LayerError, ShapeError
+from fullback.errors import InputError, OptionError, ShapeError
 from fullback.export.safetensors import load
-from fullback.layers import SoftmaxCrossEntropy
 from fullback.network import Network
 
 DataOption = Annotated[
@@ -43,25 +42,24 @@ ModelArgument = Annotated[
 ]
 
 
-def open_data(name: str, data_dir: Path | None) -> Dataset:
-    """Load what ``--data`` and ``--data-dir`` name."""
-    return load_data(name, data_dir)
-
-
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:
     """Build what ``--net`` names: a network of the zoo, or one in text form."""
     try:
         if net in zoo.NETWORKS:
             return zoo.NETWORKS[net](input_shape, classes, seed=seed)
         return Network.parse(net, input_shape, seed=seed)
-    except ShapeError as error:  # on the command line, layers that do not fit are wrong usage
-        raise LayerError(str(error)) from error
+    except (OptionError, ShapeError) as error:
+        near = difflib.get_close_matches(net.strip().lower(), zoo.NETWORKS, n=1)
+        if near and near[0] != net:
+            raise OptionError(f"{net!r} is no network; did you mean {near[0]}?") from error
+        # On the command line, layers that do not fit are wrong usage.
+        raise OptionError(str(error)) from error
 
 
 def open_classifier(model: Path) -> Network:
     """Load a saved network that tells classes apart."""
     network = load(model)
-    if not isinstance(network.loss, SoftmaxCrossEntropy):
+    if not network.loss.classifies:
         raise InputError(
             f"{model} answers in numbers, not in classes: its loss is {network.loss}; give a "
             "model that was trained with SoftmaxCrossEntropy()"

@@ -8,7 +8,6 @@ from fullback.cli.arguments import (
     JsonOption,
     ModelArgument,
     open_classifier,
-    open_data,
 )
 from fullback.cli.output import Output, one_line_errors
 from fullback.errors import ShapeError
@@ -22,25 +21,26 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Test a saved network on the test part of a data set."""
-    from fullback.cli.results import show_result, test
+    from fullback.cli.results import show_answers, take_test
+    from fullback.data import load_data
 
     output = Output(as_json=as_json)
     network = open_classifier(model)
-    dataset = open_data(data, data_dir)
+    dataset = load_data(data, data_dir)
     if network.input_shape != dataset.image_shape:
         raise ShapeError(
             f"{model} takes images of shape {network.input_shape}, but {dataset.name} has images "
             f"of shape {dataset.image_shape}; give the data that it was trained on"
         )
-    result = test(network, dataset.x_test, dataset.y_test)
+    answers = take_test(network, dataset.x_test, dataset.y_test)
     output.event(
         "result",
         model=str(model),
         data=dataset.name,
         test_images=len(dataset.x_test),
-        test_accuracy=result.accuracy,
-        test_loss=result.loss,
+        test_accuracy=answers.accuracy,
+        test_loss=answers.loss,
     )
     output.fact("model", str(model))
     output.fact("data", f"{dataset.name}, {len(dataset.x_test):,} test images")
-    show_result(output, result, dataset.class_names)
+    show_answers(output, answers, dataset.class_names)

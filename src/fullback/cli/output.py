@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
 import typer
 
-from fullback.errors import FullbackError, LayerError
+from fullback.errors import FullbackError, FullbackWarning, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -83,11 +83,12 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            warnings.simplefilter("always", FullbackWarning)
             try:
                 command(*args, **kwargs)
             except BrokenPipeError:
                 raise  # the reader has gone; Typer ends quietly
-            except LayerError as error:
+            except OptionError as error:
                 fail(str(error))
                 raise typer.Exit(USAGE) from None
             except FullbackError as error:

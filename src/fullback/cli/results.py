@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fullback.passes import softmax
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.columns import Columns
@@ -22,7 +24,7 @@ _MISTAKES = 3
 
 
 @dataclass(frozen=True, eq=False)
-class TestResult:
+class Answers:
     """A network's answers to a set of labelled images.
 
     Attributes
@@ -57,34 +59,37 @@ class TestResult:
         return [int(index) for index in order if wrong[index]][:_MISTAKES]
 
 
-def test(net: Network, images: NDArray[Any], labels: NDArray[np.int64]) -> TestResult:
+def take_test(net: Network, images: NDArray[Any], labels: NDArray[np.int64]) -> Answers:
     """Let a network answer a test set."""
-    evaluation = net.evaluate(images, labels)
-    return TestResult(images, labels, net.predict_proba(images), evaluation.loss, evaluation.score)
+    logits = net.logits(images)
+    targets = net.loss.targets(labels, len(logits), logits.shape[1])
+    loss, _ = net.loss.forward(logits, targets)
+    accuracy = float((logits.argmax(axis=1) == targets).mean())
+    return Answers(images, labels, softmax(logits), loss, accuracy)
 
 
-def show_result(output: Output, result: TestResult, class_names: tuple[str, ...]) -> None:
+def show_answers(output: Output, answers: Answers, class_names: tuple[str, ...]) -> None:
     """Write the accuracy, the confusion matrix and the worst mistakes."""
     output.fact(
         "test",
-        (f"{result.accuracy:.2%}", "bold green"),
-        f" right: {result.right:,} of {len(result.labels):,} images, loss {result.loss:.4f}",
+        (f"{answers.accuracy:.2%}", "bold green"),
+        f" right: {answers.right:,} of {len(answers.labels):,} images, loss {answers.loss:.4f}",
     )
-    unnamed = range(len(class_names), int(result.predicted.max()) + 1)
+    unnamed = range(len(class_names), int(answers.predicted.max()) + 1)
     names = (*class_names, *map(str, unnamed))
     if len(names) <= _MOST_CLASSES:
-        output.show("", _confusion_table(result, names))
-    mistakes = result.worst()
+        output.show("", _confusion_table(answers, names))
+    mistakes = answers.worst()
     if mistakes:
-        output.show("most wrong about", _mistakes(result, mistakes, names))
+        output.show("most wrong about", _mistakes(answers, mistakes, names))
 
 
-def _confusion_table(result: TestResult, class_names: tuple[str, ...]) -> Table:
+def _confusion_table(answers: Answers, class_names: tuple[str, ...]) -> Table:
     from rich import box
     from rich.table import Table
 
     classes = range(len(class_names))
-    pairs = result.labels * len(classes) + result.predicted
+    pairs = answers.labels * len(classes) + answers.predicted
     counts = np.bincount(pairs, minlength=len(classes) ** 2).reshape(len(classes), -1)
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -109,14 +114,14 @@ def _confusion_table(result: TestResult, class_names: tuple[str, ...]) -> Table:
     return table
 
 
-def _mistakes(result: TestResult, mistakes: list[int], class_names: tuple[str, ...]) -> Columns:
+def _mistakes(answers: Answers, mistakes: list[int], class_names: tuple[str, ...]) -> Columns:
     from rich.columns import Columns
     from rich.text import Text
 
     shown = []
     for index in mistakes:
-        label, guess = result.labels[index], result.predicted[index]
-        p = result.probabilities[index]
+        label, guess = answers.labels[index], answers.predicted[index]
+        p = answers.probabilities[index]
         caption = Text.assemble(
             f"image {index}: ",
             (class_names[label], "bold"),
@@ -125,7 +130,7 @@ def _mistakes(result: TestResult, mistakes: list[int], class_names: tuple[str, .
             f" ({p[guess]:.1%})\n",
             no_wrap=True,
         )
-        shown.append(caption.append(picture(result.images[index])))
+        shown.append(caption.append(picture(answers.images[index])))
     return Columns(shown, padding=(1, 3))
 
 

@@ -10,7 +10,7 @@ import typer
 
 from fullback.cli.arguments import JsonOption, build
 from fullback.cli.output import Output, one_line_errors
-from fullback.errors import LayerError
+from fullback.errors import OptionError
 
 
 @one_line_errors
@@ -39,7 +39,7 @@ def summary(
         network = load(net)
     else:
         if not re.fullmatch(r"\d{1,6}(x\d{1,6}x\d{1,6})?", input_shape):
-            raise LayerError(f"--input-shape must be like 1x28x28, got {input_shape!r}")
+            raise OptionError(f"--input-shape must be like 1x28x28, got {input_shape!r}")
         network = build(net, tuple(map(int, input_shape.split("x"))), classes, seed=0)
     for name, layer, shape in zip(network.names, network.layers, network.shapes, strict=True):
         output.event("layer", name=name, layer=repr(layer), output_shape=shape)

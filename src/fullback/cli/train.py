@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build, open_data
+from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build
 from fullback.cli.output import INTERRUPTED, Output, one_line_errors
-from fullback.errors import DivergenceError, LayerError
+from fullback.errors import DivergenceError, OptionError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fullback.cli.results import TestResult
+    from fullback.cli.results import Answers
     from fullback.data import Dataset
     from fullback.network import Network
     from fullback.training.history import Epoch, History
@@ -42,8 +43,9 @@ class ScheduleName(str, Enum):
 
 @dataclasses.dataclass(frozen=True)
 class _Recipe:
-    """How a network is trained: the same way whole and with its filters frozen."""
+    """What is trained, and how: the same whole and with its filters frozen."""
 
+    net: str
     epochs: int
     batch_size: int
     optimizer: Optimizer
@@ -141,43 +143,82 @@ def train(
     dense layers, on the built-in digits; once whole, and once with its filters frozen.
     """
     from fullback.atomic import check_writable
-    from fullback.cli.results import show_result, test
-    from fullback.export.safetensors import save
-    from fullback.summary import summary_table
+    from fullback.cli.results import show_answers, take_test
+    from fullback.data import load_data
+    from fullback.training.fit import check_options
 
     output = Output(as_json=as_json)
     chosen = _optimizer(optimizer, lr, momentum)
     check_writable(out)
-    dataset = open_data(data, data_dir)
+    dataset = load_data(data, data_dir)
     if epochs is None:
         epochs = max(5, round(_IMAGES_TO_SEE / len(dataset.x_train)))
     if batch_size is None:
         batch_size = min(64, len(dataset.x_train))
     if compare is None:
         compare = data == "digits" and net == "question" and not freeze
-    recipe = _Recipe(epochs, batch_size, chosen, schedule, seed)
-
+    recipe = _Recipe(net, epochs, batch_size, chosen, schedule, seed)
     network = build(net, dataset.image_shape, dataset.classes, seed)
     network.freeze(*(freeze or []))
     if network.output_shape[0] < dataset.classes:
-        raise LayerError(
+        raise OptionError(
             f"the network has {network.output_shape[0]} outputs, but {dataset.name} has "
             f"{dataset.classes} classes; end it with dense{dataset.classes}"
         )
-    twin = _with_frozen_filters(network, net, seed, dataset) if compare else None
+    twin = _with_frozen_filters(network, recipe, dataset) if compare else None
+    check_options(network, len(dataset.x_train), epochs, batch_size, chosen, seed)
+
+    _announce(output, network, dataset, recipe)
+    start = time.perf_counter()
+    history = _run_and_save(output, network, dataset, recipe, out)
+    seconds = time.perf_counter() - start
+    answers = take_test(network, dataset.x_test, dataset.y_test)
+    output.event(
+        "result",
+        test_accuracy=answers.accuracy,
+        test_loss=answers.loss,
+        epochs=len(history),
+        interrupted=history.interrupted,
+        seconds=seconds,
+        model=str(out),
+    )
+    output.show("")
+    show_answers(output, answers, dataset.class_names)
+    output.show("")
+    output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
+    if history.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if twin is not None:
+        output.show("")
+        output.fact("again", "the same network from the same seed, its filters frozen")
+        if _run(output, twin, dataset, recipe, comparison=True).interrupted:
+            raise typer.Exit(INTERRUPTED)
+        frozen = take_test(twin, dataset.x_test, dataset.y_test)
+        output.event(
+            "comparison",
+            test_accuracy=answers.accuracy,
+            frozen_test_accuracy=frozen.accuracy,
+        )
+        output.show("", _comparison(answers, frozen))
+
+
+def _announce(output: Output, network: Network, dataset: Dataset, recipe: _Recipe) -> None:
+    """Say what is about to be trained, on what, and how."""
+    from fullback.summary import summary_table
+
     output.event(
         "start",
         data=dataset.name,
         training_images=len(dataset.x_train),
         test_images=len(dataset.x_test),
-        net=net,
+        net=recipe.net,
         parameters=sum(array.size for array in network.parameters.values()),
         frozen=sorted(network.frozen),
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=repr(chosen),
-        schedule=schedule.value,
-        seed=seed,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        optimizer=repr(recipe.optimizer),
+        schedule=recipe.schedule.value,
+        seed=recipe.seed,
     )
     shape = " x ".join(map(str, dataset.image_shape))
     output.fact(
@@ -185,12 +226,20 @@ def train(
         f"{dataset.name}: {len(dataset.x_train):,} training and {len(dataset.x_test):,} test "
         f"images of {shape}, {dataset.classes} classes",
     )
-    output.fact("network", f"{net}, seed {seed}")
+    output.fact("network", f"{recipe.net}, seed {recipe.seed}")
     output.show(summary_table(network))
     output.fact(
         "training",
-        f"{epochs} epochs in batches of {batch_size}, {chosen}, {schedule.value} rate",
+        f"{recipe.epochs} epochs in batches of {recipe.batch_size}, {recipe.optimizer}, "
+        f"{recipe.schedule.value} rate",
     )
+
+
+def _run_and_save(
+    output: Output, network: Network, dataset: Dataset, recipe: _Recipe, out: Path
+) -> History:
+    """Train the network and save it, also where training diverges after a finished epoch."""
+    from fullback.export.safetensors import save
 
     try:
         history = _run(output, network, dataset, recipe, comparison=False)
@@ -200,32 +249,7 @@ def train(
             raise DivergenceError(f"{error}; it is saved as {out}", error.epochs) from None
         raise
     save(network, out)
-    result = test(network, dataset.x_test, dataset.y_test)
-    output.show("")
-    show_result(output, result, dataset.class_names)
-    output.show("")
-    output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
-
-    frozen, interrupted = None, history.interrupted
-    if twin is not None and not interrupted:
-        output.show("")
-        output.fact("again", "the same network from the same seed, its filters frozen")
-        interrupted = _run(output, twin, dataset, recipe, comparison=True).interrupted
-        if not interrupted:
-            frozen = test(twin, dataset.x_test, dataset.y_test)
-            output.show("", _comparison(result, frozen))
-    output.event(
-        "result",
-        test_accuracy=result.accuracy,
-        test_loss=result.loss,
-        frozen_test_accuracy=None if frozen is None else frozen.accuracy,
-        epochs=len(history),
-        interrupted=interrupted,
-        seconds=sum(epoch.seconds for epoch in history),
-        model=str(out),
-    )
-    if interrupted:
-        raise typer.Exit(INTERRUPTED)
+    return history
 
 
 def _optimizer(name: OptimizerName, lr: float | None, momentum: float | None) -> Optimizer:
@@ -234,20 +258,20 @@ def _optimizer(name: OptimizerName, lr: float | None, momentum: float | None) ->
     if name is OptimizerName.sgd:
         return SGD(0.01 if lr is None else lr, momentum=0.9 if momentum is None else momentum)
     if momentum is not None:
-        raise typer.BadParameter(f"--momentum goes with sgd, not with {name.value}")
+        raise OptionError(f"--momentum goes with sgd, not with {name.value}")
     return OPTIMIZERS[name.value](0.001 if lr is None else lr)
 
 
-def _with_frozen_filters(network: Network, net: str, seed: int, dataset: Dataset) -> Network:
+def _with_frozen_filters(network: Network, recipe: _Recipe, dataset: Dataset) -> Network:
     """Return the same network with all its filters frozen, for the comparison."""
     named = zip(network.names, network.layers, strict=True)
     filters = {name for name, layer in named if layer.kind == "conv"}
     if not filters - network.frozen:
-        raise LayerError("--compare needs filters that are trained, and the network has none")
-    twin = build(net, dataset.image_shape, dataset.classes, seed)
+        raise OptionError("--compare needs filters that are trained, and the network has none")
+    twin = build(recipe.net, dataset.image_shape, dataset.classes, recipe.seed)
     twin.freeze(*filters, *network.frozen)
     if not twin.trainable():
-        raise LayerError("--compare needs layers to train beside the filters, and there are none")
+        raise OptionError("--compare needs layers to train beside the filters, and there are none")
     return twin
 
 
@@ -274,7 +298,7 @@ def _run(
     )
 
 
-def _comparison(trained: TestResult, frozen: TestResult) -> Table:
+def _comparison(trained: Answers, frozen: Answers) -> Table:
     from rich import box
     from rich.table import Table
 

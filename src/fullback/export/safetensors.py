@@ -21,7 +21,7 @@ import textwrap
 from typing import Any
 
 from fullback.atomic import write_atomically
-from fullback.errors import FullbackError, InputError, LayerError, ModelFileError
+from fullback.errors import FullbackError, InputError, ModelFileError, OptionError
 from fullback.layers import LAYERS, LOSSES, Layer, Loss
 from fullback.network import Network, array_shapes
 
@@ -174,7 +174,7 @@ def _as_json(described: Layer | Loss) -> dict[str, Any]:
 
 def _layers(entries: list[dict[str, Any]]) -> list[Layer]:
     if len(entries) > _MOST_LAYERS:
-        raise LayerError(f"{len(entries)} layers are more than {_MOST_LAYERS}")
+        raise OptionError(f"{len(entries)} layers are more than {_MOST_LAYERS}")
     return [LAYERS[entry["kind"]](**_options(entry)) for entry in entries]
 
 

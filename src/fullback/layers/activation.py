@@ -57,7 +57,7 @@ class LeakyReLU(Layer):
 
     Raises
     ------
-    LayerError
+    OptionError
         The slope is out of range.
     """
 

@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fullback.errors import LayerError, ShapeError
+from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Layer, Parameters, Shape
 from fullback.layers.window import (
     Padding,
@@ -68,7 +68,7 @@ class Conv2D(Layer):
 
     Raises
     ------
-    LayerError
+    OptionError
         An option is out of range, or ``groups`` does not divide ``filters``.
     """
 
@@ -92,7 +92,7 @@ class Conv2D(Layer):
         require_whole("Conv2D: groups", self.groups, 1)
         require_flag("Conv2D: bias", self.bias)
         if self.filters % self.groups:
-            raise LayerError(
+            raise OptionError(
                 f"Conv2D: filters (={self.filters}) must be divisible by groups (={self.groups})"
             )
 

@@ -53,7 +53,7 @@ class Dense(Layer):
 
     Raises
     ------
-    LayerError
+    OptionError
         An option is out of range.
     """
 

@@ -32,7 +32,7 @@ class Dropout(Layer):
 
     Raises
     ------
-    LayerError
+    OptionError
         The rate is out of range.
     """
 

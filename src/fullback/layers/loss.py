@@ -36,6 +36,9 @@ class Loss(ABC):
 
     kind: ClassVar[str]
 
+    classifies: ClassVar[bool]
+    """Whether targets are labels and outputs the logits of classes."""
+
     @abstractmethod
     def targets(self, y: Any, images: int, outputs: int) -> Array:
         """Check what a user gave as ``y`` and bring it to the shape that ``forward`` takes."""
@@ -73,6 +76,7 @@ class SoftmaxCrossEntropy(Loss):
     label_smoothing: float = 0.0
 
     kind: ClassVar[str] = "softmax_cross_entropy"
+    classifies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
@@ -131,6 +135,7 @@ class MeanSquaredError(Loss):
     """Mean squared difference from targets of shape (N, outputs), or (N,) for one output."""
 
     kind: ClassVar[str] = "mean_squared_error"
+    classifies: ClassVar[bool] = False
 
     def targets(self, y: Any, images: int, outputs: int) -> Array:
         """Check targets and return them as (N, outputs) floats.

@@ -41,7 +41,7 @@ class BatchNorm2D(Layer):
 
     Raises
     ------
-    LayerError
+    OptionError
         An option is out of range.
     """
 

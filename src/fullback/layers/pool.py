@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fullback.errors import LayerError
+from fullback.errors import OptionError
 from fullback.layers.base import Array, Layer, Parameters, Shape
 from fullback.layers.window import (
     Padding,
@@ -59,7 +59,7 @@ class _Pool2D(Layer):
         if not isinstance(self.padding, str) and any(
             p >= n for p, n in zip(pair(self.padding), pair(self.size), strict=True)
         ):
-            raise LayerError(
+            raise OptionError(
                 f"{name}: padding (={self.padding}) must be smaller than size "
                 f"(={self.size}), or a window would hold padding only"
             )
@@ -97,7 +97,7 @@ class MaxPool2D(_Pool2D):
 
     Raises
     ------
-    LayerError
+    OptionError
         An option is out of range.
     """
 
@@ -136,7 +136,7 @@ class AvgPool2D(_Pool2D):
 
     Raises
     ------
-    LayerError
+    OptionError
         An option is out of range.
     """
 

@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import re
 
-from fullback.errors import LayerError
+from fullback.errors import OptionError
 from fullback.layers import LAYERS
 from fullback.layers.base import Layer
 
@@ -27,24 +27,24 @@ def parse_layers(text: str) -> list[Layer]:
 
     Raises
     ------
-    LayerError
+    OptionError
         A word is no layer, an option is unknown, or a value is out of range.
     """
     if len(text) > _LONGEST:
-        raise LayerError(f"a network's text may have {_LONGEST} characters, got {len(text)}")
+        raise OptionError(f"a network's text may have {_LONGEST} characters, got {len(text)}")
     layers, position = [], 0
     text = text.strip()
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise LayerError(
+            raise OptionError(
                 f"cannot read {text[position:].split()[0]!r} in the network's text; a layer is "
                 "written like conv8, dense10, dropout0.5 or conv8(kernel_size=5, padding=valid)"
             )
         layers.append(_layer(match["kind"], match["number"], match["options"]))
         position = match.end()
     if not layers:
-        raise LayerError("the network's text is empty; write layers, like: conv8 relu pool ...")
+        raise OptionError("the network's text is empty; write layers, like: conv8 relu pool ...")
     return layers
 
 
@@ -52,19 +52,19 @@ def _layer(kind: str, number: str | None, options: str | None) -> Layer:
     if kind not in LAYERS:
         near = difflib.get_close_matches(kind, LAYERS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the layers are {', '.join(LAYERS)}"
-        raise LayerError(f"{kind!r} is not a layer; {hint}")
+        raise OptionError(f"{kind!r} is not a layer; {hint}")
     fields = [field.name for field in dataclasses.fields(LAYERS[kind])]  # type: ignore[arg-type]
     values: dict[str, object] = {}
     if number is not None:
         if not fields:
-            raise LayerError(f"{kind} takes no number, got {kind}{number}")
+            raise OptionError(f"{kind} takes no number, got {kind}{number}")
         values[fields[0]] = _value(number)
     for option in filter(None, map(str.strip, (options or "").split(","))):
         name, equals, value = (part.strip() for part in option.partition("="))
         if not equals or name not in fields or name in values:
             known = ", ".join(fields) or "none"
             reason = "is given twice" if name in values else "is not one of its options"
-            raise LayerError(
+            raise OptionError(
                 f"{kind}: {option!r} {reason}; write name=value with the options: {known}"
             )
         values[name] = _value(value)
@@ -74,7 +74,7 @@ def _layer(kind: str, number: str | None, options: str | None) -> Layer:
         if field.default is dataclasses.MISSING and field.name not in values
     ]
     if required:
-        raise LayerError(f"{kind} needs its number of {required[0]}, like {kind}8")
+        raise OptionError(f"{kind} needs its number of {required[0]}, like {kind}8")
     return LAYERS[kind](**values)
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fullback.errors import LayerError, ShapeError
+from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Shape
 
 Pair: TypeAlias = int | tuple[int, int]
@@ -27,22 +27,22 @@ def pair(value: Pair) -> tuple[int, int]:
 
 
 def require_pair(option: str, value: object, minimum: int) -> None:
-    """Raise LayerError unless ``value`` is a whole number or a pair of them."""
+    """Raise OptionError unless ``value`` is a whole number or a pair of them."""
     numbers = value if isinstance(value, tuple) else (value, value)
     if len(numbers) != 2 or not all(
         isinstance(n, int) and not isinstance(n, bool) and n >= minimum for n in numbers
     ):
-        raise LayerError(
+        raise OptionError(
             f"{option} must be a whole number of at least {minimum}, or a "
             f"pair (rows, columns) of them, got {value!r}"
         )
 
 
 def require_padding(option: str, value: object) -> None:
-    """Raise LayerError unless ``value`` is a padding."""
+    """Raise OptionError unless ``value`` is a padding."""
     if isinstance(value, str):
         if value not in ("same", "valid"):
-            raise LayerError(
+            raise OptionError(
                 f"{option} must be 'same', 'valid', a whole number or a "
                 f"pair (rows, columns), got {value!r}"
             )

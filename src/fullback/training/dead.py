@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fullback.errors import DeadUnitWarning
-from fullback.network import PREDICTION_BATCH, Network, forward_batch
+from fullback.network import PREDICTION_BATCH, Network
+from fullback.passes import forward_batch
 
 
 def dead_units(net: Network, x: ArrayLike) -> dict[str, NDArray[np.intp]]:

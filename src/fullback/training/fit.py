@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from fullback.errors import DivergenceError, InputError, LayerError
-from fullback.layers import Normalize, SoftmaxCrossEntropy
+from fullback.errors import DivergenceError, FullbackWarning, InputError, OptionError
+from fullback.layers import Normalize
 from fullback.layers.base import Array
-from fullback.network import Network, Trace, check_weights, trace_batch
-from fullback.options import require_whole
+from fullback.network import Network, check_weights
+from fullback.options import require_number, require_whole
+from fullback.passes import Trace, first_not_finite, trace_batch
 from fullback.training.dead import warn_of_dead_units
 from fullback.training.history import Epoch, History
 from fullback.training.interrupt import DelayedInterrupt
-from fullback.training.optimizers import SGD, Optimizer
+from fullback.training.optimizers import SGD, Optimizer, State
 from fullback.training.progress import TrainingProgress
 from fullback.training.schedules import Schedule, cosine
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 Callback: TypeAlias = Callable[[Epoch], None]
 
 _WATCHED_IMAGES = 256  # training images on which dead units are looked for
+_LARGEST_COUNT = 32  # whole numbers above this are taken for pixels
 
 
 def fit(
@@ -49,7 +53,8 @@ def fit(
 
     Parameters
     ----------
-    net : the network; its frozen layers keep their parameters and statistics
+    net : the network; its frozen layers keep their parameters and statistics. A
+        Normalize that is neither frozen nor adapted is adapted to the images
     x : images, uint8 or float, of shape (N, C, H, W), or (N, H, W) for one channel
     y : labels of shape (N,), or targets of shape (N, outputs) for MeanSquaredError
     epochs : passes over the images
@@ -71,7 +76,7 @@ def fit(
 
     Raises
     ------
-    LayerError, ShapeError, InputError
+    OptionError, ShapeError, InputError
         Options or data that cannot be used; nothing was trained.
     DivergenceError
         The loss was no longer finite. The network is as it was when the epoch began.
@@ -79,79 +84,120 @@ def fit(
     Warns
     -----
     DeadUnitWarning
-        Units of a ReLU layer were 0 for all of the first 256 training images.
+        Units of a ReLU layer were 0 for all of 256 training images, spread over the set.
+    FullbackWarning
+        Float images look like pixels from 0 to 255.
     """
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
     weights = check_weights(sample_weight, len(images))
-    _check_options(net, len(images), epochs, batch_size, optimizer, seed)
+    check_options(net, len(images), epochs, batch_size, optimizer, seed)
     _check_hooks(schedule, callbacks, validation_data, verbose)
     if validation_data is not None:
         held_out = net.check_images(validation_data[0])
         net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
-    if isinstance(net.layers[0], Normalize) and not net.statistics[f"{net.names[0]}.images"]:
-        net.adapt(images)
+    _warn_of_pixels(images)
+    _measure(net, images)
 
-    eligible = np.arange(len(images)) if weights is None else np.flatnonzero(weights)
-    state = optimizer.initial_state(net.parameters, net.trainable())
-    history = History()
+    run = _Run(
+        net=net,
+        images=images,
+        targets=targets,
+        weights=weights,
+        order=np.arange(len(images)) if weights is None else np.flatnonzero(weights),
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule=schedule,
+        seed=seed,
+        state=optimizer.initial_state(net.parameters, net.trainable()),
+    )
+    watched = images[np.linspace(0, len(images) - 1, min(len(images), _WATCHED_IMAGES)).astype(int)]
     known_dead: set[str] = set()
-    batches = -(-len(eligible) // batch_size)
-    progress = TrainingProgress(_console(verbose), epochs, batches)
+    history = History()
+    progress = TrainingProgress(_console(verbose), epochs, run.batches)
     # One thread for NumPy's products: they are small, several threads are slower at them, and sums
     # whose order depends on the number of threads would make the weights depend on it too.
     with progress, threadpool_limits(1, "blas"), DelayedInterrupt() as interrupt:
         for epoch in range(1, epochs + 1):
-            order = np.random.default_rng([seed, epoch]).permutation(eligible)
             before = _snapshot(net)
-            running = _Running(isinstance(net.loss, SoftmaxCrossEntropy))
-            for batch, start in enumerate(range(0, len(order), batch_size)):
-                chosen = order[start : start + batch_size]
-                trace = trace_batch(
-                    net,
-                    images[chosen],
-                    targets[chosen],
-                    None if weights is None else weights[chosen],
-                    training=True,
-                    seed=(seed, epoch, batch),
-                )
-                if not np.isfinite(trace.loss):
-                    _restore(net, before)
-                    raise _divergence(trace, epoch, batch + 1, optimizer)
-                optimizer.step(
-                    net.parameters,
-                    trace.gradients,
-                    state,
-                    net.trainable(),
-                    factor=schedule(int(state["step"]) / (epochs * batches)),
-                )
-                _move_statistics(net, trace)
-                running.add(trace, targets[chosen])
-                progress.batch(epoch, batch + 1, *running.figures())
-                if interrupt.requested:
-                    _require_finite(net, before, epoch, optimizer)
-                    history.interrupted = True
-                    progress.say(
-                        f"interrupted in epoch {epoch}, after batch {batch + 1}: "
-                        "the network keeps what it has learned"
-                    )
-                    return history
-            _require_finite(net, before, epoch, optimizer)
-            row = running.row(net, epoch, validation_data)
-            history.epochs.append(row)
-            progress.epoch(row)
-            for callback in callbacks:
-                callback(row)
-            warn_of_dead_units(
-                net, images[:_WATCHED_IMAGES], known_dead, layers_only=epoch < epochs
-            )
-            if interrupt.requested:  # in the validation or a callback
+            try:
+                running = run.train(epoch, progress, interrupt)
+                _require_finite(net, epoch, optimizer)
+            except DivergenceError:
+                _restore(net, before)
+                raise
+            if not interrupt.requested:
+                row = running.row(net, epoch, validation_data)
+                history.epochs.append(row)
+                progress.epoch(row)
+                for callback in callbacks:
+                    callback(row)
+                warn_of_dead_units(net, watched, known_dead, layers_only=epoch < epochs)
+            if interrupt.requested:  # in the epoch, or in its validation or callbacks
                 history.interrupted = True
                 progress.say(
-                    f"interrupted after epoch {epoch}: the network keeps what it has learned"
+                    f"interrupted in epoch {epoch}, after batch {running.batches} of "
+                    f"{run.batches}: the network keeps what it has learned"
                 )
-                return history
+                break
     return history
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One call of ``fit``: the network, the checked data, and what trains the one on the other."""
+
+    net: Network
+    images: Array
+    targets: Array
+    weights: Array | None
+    order: Array  # the images that take part, by index
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    schedule: Schedule
+    seed: int
+    state: State
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.order) // self.batch_size)
+
+    def train(
+        self, epoch: int, progress: TrainingProgress, interrupt: DelayedInterrupt
+    ) -> _Running:
+        """Train one epoch, or a part of it where Ctrl-C comes."""
+        net, running = self.net, _Running(self.net.loss.classifies)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
+        for batch in range(self.batches):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            trace = trace_batch(
+                net,
+                self.images[chosen],
+                self.targets[chosen],
+                None if self.weights is None else self.weights[chosen],
+                training=True,
+                seed=(self.seed, epoch, batch),
+            )
+            if not np.isfinite(trace.loss):
+                raise _divergence(trace, epoch, batch + 1, self.optimizer)
+            factor = self.schedule(int(self.state["step"]) / (self.epochs * self.batches))
+            require_number("the schedule's factor", factor, "[0, inf)")
+            self.optimizer.step(
+                net.parameters,
+                trace.gradients,
+                self.state,
+                net.trainable(),
+                factor=factor,
+            )
+            _move_statistics(net, trace)
+            running.add(trace, self.targets[chosen])
+            progress.batch(epoch, batch + 1, *running.figures())
+            if interrupt.requested:
+                break
+        return running
 
 
 class _Running:
@@ -159,12 +205,14 @@ class _Running:
 
     def __init__(self, classifies: bool) -> None:
         self.classifies = classifies
+        self.batches = 0
         self.images = 0
         self.loss = 0.0
         self.right = 0
         self.start = time.perf_counter()
 
     def add(self, trace: Trace, targets: Array) -> None:
+        self.batches += 1
         self.images += len(targets)
         self.loss += trace.loss * len(targets)
         if trace.probabilities is not None:
@@ -192,9 +240,10 @@ class _Running:
         )
 
 
-def _check_options(
+def check_options(
     net: Network, images: int, epochs: int, batch_size: int, optimizer: Optimizer, seed: int
 ) -> None:
+    """Raise OptionError or InputError where ``fit`` could not train so on that many images."""
     require_whole("epochs", epochs, 1)
     require_whole("batch_size", batch_size, 1)
     if batch_size > images:
@@ -203,26 +252,51 @@ def _check_options(
             f"use at most {images}"
         )
     if not isinstance(optimizer, Optimizer):
-        raise LayerError(f"optimizer must be an optimizer like SGD(0.05), got {optimizer!r}")
+        raise OptionError(f"optimizer must be an optimizer like SGD(0.05), got {optimizer!r}")
     require_whole("seed", seed, 0)
     if not net.trainable():
-        raise LayerError("every layer with parameters is frozen: there is nothing to train")
+        raise OptionError("every layer with parameters is frozen: there is nothing to train")
 
 
 def _check_hooks(
-    schedule: object, callbacks: Sequence[object], validation_data: object, verbose: object
+    schedule: object, callbacks: object, validation_data: object, verbose: object
 ) -> None:
     if not callable(schedule):
-        raise LayerError(f"schedule must be a function like schedules.cosine, got {schedule!r}")
+        raise OptionError(f"schedule must be a function like schedules.cosine, got {schedule!r}")
+    if not isinstance(callbacks, Iterable):
+        raise OptionError(f"callbacks must be a list of functions, got {callbacks!r}")
     for callback in callbacks:
         if not callable(callback):
-            raise LayerError(f"callbacks must be functions, got {callback!r}")
+            raise OptionError(f"callbacks must be functions, got {callback!r}")
     if validation_data is not None and not (
         isinstance(validation_data, tuple | list) and len(validation_data) == 2
     ):
-        raise LayerError("validation_data must be a pair (images, labels)")
+        raise OptionError("validation_data must be a pair (images, labels)")
     if not isinstance(verbose, bool) and not hasattr(verbose, "is_terminal"):
-        raise LayerError(f"verbose must be True, False or a rich Console, got {verbose!r}")
+        raise OptionError(f"verbose must be True, False or a rich Console, got {verbose!r}")
+
+
+def _warn_of_pixels(images: Array) -> None:
+    """Warn of floats that are pixels from 0 to 255, which uint8 images would not be."""
+    some = images[:_WATCHED_IMAGES]
+    if some.dtype.kind != "f":
+        return
+    if some.min() >= 0 and _LARGEST_COUNT < some.max() <= 255 and (some == np.floor(some)).all():
+        warnings.warn(
+            f"the images are floats up to {some.max():g}, and floats are used as they are; if "
+            "they are pixels from 0 to 255, give them as x.astype('uint8') or x / 255, so that "
+            "the network also takes uint8 images, which are divided by 255",
+            FullbackWarning,
+            stacklevel=3,
+        )
+
+
+def _measure(net: Network, images: Array) -> None:
+    """Adapt a Normalize layer that nobody has adapted or frozen."""
+    name = net.names[0]
+    adapted = isinstance(net.layers[0], Normalize) and net.statistics[f"{name}.images"]
+    if isinstance(net.layers[0], Normalize) and not adapted and name not in net.frozen:
+        net.adapt(images)
 
 
 def _console(verbose: bool | Console) -> Console | None:
@@ -254,9 +328,9 @@ def _restore(net: Network, arrays: dict[str, Array]) -> None:
 
 
 def _divergence(trace: Trace, epoch: int, batch: int, optimizer: Optimizer) -> DivergenceError:
-    wrong = [name for name, y in trace.activations.items() if not np.isfinite(y).all()]
+    wrong = first_not_finite(trace.activations.items())
     cause = (
-        f"{wrong[0]} is the first layer whose output is not finite"
+        f"{wrong} is the first layer whose output is not finite"
         if wrong
         else "every layer's output is finite, but too large for the loss"
     )
@@ -267,12 +341,9 @@ def _divergence(trace: Trace, epoch: int, batch: int, optimizer: Optimizer) -> D
     )
 
 
-def _require_finite(
-    net: Network, before: dict[str, Array], epoch: int, optimizer: Optimizer
-) -> None:
+def _require_finite(net: Network, epoch: int, optimizer: Optimizer) -> None:
     for name, array in (*net.parameters.items(), *net.statistics.items()):
         if not np.isfinite(array).all():
-            _restore(net, before)
             raise DivergenceError(
                 f"{name} was no longer finite after epoch {epoch}; {_advice(epoch, optimizer)}",
                 epochs=epoch - 1,

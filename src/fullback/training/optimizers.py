@@ -25,9 +25,9 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
-from fullback.errors import LayerError
+from fullback.errors import OptionError
 from fullback.layers.base import Array
-from fullback.options import require_number, shown, take_plain
+from fullback.options import require_flag, require_number, shown, take_plain
 
 State: TypeAlias = dict[str, Array]
 """What an optimizer remembers: "step", and arrays like "velocity.conv1.weight"."""
@@ -94,7 +94,7 @@ class SGD(Optimizer):
 
     Raises
     ------
-    LayerError
+    OptionError
         An option is out of range.
     """
 
@@ -109,8 +109,9 @@ class SGD(Optimizer):
         super().__post_init__()
         require_number(f"{type(self).__name__}: momentum", self.momentum, "[0, 1)")
         require_number(f"{type(self).__name__}: weight_decay", self.weight_decay, "[0, inf)")
+        require_flag("SGD: nesterov", self.nesterov)
         if self.nesterov and not self.momentum:
-            raise LayerError("SGD: nesterov=True needs a momentum, like momentum=0.9")
+            raise OptionError("SGD: nesterov=True needs a momentum, like momentum=0.9")
 
     def update(self, p: Array, g: Array, rate: float, step: int, *memories: Array) -> None:
         (velocity,) = memories
@@ -133,7 +134,7 @@ class Adam(Optimizer):
 
     Raises
     ------
-    LayerError
+    OptionError
         An option is out of range.
     """
 
