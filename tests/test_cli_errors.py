@@ -98,7 +98,6 @@ FAILURES = {
     train(data="nowhere.npz"): r"nowhere\.npz' is no data set and no file; expected 'digits', 'mn",
     ("train", "--data", "digit"): "'digit' is no data set and no file; .* did you mean 'digits'",
     ("train", "--data", ""): "'' is no data set and no file",
-    ("train", "--data-dir", "{d}"): "goes with 'mnist' only, but the data set is 'digits'",
     ("train", "--data", "mnist", "--data-dir", "{d}/no"): "no",
     ("train", "--data", "mnist", "--data-dir", "{d}/empty"): "has no train-images-idx3-ubyte",
     ("train", "--data", "mnist", "--data-dir", "{d}/mnist"): "t10k-images-idx3-ubyte.gz",
@@ -198,6 +197,7 @@ WRONG_NETWORKS = {  # exit code 2, in one line
     "[bold]conv8[/bold]": r"cannot read '\[bold\]conv8",
 }
 WRONG_OPTIONS = {  # exit code 2, in one line
+    ("train", "--data-dir", "{d}"): "--data-dir goes with --data mnist, not with --data digits",
     train("--lr", "0"): r"learning_rate must be a number in \(0, inf\), got 0",
     train("--lr", "-1"): r"learning_rate must be a number in \(0, inf\), got -1",
     train("--lr", "nan"): "learning_rate must be .* got nan",

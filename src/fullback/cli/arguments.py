@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from fullback import zoo
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.export.safetensors import load
 from fullback.network import Network
+
+if TYPE_CHECKING:
+    from fullback.data import Dataset
 
 DataOption = Annotated[
     str,
@@ -40,6 +43,15 @@ ModelArgument = Annotated[
         help="A model that was saved, .safetensors.", metavar="MODEL", show_default=False
     ),
 ]
+
+
+def load_dataset(data: str, data_dir: Path | None) -> Dataset:
+    """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone."""
+    from fullback.data import load_data
+
+    if data_dir is not None and data != "mnist":
+        raise OptionError(f"--data-dir goes with --data mnist, not with --data {data}")
+    return load_data(data, data_dir)
 
 
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:

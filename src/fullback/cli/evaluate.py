@@ -7,6 +7,7 @@ from fullback.cli.arguments import (
     DataOption,
     JsonOption,
     ModelArgument,
+    load_dataset,
     open_classifier,
 )
 from fullback.cli.output import Output, one_line_errors
@@ -22,11 +23,10 @@ def evaluate(
 ) -> None:
     """Test a saved network on the test part of a data set."""
     from fullback.cli.results import show_answers, take_test
-    from fullback.data import load_data
 
     output = Output(as_json=as_json)
     network = open_classifier(model)
-    dataset = load_data(data, data_dir)
+    dataset = load_dataset(data, data_dir)
     if network.input_shape != dataset.image_shape:
         raise ShapeError(
             f"{model} takes images of shape {network.input_shape}, but {dataset.name} has images "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build
+from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build, load_dataset
 from fullback.cli.output import INTERRUPTED, Output, one_line_errors
 from fullback.errors import DivergenceError, OptionError
 
@@ -144,13 +144,12 @@ def train(
     """
     from fullback.atomic import check_writable
     from fullback.cli.results import show_answers, take_test
-    from fullback.data import load_data
     from fullback.training.fit import check_options
 
     output = Output(as_json=as_json)
     chosen = _optimizer(optimizer, lr, momentum)
     check_writable(out)
-    dataset = load_data(data, data_dir)
+    dataset = load_dataset(data, data_dir)
     if epochs is None:
         epochs = max(5, round(_IMAGES_TO_SEE / len(dataset.x_train)))
     if batch_size is None:
