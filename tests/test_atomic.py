@@ -153,14 +153,20 @@ file, sizes = Path(sys.argv[1]), (10, 3_000_000)
 write_atomically(file, b"0" * sizes[0])
 random.seed(0)
 for turn in range(40):
+    done, write = os.pipe()
     child = os.fork()
     if not child:
         while True:
             for digit, size in zip(b"01", sizes):
                 write_atomically(file, bytes([digit]) * size)
-    time.sleep(random.uniform(0, 0.02))
+                os.write(write, b".")
+    for _ in range(1 + turn % 2):  # until the file is written once, or twice
+        os.read(done, 1)
+    time.sleep(random.choice((0, random.uniform(0, 0.02))))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(done)
+    os.close(write)
     content = file.read_bytes()
     print(len(content), sizes.index(len(content)), chr(content[0]), content.count(content[0]))
 """
