@@ -237,7 +237,7 @@ def _announce(output: Output, network: Network, dataset: Dataset, recipe: _Recip
 def _run_and_save(
     output: Output, network: Network, dataset: Dataset, recipe: _Recipe, out: Path
 ) -> History:
-    """Train the network and save it, also where training diverges after a finished epoch."""
+    """Train the network and save it, also where an epoch is finished and the next one fails."""
     from fullback.export.safetensors import save
 
     try:
@@ -246,6 +246,9 @@ def _run_and_save(
         if error.epochs:
             save(network, out)
             raise DivergenceError(f"{error}; it is saved as {out}", error.epochs) from None
+        raise
+    except BrokenPipeError:  # nobody reads on, but what was learned is kept
+        save(network, out)
         raise
     save(network, out)
     return history
