@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -268,19 +268,17 @@ class Network:
             Shapes that do not fit, values that are not finite, no images; or the network's own
             weights are not finite.
         """
-        images = self.check_images(x)
-        logits = np.empty((len(images), *self.output_shape), self.dtype)
-        for start in range(0, len(images), PREDICTION_BATCH):
-            batch = slice(start, start + PREDICTION_BATCH)
-            activations, _ = forward_batch(self, images[batch])
-            logits[batch] = activations[-1]
-            if not np.isfinite(logits[batch]).all():
+        logits = []
+        for batch in in_batches(self.check_images(x)):
+            activations, _ = forward_batch(self, batch)
+            logits.append(activations[-1])
+            if not np.isfinite(logits[-1]).all():
                 where = first_not_finite(zip(("input", *self.names), activations, strict=True))
                 raise InputError(
                     f"{where} is the first whose output is not finite in {self.dtype}: the "
                     "network's weights or the images are too large, or not finite"
                 )
-        return logits
+        return np.concatenate(logits)
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the probability of every class, of shape (N, classes).
@@ -308,17 +306,7 @@ class Network:
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Return the loss and the score on a data set, with the network as in prediction."""
-        logits = self.logits(x)
-        targets = self.loss.targets(y, len(logits), self.output_shape[0])
-        with np.errstate(all="ignore"):
-            loss, _ = self.loss.forward(logits, targets)
-        if self.loss.classifies:
-            return Evaluation(loss, float((logits.argmax(axis=1) == targets).mean()))
-        if len(logits) < 2:
-            return Evaluation(loss, float("nan"))  # there is no spread to explain
-        from sklearn.metrics import r2_score
-
-        return Evaluation(loss, float(r2_score(targets, logits)))
+        return evaluate_logits(self.loss, self.logits(x), y)
 
     # Data ---------------------------------------------------------------------------------------
 
@@ -333,10 +321,8 @@ class Network:
         first = self.layers[0]
         if not isinstance(first, Normalize):
             raise OptionError(f"adapt needs Normalize() as the first layer, but it is {first}")
-        images = self.check_images(x)
-        batches = range(0, len(images), PREDICTION_BATCH)
         measured = first.measured(
-            scaled(images[i : i + PREDICTION_BATCH], np.dtype(np.float64)) for i in batches
+            scaled(batch, np.dtype(np.float64)) for batch in in_batches(self.check_images(x))
         )
         for key, value in measured.items():
             self.statistics[f"{self.names[0]}.{key}"] = value
@@ -370,6 +356,26 @@ class Network:
                 f"({int((~finite).sum())} of {len(images)} images do); remove them or mend them"
             )
         return images
+
+
+def in_batches(images: Array) -> Iterator[Array]:
+    """Yield images a prediction batch at a time."""
+    for start in range(0, len(images), PREDICTION_BATCH):
+        yield images[start : start + PREDICTION_BATCH]
+
+
+def evaluate_logits(loss: Loss, logits: Array, y: ArrayLike) -> Evaluation:
+    """Return the loss and the score of a network's answers (N, outputs) to images of targets y."""
+    targets = loss.targets(y, *logits.shape)
+    with np.errstate(all="ignore"):
+        mean, _ = loss.forward(logits, targets)
+    if loss.classifies:
+        return Evaluation(mean, float((logits.argmax(axis=1) == targets).mean()))
+    if len(logits) < 2:
+        return Evaluation(mean, float("nan"))  # there is no spread to explain
+    from sklearn.metrics import r2_score
+
+    return Evaluation(mean, float(r2_score(targets, logits)))
 
 
 def array_shapes(

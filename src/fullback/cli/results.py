@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fullback.network import Network, evaluate_logits
 from fullback.passes import softmax
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fullback.cli.output import Output
-    from fullback.network import Network
 
 _SHADES = " .:-=+*#%@"  # from dark to light, in any font and on any background
 _MOST_CLASSES = 16  # of which a confusion matrix fits on a terminal
@@ -62,10 +62,8 @@ class Answers:
 def take_test(net: Network, images: NDArray[Any], labels: NDArray[np.int64]) -> Answers:
     """Let a network answer a test set."""
     logits = net.logits(images)
-    targets = net.loss.targets(labels, len(logits), logits.shape[1])
-    loss, _ = net.loss.forward(logits, targets)
-    accuracy = float((logits.argmax(axis=1) == targets).mean())
-    return Answers(images, labels, softmax(logits), loss, accuracy)
+    evaluation = evaluate_logits(net.loss, logits, labels)
+    return Answers(images, labels, softmax(logits), evaluation.loss, evaluation.score)
 
 
 def show_answers(output: Output, answers: Answers, class_names: tuple[str, ...]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fullback.errors import DeadUnitWarning
-from fullback.network import PREDICTION_BATCH, Network
+from fullback.layers.base import Array
+from fullback.network import Network, in_batches
 from fullback.passes import forward_batch
 
 
@@ -26,8 +27,8 @@ def dead_units(net: Network, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
     images = net.check_images(x)
     rectifiers = [index for index, layer in enumerate(net.layers) if layer.rectifies]
     alive = {index: np.zeros(net.shapes[index][0], bool) for index in rectifiers}
-    for start in range(0, len(images), PREDICTION_BATCH):
-        activations, _ = forward_batch(net, images[start : start + PREDICTION_BATCH])
+    for batch in in_batches(images):
+        activations, _ = forward_batch(net, batch)
         for index in rectifiers:
             y = activations[index + 1]
             alive[index] |= (y != 0).any(axis=(0, *range(2, y.ndim)))
@@ -38,11 +39,8 @@ def dead_units(net: Network, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
     }
 
 
-def warn_of_dead_units(
-    net: Network, images: ArrayLike, known: set[str], *, layers_only: bool
-) -> None:
+def warn_of_dead_units(net: Network, images: Array, known: set[str], *, layers_only: bool) -> None:
     """Warn, once a name in ``known``, of dead layers, and of single dead units if wanted."""
-    count = len(net.check_images(images))
     for name, units in dead_units(net, images).items():
         total = net.shapes[net.names.index(name)][0]
         whole = len(units) == total
@@ -51,13 +49,13 @@ def warn_of_dead_units(
         known.add(name)
         if whole:
             message = (
-                f"{name} is dead: it is 0 everywhere for all of {count} training images, "
+                f"{name} is dead: it is 0 everywhere for all of {len(images)} training images, "
                 "so nothing below it learns; try another seed, a smaller learning rate or LeakyReLU"
             )
         else:
             shown = ", ".join(map(str, units[:8])) + (", ..." if len(units) > 8 else "")
             message = (
-                f"{name}: {len(units)} of {total} units are dead, 0 for all of {count} training "
-                f"images ({shown})"
+                f"{name}: {len(units)} of {total} units are dead, 0 for all of {len(images)} "
+                f"training images ({shown})"
             )
         warnings.warn(message, DeadUnitWarning, stacklevel=3)

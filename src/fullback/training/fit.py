@@ -122,13 +122,13 @@ def fit(
         for epoch in range(1, epochs + 1):
             before = _snapshot(net)
             try:
-                running = run.train(epoch, progress, interrupt)
+                figures = run.train(epoch, progress, interrupt)
                 _require_finite(net, epoch, optimizer)
             except DivergenceError:
                 _restore(net, before)
                 raise
             if not interrupt.requested:
-                row = running.row(net, epoch, validation_data)
+                row = figures.row(net, epoch, validation_data)
                 history.epochs.append(row)
                 progress.epoch(row)
                 for callback in callbacks:
@@ -137,7 +137,7 @@ def fit(
             if interrupt.requested:  # in the epoch, or in its validation or callbacks
                 history.interrupted = True
                 progress.say(
-                    f"interrupted in epoch {epoch}, after batch {running.batches} of "
+                    f"interrupted in epoch {epoch}, after batch {figures.batches} of "
                     f"{run.batches}: the network keeps what it has learned"
                 )
                 break
@@ -167,9 +167,9 @@ class _Run:
 
     def train(
         self, epoch: int, progress: TrainingProgress, interrupt: DelayedInterrupt
-    ) -> _Running:
+    ) -> _EpochFigures:
         """Train one epoch, or a part of it where Ctrl-C comes."""
-        net, running = self.net, _Running(self.net.loss.classifies)
+        net, figures = self.net, _EpochFigures(self.net.loss.classifies)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
         for batch in range(self.batches):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -193,14 +193,14 @@ class _Run:
                 factor=factor,
             )
             _move_statistics(net, trace)
-            running.add(trace, self.targets[chosen])
-            progress.batch(epoch, batch + 1, *running.figures())
+            figures.add(trace, self.targets[chosen])
+            progress.batch(epoch, batch + 1, *figures.so_far())
             if interrupt.requested:
                 break
-        return running
+        return figures
 
 
-class _Running:
+class _EpochFigures:
     """The figures of the epoch that runs, over the images so far."""
 
     def __init__(self, classifies: bool) -> None:
@@ -218,7 +218,7 @@ class _Running:
         if trace.probabilities is not None:
             self.right += int((trace.probabilities.argmax(axis=1) == targets).sum())
 
-    def figures(self) -> tuple[float, float | None, float]:
+    def so_far(self) -> tuple[float, float | None, float]:
         """Loss, accuracy, images a second."""
         seconds = max(time.perf_counter() - self.start, 1e-9)
         accuracy = self.right / self.images if self.classifies else None
@@ -227,7 +227,7 @@ class _Running:
     def row(
         self, net: Network, epoch: int, validation_data: tuple[ArrayLike, ArrayLike] | None
     ) -> Epoch:
-        loss, accuracy, images_per_second = self.figures()
+        loss, accuracy, images_per_second = self.so_far()
         validation = None if validation_data is None else net.evaluate(*validation_data)
         return Epoch(
             epoch=epoch,
@@ -293,9 +293,12 @@ def _warn_of_pixels(images: Array) -> None:
 
 def _measure(net: Network, images: Array) -> None:
     """Adapt a Normalize layer that nobody has adapted or frozen."""
-    name = net.names[0]
-    adapted = isinstance(net.layers[0], Normalize) and net.statistics[f"{name}.images"]
-    if isinstance(net.layers[0], Normalize) and not adapted and name not in net.frozen:
+    first, name = net.layers[0], net.names[0]
+    if (
+        isinstance(first, Normalize)
+        and name not in net.frozen
+        and not net.statistics[f"{name}.images"]
+    ):
         net.adapt(images)
 
 
