@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +11,9 @@ from typer.testing import CliRunner
 
 import fullback as fb
 from fullback.cli.app import app
+from fullback.cli.train import OptimizerName, ScheduleName
+from fullback.training.optimizers import OPTIMIZERS
+from fullback.training.schedules import SCHEDULES
 
 pytestmark = pytest.mark.filterwarnings("default::fullback.errors.DeadUnitWarning")
 
@@ -198,6 +200,13 @@ class TestTrain:
         start = done("train", *common, *options).events[0]
         assert (start["optimizer"], start["schedule"]) == (optimizer, "constant")
 
+    def test_the_choices_are_all_that_there_are(self):
+        """They are written out, so that help does not have to import what they name."""
+        assert [name.value for name in OptimizerName] == [*OPTIMIZERS]
+        assert [name.value for name in ScheduleName] == [*SCHEDULES]
+        text = done("train", "--help", columns=200).out
+        assert f" {', '.join(fb.zoo.NETWORKS)}, or layers" in text
+
     def test_epochs_and_batches_by_default(self, toy, tmp_path, monkeypatch):
         monkeypatch.setattr("fullback.training.fit.fit", lambda *a, **k: fb.History())
         options = ["--no-compare", "--json", "--out", tmp_path / "m.safetensors"]
@@ -271,14 +280,14 @@ class TestEval:
 
 
 def test_training_that_diverges_late_saves_the_last_good_epoch(tmp_path, monkeypatch):
-    fit = sys.modules["fullback.training.fit"].fit
+    fit = fb.fit
 
     def fit_and_diverge(net, *data, **options):
         fit(net, *data, **{**options, "epochs": 1})
         raise fb.DivergenceError("the loss became nan in epoch 2, batch 1", epochs=1)
 
     model = tmp_path / "model.safetensors"
-    monkeypatch.setattr(sys.modules["fullback.training.fit"], "fit", fit_and_diverge)
+    monkeypatch.setattr("fullback.training.fit.fit", fit_and_diverge)
     ran = run("train", "--net", "flatten dense10", "--epochs", 2, "--out", model)
     assert ran.code == 1
     assert ran.err == f"error: the loss became nan in epoch 2, batch 1; it is saved as {model}\n"

@@ -1,5 +1,6 @@
 """The command as a process of its own: exit codes, pipes, signals, terminals, help."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 
 import fullback as fb
 from fullback.cli.app import app
+from fullback.cli.interrupt import exit_on_ctrl_c, raise_on_ctrl_c
 from test_cli import run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
@@ -36,7 +38,7 @@ def environment(**changed):
     return {**kept, "PYTHONUTF8": "1", **changed}
 
 
-def start(*arguments, **options):
+def start(*arguments, env=None, **options):
     """Start a command whose Ctrl-C is not ignored, as it is in a job in the background."""
     if os.name == "posix":
         options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -47,7 +49,7 @@ def start(*arguments, **options):
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env=environment(),
+        env=environment() if env is None else env,
         **options,
     )
 
@@ -68,6 +70,74 @@ def endless(folder, tmp_path):
     """Arguments of a training run that takes very long, into an empty folder."""
     common = ("train", "--data", folder / "toy.npz", "--net", "conv2 relu flatten dense3")
     return *common, "--epochs", 10**6, "--out", tmp_path / "m.safetensors"
+
+
+@contextlib.contextmanager
+def time_limit(process):
+    """Kill a process that takes longer than a minute, or that a failed test leaves."""
+    watch = threading.Timer(60, process.kill)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+        process.kill()
+
+
+def imported(line):
+    """The module whose import Python has just reported on this line, if it is such a line."""
+    return line.rpartition("|")[2].strip() if line.startswith("import time:") else None
+
+
+REPORT_IMPORTS = environment(PYTHONPROFILEIMPORTTIME="1")
+WHILE_IT_STARTS = """typer.models typer fullback.cli.app numpy.exceptions numpy fullback.network
+    fullback.data"""
+
+
+class TestStartUp:
+    """From the first import to a command's work."""
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+    def test_help_imports_nothing_heavy(self, arguments):
+        done = start(*arguments, env=REPORT_IMPORTS)
+        out, err = done.communicate(timeout=60)
+        assert (done.returncode, out != "") == (0, True)
+        modules = {*map(imported, err.splitlines())}
+        assert "fullback.cli.app" in modules
+        heavy = ("numpy", "sklearn", "PIL", "safetensors", "fullback.network", "fullback.data")
+        assert not modules & {*heavy}
+
+    @posix
+    @pytest.mark.parametrize("module", WHILE_IT_STARTS.split())
+    def test_ctrl_c_while_modules_are_imported(self, endless, module):
+        """At a moment, not after a time, so that it is the same one on a busy machine."""
+        early = start(*endless, "--json", env=REPORT_IMPORTS)
+        with time_limit(early):
+            lines = iter(early.stderr.readline, "")
+            assert any(imported(line) == module for line in lines)
+            early.send_signal(signal.SIGINT)
+            early.stdout.read()
+            said = [line for line in lines if imported(line) is None]
+            assert early.wait() == 130
+        early.stdout.close()
+        early.stderr.close()
+        # Where this process was held up, training has begun, and ends as it does below.
+        assert all(line == "error: interrupted\n" or line.startswith("warning: ") for line in said)
+
+    @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+    def test_ctrl_c_is_handed_back(self, handler):
+        before = signal.signal(signal.SIGINT, handler)
+        try:
+            with exit_on_ctrl_c():
+                exits = signal.getsignal(signal.SIGINT) is not handler
+            after_it = signal.getsignal(signal.SIGINT)
+            with exit_on_ctrl_c():
+                raise_on_ctrl_c()
+                within = signal.getsignal(signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert after_it is within is handler
+        assert exits == (handler is signal.default_int_handler)
 
 
 class TestExitCodes:
@@ -114,12 +184,10 @@ class TestExitCodes:
         training = start(*endless, "--json")
         assert json.loads(training.stdout.readline())["event"] == "start"
         training.stdout.close()
-        watch = threading.Timer(60, training.kill)
-        watch.start()
-        err = training.stderr.read()
-        training.stderr.close()
-        assert training.wait() == 1
-        watch.cancel()
+        with time_limit(training):
+            err = training.stderr.read()
+            training.stderr.close()
+            assert training.wait() == 1
         assert all(line.startswith("warning: ") for line in err.splitlines())
         assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 

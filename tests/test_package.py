@@ -1,6 +1,7 @@
 """The package as a whole: its public names, which way imports point, the README, start-up."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -39,15 +40,17 @@ ALLOWED = {
     "network": NETWORK,
     "zoo": NETWORK,
     "summary": NETWORK,
-    "training": NETWORK,
+    "engine": {"atomic", *NETWORK},
+    "training": {"engine", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
     "cli": {"atomic", "data", "export", "summary", "training", "zoo", *NETWORK},
     "__init__": {"data", "export", "training", "zoo", *NETWORK},
     "__main__": {"cli"},
 }
-# Network.summary imports when it is called; the passes name Network in their types alone.
-EXCEPTIONS = {("network", "summary"), ("passes", "network")}
+# Network.summary and the lane engine are imported when they are called; the passes name Network
+# in their types alone.
+EXCEPTIONS = {("network", "summary"), ("network", "engine"), ("passes", "network")}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -71,17 +74,52 @@ def imported(tree):
                     yield (*alias.name.split("."), "__init__")[1]
 
 
-def test_public_names_are_exactly_these():
+def reexports():
+    """The names that ``__init__`` imports of the package, for itself or for type checkers alone."""
     tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
-    names = [
-        alias.asname or alias.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
+    return {
+        alias.asname or alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("fullback")
         for alias in node.names
-    ]
-    assert sorted(names) == sorted(PUBLIC.split())
-    assert sorted(fullback.__all__) == sorted(names)
+    }
+
+
+def test_public_names_are_exactly_these():
+    names = sorted(PUBLIC.split())
+    assert sorted(reexports()) == names
+    assert sorted(fullback.__all__) == names
+    assert dir(fullback) == names
     assert all(hasattr(fullback, name) for name in names)
+
+
+def test_names_come_from_where_type_checkers_see_them():
+    seen = {name: home for name, home in reexports().items() if home != "fullback.errors"}
+    modules = {name: home.rpartition(".")[0] for name, home in fullback._MODULES.items()}
+    assert {**fullback._HOMES, **modules} == seen
+    for name, home in fullback._MODULES.items():
+        assert getattr(fullback, name) is importlib.import_module(home)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from fullback import *; zoo.question(); schedules.cosine(0); Network; fit; load",
+        "import fullback as fb; fb.zoo.question(); fb.schedules.cosine(0)",
+        "from fullback.training import fit; import fullback as fb; assert fb.fit is fit.fit",
+        "import fullback as fb; fb.fit; import fullback.training.fit; assert callable(fb.fit)",
+        "import fullback, pickle; pickle.loads(pickle.dumps(fullback.ReLU()))",
+    ],
+)
+def test_names_are_found_in_a_fresh_process(script):
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_name_that_there_is_not():
+    with pytest.raises(AttributeError, match=r"^module 'fullback' has no attribute 'nope'$"):
+        _ = fullback.nope
+    with pytest.raises(ImportError, match="cannot import name 'nope' from 'fullback'"):
+        exec("from fullback import nope")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
@@ -111,12 +149,15 @@ def test_every_error_is_a_fullback_error_and_a_built_in_one():
     assert issubclass(fullback.DeadUnitWarning, fullback.FullbackWarning)
 
 
-def test_the_package_imports_nothing_heavy():
-    script = "import sys, fullback; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+@pytest.mark.parametrize(
+    ("script", "more"), [("import fullback", {"numpy"}), ("from fullback import *", set())]
+)
+def test_the_package_imports_nothing_heavy(script, more):
+    script += "; import sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    heavy = {
+    heavy = more | {
         "sklearn",
         "scipy",
         "pooch",

@@ -359,7 +359,9 @@ class TestInterrupt:
     def test_ends_after_the_running_batch(self):
         net = interrupted_net(Interrupting())
         before, output = arrays(net), io.StringIO()
-        history = fit(net, self.x, self.y, batch_size=8, verbose=Console(file=output))
+        history = fit(
+            net, self.x, self.y, batch_size=8, engine="reference", verbose=Console(file=output)
+        )
         assert history.interrupted
         assert len(history) == 0
         assert (
@@ -374,12 +376,12 @@ class TestInterrupt:
         net = interrupted_net(Interrupting())
         before = arrays(net)
         with pytest.raises(DivergenceError, match="no longer finite"):
-            train(net, self.x, self.y, optimizer=SGD(1e39))
+            train(net, self.x, self.y, optimizer=SGD(1e39), engine="reference")
         assert_same(arrays(net), before)
 
     def test_a_second_one_interrupts_at_once(self):
         with pytest.raises(KeyboardInterrupt):
-            train(interrupted_net(TwiceInterrupting()), self.x, self.y)
+            train(interrupted_net(TwiceInterrupting()), self.x, self.y, engine="reference")
 
     @pytest.mark.parametrize("last", [False, True])
     def test_between_epochs_ends_there(self, last):
@@ -400,7 +402,9 @@ class TestInterrupt:
         calls = []
         signal.signal(signal.SIGINT, lambda *_: calls.append(1))
         try:
-            history = train(interrupted_net(Interrupting()), self.x, self.y, epochs=1)
+            history = train(
+                interrupted_net(Interrupting()), self.x, self.y, epochs=1, engine="reference"
+            )
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         assert not history.interrupted

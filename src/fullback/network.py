@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from fullback.layers.base import Array, Shape
 from fullback.layers.text import parse_layers
 from fullback.options import require_whole
 from fullback.passes import (
+    Engine,
     Seed,
     Trace,
     first_not_finite,
@@ -60,6 +61,10 @@ class Network:
     statistics : what is measured and not trained: {"batchnorm1.mean": (C,), ...}; likewise
     frozen : names of the layers whose parameters and statistics training leaves alone
 
+    Where a method takes ``engine``, it is ``"lanes"``, the fast one, or ``"reference"``, the pages
+    of ``layers/`` in NumPy. None, the default, is ``"lanes"`` for a float32 network; a float64
+    network has the reference only.
+
     Raises
     ------
     OptionError, ShapeError
@@ -90,6 +95,7 @@ class Network:
         self.names = _names(self.layers)
         self.shapes = _shapes(self.layers, self.names, self.input_shape)
         self._frozen: frozenset[str] = frozenset()
+        self.machines: dict[str, list[Any]] = {}  # the lane engine's, kept for the next prediction
         parameters, statistics = array_shapes(self.layers, self.input_shape)
         self._parameters = Arrays(parameters, self.dtype)
         self._statistics = Arrays(statistics, self.dtype)
@@ -154,6 +160,28 @@ class Network:
             f"Network({list(self.layers)}, input_shape={self.input_shape}, loss={self.loss}, "
             f"dtype='{self.dtype}')"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "machines": {}}
+
+    def choose_engine(self, engine: Engine | None) -> Engine:
+        """Return the engine that is meant: see the class.
+
+        Raises
+        ------
+        OptionError
+            There is no such engine, or it cannot compute in the network's dtype.
+        """
+        if engine is None:
+            return "lanes" if self.dtype == np.float32 else "reference"
+        if engine not in ("lanes", "reference"):
+            raise OptionError(f"engine must be 'lanes' or 'reference', got {engine!r}")
+        if engine == "lanes" and self.dtype != np.float32:
+            raise OptionError(
+                f"the lane engine computes in float32, but the network is {self.dtype}; give "
+                "engine='reference', or build the network with dtype='float32'"
+            )
+        return engine
 
     def summary(self) -> str:
         """Return a table of the layers: names, options, shapes, parameters, multiply-adds."""
@@ -237,12 +265,8 @@ class Network:
         ShapeError, InputError
             Shapes that do not fit, labels out of range, values that are not finite, no images.
         """
-        images = self.check_images(x)
-        targets = self.loss.targets(y, len(images), self.output_shape[0])
-        weights = check_weights(sample_weight, len(images))
-        for number in seed if isinstance(seed, tuple) else (seed,):
-            require_whole("seed", number, 0)
-        return trace_batch(self, images, targets, weights, training=training, seed=seed)
+        batch = self._batch(x, y, sample_weight, seed)
+        return trace_batch(self, *batch, training=training, seed=seed)
 
     def loss_and_gradients(
         self,
@@ -252,14 +276,30 @@ class Network:
         sample_weight: ArrayLike | None = None,
         training: bool = True,
         seed: Seed = 0,
+        engine: Engine | None = None,
     ) -> tuple[float, dict[str, Array]]:
         """Return the batch's loss, and dL/dp for every parameter p; takes what ``trace`` takes."""
-        trace = self.trace(x, y, sample_weight=sample_weight, training=training, seed=seed)
+        batch = self._batch(x, y, sample_weight, seed)
+        if self.choose_engine(engine) == "lanes":
+            from fullback.engine.lanes import loss_and_gradients
+
+            return loss_and_gradients(self, *batch, training=training, seed=seed)
+        trace = trace_batch(self, *batch, training=training, seed=seed)
         return trace.loss, trace.gradients
+
+    def _batch(
+        self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, seed: Seed
+    ) -> tuple[Array, Array, Array | None]:
+        """Check a batch and return its images, targets and weights."""
+        images = self.check_images(x)
+        targets = self.loss.targets(y, len(images), self.output_shape[0])
+        for number in seed if isinstance(seed, tuple) else (seed,):
+            require_whole("seed", number, 0)
+        return images, targets, check_weights(sample_weight, len(images))
 
     # Prediction ---------------------------------------------------------------------------------
 
-    def logits(self, x: ArrayLike) -> Array:
+    def logits(self, x: ArrayLike, *, engine: Engine | None = None) -> Array:
         """Return the last layer's output, before any softmax, of shape (N, outputs).
 
         Raises
@@ -268,19 +308,9 @@ class Network:
             Shapes that do not fit, values that are not finite, no images; or the network's own
             weights are not finite.
         """
-        logits = []
-        for batch in in_batches(self.check_images(x)):
-            activations, _ = forward_batch(self, batch)
-            logits.append(activations[-1])
-            if not np.isfinite(logits[-1]).all():
-                where = first_not_finite(zip(("input", *self.names), activations, strict=True))
-                raise InputError(
-                    f"{where} is the first whose output is not finite in {self.dtype}: the "
-                    "network's weights or the images are too large, or not finite"
-                )
-        return np.concatenate(logits)
+        return self._finite_answers(self.check_images(x), engine)
 
-    def predict_proba(self, x: ArrayLike) -> Array:
+    def predict_proba(self, x: ArrayLike, *, engine: Engine | None = None) -> Array:
         """Return the probability of every class, of shape (N, classes).
 
         Raises
@@ -290,23 +320,46 @@ class Network:
         """
         if not self.loss.classifies:
             raise OptionError(f"predict_proba needs a classifier, but the loss is {self.loss}")
-        return softmax(self.logits(x))
+        return self._finite_answers(self.check_images(x), engine, probabilities=True)
 
-    def predict(self, x: ArrayLike) -> Array:
+    def _finite_answers(
+        self, images: Array, engine: Engine | None, *, probabilities: bool = False
+    ) -> Array:
+        """Return logits or probabilities, or raise where they are not finite."""
+        if self.choose_engine(engine) == "lanes":
+            from fullback.engine.lanes import answers
+
+            given = answers(self, images, probabilities=probabilities)
+        else:
+            logits = [forward_batch(self, batch)[0][-1] for batch in in_batches(images)]
+            given = np.concatenate(logits)
+            given = softmax(given) if probabilities else given
+        finite = np.isfinite(given)
+        if not finite.all():
+            wrong = images[~finite.all(axis=1)][:PREDICTION_BATCH]
+            activations, _ = forward_batch(self, wrong)
+            where = first_not_finite(zip(("input", *self.names), activations, strict=True))
+            raise InputError(
+                f"{where or self.names[-1]} is the first whose output is not finite in "
+                f"{self.dtype}: the network's weights or the images are too large, or not finite"
+            )
+        return given
+
+    def predict(self, x: ArrayLike, *, engine: Engine | None = None) -> Array:
         """Return the label of every image, of shape (N,); for MeanSquaredError, the outputs."""
-        logits = self.logits(x)
+        logits = self.logits(x, engine=engine)
         return logits.argmax(axis=1) if self.loss.classifies else logits
 
-    def score(self, x: ArrayLike, y: ArrayLike) -> float:
+    def score(self, x: ArrayLike, y: ArrayLike, *, engine: Engine | None = None) -> float:
         """Return the share of images that are predicted right; for MeanSquaredError, R^2.
 
         R^2 of a single image is NaN.
         """
-        return self.evaluate(x, y).score
+        return self.evaluate(x, y, engine=engine).score
 
-    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
+    def evaluate(self, x: ArrayLike, y: ArrayLike, *, engine: Engine | None = None) -> Evaluation:
         """Return the loss and the score on a data set, with the network as in prediction."""
-        return evaluate_logits(self.loss, self.logits(x), y)
+        return evaluate_logits(self.loss, self.logits(x, engine=engine), y)
 
     # Data ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fullback.network import Network
 
 Seed: TypeAlias = int | tuple[int, ...]
+
+Engine: TypeAlias = Literal["lanes", "reference"]
+"""What computes: ``"lanes"``, the fast one, in float32; ``"reference"``, the layers' own pages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ def forward_batch(
                 activations[-1],
                 net.arrays_of(name),
                 training=training and name not in net.frozen,
-                key=_key(seed, index) if layer.random else 0,
+                key=random_key(seed, index) if layer.random else 0,
             )
             activations.append(y)
             kept.append(memory)
@@ -127,7 +130,7 @@ def first_not_finite(activations: Iterable[tuple[str, Array]]) -> str | None:
     return None
 
 
-def _key(seed: Seed, index: int) -> int:
-    """Mix the step's seed and the layer's place into one 64-bit number."""
+def random_key(seed: Seed, index: int) -> int:
+    """Mix the step's seed and the layer's place into the 64-bit number of its draws."""
     entropy = [*seed, index] if isinstance(seed, tuple) else [seed, index]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

@@ -9,7 +9,8 @@ from typing import Any
 import typer
 
 from fullback.cli.evaluate import evaluate
-from fullback.cli.output import INTERRUPTED, USAGE, fail
+from fullback.cli.interrupt import INTERRUPTED
+from fullback.cli.output import USAGE, fail
 from fullback.cli.predict import predict
 from fullback.cli.summary import summary
 from fullback.cli.train import train
@@ -48,8 +49,8 @@ def version(
         raise typer.Exit
 
 
-def main() -> None:
-    """Run the command line; the exit code is 0, 1 (failure), 2 (wrong usage) or 130 (Ctrl-C)."""
+def run() -> None:
+    """Run the command that ``sys.argv`` gives, and exit."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal takes every character
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

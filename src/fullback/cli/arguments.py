@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback import zoo
+from fullback.cli.interrupt import raise_on_ctrl_c
 from fullback.errors import InputError, OptionError, ShapeError
-from fullback.export.safetensors import load
-from fullback.network import Network
 
 if TYPE_CHECKING:
     from fullback.data import Dataset
+    from fullback.network import Network
 
 DataOption = Annotated[
     str,
@@ -51,11 +50,16 @@ def load_dataset(data: str, data_dir: Path | None) -> Dataset:
 
     if data_dir is not None and data != "mnist":
         raise OptionError(f"--data-dir goes with --data mnist, not with --data {data}")
+    if data == "mnist":
+        raise_on_ctrl_c()  # a download takes away what it has begun
     return load_data(data, data_dir)
 
 
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:
     """Build what ``--net`` names: a network of the zoo, or one in text form."""
+    from fullback import zoo
+    from fullback.network import Network
+
     try:
         if net in zoo.NETWORKS:
             return zoo.NETWORKS[net](input_shape, classes, seed=seed)
@@ -70,6 +74,8 @@ def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Ne
 
 def open_classifier(model: Path) -> Network:
     """Load a saved network that tells classes apart."""
+    from fullback.export.safetensors import load
+
     network = load(model)
     if not network.loss.classifies:
         raise InputError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
 import typer
 
+from fullback.cli.interrupt import INTERRUPTED
 from fullback.errors import FullbackError, FullbackWarning, OptionError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+FAILURE, USAGE = 1, 2  # exit codes
 
 
 class Output:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build, load_dataset
-from fullback.cli.output import INTERRUPTED, Output, one_line_errors
+from fullback.cli.interrupt import INTERRUPTED, raise_on_ctrl_c
+from fullback.cli.output import Output, one_line_errors
 from fullback.errors import DivergenceError, OptionError
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def train(
     twin = _with_frozen_filters(network, recipe, dataset) if compare else None
     check_options(network, len(dataset.x_train), epochs, batch_size, chosen, seed)
 
+    raise_on_ctrl_c()  # which ends training, and what was learned is saved
     _announce(output, network, dataset, recipe)
     start = time.perf_counter()
     history = _run_and_save(output, network, dataset, recipe, out)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from fullback.errors import DivergenceError, FullbackWarning, InputError, OptionError
@@ -17,13 +17,14 @@ from fullback.layers import Normalize
 from fullback.layers.base import Array
 from fullback.network import Network, check_weights
 from fullback.options import require_number, require_whole
-from fullback.passes import Trace, first_not_finite, trace_batch
+from fullback.passes import Engine, Seed, first_not_finite, forward_batch
 from fullback.training.dead import warn_of_dead_units
 from fullback.training.history import Epoch, History
 from fullback.training.interrupt import DelayedInterrupt
 from fullback.training.optimizers import SGD, Optimizer, State
 from fullback.training.progress import TrainingProgress
 from fullback.training.schedules import Schedule, cosine
+from fullback.training.steps import Batches, ReferenceSteps, Steps
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Callback: TypeAlias = Callable[[Epoch], None]
 
 _WATCHED_IMAGES = 256  # training images on which dead units are looked for
+_AT_ONCE_SECONDS = 0.1  # of training between two looks at the progress bar and at Ctrl-C
 _LARGEST_COUNT = 32  # whole numbers above this are taken for pixels
 
 
@@ -47,6 +49,7 @@ def fit(
     sample_weight: ArrayLike | None = None,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
+    engine: Engine | None = None,
     verbose: bool | Console = True,
 ) -> History:
     """Train a network in place.
@@ -66,6 +69,8 @@ def fit(
     sample_weight : weights of shape (N,); the loss is each batch's weighted mean
     callbacks : functions that are called with the Epoch when one is done
     seed : fixes the order of the images and what dropout leaves out
+    engine : "lanes" or "reference", see Network; for the same seed, weights are the same bit for
+        bit whatever the number of threads, but differ between the engines by rounding
     verbose : whether to show progress, on standard error; or the rich Console to show it on
 
     Returns
@@ -99,18 +104,27 @@ def fit(
     _warn_of_pixels(images)
     _measure(net, images)
 
+    state = optimizer.initial_state(net.parameters, net.trainable())
+    data = (images, targets, weights)
+    steps: Steps
+    if net.choose_engine(engine) == "lanes":
+        from fullback.training.lanes import LaneSteps
+
+        steps = LaneSteps(net, *data, optimizer, state, batch_size)
+    else:
+        steps = ReferenceSteps(net, *data, optimizer, state)
     run = _Run(
         net=net,
         images=images,
         targets=targets,
-        weights=weights,
+        steps=steps,
         order=np.arange(len(images)) if weights is None else np.flatnonzero(weights),
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=schedule,
         seed=seed,
-        state=optimizer.initial_state(net.parameters, net.trainable()),
+        state=state,
     )
     watched = images[np.linspace(0, len(images) - 1, min(len(images), _WATCHED_IMAGES)).astype(int)]
     known_dead: set[str] = set()
@@ -151,8 +165,8 @@ class _Run:
     net: Network
     images: Array
     targets: Array
-    weights: Array | None
-    order: Array  # the images that take part, by index
+    steps: Steps
+    order: NDArray[np.int64]  # the images that take part, by index
     epochs: int
     batch_size: int
     optimizer: Optimizer
@@ -169,35 +183,61 @@ class _Run:
         self, epoch: int, progress: TrainingProgress, interrupt: DelayedInterrupt
     ) -> _EpochFigures:
         """Train one epoch, or a part of it where Ctrl-C comes."""
-        net, figures = self.net, _EpochFigures(self.net.loss.classifies)
+        figures = _EpochFigures(self.net.loss.classifies)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
-        for batch in range(self.batches):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            trace = trace_batch(
-                net,
-                self.images[chosen],
-                self.targets[chosen],
-                None if self.weights is None else self.weights[chosen],
-                training=True,
-                seed=(self.seed, epoch, batch),
-            )
-            if not np.isfinite(trace.loss):
-                raise _divergence(trace, epoch, batch + 1, self.optimizer)
-            factor = self.schedule(int(self.state["step"]) / (self.epochs * self.batches))
-            require_number("the schedule's factor", factor, "[0, inf)")
-            self.optimizer.step(
-                net.parameters,
-                trace.gradients,
-                self.state,
-                net.trainable(),
-                factor=factor,
-            )
-            _move_statistics(net, trace)
-            figures.add(trace, self.targets[chosen])
-            progress.batch(epoch, batch + 1, *figures.so_far())
-            if interrupt.requested:
-                break
+        done, at_once = 0, 1
+        self.steps.begin()
+        while done < self.batches and not interrupt.requested:
+            batches = self._some(order, epoch, done, min(done + at_once, self.batches))
+            start = time.perf_counter()
+            made = self.steps.train(batches)
+            seconds = time.perf_counter() - start
+            figures.add(made, batches)
+            done += len(made)
+            if len(made) < len(batches.factors):
+                self.steps.end()
+                first = len(made) * self.batch_size
+                wrong = batches.order[first : first + self.batch_size]
+                raise self._divergence(wrong, epoch, done + 1, batches.seeds[len(made)])
+            progress.batch(epoch, done, *figures.so_far())
+            at_once = max(1, int(at_once * min(2.0, _AT_ONCE_SECONDS / max(seconds, 1e-6))))
+        self.steps.end()
         return figures
+
+    def _some(self, order: NDArray[np.int64], epoch: int, start: int, stop: int) -> Batches:
+        """Return the batches from ``start`` to ``stop`` of an epoch."""
+        before = (epoch - 1) * self.batches
+        factors = [
+            self.schedule((before + n) / (self.epochs * self.batches)) for n in range(start, stop)
+        ]
+        for factor in factors:
+            require_number("the schedule's factor", factor, "[0, inf)")
+        return Batches(
+            order=order[start * self.batch_size : stop * self.batch_size],
+            size=self.batch_size,
+            factors=factors,
+            seeds=[(self.seed, epoch, n) for n in range(start, stop)],
+        )
+
+    def _divergence(
+        self, chosen: NDArray[np.int64], epoch: int, batch: int, seed: Seed
+    ) -> DivergenceError:
+        """Say at which layer a batch whose loss is not finite went wrong."""
+        net = self.net
+        activations, _ = forward_batch(net, self.images[chosen], training=True, seed=seed)
+        with np.errstate(all="ignore"):
+            loss, _ = net.loss.forward(activations[-1], self.targets[chosen])
+        wrong = first_not_finite(zip(("input", *net.names), activations, strict=True))
+        cause = (
+            f"{wrong} is the first layer whose output is not finite"
+            if wrong
+            else "every layer's output is finite, but too large for the loss"
+        )
+        return DivergenceError(
+            f"the loss became {loss} in epoch {epoch}, batch {batch}: {cause}; "
+            f"{_advice(epoch, self.optimizer)}",
+            epochs=epoch - 1,
+        )
 
 
 class _EpochFigures:
@@ -211,12 +251,15 @@ class _EpochFigures:
         self.right = 0
         self.start = time.perf_counter()
 
-    def add(self, trace: Trace, targets: Array) -> None:
-        self.batches += 1
-        self.images += len(targets)
-        self.loss += trace.loss * len(targets)
-        if trace.probabilities is not None:
-            self.right += int((trace.probabilities.argmax(axis=1) == targets).sum())
+    def add(self, made: NDArray[np.float64], batches: Batches) -> None:
+        """Add the figures of the batches that were trained on."""
+        images = min(len(made) * batches.size, len(batches.order))
+        sizes = np.full(len(made), batches.size)
+        sizes[-1:] -= len(made) * batches.size - images
+        self.batches += len(made)
+        self.images += images
+        self.loss += float((made[:, 0] * sizes).sum())
+        self.right += int(made[:, 1].sum())
 
     def so_far(self) -> tuple[float, float | None, float]:
         """Loss, accuracy, images a second."""
@@ -312,13 +355,6 @@ def _console(verbose: bool | Console) -> Console | None:
     return verbose
 
 
-def _move_statistics(net: Network, trace: Trace) -> None:
-    for name, layer, kept in zip(net.names, net.layers, trace.kept, strict=True):
-        if name not in net.frozen:
-            for key, value in layer.next_statistics(kept, net.arrays_of(name)).items():
-                net.statistics[f"{name}.{key}"] = value
-
-
 def _snapshot(net: Network) -> dict[str, Array]:
     return {
         name: array.copy() for name, array in (*net.parameters.items(), *net.statistics.items())
@@ -328,20 +364,6 @@ def _snapshot(net: Network) -> dict[str, Array]:
 def _restore(net: Network, arrays: dict[str, Array]) -> None:
     for name, array in arrays.items():
         (net.parameters if name in net.parameters else net.statistics)[name] = array
-
-
-def _divergence(trace: Trace, epoch: int, batch: int, optimizer: Optimizer) -> DivergenceError:
-    wrong = first_not_finite(trace.activations.items())
-    cause = (
-        f"{wrong} is the first layer whose output is not finite"
-        if wrong
-        else "every layer's output is finite, but too large for the loss"
-    )
-    return DivergenceError(
-        f"the loss became {trace.loss} in epoch {epoch}, batch {batch}: {cause}; "
-        f"{_advice(epoch, optimizer)}",
-        epochs=epoch - 1,
-    )
 
 
 def _require_finite(net: Network, epoch: int, optimizer: Optimizer) -> None:

@@ -1,0 +1,33 @@
+"""What a run tells its kernels, beside their operands: places in a worker's array of integers.
+
+Every worker has an array of its own, because it moves on to the next batch by itself. Addresses
+are those of arrays that the caller keeps alive while the run lasts.
+"""
+
+IMAGES = 0  # address of the images, in rows of IMAGE_STEP pixels
+KIND = 1  # of a pixel: 0 byte, 1 float32, 2 float64
+IMAGE_STEP = 2
+ORDER = 3  # address: the images of the run by number, batch after batch
+TARGETS = 4  # address: a label (int64), or a row of float64, for every image
+WEIGHTS = 5  # address: a weight (float64) for every image; 0 where all count the same
+BATCH = 6  # images in a batch
+TOTAL = 7  # images in the run
+STEPS = 8  # batches in the run
+FIRST = 9  # place in ORDER of the batch's first image
+COUNT = 10  # images in this batch
+BLOCKS = 11  # blocks of 16 images in this batch
+STEP = 12  # number of this batch in the run
+CHUNKS = 23  # of this batch: blocks b, b + CHUNKS, ... share a gradient
+MOST_BLOCKS = 13
+MOST_CHUNKS = 14
+ARENA_STEP = 15  # floats from one block's arena to the next; 0 where blocks share the worker's
+FIGURES = 16  # address: (loss, right answers) in float64, for every batch and block
+KEYS = 17  # address: a key for every batch and random layer
+RANDOM = 18  # random layers
+RATES = 19  # address: three float64 for every batch, for the optimizer
+OUTPUT = 20  # address: rows of float32, the answers
+SYNC = 21  # address of what the workers meet over
+DONE = 22  # batches that were done, counted by the worker
+ROWS = 32  # from here: addresses of a block's sixteen images
+SIZE = 64
+"""Integers in the array."""

@@ -1,0 +1,126 @@
+"""Losses: a block's share of the batch's loss, and the first delta."""
+
+from __future__ import annotations
+
+from fullback.engine.context import (
+    COUNT,
+    FIGURES,
+    MOST_BLOCKS,
+    STEP,
+    TARGETS,
+    WEIGHTS,
+)
+from fullback.engine.kernels.functions import exp, log
+from fullback.engine.kernels.images import image_number, lanes_used
+from fullback.engine.simd import (
+    LANES,
+    Integers,
+    Memory,
+    Vector,
+    doubles,
+    first_lanes,
+    integers,
+    load,
+    select,
+    splat,
+    store,
+    sum_lanes,
+)
+
+
+def shares(a: Memory, room: int, c: Integers, block: int) -> Vector:
+    """Return each image's part in the batch's mean; empty lanes have none."""
+    used = lanes_used(c, block)
+    if c[WEIGHTS] == 0:
+        return select(first_lanes(used), splat(1 / c[COUNT]), splat(0.0))
+    total = 0.0
+    for n in range(c[COUNT]):
+        total += doubles(c[WEIGHTS])[image_number(c, 0, n)]
+    store(a, room, splat(0.0))
+    for n in range(used):
+        a[room + n] = doubles(c[WEIGHTS])[image_number(c, block, n)] / total
+    return load(a, room)
+
+
+def report(c: Integers, block: int, loss: float, right: float) -> None:
+    """Write down a block's figures."""
+    place = (c[STEP] * c[MOST_BLOCKS] + block) * 2
+    doubles(c[FIGURES])[place] = loss
+    doubles(c[FIGURES])[place + 1] = right
+
+
+def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+    """The loss, and dx = (p - t) times each image's share.
+
+    Operands: x; dx; classes; room for a vector; place in shared memory of the label smoothing.
+    """
+    x, dx, classes, room = k[0], k[1], k[2], k[3]
+    smoothing = s[k[4]]
+    for n in range(LANES):
+        a[room + n] = integers(c[TARGETS])[image_number(c, i, n)]
+    label, share = load(a, room), shares(a, room, c, i)
+    largest, answer = load(a, x), splat(0.0)
+    for n in range(1, classes):
+        v = load(a, x + n * LANES)
+        more = v > largest
+        answer = select(more, splat(n), answer)
+        largest = select(more, v, largest)
+    total = splat(0.0)
+    for n in range(classes):
+        p = exp(load(a, x + n * LANES) - largest)
+        store(a, dx + n * LANES, p)
+        total = total + p
+    log_total, scale = log(total), splat(1.0) / total
+    off, on = splat(smoothing / classes), splat(smoothing / classes + (1 - smoothing))
+    loss = splat(0.0)
+    for n in range(classes):
+        t = select(label == splat(n), on, off)
+        log_p = (load(a, x + n * LANES) - largest) - log_total
+        loss = loss - t * log_p
+        p = load(a, dx + n * LANES) * scale
+        store(a, dx + n * LANES, (p - t) * share)
+    used = first_lanes(lanes_used(c, i))
+    right = select((answer == label) & used, splat(1.0), splat(0.0))
+    report(c, i, sum_lanes(select(used, loss * share, splat(0.0))), sum_lanes(right))
+
+
+def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+    """The loss, and dx = 2 (x - t) / K times each image's share.
+
+    Operands: x; dx; outputs; room for a vector.
+    """
+    x, dx, outputs, room = k[0], k[1], k[2], k[3]
+    share = shares(a, room, c, i)
+    loss = splat(0.0)
+    for n in range(outputs):
+        for image in range(LANES):
+            place = image_number(c, i, image) * outputs + n
+            a[room + image] = doubles(c[TARGETS])[place]
+        difference = load(a, x + n * LANES) - load(a, room)
+        loss = loss + difference * difference * splat(1 / outputs)
+        store(a, dx + n * LANES, splat(2 / outputs) * difference * share)
+    used = first_lanes(lanes_used(c, i))
+    report(c, i, sum_lanes(select(used, loss * share, splat(0.0))), 0.0)
+
+
+def softmax(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+    """Logits become probabilities, in place.
+
+    Operands: x; classes.
+    """
+    x, classes = k[0], k[1]
+    largest = load(a, x)
+    for n in range(1, classes):
+        v = load(a, x + n * LANES)
+        largest = select(v > largest, v, largest)
+    total = splat(0.0)
+    for n in range(classes):
+        p = exp(load(a, x + n * LANES) - largest)
+        store(a, x + n * LANES, p)
+        total = total + p
+    for n in range(classes):
+        store(a, x + n * LANES, load(a, x + n * LANES) / total)
+
+
+KERNELS = (softmax_cross_entropy, mean_squared_error, softmax)
+HELPERS = (shares, report)

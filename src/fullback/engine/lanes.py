@@ -1,0 +1,78 @@
+"""The lane engine's answers: what a network asks of it, and what training does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.engine.lowering import lower
+from fullback.engine.lowering.plan import Purpose
+from fullback.engine.machine import Machine, readable, staged, threads
+from fullback.engine.simd import LANES
+from fullback.layers.base import Array
+from fullback.network import Network
+from fullback.passes import Seed, random_key
+
+_STAGED = 2**22  # values that are copied at a time where the machine cannot read images in place
+
+
+def answers(net: Network, images: Array, *, probabilities: bool = False) -> NDArray[np.float32]:
+    """Return the logits of checked images, or the probabilities, of shape (N, outputs)."""
+    purpose: Purpose = "probabilities" if probabilities else "logits"
+    idle = net.machines.setdefault(purpose, [])
+    try:
+        machine = idle.pop()  # threads that predict at the same time have a machine each
+    except IndexError:
+        machine = Machine(lower(net, purpose), threads())
+    try:
+        machine.load()
+        output = np.empty((len(images), *net.output_shape), np.float32)
+        if readable(images):
+            machine.run(images, batch=len(images), total=len(images), output=output)
+            return output
+        size = max(LANES, _STAGED // images[0].size)
+        for start in range(0, len(images), size):
+            part = staged(images[start : start + size])
+            machine.run(part, batch=len(part), total=len(part), output=output[start : start + size])
+        return output
+    finally:
+        machine.rest()
+        idle.append(machine)
+
+
+def loss_and_gradients(
+    net: Network,
+    images: Array,
+    targets: Array,
+    sample_weight: Array | None,
+    *,
+    training: bool,
+    seed: Seed,
+    workers: int | None = None,
+) -> tuple[float, dict[str, Array]]:
+    """Return the loss and the gradients of a checked batch."""
+    count = len(images)
+    plan = lower(net, "gradients", blocks=-(-count // LANES), training=training)
+    machine = Machine(plan, threads() if workers is None else workers)
+    machine.load()
+    _, figures = machine.run(
+        images if readable(images) else staged(images),
+        batch=count,
+        total=count,
+        targets=np.ascontiguousarray(targets),
+        weights=sample_weight,
+        keys=keys(net, [seed]),
+    )
+    gradients: dict[str, Array] = {
+        name: machine.view(place, net.parameters[name].shape).copy()
+        for name, place in plan.gradients.items()
+    }
+    return float(figures[0, 0]), {name: gradients[name] for name in net.parameters}
+
+
+def keys(net: Network, seeds: Sequence[Seed]) -> NDArray[np.uint64]:
+    """Return what fixes the draws of every batch and random layer."""
+    places = [n for n, layer in enumerate(net.layers) if layer.random]
+    return np.array([[random_key(seed, n) for n in places] for seed in seeds], np.uint64)

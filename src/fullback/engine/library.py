@@ -1,0 +1,181 @@
+"""The compiled kernels: made once per machine, kept in a cache, loaded by every process.
+
+The cache holds one object file for everything. Its name is a hash of the engine's sources, of the
+versions of Numba and llvmlite and of the CPU, so that a stale file is never read; it carries its
+own checksum, and is written whole or not at all. With it, a process needs llvmlite but not Numba.
+
+``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` choose another CPU, as they do for Numba;
+``NUMBA_DISABLE_JIT=1`` runs the kernels as plain Python; ``FULLBACK_CACHE_DIR`` moves the cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numpy as np
+
+from fullback.atomic import write_atomically
+from fullback.engine import loop
+from fullback.engine.kernels import KERNELS
+from fullback.engine.simd import Integers, Kernel
+from fullback.errors import InputError
+
+ENTRY = "fullback_run"
+
+_NEWEST = 8  # object files that the cache keeps
+
+
+def symbol(kernel: Kernel) -> str:
+    """Return the name of a kernel in the object file."""
+    return f"fullback_{kernel.__name__}"
+
+
+@dataclass(frozen=True)
+class Library:
+    """What runs programs: compiled, or plain Python.
+
+    Attributes
+    ----------
+    run : ``loop.run``; compiled, it takes addresses in place of arrays
+    kernels : what ``run`` takes for the kernels
+    compiled : whether it is compiled
+    keep : what must live as long as the compiled code
+    """
+
+    run: Callable[..., None]
+    kernels: Integers | Sequence[Kernel]
+    compiled: bool
+    keep: Any = None
+
+
+@functools.cache
+def library() -> Library:
+    """Return the library, compiling it where the cache does not have it."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return Library(loop.run, KERNELS, compiled=False)
+    target = _target()
+    path = _cache_directory() / f"{_key()}.o"
+    code = _read(path)
+    if code is None:
+        code = _compile(target)
+        _write(path, code)
+    return _load(target, code)
+
+
+def is_cached() -> bool:
+    """Return whether the kernels for this machine are in the cache."""
+    return _read(_cache_directory() / f"{_key()}.o") is not None
+
+
+def _cpu() -> tuple[str, str]:
+    """Return the CPU's name and features, as Numba would."""
+    name = os.environ.get("NUMBA_CPU_NAME", "")
+    if name == "host":
+        name = ""
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = "" if name else llvm.get_host_cpu_features().flatten()
+    return "" if name == "generic" else name or llvm.get_host_cpu_name(), features
+
+
+def _target() -> llvm.TargetMachine:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name, features = _cpu()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=name, features=features, opt=3, jit=True)
+
+
+def _key() -> str:
+    parts = [version("numba"), llvmlite.__version__, llvm.get_process_triple(), *_cpu()]
+    here = Path(__file__).parent
+    compiled = [here / f"{name}.py" for name in ("compiler", "context", "loop", "simd", "vectors")]
+    for source in [*compiled, *sorted(here.glob("kernels/*.py"))]:
+        parts.append(source.read_text(encoding="utf-8"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _cache_directory() -> Path:
+    chosen = os.environ.get("FULLBACK_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fullback") / "kernels"
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the object file, or None where there is none, or a damaged one."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    checksum, code = content[:32], content[32:]
+    return code if hashlib.sha256(code).digest() == checksum else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Put the object file into the cache; where that cannot be written, the next run compiles."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, hashlib.sha256(code).digest() + code)
+        files = sorted(path.parent.glob("*.o"), key=lambda own: own.stat().st_mtime)
+        for old in files[:-_NEWEST]:
+            old.unlink(missing_ok=True)
+    except (OSError, InputError) as error:
+        print(f"fullback: kernels are not cached: {error}", file=sys.stderr)
+
+
+def _compile(target: llvm.TargetMachine) -> bytes:
+    """Compile, with a bar on a terminal and a line elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from fullback.engine.compiler import compile_object
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print("fullback: compiling for this machine, once; this takes about 10 s")
+    columns = (
+        TextColumn("compiling for this machine, once"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=len(KERNELS) + 1)
+        return compile_object(
+            target, lambda name: bar.update(task, description=name, advance=1, refresh=True)
+        )
+
+
+def _load(target: llvm.TargetMachine, code: bytes) -> Library:
+    llvm.add_symbol("fullback_yield", _yield_address())
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    kernels = np.array([engine.get_function_address(symbol(kernel)) for kernel in KERNELS])
+    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 6, ctypes.c_int64, ctypes.c_int64)
+    run = signature(engine.get_function_address(ENTRY))
+    return Library(run, kernels.astype(np.int64), compiled=True, keep=engine)
+
+
+def _yield_address() -> int:
+    """Return the address of the system's function that offers this core to another thread."""
+    if sys.platform == "win32":
+        function = ctypes.WinDLL("kernel32").SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0

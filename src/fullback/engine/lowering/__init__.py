@@ -1,0 +1,100 @@
+"""Lowering: from a network's layers to the instructions of a program.
+
+Layers are grouped into steps; then every step writes its forward instructions and, in reverse
+order, its backward ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fullback.engine.kernels import images
+from fullback.engine.loop import CHECK, FOR_BLOCKS, FOR_WORKERS
+from fullback.engine.lowering import activation, conv, dense, norm, pool
+from fullback.engine.lowering.plan import GRADIENTS, Lowered, Plan, Purpose, Update
+from fullback.engine.lowering.steps import Step
+from fullback.engine.program import Map, Phase
+from fullback.errors import OptionError
+from fullback.layers import (
+    AvgPool2D,
+    BatchNorm2D,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    Layer,
+    LeakyReLU,
+    MaxPool2D,
+    Normalize,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from fullback.network import Network
+
+_LOWER: dict[type[Layer], Callable[[Plan, int, Step, Map], Lowered]] = {
+    Conv2D: conv.lower,
+    Dense: dense.lower,
+    Flatten: dense.flatten,
+    MaxPool2D: pool.lower,
+    AvgPool2D: pool.lower,
+    GlobalAvgPool2D: pool.lower,
+    Dropout: activation.dropout,
+    Normalize: norm.normalize,
+    BatchNorm2D: norm.batchnorm,
+    **dict.fromkeys((ReLU, LeakyReLU, Sigmoid, Tanh), activation.lower),
+}
+
+
+def lower(
+    net: Network,
+    purpose: Purpose,
+    *,
+    blocks: int = 1,
+    training: bool = False,
+    update: Update = GRADIENTS,
+) -> Plan:
+    """Write a network's program.
+
+    Parameters
+    ----------
+    net : the network
+    purpose : "logits" or "probabilities" of images, the "gradients" of a batch, or "training"
+    blocks : the most blocks of sixteen images in a batch
+    training : whether dropout and batch statistics are in force
+    update : the optimizer, for training
+
+    Raises
+    ------
+    OptionError
+        There is no kernel for a layer.
+    """
+    return write(Plan(net, purpose, blocks=blocks, training=training, update=update))
+
+
+def write(plan: Plan) -> Plan:
+    """Write the program of a plan."""
+    x = plan.map("input", plan.net.input_shape, plan.ring_before(0))
+    operands = (*x.view, *x.shape, plan.room)
+    plan.emit(FOR_BLOCKS, images.gather, operands, ("input",), (), ("input",))
+    backward = []
+    for n, step in enumerate(plan.steps):
+        if type(step.layer) not in _LOWER:
+            raise OptionError(
+                f"the lane engine has no kernel for {step.name}, {step.layer}; give "
+                "engine='reference'"
+            )
+        x, back = _LOWER[type(step.layer)](plan, n, step, x)
+        backward.append((n, back))
+    plan.write_loss(x)
+    if plan.backwards:
+        for n, back in reversed(backward):
+            if n >= plan.lowest:
+                back()
+        plan.phases.append(Phase(CHECK, []))
+        plan.phases.append(Phase(FOR_WORKERS, plan.late))
+        plan.write_parameters()
+    if plan.early:
+        plan.phases.insert(0, Phase(FOR_WORKERS, plan.early))
+    return plan

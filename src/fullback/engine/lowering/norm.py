@@ -1,0 +1,126 @@
+"""Lowering of normalisation."""
+
+from __future__ import annotations
+
+from fullback.engine.kernels import norm
+from fullback.engine.loop import FOR_BLOCKS, FOR_WORKERS
+from fullback.engine.lowering.activation import relu_dx
+from fullback.engine.lowering.plan import Lowered, Plan
+from fullback.engine.lowering.steps import Step
+from fullback.engine.program import Map
+from fullback.engine.simd import LANES
+
+
+def normalize(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
+    """Write a Normalize; it comes first, so nothing below it has a gradient."""
+    shape = x.shape if len(step.made) == 3 else (step.made[0], 1, 1)
+    mean, deviation = (plan.statistics[f"{step.name}.{key}"] for key in ("mean", "deviation"))
+    y = plan.output(n, step, x)
+    views = (
+        (x.view, y.view)
+        if len(step.made) == 3
+        else ((x.place, LANES, LANES), (y.place, LANES, LANES))
+    )
+    plan.emit(
+        FOR_BLOCKS,
+        norm.normalize,
+        (*views[0], *views[1], *shape, mean, deviation),
+        step.names,
+        (x.name,),
+        (y.name,),
+    )
+
+    return y, lambda: None
+
+
+def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
+    """Write a BatchNorm2D, with the ReLU that has joined it."""
+    layer, name, channels = step.layer, step.name, step.given[0]
+    weight, bias = f"{name}.weight", f"{name}.bias"
+    mean, variance = (plan.statistics[f"{name}.{key}"] for key in ("mean", "variance"))
+    numbers = plan.constant(layer.epsilon, layer.momentum)
+    moments = plan.shared.take(f"{name} mean and scale", 2 * channels)
+    batch = plan.training and name not in plan.net.frozen
+    rows = plan.shared.take(f"{name} blocks", plan.blocks * 2 * channels) if plan.backwards else 0
+    cells = x.shape[1] * x.shape[2]
+    if batch:
+        plan.emit(
+            FOR_BLOCKS,
+            norm.moments,
+            (*x.view, *x.shape, rows),
+            (name,),
+            (x.name,),
+            ("moments",),
+        )
+        plan.emit(
+            FOR_WORKERS,
+            norm.merge_moments,
+            (rows, channels, cells, moments, mean, variance, numbers),
+            (name,),
+            ("moments",),
+            ("mean", "scale"),
+        )
+    else:
+        plan.emit(
+            FOR_WORKERS,
+            norm.running,
+            (mean, variance, channels, moments, numbers),
+            (name,),
+            (),
+            ("mean", "scale"),
+            early=True,
+        )
+    y = plan.output(n, step, x)
+    operands = (
+        *x.view,
+        *y.view,
+        *x.shape,
+        moments,
+        plan.parameters[weight],
+        plan.parameters[bias],
+        step.relu,
+    )
+    plan.emit(FOR_BLOCKS, norm.batchnorm, operands, step.names, (x.name,), (y.name,))
+
+    def back() -> None:
+        dy = plan.delta(n)
+        if step.relu:
+            relu_dx(plan, step, dy, y)
+        sums = -1
+        if batch or plan.wants(weight):
+            sums = plan.shared.take(f"d {weight} and bias", 2 * channels)
+            plan.emit(
+                FOR_BLOCKS,
+                norm.batchnorm_sums,
+                (*x.view, *dy.view, *x.shape, moments, rows),
+                (name,),
+                (x.name, dy.name),
+                ("sums",),
+            )
+            plan.emit(
+                FOR_WORKERS,
+                norm.merge_sums,
+                (rows, channels, sums),
+                (name,),
+                ("sums",),
+                (f"d {weight}", f"d {bias}"),
+            )
+            for own, place in ((weight, sums), (bias, sums + channels)):
+                if plan.wants(own):
+                    plan.pieces[own] = (place, 1, channels, channels, 0)
+        if plan.needs_dx(n):
+            dx = plan.delta(n - 1)
+            operands = (
+                *x.view,
+                *dy.view,
+                *x.shape,
+                moments,
+                *dx.view,
+                plan.parameters[weight],
+                sums if batch else -1,
+            )
+            plan.emit(
+                FOR_BLOCKS, norm.batchnorm_dx, operands, (name,), (x.name, dy.name), (dx.name,)
+            )
+
+    return y, back

@@ -1,0 +1,119 @@
+"""Layers that are computed together.
+
+A ReLU joins the convolution, the dense layer or the batch normalisation before it, and a 2 x 2 max
+pooling the 3 x 3 convolution and ReLU before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fullback.engine.lowering.window import Window
+from fullback.engine.program import NO_RING, Ring
+from fullback.layers import (
+    BatchNorm2D,
+    Conv2D,
+    Dense,
+    Layer,
+    LeakyReLU,
+    MaxPool2D,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from fullback.layers.base import Shape
+from fullback.layers.window import pads, pair
+from fullback.network import Network
+
+
+@dataclass(frozen=True)
+class Step:
+    """Layers that are computed together."""
+
+    layers: tuple[Layer, ...]
+    names: tuple[str, ...]
+    given: Shape  # shape of the input
+    made: Shape  # shape of the output
+
+    @property
+    def layer(self) -> Any:
+        """The layer that the step is named after."""
+        return self.layers[0]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.names[0]
+
+    @property
+    def relu(self) -> bool:
+        """Whether a ReLU joined the first layer."""
+        return len(self.layers) > 1
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a max pooling joined, too."""
+        return len(self.layers) > 2
+
+    @property
+    def window(self) -> Window:
+        """How a convolution's windows lie."""
+        return Window.of(self.layer, self.given[1:])
+
+    @property
+    def delta_ring(self) -> Ring:
+        """The zeros around a convolution's delta that the next delta's convolution reaches."""
+        window = self.window
+        return window.full_ring(self.given[1:]) if window.stride == (1, 1) else NO_RING
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the output may lie where the input lay."""
+        return isinstance(self.layer, ReLU | LeakyReLU | Sigmoid | Tanh)
+
+    @property
+    def keeps_output(self) -> bool:
+        """Whether the backward pass reads the output."""
+        return self.in_place or (self.relu and not self.pooled)
+
+
+def steps(net: Network) -> list[Step]:
+    """Group a network's layers."""
+    given = (net.input_shape, *net.shapes)
+    made: list[Step] = []
+    n = 0
+    while n < len(net.layers):
+        count = _joined(net.layers[n:], given[n:])
+        layers, names = net.layers[n : n + count], net.names[n : n + count]
+        made.append(Step(layers, names, given[n], given[n + count]))
+        n += count
+    return made
+
+
+def _joined(layers: Sequence[Layer], given: Sequence[Shape]) -> int:
+    """Return how many of the next layers make one step."""
+    first = layers[0]
+    if not isinstance(first, Conv2D | Dense | BatchNorm2D):
+        return 1
+    if len(layers) < 2 or not isinstance(layers[1], ReLU):
+        return 1
+    if len(layers) < 3 or not isinstance(layers[2], MaxPool2D):
+        return 2
+    window = layers[2]
+    halves = pair(window.size) == window.step == (2, 2)
+    bare = pads(window.padding, given[2][1:], window.size, window.step) == NO_RING
+    if isinstance(first, Conv2D) and is_3x3(first, given[1]) and halves and bare:
+        return 3
+    return 2
+
+
+def is_3x3(layer: Conv2D, made: Shape) -> bool:
+    """Return whether a convolution is one of the kind with kernels of its own."""
+    return (
+        pair(layer.kernel_size) == (3, 3)
+        and pair(layer.stride) == pair(layer.dilation) == (1, 1)
+        and layer.groups == 1
+        and min(made[1:]) > 1
+    )

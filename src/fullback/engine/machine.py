@@ -1,0 +1,217 @@
+"""A lowered network with memory of its own, run by threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.engine import context
+from fullback.engine.library import Library, library
+from fullback.engine.lowering.plan import Plan
+from fullback.engine.program import code
+from fullback.engine.simd import LANES
+from fullback.layers.base import Array
+
+_BYTES = {np.dtype(np.uint8): 0, np.dtype(np.float32): 1, np.dtype(np.float64): 2}
+
+
+def threads() -> int:
+    """Return how many threads runs take: FULLBACK_NUM_THREADS, or one for every core.
+
+    Results do not depend on it.
+    """
+    chosen = os.environ.get("FULLBACK_NUM_THREADS", "")
+    if chosen.isdigit() and int(chosen) > 0:
+        return int(chosen)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Machine:
+    """A lowered network with its memory.
+
+    Parameters
+    ----------
+    plan : what ``lower`` returned
+    workers : the most threads that will run it
+    """
+
+    def __init__(self, plan: Plan, workers: int) -> None:
+        self.plan = plan
+        self.library: Library = library()
+        self.workers = workers if self.library.compiled else 1
+        self.code, self.phases = code(plan.phases)
+        net = plan.net
+        of_blocks = sum(phase.scope == 0 for phase in plan.phases)
+        self.by_block = of_blocks > 1
+        self.arena_size = plan.arena.size + LANES
+        count = plan.blocks if self.by_block else self.workers
+        self.arenas = _aligned(count * self.arena_size)
+        self.shared = _aligned(plan.shared.size + LANES)
+        for place, values in plan.constants:
+            self.shared[place : place + len(values)] = values
+        self.parameters = self._pairs(net.parameters, plan.parameters)
+        self.statistics = self._pairs(net.statistics, plan.statistics)
+        self.contexts = np.zeros((self.workers, context.SIZE), np.int64)
+        self.sync = np.zeros(64, np.int64)
+        self._keep: tuple[Any, ...] = ()  # what the contexts have the addresses of
+        self._arguments = [self._own_arguments(n) for n in range(self.workers)]
+
+    def _pairs(self, arrays: Any, places: dict[str, int]) -> list[tuple[Array, Array]]:
+        return [
+            (self.view(place, arrays[name].shape), arrays[name]) for name, place in places.items()
+        ]
+
+    def view(self, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return a piece of shared memory as an array."""
+        size = int(np.prod(shape, dtype=int))
+        return self.shared[place : place + size].reshape(shape)
+
+    def _own_arguments(self, worker: int) -> tuple[Any, ...]:
+        start = 0 if self.by_block else worker * self.arena_size
+        arena = self.arenas[start:]
+        arrays = (self.code, self.phases, arena, self.shared, self.contexts[worker])
+        if not self.library.compiled:
+            return (self.library.kernels, *arrays)
+        kernels: Any = self.library.kernels
+        return tuple(array.ctypes.data for array in (kernels, *arrays))
+
+    def load(self) -> None:
+        """Copy the network's parameters and statistics into shared memory."""
+        for own, theirs in self.parameters:
+            own[...] = theirs
+        for own, theirs in self.statistics:
+            own[...] = theirs
+
+    def save(self) -> None:
+        """Copy parameters and statistics back."""
+        for own, theirs in self.parameters:
+            theirs[...] = own
+        for own, theirs in self.statistics:
+            theirs[...] = own
+
+    def run(
+        self,
+        images: Array,
+        *,
+        batch: int,
+        total: int,
+        order: NDArray[np.int64] | None = None,
+        targets: Array | None = None,
+        weights: Array | None = None,
+        keys: NDArray[np.uint64] | None = None,
+        rates: NDArray[np.float64] | None = None,
+        output: NDArray[np.float32] | None = None,
+    ) -> tuple[int, NDArray[np.float64]]:
+        """Run the program over batches.
+
+        Parameters
+        ----------
+        images : what ``readable`` returned
+        batch : images in a batch
+        total : images in the run
+        order : which images, batch after batch; None for the first ``total``
+        targets : labels as int64, or float64 rows, of all images
+        weights : float64 of all images
+        keys : (batches, random layers)
+        rates : (batches, 3)
+        output : (total, outputs), where the answers go
+
+        Returns
+        -------
+        done : batches that were done before one whose loss is not finite
+        figures : (batches, 2), each batch's loss and right answers
+        """
+        steps = -(-total // batch)
+        blocks = -(-min(batch, total) // LANES)
+        workers = min(self.workers, blocks)
+        chunks = workers if output is not None else self.plan.chunks
+        figures = np.zeros((steps, blocks, 2)) if output is None else _NO_FIGURES
+        self._keep = (images, order, targets, weights, keys, rates, output, figures)
+        c = self.contexts[0]
+        c[context.IMAGES] = images.ctypes.data
+        c[context.KIND] = _BYTES[images.dtype]
+        c[context.IMAGE_STEP] = images[0].size
+        c[context.ORDER] = _address(order)
+        c[context.TARGETS] = _address(targets)
+        c[context.WEIGHTS] = _address(weights)
+        c[context.BATCH] = batch
+        c[context.TOTAL] = total
+        c[context.STEPS] = steps
+        c[context.MOST_BLOCKS] = blocks
+        c[context.MOST_CHUNKS] = chunks
+        c[context.ARENA_STEP] = self.arena_size if self.by_block else 0
+        c[context.FIGURES] = figures.ctypes.data
+        c[context.KEYS] = _address(keys)
+        c[context.RANDOM] = self.plan.random
+        c[context.RATES] = _address(rates)
+        c[context.OUTPUT] = _address(output)
+        c[context.SYNC] = self.sync.ctypes.data
+        self._start(workers)
+        return int(c[context.DONE]), figures.sum(axis=1)
+
+    def rest(self) -> None:
+        """Let go of the arrays of the last run."""
+        self._keep = ()
+
+    def _start(self, workers: int) -> None:
+        """Run as several workers: threads for all but the first, which is the calling one."""
+        if workers == 1:
+            self.library.run(*self._arguments[0], 0, 1)
+            return
+        self.contexts[1:workers] = self.contexts[0]
+        self.sync[:] = 0
+        go, crew = threading.Event(), [1]
+
+        def work(worker: int) -> None:
+            go.wait()
+            if worker < crew[0]:
+                self.library.run(*self._arguments[worker], worker, crew[0])
+
+        started = []
+        try:
+            for worker in range(1, workers):
+                thread = threading.Thread(target=work, args=(worker,), daemon=True)
+                thread.start()
+                started.append(thread)
+        except RuntimeError:  # the system has no more threads: fewer do the same
+            pass
+        crew[0] = 1 + len(started)
+        go.set()
+        self.library.run(*self._arguments[0], 0, crew[0])
+        for thread in started:
+            thread.join()
+
+
+_NO_FIGURES = np.zeros((1, 1, 2))
+
+
+def readable(images: Array) -> bool:
+    """Return whether the machine can read images where they are."""
+    contiguous = images.flags.c_contiguous and images.dtype in _BYTES and images.dtype.isnative
+    return bool(contiguous) and images[0].size >= LANES
+
+
+def staged(images: Array) -> Array:
+    """Return a copy of images that the machine can read: of at least sixteen pixels each."""
+    dtype = images.dtype if images.dtype in _BYTES else np.float32
+    flat = images.reshape(len(images), -1)
+    made = np.zeros((len(images), max(LANES, flat.shape[1])), dtype)
+    made[:, : flat.shape[1]] = flat
+    return made
+
+
+def _address(array: Array | None) -> int:
+    return 0 if array is None else array.ctypes.data
+
+
+def _aligned(size: int) -> NDArray[np.float32]:
+    """Return zeros that begin at a cache line."""
+    memory = np.zeros(size + LANES, np.float32)
+    start = -(memory.ctypes.data // 4) % LANES
+    return memory[start : start + size]

@@ -1,0 +1,110 @@
+"""Training on the lane engine: whole runs of batches in compiled code."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.engine.kernels.optimizer import adam, sgd
+from fullback.engine.lanes import keys
+from fullback.engine.lowering import lower
+from fullback.engine.lowering.plan import Update
+from fullback.engine.machine import Machine, readable, staged, threads
+from fullback.engine.simd import LANES
+from fullback.errors import OptionError
+from fullback.layers.base import Array
+from fullback.network import Network
+from fullback.training.optimizers import SGD, Adam, AdamW, Optimizer, State
+from fullback.training.steps import Batches
+
+
+class LaneSteps:
+    """Training with a lowered network."""
+
+    def __init__(
+        self,
+        net: Network,
+        images: Array,
+        targets: Array,
+        sample_weight: Array | None,
+        optimizer: Optimizer,
+        state: State,
+        batch_size: int,
+        workers: int | None = None,
+    ) -> None:
+        self.net, self.optimizer, self.state = net, optimizer, state
+        self.images, self.weights = images, sample_weight
+        self.targets = np.ascontiguousarray(targets)
+        self.plan = lower(
+            net,
+            "training",
+            blocks=-(-batch_size // LANES),
+            training=True,
+            update=_update(optimizer),
+        )
+        self.machine = Machine(self.plan, threads() if workers is None else workers)
+        self.memories = [
+            (self.machine.view(place, state[name].shape), state[name])
+            for name, place in self.plan.memories.items()
+        ]
+
+    def begin(self) -> None:
+        """Take over the network's arrays and the optimizer's state."""
+        self.machine.load()
+        for own, theirs in self.memories:
+            own[...] = theirs
+
+    def end(self) -> None:
+        """Give the network and the optimizer's state what was learned."""
+        self.machine.save()
+        for own, theirs in self.memories:
+            theirs[...] = own
+
+    def train(self, batches: Batches) -> NDArray[np.float64]:
+        """See Steps."""
+        steps = int(self.state["step"]) + 1 + np.arange(len(batches.factors))
+        factors = np.asarray(batches.factors, np.float64)
+        rates = _rates(self.optimizer, self.optimizer.learning_rate * factors, steps)
+        order = np.ascontiguousarray(batches.order, np.int64)
+        images, targets, weights = self.images, self.targets, self.weights
+        chosen: NDArray[np.int64] | None = order
+        if not readable(images):
+            images, targets, chosen = staged(images[order]), targets[order], None
+            weights = None if weights is None else weights[order]
+        done, figures = self.machine.run(
+            images,
+            batch=batches.size,
+            total=len(order),
+            order=chosen,
+            targets=targets,
+            weights=weights,
+            keys=keys(self.net, batches.seeds),
+            rates=rates,
+        )
+        self.state["step"] += done
+        return figures[:done]
+
+
+def _update(optimizer: Optimizer) -> Update:
+    """Return the kernel of an optimizer, and its numbers in the kernel's order."""
+    decay = float(getattr(optimizer, "weight_decay", 0.0))
+    if isinstance(optimizer, SGD):
+        numbers: tuple[float, ...] = (optimizer.momentum, float(optimizer.nesterov))
+        return Update(sgd, optimizer.memories, (decay, *numbers), (0.0, *numbers))
+    if isinstance(optimizer, Adam):
+        numbers = (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        added, taken = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)
+        return Update(adam, optimizer.memories, (added, *numbers, taken), (0.0, *numbers, 0.0))
+    raise OptionError(f"the lane engine has no {optimizer!r}; give engine='reference'")
+
+
+def _rates(
+    optimizer: Optimizer, rates: NDArray[np.float64], steps: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the three numbers that the kernel takes for every step."""
+    table = np.zeros((len(rates), 3))
+    table[:, 0] = rates
+    if isinstance(optimizer, Adam):
+        table[:, 1] = rates / (1 - optimizer.beta1**steps)
+        table[:, 2] = 1 / (1 - optimizer.beta2**steps)
+    return table
