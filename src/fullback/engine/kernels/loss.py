@@ -19,6 +19,7 @@ from fullback.engine.simd import (
     Vector,
     doubles,
     first_lanes,
+    fma,
     integers,
     load,
     select,
@@ -97,7 +98,7 @@ def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j
             place = image_number(c, i, image) * outputs + n
             a[room + image] = doubles(c[TARGETS])[place]
         difference = load(a, x + n * LANES) - load(a, room)
-        loss = loss + difference * difference * splat(1 / outputs)
+        loss = fma(difference * splat(1 / outputs), difference, loss)
         store(a, dx + n * LANES, splat(2 / outputs) * difference * share)
     used = first_lanes(lanes_used(c, i))
     report(c, i, sum_lanes(select(used, loss * share, splat(0.0))), 0.0)
