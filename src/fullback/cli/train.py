@@ -40,6 +40,7 @@ class ScheduleName(str, Enum):
 
     constant = "constant"
     cosine = "cosine"
+    warm_cosine = "warm_cosine"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +94,13 @@ def train(
         typer.Option(
             help="Learning rate.",
             metavar="RATE",
-            show_default="0.01 for sgd, 0.001 for adam and adamw",
+            show_default="0.05 for sgd, 0.001 for adam and adamw",
         ),
     ] = None,
     momentum: Annotated[
         float | None,
         typer.Option(
-            help="Share of the last step that goes on, for sgd only.",
+            help="Share of the last step that goes on (Nesterov's way), for sgd only.",
             metavar="SHARE",
             show_default="0.9",
         ),
@@ -107,10 +108,11 @@ def train(
     schedule: Annotated[
         ScheduleName,
         typer.Option(
-            help="Whether the learning rate goes down to 0 (**cosine**) or stays (**constant**).",
+            help="The learning rate: **constant**; **cosine**, down to 0; or **warm_cosine**, up "
+            "over the first three tenths of the run and then down to 0.",
             metavar="NAME",
         ),
-    ] = ScheduleName.cosine,
+    ] = ScheduleName.warm_cosine,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -260,7 +262,8 @@ def _optimizer(name: OptimizerName, lr: float | None, momentum: float | None) ->
     from fullback.training.optimizers import OPTIMIZERS, SGD
 
     if name is OptimizerName.sgd:
-        return SGD(0.01 if lr is None else lr, momentum=0.9 if momentum is None else momentum)
+        momentum = 0.9 if momentum is None else momentum
+        return SGD(0.05 if lr is None else lr, momentum=momentum, nesterov=momentum > 0)
     if momentum is not None:
         raise OptionError(f"--momentum goes with sgd, not with {name.value}")
     return OPTIMIZERS[name.value](0.001 if lr is None else lr)

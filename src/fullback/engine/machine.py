@@ -107,6 +107,7 @@ class Machine:
         keys: NDArray[np.uint64] | None = None,
         rates: NDArray[np.float64] | None = None,
         output: NDArray[np.float32] | None = None,
+        workers: int | None = None,
     ) -> tuple[int, NDArray[np.float64]]:
         """Run the program over batches.
 
@@ -121,6 +122,7 @@ class Machine:
         keys : (batches, random layers)
         rates : (batches, 3)
         output : (total, outputs), where the answers go
+        workers : how many threads; None for as many as there are
 
         Returns
         -------
@@ -129,7 +131,7 @@ class Machine:
         """
         steps = -(-total // batch)
         blocks = -(-min(batch, total) // LANES)
-        workers = min(self.workers, blocks)
+        workers = min(self.workers if workers is None else workers, self.workers, blocks)
         chunks = workers if output is not None else self.plan.chunks
         figures = np.zeros((steps, blocks, 2)) if output is None else _NO_FIGURES
         self._keep = (images, order, targets, weights, keys, rates, output, figures)

@@ -23,7 +23,7 @@ from fullback.training.history import Epoch, History
 from fullback.training.interrupt import DelayedInterrupt
 from fullback.training.optimizers import SGD, Optimizer, State
 from fullback.training.progress import TrainingProgress
-from fullback.training.schedules import Schedule, cosine
+from fullback.training.schedules import Schedule, warm_cosine
 from fullback.training.steps import Batches, ReferenceSteps, Steps
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def fit(
     *,
     epochs: int = 5,
     batch_size: int = 64,
-    optimizer: Optimizer = SGD(0.01, momentum=0.9),
-    schedule: Schedule = cosine,
+    optimizer: Optimizer = SGD(0.05, momentum=0.9, nesterov=True),
+    schedule: Schedule = warm_cosine,
     validation_data: tuple[ArrayLike, ArrayLike] | None = None,
     sample_weight: ArrayLike | None = None,
     callbacks: Sequence[Callback] = (),
@@ -64,7 +64,7 @@ def fit(
     batch_size : images a step, at most N; the last batch of an epoch takes what is left
     optimizer : SGD, Adam or AdamW
     schedule : what the learning rate is multiplied by, as a function of the share of the run that
-        is done, from 0 to 1; ``schedules.cosine`` takes it down to 0, ``schedules.constant`` not
+        is done, from 0 to 1; ``schedules.warm_cosine`` raises it and then takes it down to 0
     validation_data : images and labels to measure loss and accuracy on after every epoch
     sample_weight : weights of shape (N,); the loss is each batch's weighted mean
     callbacks : functions that are called with the Epoch when one is done
@@ -305,7 +305,7 @@ def _check_hooks(
     schedule: object, callbacks: object, validation_data: object, verbose: object
 ) -> None:
     if not callable(schedule):
-        raise OptionError(f"schedule must be a function like schedules.cosine, got {schedule!r}")
+        raise OptionError(f"schedule must be a function like schedules.warm_cosine, got {schedule!r}")
     if not isinstance(callbacks, Iterable):
         raise OptionError(f"callbacks must be a list of functions, got {callbacks!r}")
     for callback in callbacks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,39 @@ from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.training.optimizers import SGD, Adam, AdamW, Optimizer, State
 from fullback.training.steps import Batches
+
+
+class Pace:
+    """Chooses the number of threads by measuring, since results do not depend on it.
+
+    Threads meet several times a batch. Where other programs take some of the cores, a thread waits
+    at a meeting for one that has none, and then fewer threads are faster, by far.
+    """
+
+    _SHORTEST = 0.004  # seconds of a run that tells anything
+    _EVERY = 16  # runs after which another number is tried again
+
+    def __init__(self, most: int) -> None:
+        self.choices = [most]
+        while self.choices[-1] > 1:
+            self.choices.append(self.choices[-1] // 2)
+        self.speeds: dict[int, float] = {}  # batches a second
+        self.runs = 0
+
+    def workers(self) -> int:
+        """Return the number of threads for the next run."""
+        for choice in self.choices:
+            if choice not in self.speeds:
+                return choice
+        if self.runs % self._EVERY == 0:
+            return self.choices[self.runs // self._EVERY % len(self.choices)]
+        return max(self.speeds, key=self.speeds.__getitem__)
+
+    def note(self, workers: int, batches: int, seconds: float) -> None:
+        """Take note of how long a run took."""
+        if seconds >= self._SHORTEST and batches:
+            self.speeds[workers] = batches / seconds
+            self.runs += 1
 
 
 class LaneSteps:
@@ -43,6 +78,7 @@ class LaneSteps:
             update=_update(optimizer),
         )
         self.machine = Machine(self.plan, threads() if workers is None else workers)
+        self.pace = Pace(self.machine.workers)
         self.memories = [
             (self.machine.view(place, state[name].shape), state[name])
             for name, place in self.plan.memories.items()
@@ -71,6 +107,7 @@ class LaneSteps:
         if not readable(images):
             images, targets, chosen = staged(images[order]), targets[order], None
             weights = None if weights is None else weights[order]
+        workers, start = self.pace.workers(), time.perf_counter()
         done, figures = self.machine.run(
             images,
             batch=batches.size,
@@ -80,7 +117,9 @@ class LaneSteps:
             weights=weights,
             keys=keys(self.net, batches.seeds),
             rates=rates,
+            workers=workers,
         )
+        self.pace.note(workers, done, time.perf_counter() - start)
         self.state["step"] += done
         return figures[:done]
 
