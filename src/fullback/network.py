@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +25,9 @@ from fullback.passes import (
     softmax,
     trace_batch,
 )
+
+if TYPE_CHECKING:
+    from fullback.engine.listing import Program
 
 PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
@@ -188,6 +191,18 @@ class Network:
         from fullback.summary import summary_text
 
         return summary_text(self)
+
+    def program(self, batch_size: int = 64, *, training: bool = True) -> Program:
+        """Return what the lane engine runs: a list of instructions, forward and backward.
+
+        ``print`` shows the two sides by side. The program is that of a training step with SGD, or,
+        where ``training`` is false, of a prediction.
+        """
+        from fullback.engine.lanes import program_of
+
+        self.choose_engine("lanes")
+        require_whole("batch_size", batch_size, 1)
+        return program_of(self, batch_size, training=training)
 
     def arrays_of(self, name: str) -> dict[str, Array]:
         """Return a layer's own parameters and statistics, by their short names: "weight", ...

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.engine.kernels.optimizer import sgd
+from fullback.engine.listing import Program, listing
 from fullback.engine.lowering import lower
-from fullback.engine.lowering.plan import Purpose
+from fullback.engine.lowering.plan import Purpose, Update
 from fullback.engine.machine import Machine, readable, staged, threads
 from fullback.engine.simd import LANES
 from fullback.layers.base import Array
@@ -70,6 +72,15 @@ def loss_and_gradients(
         for name, place in plan.gradients.items()
     }
     return float(figures[0, 0]), {name: gradients[name] for name in net.parameters}
+
+
+def program_of(net: Network, batch_size: int, *, training: bool) -> Program:
+    """Return a network's program for reading."""
+    if not training:
+        return listing(lower(net, "logits"))
+    update = Update(sgd, ("velocity",), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    blocks = -(-batch_size // LANES)
+    return listing(lower(net, "training", blocks=blocks, training=True, update=update))
 
 
 def keys(net: Network, seeds: Sequence[Seed]) -> NDArray[np.uint64]:

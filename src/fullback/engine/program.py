@@ -82,6 +82,10 @@ class Memory:
     size: int = 0
     regions: list[Region] = field(default_factory=list)
 
+    def size_of(self, name: str) -> int | None:
+        """Return the floats of a region, or None where there is none of that name."""
+        return next((region.size for region in self.regions if region.name == name), None)
+
     def take(self, name: str, size: int) -> int:
         """Return the place of a new region; it begins at a cache line."""
         region = Region(name, self.size, size)

@@ -305,7 +305,9 @@ def _check_hooks(
     schedule: object, callbacks: object, validation_data: object, verbose: object
 ) -> None:
     if not callable(schedule):
-        raise OptionError(f"schedule must be a function like schedules.warm_cosine, got {schedule!r}")
+        raise OptionError(
+            f"schedule must be a function like schedules.warm_cosine, got {schedule!r}"
+        )
     if not isinstance(callbacks, Iterable):
         raise OptionError(f"callbacks must be a list of functions, got {callbacks!r}")
     for callback in callbacks:

@@ -171,11 +171,11 @@ def _pack(plan: Plan, step: Step, *, turned: bool = False) -> int:
     taps = step.window.size[0] * step.window.size[1]
     size = filters * channels * taps
     by_filter, by_channel = (filters, channels * taps), (channels, taps)
-    packed = plan.shared.take(f"{weight}, packed", layer.groups * size)
+    packed = plan.shared.take(f"{weight} {'turned' if turned else 'packed'}", layer.groups * size)
     w = plan.parameters[weight]
     operands = (packed, w, layer.groups, size, *by_filter, *by_channel, taps, 1)
     if turned:
         operands = (packed, w + taps - 1, layer.groups, size, *by_channel, *by_filter, taps, -1)
-    names = (f"{weight}, packed",)
+    names = (f"{weight} {'turned' if turned else 'packed'}",)
     plan.emit(FOR_WORKERS, conv.pack, operands, step.names[:1], (weight,), names, early=True)
     return packed

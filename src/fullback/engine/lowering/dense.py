@@ -43,26 +43,27 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
         dy = plan.delta(n)
         if step.relu:
             relu_dx(plan, step, dy, y)
+        kept, in_rows = f"{dy.name} of all images", f"{x.name} in rows"
         if plan.wants(weight) or plan.wants(bias):
-            deltas = plan.shared.take(f"{dy.name}, of all blocks", plan.blocks * units * LANES)
+            deltas = plan.shared.take(kept, plan.blocks * units * LANES)
             plan.emit(
                 FOR_BLOCKS,
                 dense.keep,
                 (dy.place, deltas, units),
                 step.names[:1],
                 (dy.name,),
-                ("deltas",),
+                (kept,),
             )
         if plan.wants(weight):
             length = -(-features // LANES) * LANES
-            rows = plan.shared.take(f"{x.name}, in rows", plan.blocks * LANES * length)
+            rows = plan.shared.take(in_rows, plan.blocks * LANES * length)
             plan.emit(
                 FOR_BLOCKS,
                 dense.rows,
                 (x.place, rows, length, length),
                 step.names[:1],
                 (x.name,),
-                ("rows",),
+                (in_rows,),
             )
             dw, pitch, _ = plan.piece(weight, units, features, chunked=False)
             plan.late.append(
@@ -70,7 +71,7 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
                     dense.dense_dw,
                     (rows, length, deltas, dw, pitch, units, -(-pitch // LANES)),
                     step.names[:1],
-                    ("rows", "deltas"),
+                    (in_rows, kept),
                     (f"d {weight}",),
                 )
             )
@@ -81,7 +82,7 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
                     dense.dense_db,
                     (deltas, db, units),
                     step.names[:1],
-                    ("deltas",),
+                    (kept,),
                     (f"d {bias}",),
                 )
             )

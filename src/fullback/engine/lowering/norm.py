@@ -41,7 +41,7 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     numbers = plan.constant(layer.epsilon, layer.momentum)
     moments = plan.shared.take(f"{name} mean and scale", 2 * channels)
     batch = plan.training and name not in plan.net.frozen
-    rows = plan.shared.take(f"{name} blocks", plan.blocks * 2 * channels) if plan.backwards else 0
+    rows = plan.shared.take(f"{name} moments", plan.blocks * 2 * channels) if plan.backwards else 0
     cells = x.shape[1] * x.shape[2]
     if batch:
         plan.emit(
@@ -50,15 +50,15 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
             (*x.view, *x.shape, rows),
             (name,),
             (x.name,),
-            ("moments",),
+            (f"{name} moments",),
         )
         plan.emit(
             FOR_WORKERS,
             norm.merge_moments,
             (rows, channels, cells, moments, mean, variance, numbers),
             (name,),
-            ("moments",),
-            ("mean", "scale"),
+            (f"{name} moments",),
+            (f"{name} mean and scale",),
         )
     else:
         plan.emit(
@@ -67,7 +67,7 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
             (mean, variance, channels, moments, numbers),
             (name,),
             (),
-            ("mean", "scale"),
+            (f"{name} mean and scale",),
             early=True,
         )
     y = plan.output(n, step, x)
@@ -88,21 +88,21 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
             relu_dx(plan, step, dy, y)
         sums = -1
         if batch or plan.wants(weight):
-            sums = plan.shared.take(f"d {weight} and bias", 2 * channels)
+            sums = plan.shared.take(f"d {weight}", 2 * channels)
             plan.emit(
                 FOR_BLOCKS,
                 norm.batchnorm_sums,
                 (*x.view, *dy.view, *x.shape, moments, rows),
                 (name,),
                 (x.name, dy.name),
-                ("sums",),
+                (f"{name} moments",),
             )
             plan.emit(
                 FOR_WORKERS,
                 norm.merge_sums,
                 (rows, channels, sums),
                 (name,),
-                ("sums",),
+                (f"{name} moments",),
                 (f"d {weight}", f"d {bias}"),
             )
             for own, place in ((weight, sums), (bias, sums + channels)):

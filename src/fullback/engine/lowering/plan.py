@@ -79,6 +79,7 @@ class Plan:
         self.random = 0
         self.steps = steps(net)
         self.deltas: dict[int, Map] = {}
+        self.maps: dict[str, Map] = {}
         self.parameters = {
             name: self.shared.take(name, array.size) for name, array in net.parameters.items()
         }
@@ -136,7 +137,8 @@ class Plan:
             -(-channels * plane // (LANES * LANES)) * LANES * LANES
         )  # whole squares, for ``rows``
         place = self.arena.take(name, size) + above * pitch + left * LANES
-        return Map(name, place, (channels, height, width), plane, pitch)
+        self.maps[name] = Map(name, place, (channels, height, width), plane, pitch)
+        return self.maps[name]
 
     # Maps -----------------------------------------------------------------------------------------
 
