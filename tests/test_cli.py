@@ -99,7 +99,7 @@ class TestTrain:
         assert (start["training_images"], start["test_images"]) == (1437, 360)
         assert (start["net"], start["parameters"], start["frozen"]) == ("question", 2970, [])
         assert start["optimizer"] == "SGD(0.02, momentum=0.9)"
-        assert (start["schedule"], start["seed"]) == ("cosine", 3)
+        assert (start["schedule"], start["seed"]) == ("warm_cosine", 3)
         assert (start["epochs"], start["batch_size"]) == (4, 64)
         assert [e["epoch"] for e in epochs] == [*range(1, 5)] * 2
         assert [e["comparison"] for e in epochs] == [False] * 4 + [True] * 4
@@ -188,7 +188,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("options", "optimizer"),
         [
-            (["--lr", 0.5], "SGD(0.5, momentum=0.9)"),
+            (["--lr", 0.5], "SGD(0.5, momentum=0.9, nesterov=True)"),
             (["--lr", 0.03, "--momentum", 0], "SGD(0.03)"),
             (["--optimizer", "adam"], "Adam()"),
             (["--optimizer", "adamw", "--lr", 0.01], "AdamW(learning_rate=0.01)"),

@@ -160,7 +160,7 @@ IN_TRAINING = {  # exit code 1; the page of the run has begun
     train("--batch-size", "8", "--lr", "1e30", net="conv1 relu flatten dense4"): (
         r"epoch 1, batch \d: \w+\d is the first layer whose output is not finite; .* than 1e\+30"
     ),
-    train("--optimizer", "adam", "--lr", "1e38"): r"epoch 1.* smaller learning rate than 1e\+38",
+    train("--optimizer", "adam", "--lr", "1e39"): r"epoch 1.* smaller learning rate than 1e\+39",
 }
 
 WRONG_NETWORKS = {  # exit code 2, in one line

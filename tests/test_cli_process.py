@@ -20,10 +20,11 @@ from test_cli import run
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 OPTIONS = {
     "train": """--data --data-dir --net --epochs --batch-size --optimizer --lr --momentum --schedule
-        --freeze --compare --no-compare --seed --out --json --help""",
+        --engine --freeze --compare --no-compare --seed --out --json --help""",
     "eval": "--data --data-dir --json --help",
     "predict": "--model --invert --json --help",
     "summary": "--input-shape --classes --json --help",
+    "program": "--input-shape --classes --batch-size --training --prediction --json --help",
 }
 
 

@@ -12,6 +12,7 @@ from fullback.cli.evaluate import evaluate
 from fullback.cli.interrupt import INTERRUPTED
 from fullback.cli.output import USAGE, fail
 from fullback.cli.predict import predict
+from fullback.cli.program import program
 from fullback.cli.summary import summary
 from fullback.cli.train import train
 
@@ -30,6 +31,7 @@ app.command()(train)
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(summary)
+app.command()(program)
 
 
 @app.callback(invoke_without_command=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +34,35 @@ DataDirOption = Annotated[
         "download.",
         metavar="FOLDER",
         show_default=False,
+    ),
+]
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A network of the zoo, layers in text form, or a saved model.",
+        metavar="NAME|LAYERS|MODEL",
+    ),
+]
+InputShapeOption = Annotated[
+    str, typer.Option(help="Shape of an image: channels x rows x columns.", metavar="CxHxW")
+]
+ClassesOption = Annotated[
+    int, typer.Option(min=1, help="Classes, for a network of the zoo.", metavar="N")
+]
+
+
+class EngineName(str, Enum):
+    """The engines that ``--engine`` takes."""
+
+    lanes = "lanes"
+    reference = "reference"
+
+
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(
+        help="What computes: **lanes**, the fast one, or **reference**, the layers' own pages.",
+        metavar="NAME",
     ),
 ]
 JsonOption = Annotated[
@@ -83,3 +115,14 @@ def open_classifier(model: Path) -> Network:
             "model that was trained with SoftmaxCrossEntropy()"
         )
     return network
+
+
+def open_network(net: str, input_shape: str, classes: int) -> Network:
+    """Load a saved model, or build what the text names."""
+    from fullback.export.safetensors import load
+
+    if net.endswith(".safetensors") or os.path.isfile(net):  # noqa: PTH113 -- any text may come
+        return load(net)
+    if not re.fullmatch(r"\d{1,6}(x\d{1,6}x\d{1,6})?", input_shape):
+        raise OptionError(f"--input-shape must be like 1x28x28, got {input_shape!r}")
+    return build(net, tuple(map(int, input_shape.split("x"))), classes, seed=0)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import DataDirOption, DataOption, JsonOption, build, load_dataset
+from fullback.cli.arguments import (
+    DataDirOption,
+    DataOption,
+    EngineName,
+    EngineOption,
+    JsonOption,
+    build,
+    load_dataset,
+)
 from fullback.cli.interrupt import INTERRUPTED, raise_on_ctrl_c
 from fullback.cli.output import Output, one_line_errors
 from fullback.errors import DivergenceError, OptionError
@@ -53,6 +61,7 @@ class _Recipe:
     optimizer: Optimizer
     schedule: ScheduleName
     seed: int
+    engine: EngineName
 
 
 @one_line_errors
@@ -113,6 +122,7 @@ def train(
             metavar="NAME",
         ),
     ] = ScheduleName.warm_cosine,
+    engine: EngineOption = EngineName.lanes,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -159,7 +169,7 @@ def train(
         batch_size = min(64, len(dataset.x_train))
     if compare is None:
         compare = data == "digits" and net == "question" and not freeze
-    recipe = _Recipe(net, epochs, batch_size, chosen, schedule, seed)
+    recipe = _Recipe(net, epochs, batch_size, chosen, schedule, seed, engine)
     network = build(net, dataset.image_shape, dataset.classes, seed)
     network.freeze(*(freeze or []))
     if network.output_shape[0] < dataset.classes:
@@ -222,6 +232,7 @@ def _announce(output: Output, network: Network, dataset: Dataset, recipe: _Recip
         optimizer=repr(recipe.optimizer),
         schedule=recipe.schedule.value,
         seed=recipe.seed,
+        engine=recipe.engine.value,
     )
     shape = " x ".join(map(str, dataset.image_shape))
     output.fact(
@@ -301,6 +312,7 @@ def _run(
         schedule=SCHEDULES[recipe.schedule.value],
         callbacks=[report],
         seed=recipe.seed,
+        engine=recipe.engine.value,
         verbose=output.progress,
     )
 

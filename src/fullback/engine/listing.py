@@ -145,7 +145,7 @@ def _made(plan: Plan, instruction: Instruction) -> str:
         return ""
     name = instruction.writes[0]
     if name in plan.maps:
-        shape = [n for n in plan.maps[name].shape]
+        shape = list(plan.maps[name].shape)
         text = " x ".join(map(str, shape[-1:] if shape[:2] == [1, 1] else shape))
         return f"{text}, {_bytes(plan.maps[name].features * LANES * 4)}"
     size = plan.shared.size_of(name)

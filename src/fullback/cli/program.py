@@ -1,0 +1,40 @@
+"""``fullback program``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from fullback.cli.arguments import (
+    ClassesOption,
+    InputShapeOption,
+    JsonOption,
+    NetworkArgument,
+    open_network,
+)
+from fullback.cli.output import Output, one_line_errors
+
+
+@one_line_errors
+def program(
+    net: NetworkArgument = "question",
+    input_shape: InputShapeOption = "1x28x28",
+    classes: ClassesOption = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.", metavar="N")] = 64,
+    training: Annotated[
+        bool, typer.Option("--training/--prediction", help="A training step, or a prediction.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the instructions that a network becomes, forward and backward side by side.
+
+    Instructions with a * are run once a batch, the others for every block of sixteen images.
+    """
+    output = Output(as_json=as_json)
+    own = open_network(net, input_shape, classes).program(batch_size, training=training)
+    for line in own.lines:
+        output.event("instruction", **dataclasses.asdict(line))
+    output.event("memory", arena=own.arena, shared=own.shared)
+    output.show(own.table())
