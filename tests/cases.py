@@ -4,6 +4,10 @@ Whatever computes a layer is given the same three things, ``inputs(case, dtype)`
 the same dict, ``{"y": ..., "dx": ..., "dweight": ..., "dbias": ...}``. ``reference`` is the answer
 of the layer's own page, and ``rounding`` says cell by cell by how much another right answer, in
 another order of summation or with float32 for float64, can differ from it.
+
+For whole networks such bounds would be products of worst cases; there ``noisy_trace`` puts
+rounding's usual size on everything that a network computes, and ``assert_rounded`` compares with
+what comes of it.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fullback import Network
 from fullback.layers import (
     AvgPool2D,
     BatchNorm2D,
@@ -27,11 +32,13 @@ from fullback.layers import (
     Layer,
     LeakyReLU,
     MaxPool2D,
+    MeanSquaredError,
     Normalize,
     ReLU,
     Sigmoid,
     Tanh,
 )
+from fullback.passes import Seed, Trace, random_key, scaled, softmax
 
 Array: TypeAlias = NDArray[Any]
 Results: TypeAlias = dict[str, Array]
@@ -86,6 +93,7 @@ def _cases() -> Iterator[Case]:
     yield Case("conv-one-row", Conv2D(2), (3, 1, 6), 3)
     yield Case("conv-one-column", Conv2D(2), (3, 6, 1), 3)
     yield Case("conv-one-cell", Conv2D(3), (2, 1, 1), 3)
+    yield Case("conv-9-filters", Conv2D(9), (5, 4, 5), 17)
     yield Case("conv-ties", Conv2D(2), (2, 5, 6), 3, values="ties")
     # Convolution: filters
     yield Case("conv-1x1", Conv2D(5, 1), (3, 4, 5), 3)
@@ -94,6 +102,7 @@ def _cases() -> Iterator[Case]:
     yield Case("conv-3x5", Conv2D(4, (3, 5)), (2, 6, 7), 3)
     yield Case("conv-5x2-valid", Conv2D(2, (5, 2), padding="valid"), (3, 7, 4), 17)
     yield Case("conv-1x3", Conv2D(3, (1, 3)), (2, 4, 5), 3)
+    yield Case("conv-2x3-9-filters", Conv2D(9, (2, 3), padding="valid"), (3, 3, 18), 3)
     yield Case("conv-whole-image", Conv2D(5, (4, 3), padding="valid"), (2, 4, 3), 3)
     yield Case("conv-wider-than-image", Conv2D(2, 5), (3, 2, 3), 3)
     # Convolution: padding
@@ -153,6 +162,7 @@ def _cases() -> Iterator[Case]:
     yield Case("dense-no-bias", Dense(4, bias=False), (9,), 3)
     yield Case("dense-one-unit", Dense(1), (33,), 3)
     yield Case("dense-one-feature", Dense(3), (1,), 17)
+    yield Case("dense-11-units", Dense(11), (70,), 17)
     # Activations
     for layer in (ReLU(), LeakyReLU(), LeakyReLU(0.25), Sigmoid(), Tanh()):
         kind = f"{layer.kind}{getattr(layer, 'slope', '')}"
@@ -163,7 +173,7 @@ def _cases() -> Iterator[Case]:
     for training, mode in ((True, "training"), (False, "prediction")):
         yield Case(f"dropout-{mode}", Dropout(), (2, 4, 5), 3, training)
         yield Case(f"dropout0.2-{mode}-flat", Dropout(0.2), (13,), 17, training)
-        yield Case(f"dropout0-{mode}", Dropout(0.0), (3, 3), 1, training)
+        yield Case(f"dropout0-{mode}", Dropout(0.0), (1, 3, 3), 1, training)
         # A frozen BatchNorm2D runs as in prediction, and still has gradients.
         yield Case(f"batchnorm-{mode}", BatchNorm2D(), (3, 4, 5), 3, training)
         yield Case(f"batchnorm-{mode}-one-image", BatchNorm2D(), (2, 5, 3), 1, training)
@@ -303,3 +313,106 @@ def _batchnorm_magnitudes(case: Case, x: Array, parameters: dict[str, Array], dy
         "dweight": 2 * (dy * z).sum(axis=over),
         "dbias": dy.sum(axis=over),
     }
+
+
+# Networks -----------------------------------------------------------------------------------------
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+def in_float64(net: Network) -> Network:
+    """Return a float64 network with the same layers, numbers and frozen layers."""
+    double = Network(net.layers, net.input_shape, loss=net.loss, dtype="float64")
+    for own, theirs in ((double.parameters, net.parameters), (double.statistics, net.statistics)):
+        for name, array in theirs.items():
+            own[name] = array
+    if net.frozen:
+        double.freeze(*net.frozen)
+    return double
+
+
+def noisy_trace(
+    net: Network,
+    x: Array,
+    targets: Array,
+    sample_weight: Array | None = None,
+    *,
+    training: bool,
+    seed: Seed,
+    rng: np.random.Generator,
+) -> Trace:
+    """Run checked images and targets through a float64 network, with the noise of float32.
+
+    A sum of n terms that are rounded one by one is off by about eps sqrt(n) of what it usually is
+    (Higham, section 4.2: the errors are as good as random, and so is their sum): that is what every
+    cell of every layer's output, next delta and gradients is changed by, with n + 4 for n as in
+    ``rounding``. What only chooses among cells changes nothing. The exponentials, which are at most
+    1, and their logarithms get 4 eps.
+    """
+
+    def shaken(array: Array, terms: int) -> Array:
+        noise = EPS * (terms + 4) ** 0.5 * rng.uniform(-1, 1, array.shape)
+        return array * (1 + noise)
+
+    activations, kept, counts = [scaled(x, net.dtype)], [], []
+    for index, (name, layer) in enumerate(zip(net.names, net.layers, strict=True)):
+        given = activations[-1]
+        active = training and name not in net.frozen
+        y, memory = layer.forward(
+            given, net.arrays_of(name), training=active, key=random_key(seed, index)
+        )
+        terms = _terms(Case(name, layer, given.shape[1:], len(given), active))
+        chooses = isinstance(layer, Flatten | MaxPool2D | ReLU)
+        activations.append(y if chooses else shaken(y, terms["y"]))
+        kept.append(memory)
+        counts.append(None if chooses else terms)
+    if isinstance(net.loss, MeanSquaredError):
+        targets = shaken(targets, 0)
+    loss, memory = net.loss.forward(activations[-1], targets, sample_weight)
+    loss += 4 * EPS * rng.uniform(-1, 1) * (1 + abs(loss))
+    shares = 1 / len(x) if sample_weight is None else (sample_weight / sum(sample_weight))[:, None]
+    delta = net.loss.backward(memory)
+    delta += 4 * EPS * rng.uniform(-1, 1, delta.shape) * shares
+    deltas, gradients = [delta], {}
+    for name, layer, memory, terms in zip(
+        net.names[::-1], net.layers[::-1], kept[::-1], counts[::-1], strict=True
+    ):
+        delta, own = layer.backward(delta, memory, net.arrays_of(name))
+        if terms is not None:
+            delta = shaken(delta, terms["dx"])
+            own = {key: shaken(gradient, terms[f"d{key}"]) for key, gradient in own.items()}
+        deltas.append(delta)
+        gradients |= {f"{name}.{key}": gradient for key, gradient in own.items()}
+    names = ("input", *net.names)
+    return Trace(
+        loss=loss,
+        activations=dict(zip(names, activations, strict=True)),
+        deltas=dict(zip(names, deltas[::-1], strict=True)),
+        gradients={name: gradients[name] for name in net.parameters},
+        probabilities=softmax(activations[-1]) if net.loss.classifies else None,
+        kept=tuple(kept),
+    )
+
+
+def assert_rounded(
+    actual: Results, exact: Results, noisy: list[Results], floor: dict[str, float] | None = None
+) -> None:
+    """Assert that float32 results are not further from the exact ones than noise takes them.
+
+    Compared are root mean squares over an array, and over the noisy results. Four times theirs is
+    allowed: the noise is spread evenly over twice what one rounding can do, and where an array is a
+    single number, whose noise a few draws measure badly, it is four standard deviations. What is
+    below the smallest normal number, float32 results count as 0; ``floor`` comes on top.
+    """
+    assert actual.keys() == exact.keys()
+    for name, wanted in exact.items():
+        assert actual[name].shape == wanted.shape
+        assert np.isfinite(actual[name]).all(), name
+        tiny = float(np.finfo(np.float32).tiny) + (floor[name] if floor else 0.0)
+        usual = np.mean([_root_mean_square(other[name] - wanted) ** 2 for other in noisy]) ** 0.5
+        error = _root_mean_square(actual[name] - wanted)
+        assert error <= 4 * (usual + tiny), f"{name}: off by {error:.3g}, where {usual:.3g} is usual"
+
+
+def _root_mean_square(array: Array) -> float:
+    return float((np.asarray(array, np.float64) ** 2).mean() ** 0.5)

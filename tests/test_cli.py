@@ -18,7 +18,7 @@ from fullback.training.schedules import SCHEDULES
 pytestmark = pytest.mark.filterwarnings("default::fullback.errors.DeadUnitWarning")
 
 START = """data training_images test_images net parameters frozen epochs batch_size optimizer
-    schedule seed"""
+    schedule seed engine"""
 EPOCH = """comparison epoch loss accuracy validation_loss validation_accuracy seconds
     images_per_second"""
 RESULT = "test_accuracy test_loss epochs interrupted seconds model"
