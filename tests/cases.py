@@ -354,7 +354,9 @@ def noisy_trace(
         noise = EPS * (terms + 4) ** 0.5 * rng.uniform(-1, 1, array.shape)
         return array * (1 + noise)
 
-    activations, kept, counts = [scaled(x, net.dtype)], [], []
+    images = scaled(x, net.dtype)
+    activations = [images if x.dtype == np.float32 else shaken(images, 0)]
+    kept, counts = [], []
     for index, (name, layer) in enumerate(zip(net.names, net.layers, strict=True)):
         given = activations[-1]
         active = training and name not in net.frozen

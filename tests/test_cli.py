@@ -98,7 +98,7 @@ class TestTrain:
         assert start["data"] == "digits"
         assert (start["training_images"], start["test_images"]) == (1437, 360)
         assert (start["net"], start["parameters"], start["frozen"]) == ("question", 2970, [])
-        assert start["optimizer"] == "SGD(0.02, momentum=0.9)"
+        assert start["optimizer"] == "SGD(0.02, momentum=0.9, nesterov=True)"
         assert (start["schedule"], start["seed"]) == ("warm_cosine", 3)
         assert (start["epochs"], start["batch_size"]) == (4, 64)
         assert [e["epoch"] for e in epochs] == [*range(1, 5)] * 2
