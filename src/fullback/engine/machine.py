@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from fullback.engine import context
 from fullback.engine.library import Library, library
 from fullback.engine.lowering.plan import Plan
-from fullback.engine.program import code
+from fullback.engine.program import Phase, code
 from fullback.engine.simd import LANES
 from fullback.layers.base import Array
 
@@ -45,7 +46,6 @@ class Machine:
         self.plan = plan
         self.library: Library = library()
         self.workers = workers if self.library.compiled else 1
-        self.code, self.phases = code(plan.phases)
         net = plan.net
         of_blocks = sum(phase.scope == 0 for phase in plan.phases)
         self.by_block = of_blocks > 1
@@ -60,7 +60,7 @@ class Machine:
         self.contexts = np.zeros((self.workers, context.SIZE), np.int64)
         self.sync = np.zeros(64, np.int64)
         self._keep: tuple[Any, ...] = ()  # what the contexts have the addresses of
-        self._arguments = [self._own_arguments(n) for n in range(self.workers)]
+        self.set_phases(plan.phases)
 
     def _pairs(self, arrays: Any, places: dict[str, int]) -> list[tuple[Array, Array]]:
         return [
@@ -71,6 +71,11 @@ class Machine:
         """Return a piece of shared memory as an array."""
         size = int(np.prod(shape, dtype=int))
         return self.shared[place : place + size].reshape(shape)
+
+    def set_phases(self, phases: Sequence[Phase]) -> None:
+        """Run these phases, the plan's or some of its instructions, from now on."""
+        self.code, self.phases = code(phases)
+        self._arguments = [self._own_arguments(n) for n in range(self.workers)]
 
     def _own_arguments(self, worker: int) -> tuple[Any, ...]:
         start = 0 if self.by_block else worker * self.arena_size
