@@ -19,6 +19,8 @@ from fullback.network import Network
 from fullback.training.optimizers import SGD, Adam, AdamW, Optimizer, State
 from fullback.training.steps import Batches
 
+_STAGED = 2**22  # values that are copied at a time where the machine cannot read images in place
+
 
 class Pace:
     """Chooses the number of threads by measuring, since results do not depend on it.
@@ -70,22 +72,26 @@ class LaneSteps:
         self.net, self.optimizer, self.state = net, optimizer, state
         self.images, self.weights = images, sample_weight
         self.targets = np.ascontiguousarray(targets)
-        self.plan = lower(
-            net,
-            "training",
-            blocks=-(-batch_size // LANES),
-            training=True,
-            update=_update(optimizer),
-        )
-        self.machine = Machine(self.plan, threads() if workers is None else workers)
-        self.pace = Pace(self.machine.workers)
+        self.blocks = -(-batch_size // LANES)
+        self.workers = threads() if workers is None else workers
+        self.pace = Pace(min(self.workers, self.blocks))
+        self._lower()
+
+    def _lower(self) -> None:
+        """Write the program for the layers that are not frozen."""
+        self.frozen = self.net.frozen
+        update = _update(self.optimizer)
+        plan = lower(self.net, "training", blocks=self.blocks, training=True, update=update)
+        self.machine = Machine(plan, self.workers)
         self.memories = [
-            (self.machine.view(place, state[name].shape), state[name])
-            for name, place in self.plan.memories.items()
+            (self.machine.view(place, self.state[name].shape), self.state[name])
+            for name, place in plan.memories.items()
         ]
 
     def begin(self) -> None:
         """Take over the network's arrays and the optimizer's state."""
+        if self.net.frozen != self.frozen:
+            self._lower()
         self.machine.load()
         for own, theirs in self.memories:
             own[...] = theirs
@@ -98,25 +104,39 @@ class LaneSteps:
 
     def train(self, batches: Batches) -> NDArray[np.float64]:
         """See Steps."""
+        if readable(self.images):
+            return self._run(batches, self.images, self.targets, self.weights, batches.order)
+        at_once = max(1, _STAGED // (self.images[0].size * batches.size))  # batches to copy
+        figures = []
+        for part in batches.parts(at_once):
+            images, targets = staged(self.images[part.order]), self.targets[part.order]
+            weights = None if self.weights is None else self.weights[part.order]
+            figures.append(self._run(part, images, targets, weights, None))
+            if len(figures[-1]) < len(part.factors):
+                break
+        return np.concatenate(figures)
+
+    def _run(
+        self,
+        batches: Batches,
+        images: Array,
+        targets: Array,
+        weights: Array | None,
+        order: NDArray[np.int64] | None,
+    ) -> NDArray[np.float64]:
+        """Train on images that the machine can read; without an order, on all of them in turn."""
         steps = int(self.state["step"]) + 1 + np.arange(len(batches.factors))
         factors = np.asarray(batches.factors, np.float64)
-        rates = _rates(self.optimizer, self.optimizer.learning_rate * factors, steps)
-        order = np.ascontiguousarray(batches.order, np.int64)
-        images, targets, weights = self.images, self.targets, self.weights
-        chosen: NDArray[np.int64] | None = order
-        if not readable(images):
-            images, targets, chosen = staged(images[order]), targets[order], None
-            weights = None if weights is None else weights[order]
         workers, start = self.pace.workers(), time.perf_counter()
         done, figures = self.machine.run(
             images,
             batch=batches.size,
-            total=len(order),
-            order=chosen,
+            total=len(batches.order),
+            order=None if order is None else np.ascontiguousarray(order, np.int64),
             targets=targets,
             weights=weights,
             keys=keys(self.net, batches.seeds),
-            rates=rates,
+            rates=_rates(self.optimizer, self.optimizer.learning_rate * factors, steps),
             workers=workers,
         )
         self.pace.note(workers, done, time.perf_counter() - start)

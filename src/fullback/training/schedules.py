@@ -27,7 +27,7 @@ def cosine(done: float) -> float:
 
 
 def warm_cosine(done: float) -> float:
-    """Return a factor that rises from 0.1 to 1 over the first three tenths of the run, then ``cosine``.
+    """Return a factor that rises from 0.1 to 1 in three tenths of the run, then ``cosine``.
 
     The first gradients are large beside the weights: a shared filter's are sums over all positions
     of an image, and at the full rate they can push it so far that its ReLU never answers again.

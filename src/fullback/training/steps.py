@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,13 @@ class Batches:
     size: int
     factors: Sequence[float]
     seeds: Sequence[Seed]
+
+    def parts(self, at_once: int) -> Iterator[Batches]:
+        """Yield the same batches, at most so many at a time."""
+        for start in range(0, len(self.factors), at_once):
+            stop = start + at_once
+            order = self.order[start * self.size : stop * self.size]
+            yield Batches(order, self.size, self.factors[start:stop], self.seeds[start:stop])
 
 
 class Steps(Protocol):
