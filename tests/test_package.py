@@ -167,6 +167,8 @@ def test_the_package_imports_nothing_heavy(script, more):
         "rich",
         "torch",
         "safetensors",
+        "numba",
+        "llvmlite",
     }
     assert not heavy & set(result.stdout.split())
 
