@@ -4,7 +4,6 @@ The cache holds one object file for everything. Its name is a hash of the engine
 versions of Numba and llvmlite and of the CPU, so that a stale file is never read; it carries its
 own checksum, and is written whole or not at all. With it, a process needs llvmlite but not Numba.
 
-``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` choose another CPU, as they do for Numba;
 ``NUMBA_DISABLE_JIT=1`` runs the kernels as plain Python; ``FULLBACK_CACHE_DIR`` moves the cache.
 """
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from fullback.atomic import write_atomically
 from fullback.engine import loop
+from fullback.engine.cpu import cpu
 from fullback.engine.kernels import KERNELS
 from fullback.engine.simd import Integers, Kernel
 from fullback.errors import InputError
@@ -65,7 +65,7 @@ def library() -> Library:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return Library(loop.run, KERNELS, compiled=False)
     target = _target()
-    path = _cache_directory() / f"{_key()}.o"
+    path = cache_path()
     code = _read(path)
     if code is None:
         code = _compile(target)
@@ -75,32 +75,28 @@ def library() -> Library:
 
 def is_cached() -> bool:
     """Return whether the kernels for this machine are in the cache."""
-    return _read(_cache_directory() / f"{_key()}.o") is not None
+    return _read(cache_path()) is not None
 
 
-def _cpu() -> tuple[str, str]:
-    """Return the CPU's name and features, as Numba would."""
-    name = os.environ.get("NUMBA_CPU_NAME", "")
-    if name == "host":
-        name = ""
-    features = os.environ.get("NUMBA_CPU_FEATURES")
-    if features is None:
-        features = "" if name else llvm.get_host_cpu_features().flatten()
-    return "" if name == "generic" else name or llvm.get_host_cpu_name(), features
+def cache_path() -> Path:
+    """Return the file that holds the kernels for this machine, or will hold them."""
+    return _cache_directory() / f"{_key()}.o"
 
 
 def _target() -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    name, features = _cpu()
+    name, features = cpu()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(cpu=name, features=features, opt=3, jit=True)
 
 
 def _key() -> str:
-    parts = [version("numba"), llvmlite.__version__, llvm.get_process_triple(), *_cpu()]
+    parts = [version("numba"), llvmlite.__version__, llvm.get_process_triple(), *cpu()]
     here = Path(__file__).parent
-    compiled = [here / f"{name}.py" for name in ("compiler", "context", "loop", "simd", "vectors")]
+    compiled = [
+        here / f"{name}.py" for name in ("compiler", "context", "cpu", "loop", "simd", "vectors")
+    ]
     for source in [*compiled, *sorted(here.glob("kernels/*.py"))]:
         parts.append(source.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -293,12 +293,15 @@ def store_squares(a: Memory, i: int, f_step: int, pitch: int, tile: Tile) -> Non
             store(a, i + f * f_step + n // 2 * pitch + n % 2 * LANES, v)
 
 
-def store_lane_sums(a: Memory, i: int, f_step: int, p_step: int, tile: Tile, add: bool) -> None:
-    """Write, or add, each vector's sum over its lanes to ``i + f * f_step + p * p_step``."""
+def store_lane_sums(
+    a: Memory, i: int, f_step: int, p_step: int, tile: Tile, used: Mask, add: bool
+) -> None:
+    """Write, or add, each vector's sum over its used lanes to ``i + f * f_step + p * p_step``."""
     for f, vectors in enumerate(tile):
         for p, v in enumerate(vectors):
             place = i + f * f_step + p * p_step
-            a[place] = a[place] + sum_lanes(v) if add else sum_lanes(v)
+            total = sum_lanes(np.where(used, v, np.float32(0)))
+            a[place] = a[place] + total if add else total
 
 
 def _vectors(x: Memory, j: int, step: int, count: int) -> NDArray[np.float32]:

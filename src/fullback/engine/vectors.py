@@ -484,16 +484,26 @@ def _store_squares(
     return ir.Constant(I8.as_pointer(), None)
 
 
-@_word(simd.store_lane_sums, types.void, memory, integer, integer, integer, TileType, types.Boolean)
+@_word(
+    simd.store_lane_sums,
+    types.void,
+    memory,
+    integer,
+    integer,
+    integer,
+    TileType,
+    mask,
+    types.Boolean,
+)
 @_typed
 def _store_lane_sums(
-    b: Any, signature: Any, a: Any, i: Any, f_step: Any, p_step: Any, tile: Any, add: Any
+    b: Any, signature: Any, a: Any, i: Any, f_step: Any, p_step: Any, tile: Any, used: Any, add: Any
 ) -> Any:
     kind = signature.args[4]
     for n, v in enumerate(_cells(b, tile)):
         f, p = divmod(n, kind.p)
         place = _place(b, a, _step(b, _step(b, i, f, f_step), p, p_step))
-        total = _sum_lanes(b, v)
+        total = _sum_lanes(b, b.select(used, v, ZERO))
         with b.if_else(add) as (then, otherwise):
             with then:
                 b.store(b.fadd(b.load(place, typ=F32), total), place)

@@ -21,7 +21,7 @@ from fullback.engine.simd import (
 
 
 def relu(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = max(x, 0)."""
+    """y = max(x, 0)."""
     for channel in range(k[6]):
         for h in range(k[7]):
             x, y = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
@@ -30,7 +30,7 @@ def relu(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None
 
 
 def relu_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dx = dy where y > 0."""
+    """dx = dy where y > 0."""
     zero = splat(0.0)
     for channel in range(k[9]):
         for h in range(k[10]):
@@ -41,7 +41,7 @@ def relu_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
 
 
 def leaky_relu(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = x where x > 0, else slope x."""
+    """y = x where x > 0, else slope x."""
     zero, slope = splat(0.0), splat(s[k[9]])
     for channel in range(k[6]):
         for h in range(k[7]):
@@ -52,7 +52,7 @@ def leaky_relu(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -
 
 
 def leaky_relu_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dx = dy where y > 0, else slope dy."""
+    """dx = dy where y > 0, else slope dy."""
     zero, slope = splat(0.0), splat(s[k[12]])
     for channel in range(k[9]):
         for h in range(k[10]):
@@ -64,7 +64,7 @@ def leaky_relu_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int
 
 
 def tanh_of(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = tanh(x)."""
+    """y = tanh(x)."""
     for channel in range(k[6]):
         for h in range(k[7]):
             x, y = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
@@ -73,7 +73,7 @@ def tanh_of(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
 
 
 def tanh_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dx = dy (1 - y^2)."""
+    """dx = dy (1 - y^2)."""
     for channel in range(k[9]):
         for h in range(k[10]):
             dx, dy = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
@@ -84,7 +84,7 @@ def tanh_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
 
 
 def sigmoid(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = (1 + tanh(x / 2)) / 2."""
+    """y = (1 + tanh(x / 2)) / 2."""
     half = splat(0.5)
     for channel in range(k[6]):
         for h in range(k[7]):
@@ -94,7 +94,7 @@ def sigmoid(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
 
 
 def sigmoid_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dx = dy y (1 - y)."""
+    """dx = dy y (1 - y)."""
     for channel in range(k[9]):
         for h in range(k[10]):
             dx, dy = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]

@@ -3,13 +3,15 @@
 The next delta is a convolution too, of the delta with the turned filters, so it has no kernel of
 its own: ``pack`` turns the filters, and the delta lies in a map with zeros around.
 
-A tile holds four filters; what four leaves over is taken one by one. Packed weights lie as the
-tile reads them: four (or one) filters' weights of one tap side by side, tap after tap, channel
-after channel.
+A tile holds FILTERS filters; what is left over is taken one by one. Packed weights lie as the tile
+reads them: the weights of its filters for one tap side by side, tap after tap, channel after
+channel.
 """
 
 from __future__ import annotations
 
+from fullback.engine.cpu import FILTERS
+from fullback.engine.kernels.images import lanes_used
 from fullback.engine.simd import (
     LANES,
     Integers,
@@ -19,6 +21,7 @@ from fullback.engine.simd import (
     biases,
     cell,
     either_nan,
+    first_lanes,
     load,
     outer,
     pairs,
@@ -42,7 +45,7 @@ DEAD = 4  # in place of the winner: ReLU let no cell of the window through
 
 
 def pack(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Lay out weights for the convolution kernels, by groups of four filters.
+    """Lay out weights for the convolution kernels, by groups of FILTERS filters.
 
     For all workers. Operands: packed, w; groups and the step from one to the next in w; filters a
     group and their step; channels a group and their step; taps and their step.
@@ -53,9 +56,9 @@ def pack(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None
     size = channels * taps
     for n in range(groups * filters * i // j, groups * filters * (i + 1) // j):
         group, f = n // filters, n % filters
-        whole = filters - filters % 4
-        first = f - f % 4 if f < whole else f
-        wide = 4 if f < whole else 1
+        whole = filters - filters % FILTERS
+        first = f - f % FILTERS if f < whole else f
+        wide = FILTERS if f < whole else 1
         to = packed + (group * filters + first) * size + f - first
         from_ = w + group * group_step + f * filter_step
         for channel in range(channels):
@@ -78,7 +81,7 @@ def taps(tile: Tile, s: Memory, w: int, a: Memory, x: int, k: Integers, filters:
 
 
 def conv2d(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = b + x * w, for any size, stride, dilation and groups.
+    """y = b + x * w, for any size, stride, dilation and groups.
 
     Operands: x (the first cell that a filter sees), plane, pitch; y, plane, pitch; packed w; b,
     or -1; filters and channels of a group; P, Q; R, S; strides; dilations; groups; whether ReLU
@@ -97,30 +100,30 @@ def conv2d(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> No
                 at_w = w + (group * filters + f) * size
                 at_b = b + group * filters + f
                 q = 0
-                if f + 4 <= filters:
+                if f + FILTERS <= filters:
                     while q < width:
                         if q + 7 <= width:
-                            tile = biases(4, 7, s, at_b) if b >= 0 else zeros(4, 7)
-                            tile = taps(tile, s, at_w, a, at_x, k, 4)
+                            tile = biases(FILTERS, 7, s, at_b) if b >= 0 else zeros(FILTERS, 7)
+                            tile = taps(tile, s, at_w, a, at_x, k, FILTERS)
                             tile = rectify_tile(tile) if relu else tile
                             store_tile(a, at_y, y_plane, LANES, tile)
                             wide = 7
                         elif q + 4 <= width:
-                            middle = biases(4, 4, s, at_b) if b >= 0 else zeros(4, 4)
-                            middle = taps(middle, s, at_w, a, at_x, k, 4)
+                            middle = biases(FILTERS, 4, s, at_b) if b >= 0 else zeros(FILTERS, 4)
+                            middle = taps(middle, s, at_w, a, at_x, k, FILTERS)
                             middle = rectify_tile(middle) if relu else middle
                             store_tile(a, at_y, y_plane, LANES, middle)
                             wide = 4
                         else:
-                            narrow = biases(4, 1, s, at_b) if b >= 0 else zeros(4, 1)
-                            narrow = taps(narrow, s, at_w, a, at_x, k, 4)
+                            narrow = biases(FILTERS, 1, s, at_b) if b >= 0 else zeros(FILTERS, 1)
+                            narrow = taps(narrow, s, at_w, a, at_x, k, FILTERS)
                             narrow = rectify_tile(narrow) if relu else narrow
                             store_tile(a, at_y, y_plane, LANES, narrow)
                             wide = 1
                         q += wide
                         at_x += wide * across
                         at_y += wide * LANES
-                    f += 4
+                    f += FILTERS
                 else:
                     while q < width:
                         if q + 7 <= width:
@@ -158,12 +161,12 @@ def conv3x3(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                 at_x = x + p * pitch + q * LANES
                 at_y = y + f * y_plane + p * y_pitch + q * LANES
                 at_w = w + f * channels * 9
-                if f + 4 <= filters:
-                    tile = biases(4, 4, s, b + f) if b >= 0 else zeros(4, 4)
+                if f + FILTERS <= filters:
+                    tile = biases(FILTERS, 4, s, b + f) if b >= 0 else zeros(FILTERS, 4)
                     for _ in range(channels):
                         tile = slide(tile, s, at_w, a, at_x, pitch)
                         at_x += plane
-                        at_w += 36
+                        at_w += 9 * FILTERS
                     tile = rectify_tile(tile) if relu else tile
                     store_squares(a, at_y, y_plane, y_pitch, tile)
                 else:
@@ -174,7 +177,7 @@ def conv3x3(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                         at_w += 9
                     one = rectify_tile(one) if relu else one
                     store_squares(a, at_y, y_plane, y_pitch, one)
-            f += 4 if f + 4 <= filters else 1
+            f += FILTERS if f + FILTERS <= filters else 1
 
 
 def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
@@ -196,12 +199,12 @@ def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int)
                 at_y = y + f * y_plane + p * y_pitch + q * LANES
                 at_w = w + f * channels * 9
                 won = at_won + q * LANES if winners >= 0 else -1
-                if f + 4 <= filters:
-                    tile = biases(4, 4, s, b + f) if b >= 0 else zeros(4, 4)
+                if f + FILTERS <= filters:
+                    tile = biases(FILTERS, 4, s, b + f) if b >= 0 else zeros(FILTERS, 4)
                     for _ in range(channels):
                         tile = slide(tile, s, at_w, a, at_x, pitch)
                         at_x += plane
-                        at_w += 36
+                        at_w += 9 * FILTERS
                     pool_square(
                         a,
                         at_y,
@@ -211,36 +214,37 @@ def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int)
                         cell(tile, 0, 2),
                         cell(tile, 0, 3),
                     )
-                    won += map_size if won >= 0 else 0
-                    pool_square(
-                        a,
-                        at_y + y_plane,
-                        won,
-                        cell(tile, 1, 0),
-                        cell(tile, 1, 1),
-                        cell(tile, 1, 2),
-                        cell(tile, 1, 3),
-                    )
-                    won += map_size if won >= 0 else 0
-                    pool_square(
-                        a,
-                        at_y + 2 * y_plane,
-                        won,
-                        cell(tile, 2, 0),
-                        cell(tile, 2, 1),
-                        cell(tile, 2, 2),
-                        cell(tile, 2, 3),
-                    )
-                    won += map_size if won >= 0 else 0
-                    pool_square(
-                        a,
-                        at_y + 3 * y_plane,
-                        won,
-                        cell(tile, 3, 0),
-                        cell(tile, 3, 1),
-                        cell(tile, 3, 2),
-                        cell(tile, 3, 3),
-                    )
+                    if FILTERS == 4:
+                        won += map_size if won >= 0 else 0
+                        pool_square(
+                            a,
+                            at_y + y_plane,
+                            won,
+                            cell(tile, 1, 0),
+                            cell(tile, 1, 1),
+                            cell(tile, 1, 2),
+                            cell(tile, 1, 3),
+                        )
+                        won += map_size if won >= 0 else 0
+                        pool_square(
+                            a,
+                            at_y + 2 * y_plane,
+                            won,
+                            cell(tile, 2, 0),
+                            cell(tile, 2, 1),
+                            cell(tile, 2, 2),
+                            cell(tile, 2, 3),
+                        )
+                        won += map_size if won >= 0 else 0
+                        pool_square(
+                            a,
+                            at_y + 3 * y_plane,
+                            won,
+                            cell(tile, 3, 0),
+                            cell(tile, 3, 1),
+                            cell(tile, 3, 2),
+                            cell(tile, 3, 3),
+                        )
                 else:
                     one = biases(1, 4, s, b + f) if b >= 0 else zeros(1, 4)
                     for _ in range(channels):
@@ -256,7 +260,7 @@ def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int)
                         cell(one, 0, 2),
                         cell(one, 0, 3),
                     )
-            f += 4 if f + 4 <= filters else 1
+            f += FILTERS if f + FILTERS <= filters else 1
 
 
 def pool_square(
@@ -303,7 +307,7 @@ def unpool2x2(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) ->
 
 
 def conv_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dw = x correlated with dy, for any size, stride, dilation and groups.
+    """dw = x correlated with dy, for any size, stride, dilation and groups.
 
     Operands: x (the first cell that a filter sees), plane, pitch; dy, plane, pitch; dw and the
     step from one chunk's to the next; filters and channels of a group; P, Q; R, S; strides;
@@ -313,11 +317,11 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
     dw, filters, channels, height, width = k[6] + j * k[7], k[8], k[9], k[10], k[11]
     rows, columns, down, across = k[12], k[13], k[14] * pitch, k[15] * LANES
     below, right, groups = k[16] * pitch, k[17] * LANES, k[18]
-    taps_each, add = rows * columns, i != j
+    taps_each, used, add = rows * columns, first_lanes(lanes_used(c, i)), i != j
     for group in range(groups):
         f = 0
         while f < filters:
-            wide = 4 if f + 4 <= filters else 1
+            wide = FILTERS if f + FILTERS <= filters else 1
             for channel in range(channels):
                 at_x = x + (group * channels + channel) * plane
                 at_y = dy + (group * filters + f) * y_plane
@@ -327,8 +331,8 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                     n = 0
                     while n < columns:
                         start = at_x + r * below + n * right
-                        if wide == 4 and n + 3 <= columns:
-                            tile = zeros(4, 3)
+                        if wide == FILTERS and n + 3 <= columns:
+                            tile = zeros(FILTERS, 3)
                             tile = meets(
                                 tile,
                                 a,
@@ -342,10 +346,10 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                                 height,
                                 width,
                             )
-                            store_lane_sums(s, to, step, 1, tile, add)
+                            store_lane_sums(s, to, step, 1, tile, used, add)
                             run = 3
-                        elif wide == 4:
-                            column = zeros(4, 1)
+                        elif wide == FILTERS:
+                            column = zeros(FILTERS, 1)
                             column = meets(
                                 column,
                                 a,
@@ -359,7 +363,7 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                                 height,
                                 width,
                             )
-                            store_lane_sums(s, to, step, 1, column, add)
+                            store_lane_sums(s, to, step, 1, column, used, add)
                             run = 1
                         elif n + 3 <= columns:
                             row = zeros(1, 3)
@@ -376,7 +380,7 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                                 height,
                                 width,
                             )
-                            store_lane_sums(s, to, step, 1, row, add)
+                            store_lane_sums(s, to, step, 1, row, used, add)
                             run = 3
                         else:
                             one = zeros(1, 1)
@@ -393,7 +397,7 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                                 height,
                                 width,
                             )
-                            store_lane_sums(s, to, step, 1, one, add)
+                            store_lane_sums(s, to, step, 1, one, used, add)
                             run = 1
                         n += run
                         to += run
@@ -432,7 +436,7 @@ def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -
     """
     x, plane, pitch, dy, y_plane, y_pitch = k[0], k[1], k[2], k[3], k[4], k[5]
     dw, filters, channels, height, width = k[6] + j * k[7], k[8], k[9], k[10], k[11]
-    add, step = i != j, channels * 9
+    used, add, step = first_lanes(lanes_used(c, i)), i != j, channels * 9
     f = 0
     while f < filters:
         for channel in range(channels):
@@ -450,9 +454,9 @@ def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -
                         at_y += LANES
                     from_x += pitch
                     from_y += y_pitch
-                store_lane_sums(s, to, step, 1, top, add)
-                store_lane_sums(s, to + 3, step, 1, middle, add)
-                store_lane_sums(s, to + 6, step, 1, bottom, add)
+                store_lane_sums(s, to, step, 1, top, used, add)
+                store_lane_sums(s, to + 3, step, 1, middle, used, add)
+                store_lane_sums(s, to + 6, step, 1, bottom, used, add)
             else:
                 above, beside, below = zeros(1, 3), zeros(1, 3), zeros(1, 3)
                 for _ in range(height):
@@ -465,14 +469,14 @@ def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -
                         at_y += LANES
                     from_x += pitch
                     from_y += y_pitch
-                store_lane_sums(s, to, 0, 1, above, add)
-                store_lane_sums(s, to + 3, 0, 1, beside, add)
-                store_lane_sums(s, to + 6, 0, 1, below, add)
+                store_lane_sums(s, to, 0, 1, above, used, add)
+                store_lane_sums(s, to + 3, 0, 1, beside, used, add)
+                store_lane_sums(s, to + 6, 0, 1, below, used, add)
         f += 2 if f + 2 <= filters else 1
 
 
 def conv3x3_pool_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dw and db of ``conv3x3_pool``, straight from the pooled delta and the winners.
+    """dw and db of ``conv3x3_pool``, straight from the pooled delta and the winners.
 
     Operands: x (the first cell that a filter sees), plane, pitch; dy, plane, pitch; dw and the
     step from one chunk's to the next; filters, channels; rows and columns of y; the winners; db,
@@ -481,7 +485,7 @@ def conv3x3_pool_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: i
     x, plane, pitch, dy, y_plane, y_pitch = k[0], k[1], k[2], k[3], k[4], k[5]
     dw, filters, channels, height, width = k[6] + j * k[7], k[8], k[9], k[10], k[11]
     winners, db, add = k[12], k[13], i != j
-    zero = splat(0.0)
+    used, zero = first_lanes(lanes_used(c, i)), splat(0.0)
     for f in range(filters):
         for channel in range(channels):
             tile, total = zeros(1, 9), zero
@@ -500,14 +504,14 @@ def conv3x3_pool_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: i
                     at_x += 2 * LANES
                     at_y += LANES
                     won += LANES
-            store_lane_sums(s, dw + (f * channels + channel) * 9, 0, 1, tile, add)
+            store_lane_sums(s, dw + (f * channels + channel) * 9, 0, 1, tile, used, add)
             if db >= 0 and channel == 0:
                 place = db + j * k[14] + f
                 s[place] = s[place] + sum_lanes(total) if add else sum_lanes(total)
 
 
 def conv_db(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Db = the sum of dy over all positions.
+    """db = the sum of dy over all positions.
 
     Operands: dy, plane, pitch; K, P, Q; db and the step from one chunk's to the next.
     """

@@ -9,6 +9,7 @@ leaves in shared memory.
 from __future__ import annotations
 
 from fullback.engine.context import BLOCKS
+from fullback.engine.cpu import FILTERS, UNITS
 from fullback.engine.kernels.images import lanes_used
 from fullback.engine.simd import (
     LANES,
@@ -29,7 +30,7 @@ from fullback.engine.simd import (
 
 
 def copy(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = x, where the two lie differently in memory.
+    """y = x, where the two lie differently in memory.
 
     Operands: x, plane, pitch; y, plane, pitch; C, H, W.
     """
@@ -41,7 +42,7 @@ def copy(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None
 
 
 def dense(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = b + W x, or dx = W^T dy.
+    """y = b + W x, or dx = W^T dy.
 
     Operands: x, y; w, the step to the next output and to the next input in it; b, or -1; outputs,
     inputs; whether ReLU follows.
@@ -52,14 +53,14 @@ def dense(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> Non
     unit = 0
     while unit < units:
         at_w = w + unit * w_step
-        if unit + 8 <= units:
-            tile = biases(8, 1, s, b + unit) if b >= 0 else zeros(8, 1)
+        if unit + UNITS <= units:
+            tile = biases(UNITS, 1, s, b + unit) if b >= 0 else zeros(UNITS, 1)
             for n in range(features):
                 tile = outer(tile, s, at_w, w_step, a, x + n * LANES, LANES)
                 at_w += x_step
             tile = rectify_tile(tile) if relu else tile
             store_tile(a, y + unit * LANES, LANES, LANES, tile)
-            unit += 8
+            unit += UNITS
         else:
             one = biases(1, 1, s, b + unit) if b >= 0 else zeros(1, 1)
             for n in range(features):
@@ -91,7 +92,7 @@ def keep(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None
 
 
 def dense_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dw = the sum over all images of delta times input.
+    """dw = the sum over all images of delta times input.
 
     For all workers. Operands: rows of inputs, the length of one; deltas; dw, the length of a row;
     K; vectors in a row.
@@ -99,15 +100,15 @@ def dense_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> 
     x, length, dy, dw, pitch, units, vectors = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
     unit, stop = units * i // j, units * (i + 1) // j
     while unit < stop:
-        high = 4 if unit + 4 <= stop else 1
+        high = FILTERS if unit + FILTERS <= stop else 1
         n = 0
         while n < vectors:
             wide = 4 if vectors >= 4 else 1
             n = smaller(n, vectors - wide)  # the last four may begin among the ones before
             at_y, at_x = dy + unit * LANES, x + n * LANES
             to = dw + unit * pitch + n * LANES
-            if high == 4 and wide == 4:
-                tile = zeros(4, 4)
+            if high == FILTERS and wide == 4:
+                tile = zeros(FILTERS, 4)
                 for block in range(c[BLOCKS]):
                     for image in range(lanes_used(c, block)):
                         tile = outer(tile, s, at_y + image, LANES, s, at_x, LANES)
@@ -122,8 +123,8 @@ def dense_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> 
                         at_x += length
                     at_y += units * LANES
                 store_tile(s, to, pitch, LANES, line)
-            elif high == 4:
-                column = zeros(4, 1)
+            elif high == FILTERS:
+                column = zeros(FILTERS, 1)
                 for block in range(c[BLOCKS]):
                     for image in range(lanes_used(c, block)):
                         column = outer(column, s, at_y + image, LANES, s, at_x, LANES)
@@ -143,7 +144,7 @@ def dense_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> 
 
 
 def dense_db(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Db = the sum of all images' deltas.
+    """db = the sum of all images' deltas.
 
     For all workers. Operands: deltas; db; K.
     """

@@ -87,7 +87,7 @@ def running(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
 
 
 def batchnorm(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = weight z + bias, with z = (x - m) scale.
+    """y = weight z + bias, with z = (x - m) scale.
 
     Operands: x, plane, pitch; y, plane, pitch; C, H, W; m, and behind it the scale; weight; bias;
     whether ReLU follows.
@@ -127,7 +127,7 @@ def batchnorm_sums(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: in
 
 
 def merge_sums(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dweight and dbias, over all blocks in their order.
+    """dweight and dbias, over all blocks in their order.
 
     For all workers. Operands: the blocks' rows; C; dweight, and behind it dbias.
     """
@@ -140,7 +140,7 @@ def merge_sums(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -
 
 
 def batchnorm_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dx = weight scale (dy - dbias / M - z dweight / M), or weight scale dy where m is constant.
+    """dx = weight scale (dy - dbias / M - z dweight / M), or weight scale dy where m is constant.
 
     Empty lanes get 0. Operands: x, plane, pitch; dy, plane, pitch; C, H, W; m, and behind it the
     scale; dx, plane, pitch; weight; dweight, and behind it dbias, or -1 where m is constant.
@@ -167,7 +167,7 @@ def batchnorm_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int)
 
 
 def normalize(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = (x - mean) / deviation, or dx = dy / deviation.
+    """y = (x - mean) / deviation, or dx = dy / deviation.
 
     Operands: x, plane, pitch; y, plane, pitch; C, H, W; mean, or -1; deviation.
     """

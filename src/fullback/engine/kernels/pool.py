@@ -17,7 +17,7 @@ from fullback.engine.simd import (
 
 
 def maxpool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = the largest cell of each window; the first one, where there are several.
+    """y = the largest cell of each window; the first one, where there are several.
 
     Operands: x, plane, pitch; y, plane, pitch; C, H, W; P, Q; R, S; strides; padding above and to
     the left; the winners (0 to R S - 1), one map after the other, or -1.
@@ -48,7 +48,7 @@ def maxpool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
 
 
 def maxpool_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dx = for every cell, the deltas of the windows that it won.
+    """dx = for every cell, the deltas of the windows that it won.
 
     Operands as for ``maxpool``, with dx for x and dy for y.
     """
@@ -75,7 +75,7 @@ def maxpool_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -
 
 
 def avgpool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Y = the mean of each window; padding counts as zeros. Operands as for ``maxpool``."""
+    """y = the mean of each window; padding counts as zeros. Operands as for ``maxpool``."""
     x, plane, pitch, y, y_plane, y_pitch = k[0], k[1], k[2], k[3], k[4], k[5]
     channels, height, width, rows, columns = k[6], k[7], k[8], k[11], k[12]
     share = splat(1 / (rows * columns))
@@ -95,7 +95,7 @@ def avgpool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
 
 
 def avgpool_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Dx = for every cell, an equal share of the deltas of its windows.
+    """dx = for every cell, an equal share of the deltas of its windows.
 
     Operands as for ``maxpool``, with dx for x and dy for y.
     """

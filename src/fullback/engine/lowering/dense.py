@@ -65,18 +65,18 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
                 (x.name,),
                 (in_rows,),
             )
-            dw, pitch, _ = plan.piece(weight, units, features, chunked=False)
+            dw, pitch, _ = plan.piece(weight, units, features, padded=True)
             plan.late.append(
                 Instruction(
                     dense.dense_dw,
-                    (rows, length, deltas, dw, pitch, units, -(-pitch // LANES)),
+                    (rows, length, deltas, dw, pitch, units, pitch // LANES),
                     step.names[:1],
                     (in_rows, kept),
                     (f"d {weight}",),
                 )
             )
         if layer.bias and plan.wants(bias):
-            db, _, _ = plan.piece(bias, units, 1, chunked=False)
+            db, _, _ = plan.piece(bias, units, 1)
             plan.late.append(
                 Instruction(
                     dense.dense_db,

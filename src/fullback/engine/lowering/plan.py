@@ -193,9 +193,15 @@ class Plan:
         """Return whether the gradient of a parameter is to be computed."""
         return self.backwards and name in self.wanted
 
-    def piece(self, name: str, rows: int, columns: int, *, chunked: bool) -> tuple[int, int, int]:
-        """Plan a gradient; return its place, its rows' length, and the step between chunks."""
-        pitch = columns if chunked or rows == 1 or columns == 1 else -(-columns // LANES) * LANES
+    def piece(
+        self, name: str, rows: int, columns: int, *, chunked: bool = False, padded: bool = False
+    ) -> tuple[int, int, int]:
+        """Plan a gradient; return its place, its rows' length, and the step between chunks.
+
+        ``chunked`` is a gradient that every chunk of blocks has its own of; ``padded`` one whose
+        rows are filled up to whole vectors.
+        """
+        pitch = -(-columns // LANES) * LANES if padded else columns
         size = -(-rows * pitch // LANES) * LANES
         step = size if chunked else 0
         place = self.shared.take(f"d {name}", size * (self.chunks if chunked else 1))
