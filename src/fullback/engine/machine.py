@@ -155,7 +155,7 @@ class Machine:
         c[context.ARENA_STEP] = self.arena_size if self.by_block else 0
         c[context.FIGURES] = figures.ctypes.data
         c[context.KEYS] = _address(keys)
-        c[context.RANDOM] = self.plan.random
+        c[context.RANDOM] = len(self.plan.random)
         c[context.RATES] = _address(rates)
         c[context.OUTPUT] = _address(output)
         c[context.SYNC] = self.sync.ctypes.data

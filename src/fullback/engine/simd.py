@@ -161,8 +161,9 @@ def nearest(v: Vector) -> Vector:
 
 
 def times_power(v: Vector, n: Vector) -> Vector:
-    """Return v 2^n, for whole n from -126 to 127."""
-    return v * np.exp2(n, dtype=np.float32)
+    """Return v 2^n for whole n, where both v and that are positive normal numbers."""
+    with np.errstate(invalid="ignore"):
+        return (v.view(np.int32) + (n.astype(np.int32) << 23)).view(np.float32)
 
 
 def exponent(v: Vector) -> Vector:

@@ -295,9 +295,9 @@ _word(simd.nearest, vector, vector)(lambda b, v: _intrinsic(b, f"llvm.rint.v{LAN
 
 @_word(simd.times_power, vector, vector, vector)
 def _times_power(b: Any, v: Any, n: Any) -> Any:
-    whole = b.fptosi(n, ir.VectorType(I32, LANES))
-    biased = b.add(whole, _vector_of(I32, [127] * LANES))
-    return b.fmul(v, b.bitcast(b.shl(biased, _vector_of(I32, [23] * LANES)), V))
+    kind = ir.VectorType(I32, LANES)
+    shifted = b.shl(b.fptosi(n, kind), _vector_of(I32, [23] * LANES))
+    return b.bitcast(b.add(b.bitcast(v, kind), shifted), V)
 
 
 @_word(simd.exponent, vector, vector)

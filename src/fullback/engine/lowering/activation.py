@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import ceil
 
 import numpy as np
 
-from fullback.engine.kernels import activation, dense
+from fullback.engine.kernels import activation
 from fullback.engine.kernels.dropout import dropout as dropout_kernel
 from fullback.engine.loop import FOR_BLOCKS
 from fullback.engine.lowering.plan import Lowered, Plan
@@ -67,11 +66,8 @@ def relu_dx(plan: Plan, step: Step, dy: Map, y: Map) -> None:
 
 
 def dropout(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
-    """Write a Dropout; outside training it is nothing."""
-    number, plan.random = plan.random, plan.random + 1
-    active = plan.training and step.name not in plan.net.frozen and step.layer.rate > 0
-    if not active:
-        return x, _hand_on(plan, n, step)
+    """Write a Dropout that is in force."""
+    number = plan.random.index(step.name)
     rate = step.layer.rate
     threshold = ceil(rate * 2**53)
     scale = plan.constant(float(np.float32(1) / np.float32(1 - rate)))
@@ -98,21 +94,3 @@ def dropout(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
             )
 
     return y, back
-
-
-def _hand_on(plan: Plan, n: int, step: Step) -> Callable[[], None]:
-    """Return the backward pass of a step that changes nothing."""
-
-    def back() -> None:
-        if plan.needs_dx(n):
-            dy, dx = plan.delta(n), plan.delta(n - 1)
-            plan.emit(
-                FOR_BLOCKS,
-                dense.copy,
-                (*dy.view, *dx.view, *dx.shape),
-                step.names,
-                (dy.name,),
-                (dx.name,),
-            )
-
-    return back

@@ -13,7 +13,7 @@ from fullback.engine.loop import FOR_BLOCKS, FOR_WORKERS
 from fullback.engine.lowering.steps import Step, steps
 from fullback.engine.program import NO_RING, Instruction, Map, Memory, Phase, Ring
 from fullback.engine.simd import LANES, Kernel
-from fullback.layers import Conv2D, Flatten, MeanSquaredError, SoftmaxCrossEntropy
+from fullback.layers import Conv2D, Dropout, Flatten, MeanSquaredError, SoftmaxCrossEntropy
 from fullback.layers.window import pads
 from fullback.network import Network
 
@@ -76,8 +76,10 @@ class Plan:
         self.late: list[Instruction] = []
         self.pieces: dict[str, tuple[int, int, int, int, int]] = {}
         self.constants: list[tuple[int, np.ndarray[Any, Any]]] = []
-        self.random = 0
-        self.steps = steps(net)
+        self.random = [
+            name for name, layer in zip(net.names, net.layers, strict=True) if layer.random
+        ]
+        self.steps = [step for step in steps(net) if not self._is_nothing(step)]
         self.deltas: dict[int, Map] = {}
         self.maps: dict[str, Map] = {}
         self.parameters = {
@@ -146,6 +148,13 @@ class Plan:
         """Return whether anything before step n has a gradient to be computed."""
         return n > self.lowest
 
+    def _is_nothing(self, step: Step) -> bool:
+        """Return whether a step hands on what it is given: dropout that is not in force."""
+        if not isinstance(step.layer, Dropout):
+            return False
+        in_force = self.training and step.name not in self.net.frozen
+        return not in_force or step.layer.rate == 0
+
     def _lowest_trained(self) -> int:
         """Return the first step with parameters whose gradients are wanted."""
         for n, step in enumerate(self.steps):
@@ -166,9 +175,9 @@ class Plan:
         return NO_RING
 
     def output(self, n: int, step: Step, x: Map) -> Map:
-        """Return the map of step n's output."""
-        before = self.steps[n - 1] if n else None
-        if step.in_place and not (self.backwards and before is not None and before.keeps_output):
+        """Return the map of step n's output: its input's, where nothing reads that any more."""
+        before = [own for own in self.steps[:n] if not isinstance(own.layer, Flatten)]
+        if step.in_place and not (self.backwards and before and before[-1].keeps_output):
             return x
         return self.map(step.names[-1], step.made, self.ring_before(n + 1))
 
