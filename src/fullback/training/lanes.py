@@ -20,39 +20,50 @@ from fullback.training.optimizers import SGD, Adam, AdamW, Optimizer, State
 from fullback.training.steps import Batches
 
 _STAGED = 2**22  # values that are copied at a time where the machine cannot read images in place
+_TRIED = 8  # part of a run, one in so many batches, that tries another number of threads
 
 
 class Pace:
     """Chooses the number of threads by measuring, since results do not depend on it.
 
     Threads meet several times a batch. Where other programs take some of the cores, a thread waits
-    at a meeting for one that has none, and then fewer threads are faster, by far.
+    at a meeting for one that has none, and then fewer threads are faster, by far. So now and then a
+    short run tries the next larger or smaller number; the more rarely, the more often in vain.
     """
 
     _SHORTEST = 0.004  # seconds of a run that tells anything
-    _EVERY = 16  # runs after which another number is tried again
+    _SHORT, _LONG = 4, 64  # runs from one try to the next, at least and at most
 
     def __init__(self, most: int) -> None:
         self.choices = [most]
         while self.choices[-1] > 1:
             self.choices.append(self.choices[-1] // 2)
-        self.speeds: dict[int, float] = {}  # batches a second
-        self.runs = 0
+        self.speeds = dict.fromkeys(self.choices, 0.0)  # batches a second
+        self.best = most
+        self._patience, self._wait, self._up = self._SHORT, 2, False
 
-    def workers(self) -> int:
-        """Return the number of threads for the next run."""
-        for choice in self.choices:
-            if choice not in self.speeds:
-                return choice
-        if self.runs % self._EVERY == 0:
-            return self.choices[self.runs // self._EVERY % len(self.choices)]
-        return max(self.speeds, key=self.speeds.__getitem__)
+    def rival(self) -> int | None:
+        """Return the number of threads to try now, if any."""
+        if self._wait or len(self.choices) == 1:
+            return None
+        place = self.choices.index(self.best)
+        self._up = (not self._up and place > 0) or place == len(self.choices) - 1
+        return self.choices[place - 1 if self._up else place + 1]
 
     def note(self, workers: int, batches: int, seconds: float) -> None:
         """Take note of how long a run took."""
-        if seconds >= self._SHORTEST and batches:
-            self.speeds[workers] = batches / seconds
-            self.runs += 1
+        if seconds < self._SHORTEST or not batches:
+            return
+        speed = batches / seconds
+        if workers == self.best:
+            self.speeds[workers] = max(speed, 0.75 * self.speeds[workers])
+            self._wait = max(0, self._wait - 1)
+            return
+        self.speeds[workers] = speed
+        better = speed > self.speeds[self.best]
+        self.best = workers if better else self.best
+        self._patience = self._SHORT if better else min(2 * self._patience, self._LONG)
+        self._wait = self._patience
 
 
 class LaneSteps:
@@ -104,17 +115,28 @@ class LaneSteps:
 
     def train(self, batches: Batches) -> NDArray[np.float64]:
         """See Steps."""
+        rival, count = self.pace.rival(), len(batches.factors)
+        if rival is None or count < _TRIED:
+            return self._train(batches, self.pace.best)
+        trial, rest = batches.split(count // _TRIED)
+        figures = self._train(trial, rival)
+        if len(figures) < len(trial.factors):
+            return figures
+        return np.concatenate([figures, self._train(rest, self.pace.best)])
+
+    def _train(self, batches: Batches, workers: int) -> NDArray[np.float64]:
+        """Train with so many threads."""
         if readable(self.images):
-            return self._run(batches, self.images, self.targets, self.weights, batches.order)
+            data = (self.images, self.targets, self.weights, batches.order)
+            return self._run(batches, *data, workers)
         at_once = max(1, _STAGED // (self.images[0].size * batches.size))  # batches to copy
-        figures = []
-        for part in batches.parts(at_once):
-            images, targets = staged(self.images[part.order]), self.targets[part.order]
-            weights = None if self.weights is None else self.weights[part.order]
-            figures.append(self._run(part, images, targets, weights, None))
-            if len(figures[-1]) < len(part.factors):
-                break
-        return np.concatenate(figures)
+        part, rest = batches.split(at_once)
+        images, targets = staged(self.images[part.order]), self.targets[part.order]
+        weights = None if self.weights is None else self.weights[part.order]
+        figures = self._run(part, images, targets, weights, None, workers)
+        if len(figures) < len(part.factors) or not rest.factors:
+            return figures
+        return np.concatenate([figures, self._train(rest, workers)])
 
     def _run(
         self,
@@ -123,11 +145,12 @@ class LaneSteps:
         targets: Array,
         weights: Array | None,
         order: NDArray[np.int64] | None,
+        workers: int,
     ) -> NDArray[np.float64]:
         """Train on images that the machine can read; without an order, on all of them in turn."""
         steps = int(self.state["step"]) + 1 + np.arange(len(batches.factors))
         factors = np.asarray(batches.factors, np.float64)
-        workers, start = self.pace.workers(), time.perf_counter()
+        start = time.perf_counter()
         done, figures = self.machine.run(
             images,
             batch=batches.size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,12 +32,14 @@ class Batches:
     factors: Sequence[float]
     seeds: Sequence[Seed]
 
-    def parts(self, at_once: int) -> Iterator[Batches]:
-        """Yield the same batches, at most so many at a time."""
-        for start in range(0, len(self.factors), at_once):
-            stop = start + at_once
-            order = self.order[start * self.size : stop * self.size]
-            yield Batches(order, self.size, self.factors[start:stop], self.seeds[start:stop])
+    def split(self, count: int) -> tuple[Batches, Batches]:
+        """Return the first so many batches, and the others."""
+        first = self.order[: count * self.size], self.factors[:count], self.seeds[:count]
+        other = self.order[count * self.size :], self.factors[count:], self.seeds[count:]
+        return (
+            Batches(first[0], self.size, first[1], first[2]),
+            Batches(other[0], self.size, other[1], other[2]),
+        )
 
 
 class Steps(Protocol):

@@ -57,7 +57,7 @@ def log(x: Vector) -> Vector:
     y = fma(e, splat(-2.12194440e-4), y)
     y = fma(squared, splat(-0.5), y)
     y = fma(e, splat(0.693359375), m + y)
-    unusual = either_nan(x, x) | (x > splat(3.4e38))
+    unusual = either_nan(x, x) | (x == splat(INFINITY))
     return select(unusual, x, y)
 
 

@@ -76,7 +76,8 @@ def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int
     loss = splat(0.0)
     for n in range(classes):
         t = select(label == splat(n), on, off)
-        log_p = (load(a, x + n * LANES) - largest) - log_total
+        # not two differences, which the compiler may take in the other order: it rounds x first
+        log_p = fma(log_total, splat(-1.0), load(a, x + n * LANES) - largest)
         loss = loss - t * log_p
         p = load(a, dx + n * LANES) * scale
         store(a, dx + n * LANES, (p - t) * share)
