@@ -41,10 +41,12 @@ ALLOWED = {
     "zoo": NETWORK,
     "summary": NETWORK,
     "engine": {"atomic", *NETWORK},
+    "check": NETWORK,
     "training": {"engine", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
-    "cli": {"atomic", "data", "export", "summary", "training", "zoo", *NETWORK},
+    "bench": {"engine", "training", "zoo", *NETWORK},
+    "cli": {"check", "atomic", "bench", "data", "engine", "export", "summary", "training", "zoo", *NETWORK},
     "__init__": {"data", "export", "training", "zoo", *NETWORK},
     "__main__": {"cli"},
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from fullback.cli.bench import bench
 from fullback.cli.evaluate import evaluate
 from fullback.cli.interrupt import INTERRUPTED
 from fullback.cli.output import USAGE, fail
@@ -15,6 +16,7 @@ from fullback.cli.predict import predict
 from fullback.cli.program import program
 from fullback.cli.summary import summary
 from fullback.cli.train import train
+from fullback.cli.warmup import warmup
 
 # What Typer raises for wrong usage, which it has no public name for.
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -31,6 +33,8 @@ app.command()(train)
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(summary)
+app.command()(bench)
+app.command()(warmup)
 app.command()(program)
 
 

@@ -175,8 +175,10 @@ def _update(optimizer: Optimizer) -> Update:
         return Update(sgd, optimizer.memories, (decay, *numbers), (0.0, *numbers))
     if isinstance(optimizer, Adam):
         numbers = (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        new = (1 - optimizer.beta1, 1 - optimizer.beta2)  # rounded once, not as 1 - float32(b)
         added, taken = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)
-        return Update(adam, optimizer.memories, (added, *numbers, taken), (0.0, *numbers, 0.0))
+        weights, others = (added, *numbers, taken, *new), (0.0, *numbers, 0.0, *new)
+        return Update(adam, optimizer.memories, weights, others)
     raise OptionError(f"the lane engine has no {optimizer!r}; give engine='reference'")
 
 

@@ -65,24 +65,24 @@ def sgd(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
 def adam(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
     """A = b1 a + (1 - b1) g, s = b2 s + (1 - b2) g^2, and p as in ``training/optimizers.py``.
 
-    Numbers: decay added to g, b1, b2, epsilon, decay taken off p. Rates: rate,
+    Numbers: decay added to g, b1, b2, epsilon, decay taken off p, 1 - b1, 1 - b2. Rates: rate,
     rate / (1 - b1^t), 1 / (1 - b2^t).
     """
     columns = k[2]
     decay, b1, b2 = splat(s[k[8]]), splat(s[k[8] + 1]), splat(s[k[8] + 2])
-    epsilon, one = splat(s[k[8] + 3]), splat(1.0)
+    epsilon, new1, new2 = splat(s[k[8] + 3]), splat(s[k[8] + 5]), splat(s[k[8] + 6])
     rates = 3 * c[STEP]
     rate = splat(doubles(c[RATES])[rates])
     corrected = splat(doubles(c[RATES])[rates + 1])
     square_share = splat(doubles(c[RATES])[rates + 2])
-    keep = one - rate * splat(s[k[8] + 4])
+    keep = splat(1.0) - rate * splat(s[k[8] + 4])
     for n in range(k[1] * i // j, k[1] * (i + 1) // j):
         for m in range(0, columns, LANES):
             place = n * columns + m
             p = load(s, k[0] + place)
             g = gradient(s, c, k[3] + n * k[4] + m, k[5]) + decay * p
-            mean = b1 * load(s, k[6] + place) + (one - b1) * g
-            square = b2 * load(s, k[7] + place) + (one - b2) * g * g
+            mean = b1 * load(s, k[6] + place) + new1 * g
+            square = b2 * load(s, k[7] + place) + new2 * g * g
             p = keep * p - corrected * mean / (root(square * square_share) + epsilon)
             store_part(s, k[6] + place, mean, columns - m)
             store_part(s, k[7] + place, square, columns - m)
