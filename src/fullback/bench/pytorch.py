@@ -31,8 +31,7 @@ class PyTorch(Rival):
 
     framework = "PyTorch"
     module = "torch"
-    install = "pip install 'fullback[bench]' (on Linux its CPU build is much smaller: pip install "
-    install += "torch --index-url https://download.pytorch.org/whl/cpu)"
+    install = "pip install 'fullback[bench]'"
     variants = ("eager", "channels_last", "compile")
     styles = tuple(map(" ".join, itertools.product(("fused", "foreach"), ("gather", "slices"))))
 
