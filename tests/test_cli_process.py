@@ -24,6 +24,8 @@ OPTIONS = {
     "eval": "--data --data-dir --json --help",
     "predict": "--model --invert --json --help",
     "summary": "--input-shape --classes --json --help",
+    "bench": "--net --batch --threads --rival --rounds --quick --json --help",
+    "warmup": "--json --help",
     "program": "--input-shape --classes --batch-size --training --prediction --json --help",
 }
 

@@ -1,7 +1,15 @@
-"""Compiles the kernels and the machine to one object file. Needs Numba, which nothing else does."""
+"""From a function of the engine to LLVM's language. Needs Numba, which nothing else does.
+
+Numba writes the code, and LLVM optimises it for the CPU that it is for, whatever Numba takes the
+machine for.
+"""
 
 from __future__ import annotations
 
+import functools
+import gc
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +20,9 @@ from numba import types
 from numba.extending import register_jitable
 
 from fullback.engine import loop
-from fullback.engine.kernels import HELPERS, KERNELS
-from fullback.engine.library import ENTRY, symbol
+from fullback.engine.cpu import target_machine
+from fullback.engine.kernels import HELPERS
+from fullback.engine.library import FUNCTIONS, symbol
 from fullback.engine.vectors import FLAGS, memory, wholes
 
 _OPTIONS: dict[str, Any] = {"fastmath": set(FLAGS), "error_model": "numpy", "boundscheck": False}
@@ -22,35 +31,40 @@ _RUN = types.void(
     wholes, wholes, wholes, memory, memory, wholes, types.int64, types.int64
 )  # kernels, code, phases, a, s, c, worker, workers
 
-KNOWN_SYMBOLS = {"fullback_yield", "memset", "memcpy", "memmove"}
-"""What compiled code may call from outside."""
 
-
-def compile_object(
-    target: llvm.TargetMachine, progress: Callable[[str], None] = lambda _: None
-) -> bytes:
-    """Compile everything, calling ``progress`` with the name of what comes next."""
-    for helper in (*HELPERS, loop.finite_loss):
-        register_jitable(forceinline=True, **_OPTIONS)(helper)
-    module = llvm.parse_assembly("")
-    module.triple = llvm.get_process_triple()
-    functions = [(kernel, _KERNEL, symbol(kernel)) for kernel in KERNELS]
-    for function, signature, name in (*functions, (loop.run, _RUN, ENTRY)):
-        progress(function.__name__)
-        module.link_in(_compiled(function, signature, name))
-    module.verify()
-    code: bytes = target.emit_object(module)
+def bitcode(function: Callable[..., None], target: llvm.TargetMachine) -> bytes:
+    """Return a kernel, or ``loop.run``, in LLVM's language, optimised for the target."""
+    _register_helpers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", numba.NumbaWarning)
+        compiled = numba.cfunc(_RUN if function is loop.run else _KERNEL, **_OPTIONS)(function)
+    module = llvm.parse_assembly(compiled.inspect_llvm())
+    module.data_layout = str(target.target_data)
+    for own in (*module.functions, *module.global_variables):
+        if own.name == compiled.native_name:
+            own.name = symbol(function)
+        elif not own.is_declaration:
+            own.linkage = llvm.Linkage.internal
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    builder = llvm.create_pass_builder(target, tuning)
+    builder.getModulePassManager().run(module, builder)
+    code: bytes = module.as_bitcode()
     return code
 
 
-def _compiled(function: Callable[..., Any], signature: Any, name: str) -> llvm.ModuleRef:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", numba.NumbaWarning)
-        compiled = numba.cfunc(signature, **_OPTIONS)(function)
-    module = llvm.parse_assembly(compiled.inspect_llvm())
-    for entry in module.functions:
-        if entry.name == compiled.native_name:
-            entry.name = name
-        elif not entry.is_declaration:
-            entry.linkage = llvm.Linkage.internal
-    return module
+@functools.cache
+def _register_helpers() -> None:
+    for helper in (*HELPERS, loop.finite_loss):
+        register_jitable(forceinline=True, **_OPTIONS)(helper)
+
+
+def serve() -> None:
+    """Answer numbers of functions, a line each, with a line of how many bytes and the bitcode."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # where anything else is printed
+    gc.disable()  # most of what is made here is kept
+    target = target_machine()
+    for line in sys.stdin:
+        code = bitcode(FUNCTIONS[int(line)], target)
+        answers.write(b"%d\n" % len(code) + code)
+        answers.flush()

@@ -41,7 +41,8 @@ def answers(net: Network, images: Array, *, probabilities: bool = False) -> NDAr
         return output
     finally:
         machine.rest()
-        idle.append(machine)
+        if len(idle) < machine.workers:  # more than there are threads at a time have no use
+            idle.append(machine)
 
 
 def loss_and_gradients(

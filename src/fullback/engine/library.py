@@ -4,16 +4,21 @@ The cache holds one object file for everything. Its name is a hash of the engine
 versions of Numba and llvmlite and of the CPU, so that a stale file is never read; it carries its
 own checksum, and is written whole or not at all. With it, a process needs llvmlite but not Numba.
 
+Processes that start at the same time with an empty cache each compile; the last one's file stays.
+Waiting for each other would save work once, and could wait for a process that has been stopped.
+
 ``NUMBA_DISABLE_JIT=1`` runs the kernels as plain Python; ``FULLBACK_CACHE_DIR`` moves the cache.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,19 +31,20 @@ import numpy as np
 
 from fullback.atomic import write_atomically
 from fullback.engine import loop
-from fullback.engine.cpu import cpu
+from fullback.engine.cpu import cpu, target_machine
 from fullback.engine.kernels import KERNELS
 from fullback.engine.simd import Integers, Kernel
 from fullback.errors import InputError
 
-ENTRY = "fullback_run"
+FUNCTIONS: tuple[Callable[..., None], ...] = (*KERNELS, loop.run)
+"""What is compiled: the kernels, and what runs them."""
 
 _NEWEST = 8  # object files that the cache keeps
 
 
-def symbol(kernel: Kernel) -> str:
-    """Return the name of a kernel in the object file."""
-    return f"fullback_{kernel.__name__}"
+def symbol(function: Callable[..., None]) -> str:
+    """Return the name of a function in the object file."""
+    return f"fullback_{function.__name__}"
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,30 @@ class Library:
     keep: Any = None
 
 
+_lock = threading.RLock()
+
+
 @functools.cache
 def library() -> Library:
     """Return the library, compiling it where the cache does not have it."""
+    with _lock:  # of threads that come at the same time, one compiles
+        return _library()
+
+
+def _new_lock() -> None:
+    """Replace the lock in a forked process, where the thread that holds it may not exist."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+def _library() -> Library:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return Library(loop.run, KERNELS, compiled=False)
-    target = _target()
+    target = target_machine()
     path = cache_path()
     code = _read(path)
     if code is None:
@@ -83,21 +107,11 @@ def cache_path() -> Path:
     return _cache_directory() / f"{_key()}.o"
 
 
-def _target() -> llvm.TargetMachine:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    name, features = cpu()
-    target = llvm.Target.from_default_triple()
-    return target.create_target_machine(cpu=name, features=features, opt=3, jit=True)
-
-
 def _key() -> str:
     parts = [version("numba"), llvmlite.__version__, llvm.get_process_triple(), *cpu()]
     here = Path(__file__).parent
-    compiled = [
-        here / f"{name}.py" for name in ("compiler", "context", "cpu", "loop", "simd", "vectors")
-    ]
-    for source in [*compiled, *sorted(here.glob("kernels/*.py"))]:
+    names = ("build", "compiler", "context", "cpu", "loop", "simd", "vectors")
+    for source in [*(here / f"{name}.py" for name in names), *sorted(here.glob("kernels/*.py"))]:
         parts.append(source.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
@@ -126,11 +140,13 @@ def _write(path: Path, code: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, hashlib.sha256(code).digest() + code)
+    except (OSError, InputError) as error:
+        _say(f"the compiled kernels cannot be kept, so the next run compiles again: {error}")
+        return
+    with contextlib.suppress(OSError):  # another process may tidy up, too
         files = sorted(path.parent.glob("*.o"), key=lambda own: own.stat().st_mtime)
         for old in files[:-_NEWEST]:
             old.unlink(missing_ok=True)
-    except (OSError, InputError) as error:
-        print(f"fullback: kernels are not cached: {error}", file=sys.stderr)
 
 
 def _compile(target: llvm.TargetMachine) -> bytes:
@@ -138,11 +154,11 @@ def _compile(target: llvm.TargetMachine) -> bytes:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from fullback.engine.compiler import compile_object
+    from fullback.engine.build import compile_object
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        console.print("fullback: compiling for this machine, once; this takes about 10 s")
+        _say("compiling for this machine, once; this takes about 10 s")
     columns = (
         TextColumn("compiling for this machine, once"),
         BarColumn(),
@@ -151,10 +167,15 @@ def _compile(target: llvm.TargetMachine) -> bytes:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task("", total=len(KERNELS) + 1)
+        task = bar.add_task("", total=len(FUNCTIONS) + 1)
         return compile_object(
             target, lambda name: bar.update(task, description=name, advance=1, refresh=True)
         )
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed
+        print(f"fullback: {line}", file=sys.stderr)
 
 
 def _load(target: llvm.TargetMachine, code: bytes) -> Library:
@@ -164,7 +185,7 @@ def _load(target: llvm.TargetMachine, code: bytes) -> Library:
     engine.finalize_object()
     kernels = np.array([engine.get_function_address(symbol(kernel)) for kernel in KERNELS])
     signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 6, ctypes.c_int64, ctypes.c_int64)
-    run = signature(engine.get_function_address(ENTRY))
+    run = signature(engine.get_function_address(symbol(loop.run)))
     return Library(run, kernels.astype(np.int64), compiled=True, keep=engine)
 
 

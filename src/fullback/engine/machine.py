@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import os
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ from fullback.engine.library import Library, library
 from fullback.engine.lowering.plan import Plan
 from fullback.engine.program import Phase, code
 from fullback.engine.simd import LANES
+from fullback.errors import OptionError
 from fullback.layers.base import Array
 
+MOST_THREADS = 1024
+
+_MOST_INTERRUPTS = 1000  # in one run; then there is another reason
 _BYTES = {np.dtype(np.uint8): 0, np.dtype(np.float32): 1, np.dtype(np.float64): 2}
 
 
@@ -24,13 +29,24 @@ def threads() -> int:
     """Return how many threads runs take: FULLBACK_NUM_THREADS, or one for every core.
 
     Results do not depend on it.
+
+    Raises
+    ------
+    OptionError
+        FULLBACK_NUM_THREADS is set to something else than a number of threads.
     """
     chosen = os.environ.get("FULLBACK_NUM_THREADS", "")
-    if chosen.isdigit() and int(chosen) > 0:
-        return int(chosen)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if not chosen:
+        affinity = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+        return min(cores, MOST_THREADS)
+    with contextlib.suppress(ValueError):
+        if 1 <= int(chosen) <= MOST_THREADS:
+            return int(chosen)
+    raise OptionError(
+        f"FULLBACK_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, got {chosen!r}; "
+        "unset it for one thread a core"
+    )
 
 
 class Machine:
@@ -173,29 +189,64 @@ class Machine:
             return
         self.contexts[1:workers] = self.contexts[0]
         self.sync[:] = 0
-        go, crew = threading.Event(), [1]
+        crew = [0]  # how many run, once that is known
+        gates: list[_thread.LockType] = []  # at which threads wait for that
+        ends: list[_thread.LockType] = []  # which threads open when they are done
+        done = self.contexts[0, context.DONE :]
+        done[0] = -1  # until the run of this thread ends
 
-        def work(worker: int) -> None:
-            go.wait()
+        def work(worker: int, gate: _thread.LockType, end: _thread.LockType) -> None:
+            gate.acquire()
             if worker < crew[0]:
                 self.library.run(*self._arguments[worker], worker, crew[0])
+            end.release()
 
-        started = []
+        def finish() -> None:
+            for gate in gates:
+                if gate.locked():
+                    gate.release()
+            if crew[0] and done[0] < 0:
+                self.library.run(*self._arguments[0], 0, crew[0])
+            for end in ends:
+                with end:
+                    pass
+
         try:
-            for worker in range(1, workers):
-                thread = threading.Thread(target=work, args=(worker,), daemon=True)
-                thread.start()
-                started.append(thread)
-        except RuntimeError:  # the system has no more threads: fewer do the same
-            pass
-        crew[0] = 1 + len(started)
-        go.set()
-        self.library.run(*self._arguments[0], 0, crew[0])
-        for thread in started:
-            thread.join()
+            with contextlib.suppress(RuntimeError):  # the system has no more: fewer do the same
+                for worker in range(1, workers):
+                    gate, end = _closed_lock(), _closed_lock()
+                    gates.append(gate)
+                    _thread.start_new_thread(work, (worker, gate, end))
+                    ends.append(end)
+            crew[0] = 1 + len(ends)
+        finally:
+            _insist(finish)
 
 
 _NO_FIGURES = np.zeros((1, 1, 2))
+
+
+def _closed_lock() -> _thread.LockType:
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    return lock
+
+
+def _insist(finish: Callable[[], None]) -> None:
+    """Call what can be called again until it gets to its end, and only then let Ctrl-C through.
+
+    Threads that wait for one that was interrupted would wait for ever, and threads that still run
+    would write to memory that is given to somebody else.
+    """
+    interrupt: BaseException | None = None
+    for _ in range(_MOST_INTERRUPTS):
+        try:
+            finish()
+            break
+        except BaseException as error:  # noqa: BLE001 -- whatever a signal's handler raises
+            interrupt = interrupt or error
+    if interrupt is not None:
+        raise interrupt
 
 
 def readable(images: Array) -> bool:

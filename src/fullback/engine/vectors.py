@@ -166,7 +166,8 @@ def _intrinsic(b: Any, name: str, result: Any, *values: Any) -> Any:
 
 
 def _fma(b: Any, x: Any, y: Any, z: Any) -> Any:
-    return _intrinsic(b, f"llvm.fma.v{LANES}f32", V, x, y, z)
+    """Return x y + z, rounded once where the CPU can do that in one instruction."""
+    return _intrinsic(b, f"llvm.fmuladd.v{LANES}f32", V, x, y, z)
 
 
 def _vector_of(kind: Any, values: Any) -> Any:
@@ -290,7 +291,16 @@ def _sum_lanes(b: Any, v: Any) -> Any:
 
 
 _word(simd.root, vector, vector)(lambda b, v: _intrinsic(b, f"llvm.sqrt.v{LANES}f32", V, v))
-_word(simd.nearest, vector, vector)(lambda b, v: _intrinsic(b, f"llvm.rint.v{LANES}f32", V, v))
+
+
+@_word(simd.nearest, vector, vector)
+def _nearest(b: Any, v: Any) -> Any:
+    """Push what follows the point out of the mantissa; not every CPU has an instruction for it.
+
+    Numba gives FLAGS to what has no flag, and ``reassoc`` would take the two steps for none.
+    """
+    shift = _vector_of(F32, [1.5 * 2**23] * LANES)
+    return b.fsub(b.fadd(v, shift, flags=("nsz",)), shift, flags=("nsz",))
 
 
 @_word(simd.times_power, vector, vector, vector)
@@ -570,8 +580,8 @@ def _call(b: Any, table: Any, number: Any, a: Any, s: Any, c: Any, k: Any, i: An
     b.call(b.inttoptr(address, ir.PointerType(KERNEL)), [a, s, c, k, i, j])
 
 
-SPINS = 4000
-"""Looks at the others before a waiting thread offers its core to somebody else."""
+SPINS, SPINS_WITH_PAUSE = 2000, 50
+"""Looks at the others, a few microseconds, before a waiting thread offers its core to somebody."""
 
 
 @_word(simd.meet, types.void, wholes, integer)
@@ -595,7 +605,10 @@ def _meet(b: Any, sync: Any, workers: Any) -> None:
             b.position_at_end(wait)
             count = b.add(b.load(spins, typ=I64), _const(1))
             b.store(count, spins)
-            with b.if_then(b.icmp_signed(">", count, _const(SPINS))):
+            if _is_x86(b):  # the core's other thread, if it has one, gets on faster
+                _intrinsic(b, "llvm.x86.sse2.pause", ir.VoidType())
+            most = SPINS_WITH_PAUSE if _is_x86(b) else SPINS
+            with b.if_then(b.icmp_signed(">", count, _const(most))):
                 kind = ir.FunctionType(I32, [])
                 b.call(cgutils.get_or_insert_function(b.module, kind, "fullback_yield"), [])
             b.branch(look)

@@ -1,0 +1,447 @@
+"""The compiled kernels: for other CPUs, without their cache, and what they must not call."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+
+from fullback.engine import build, compiler
+from fullback.engine import library as module
+from fullback.engine.cpu import cpu, target_machine
+from fullback.engine.kernels import conv, images
+from fullback.engine.library import FUNCTIONS, is_cached, library
+
+pytestmark = pytest.mark.skipif(not library().compiled, reason="the kernels run as plain Python")
+
+X86 = llvm.get_process_triple().startswith("x86_64")
+CPUS = {"haswell": {"avx2", "fma", "bmi2"}, "x86-64": set()}
+
+
+def run(code: str, *arguments: str, seconds: float = 100, **environment: str) -> str:
+    """Run Python code in a process of its own and return what it prints."""
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+# Other CPUs ---------------------------------------------------------------------------------------
+
+EVERY_LAYER = """
+import sys
+
+import numpy as np
+
+import fullback as fb
+from fullback.layers import (
+    AvgPool2D, BatchNorm2D, Conv2D, Dense, Dropout, Flatten, GlobalAvgPool2D, LeakyReLU, MaxPool2D,
+    MeanSquaredError, Normalize, ReLU, Sigmoid, SoftmaxCrossEntropy, Tanh,
+)
+
+IMAGES = 21  # two blocks, one of them not full
+
+# Rounding errors of a sum of n terms grow with the root of n (Higham and Mary, A new approach to
+# probabilistic rounding error analysis, 2019); up to four sums of 21 x 12 x 12 follow each other.
+ROUNDING = 4 * (21 * 12 * 12) ** 0.5 * np.finfo(np.float32).eps
+
+def networks(dtype):
+    yield fb.Network(
+        [Normalize(), Conv2D(6), ReLU(), MaxPool2D(), Conv2D(5), ReLU(), MaxPool2D(), Flatten(),
+         Dense(19), ReLU(), Dropout(0.3), Dense(10)],
+        (1, 12, 12), loss=SoftmaxCrossEntropy(label_smoothing=0.1), dtype=dtype,
+    )
+    yield fb.Network(
+        [Conv2D(6, 5), Tanh(), AvgPool2D(), Conv2D(4, (3, 2), stride=(2, 1), groups=2), LeakyReLU(),
+         BatchNorm2D(), GlobalAvgPool2D(), Dense(3), Sigmoid()],
+        (3, 12, 11), loss=MeanSquaredError(), dtype=dtype,
+    )
+    yield fb.Network(
+        [Conv2D(9), BatchNorm2D(), ReLU(), Conv2D(7, dilation=2, bias=False), Sigmoid(),
+         MaxPool2D(3, stride=2, padding=1), Flatten(), Dense(4)],
+        (2, 8, 9), dtype=dtype,
+    )
+
+rng = np.random.default_rng(0)
+for net, exact in zip(networks("float32"), networks("float64")):
+    x = rng.normal(size=(IMAGES, *net.input_shape)).astype(np.float32)
+    y = rng.integers(0, net.output_shape[0], IMAGES)
+    if isinstance(net.loss, MeanSquaredError):
+        y = rng.normal(size=(IMAGES, *net.output_shape))
+    for name, array in net.parameters.items():
+        exact.parameters[name] = array
+    loss, gradients = net.loss_and_gradients(x, y, engine="lanes", seed=3)
+    right, wanted = exact.loss_and_gradients(x, y, engine="reference", seed=3)
+    assert abs(loss - right) <= ROUNDING * right, (loss, right)
+    for name, gradient in gradients.items():
+        error = abs(gradient - wanted[name]).max() / max(abs(wanted[name]).max(), 1e-3)
+        assert error <= ROUNDING, (name, error)
+    answers = net.logits(x, engine="lanes")
+    error = abs(answers - exact.logits(x, engine="reference")).max() / abs(answers).max()
+    assert error <= ROUNDING, error
+    for optimizer in (fb.SGD(0.01, momentum=0.9, nesterov=True), fb.AdamW(0.01)):
+        fb.fit(net, x, y, epochs=2, batch_size=17, optimizer=optimizer, verbose=False)
+
+assert "numba" not in sys.modules  # other processes compiled
+print("right")
+"""
+
+
+@pytest.fixture(scope="session", params=CPUS)
+def other_cpu(request, tmp_path_factory):
+    """The environment in which kernels are compiled for another CPU, and a cache for them."""
+    name = request.param
+    if not X86:
+        pytest.skip("another kind of CPU")
+    if any(not llvm.get_host_cpu_features().get(feature) for feature in CPUS[name]):
+        pytest.skip(f"this CPU cannot run code for {name}")
+    folder = tmp_path_factory.mktemp(f"kernels-{name}")
+    return {"NUMBA_CPU_NAME": name, "FULLBACK_CACHE_DIR": str(folder)}
+
+
+def test_gradients_on_another_cpu(other_cpu):
+    assert run(EVERY_LAYER, **other_cpu) == "right\n"
+    (made,) = Path(other_cpu["FULLBACK_CACHE_DIR"]).glob("*.o")
+    before = made.stat().st_mtime_ns
+    assert run(EVERY_LAYER, **other_cpu) == "right\n"  # from the cache
+    assert made.stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(not X86, reason="another kind of CPU")
+@pytest.mark.parametrize(
+    ("name", "wide", "absent"), [("haswell", "ymm", "zmm"), ("x86-64", "xmm", "ymm")]
+)
+def test_registers_of_another_cpu(monkeypatch, name, wide, absent):
+    monkeypatch.setenv("NUMBA_CPU_NAME", name)
+    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
+    target = target_machine()
+    made = compiler.bitcode(conv.conv3x3, target)
+    assembly = target.emit_assembly(llvm.parse_bitcode(made))
+    assert wide in assembly
+    assert absent not in assembly
+    assert ("vfmadd" in assembly) == (name == "haswell")
+    assert build.undefined(build.link([made], target)) == set()  # no call for every product
+
+
+def test_chosen_cpu(monkeypatch):
+    for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        monkeypatch.delenv(name, raising=False)
+    here = cpu()
+    assert here[0] == llvm.get_host_cpu_name()
+    keys = {module.cache_path()}
+    monkeypatch.setenv("NUMBA_CPU_NAME", "host")
+    assert cpu() == here
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    assert cpu() == ("haswell", "")  # and not what this machine can do besides
+    keys.add(module.cache_path())
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+avx2,-fma")
+    assert cpu() == ("haswell", "+avx2,-fma")
+    keys.add(module.cache_path())
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    assert cpu() == ("", "+avx2,-fma")
+    keys.add(module.cache_path())
+    assert len(keys) == 4  # each has an object file of its own
+
+
+# What compiled code may call ----------------------------------------------------------------------
+
+
+def raises(a, s, c, k, i, j):
+    if k[0] > 3:
+        raise ValueError
+    s[0] = 1
+
+
+def steps_by_zero(a, s, c, k, i, j):
+    for n in range(0, k[0], k[1]):  # where the step is 0, range raises
+        s[n] = 0
+
+
+def calls_the_system(a, s, c, k, i, j):
+    s[0] = math.exp(s[1])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "symbol"), [(raises, "PyErr_"), (steps_by_zero, "PyErr_"), (calls_the_system, "exp")]
+)
+def test_unknown_symbols_are_refused(kernel, symbol):
+    target = target_machine()
+    part = compiler.bitcode(kernel, target)
+    wanted = rf"fullback_{kernel.__name__} takes .*{symbol}.* from outside; a kernel can call"
+    with pytest.raises(ValueError, match=wanted):
+        build.link([part], target)
+
+
+def test_symbols_of_the_kernels():
+    code = module._read(module.cache_path())
+    if code is None:
+        pytest.skip("the kernels are not cached")
+    assert build.undefined(code) <= build.KNOWN_SYMBOLS
+
+
+# Compiling ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_functions(monkeypatch):
+    """Only two functions to compile."""
+    assert FUNCTIONS[:2] == (images.gather, images.output)
+    monkeypatch.setattr(build, "FUNCTIONS", FUNCTIONS[:2])
+    return ["fullback_gather", "fullback_output"]
+
+
+def loads(code, names):
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return all(engine.get_function_address(name) for name in names)
+
+
+def test_processes_compile(two_functions, monkeypatch):
+    def here(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(compiler, "bitcode", here)
+    done = []
+    code = build.compile_object(target_machine(), done.append, processes=2)
+    assert sorted(done) == ["gather", "output"]
+    assert loads(code, two_functions)
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        "raise SystemExit",
+        "print('not a number')",
+        "print(10); print('no bitcode')",
+        "print(100)",
+        "import time; time.sleep(60)",
+        None,
+    ],
+)
+def test_processes_that_do_not_compile(two_functions, monkeypatch, served):
+    if served is None:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    else:
+        monkeypatch.setattr(build, "_SERVE", served)
+    monkeypatch.setattr(build, "_PATIENCE", 0.5)
+    done = []
+    code = build.compile_object(target_machine(), done.append, processes=1)
+    assert done == ["gather", "output"]
+    assert loads(code, two_functions)
+
+
+def test_frozen_programs_start_no_process(monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert build._cores() == 0
+
+
+# The cache ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def code():
+    """The object file for this machine."""
+    library()
+    made = module._read(module.cache_path())
+    return build.compile_object(target_machine()) if made is None else made
+
+
+@pytest.fixture
+def compilations(code, monkeypatch, tmp_path):
+    """An empty cache, and a compiler that takes no time; what it compiles is counted."""
+    made = []
+    monkeypatch.setattr(module, "_compile", lambda target: made.append(1) or code)
+    monkeypatch.setenv("FULLBACK_CACHE_DIR", str(tmp_path / "kernels"))
+    return made
+
+
+def start():
+    """Load the library as a process does that starts."""
+    made = module._library()
+    assert made.compiled
+    assert np.all(made.kernels)
+
+
+def test_compiled_once(compilations, capfd):
+    assert not is_cached()
+    start()
+    assert is_cached()
+    start()
+    assert compilations == [1]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "short"])
+def test_damaged_object_file(compilations, damage):
+    start()
+    path = module.cache_path()
+    content = bytearray(path.read_bytes())
+    if damage == "altered":
+        content[len(content) // 2] ^= 1
+    else:
+        del content[{"truncated": -100, "empty": 0, "short": 10}[damage] :]
+    path.write_bytes(content)
+    assert not is_cached()
+    start()
+    assert compilations == [1, 1]
+    assert is_cached()  # mended
+
+
+def one_line(capfd, reason):
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("fullback: the compiled kernels cannot be kept, so the next run")
+    assert reason in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_object_file_is_a_folder(compilations, capfd):
+    module.cache_path().mkdir(parents=True)
+    start()
+    start()
+    assert compilations == [1, 1]
+    assert len(list(module.cache_path().parent.iterdir())) == 1  # nothing is left behind
+    captured = capfd.readouterr().err.splitlines()
+    assert len(captured) == 2
+    assert "is not a file that can be replaced" in captured[0]
+
+
+def test_cache_folder_cannot_be_made(compilations, capfd, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FULLBACK_CACHE_DIR", str(tmp_path / "file" / "kernels"))
+    start()
+    one_line(capfd, "Not a directory" if os.name == "posix" else "")
+    assert compilations == [1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders' permissions are Posix")
+def test_cache_folder_cannot_be_written_to(compilations, capfd, monkeypatch, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root can write everywhere")
+    (tmp_path / "kernels").mkdir(mode=0o500)
+    start()
+    one_line(capfd, "cannot be written to")
+
+
+def test_disk_is_full(compilations, capfd, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    start()
+    one_line(capfd, "No space left on device")
+    assert list(module.cache_path().parent.iterdir()) == []
+
+
+def test_nobody_to_tell(compilations, monkeypatch, tmp_path):
+    module.cache_path().mkdir(parents=True)
+    with (tmp_path / "closed").open("w") as closed:
+        pass
+    for stream in (None, closed):
+        monkeypatch.setattr(sys, "stderr", stream)
+        start()
+
+
+def test_old_object_files_go(compilations):
+    folder = module.cache_path().parent
+    folder.mkdir()
+    for n in range(12):
+        (folder / f"{n}.o").touch()
+        os.utime(folder / f"{n}.o", (n, n))
+    start()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {module.cache_path().name, *(f"{n}.o" for n in range(5, 12))}
+
+
+SLOW_COMPILER = """
+import sys, time
+from pathlib import Path
+
+import numpy as np
+
+import fullback as fb
+from fullback.engine import library
+
+def compile(target):
+    time.sleep(1)
+    print("compiled")
+    return Path(sys.argv[1]).read_bytes()
+
+library._compile = compile
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+net = fb.zoo.question()
+x = np.random.default_rng(0).random((40, 1, 28, 28))
+assert abs(net.logits(x, engine="lanes") - net.logits(x, engine="reference")).max() < 1e-5
+"""
+
+
+def test_processes_that_start_at_the_same_time(code, tmp_path):
+    """Each of them works; none waits for another, and the cache is whole afterwards."""
+    (tmp_path / "object").write_bytes(code)
+    environment = {**os.environ, "FULLBACK_CACHE_DIR": str(tmp_path / "kernels")}
+    moment = str(time.time() + 1.5)
+    command = [sys.executable, "-c", SLOW_COMPILER, str(tmp_path / "object"), moment]
+    processes = [
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+        assert out in ("", "compiled\n")
+    assert len(list((tmp_path / "kernels").iterdir())) == 1
+    assert run(SLOW_COMPILER, *command[3:], FULLBACK_CACHE_DIR=str(tmp_path / "kernels")) == ""
+
+
+def test_threads_that_start_at_the_same_time(code, tmp_path):
+    (tmp_path / "object").write_bytes(code)
+    program = """
+        import sys, threading, time
+        from pathlib import Path
+
+        from fullback.engine import library
+
+        def compile(target):
+            time.sleep(0.5)
+            print("compiled")
+            return Path(sys.argv[1]).read_bytes()
+
+        library._compile = compile
+        threads = [threading.Thread(target=library.library) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    """
+    where = str(tmp_path / "kernels")
+    assert run(program, str(tmp_path / "object"), FULLBACK_CACHE_DIR=where) == "compiled\n"
+
+
+def test_prediction_without_numba(code, tmp_path):
+    program = """
+        import sys
+        import numpy as np
+        import fullback as fb
+        fb.zoo.question().predict(np.zeros((3, 28, 28), np.uint8))
+        assert "numba" not in sys.modules
+    """
+    if not is_cached():
+        pytest.skip("the kernels are not cached")
+    run(program)
