@@ -312,7 +312,8 @@ def test_ctrl_c_at_any_time():
             return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
 
         signal.signal(signal.SIGALRM, alarm)
-        net, rng, interrupts, others = small(), np.random.default_rng(0), 0, threads_of_the_process()
+        net, rng, interrupts = small(), np.random.default_rng(0), 0
+        others = threads_of_the_process()
         before, answers = {k: v.copy() for k, v in net.parameters.items()}, net.logits(X)
         end = time.monotonic() + 3
         while time.monotonic() < end:
