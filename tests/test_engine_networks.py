@@ -34,7 +34,7 @@ from fullback.engine.lowering.plan import Plan
 from fullback.engine.machine import Machine
 from fullback.engine.simd import LANES
 from fullback.errors import DivergenceError, OptionError, ShapeError
-from fullback.layers import LAYERS
+from fullback.layers import LAYERS, ReLU
 from fullback.passes import softmax, trace_batch
 from fullback.training import lanes as training_lanes
 from fullback.training import steps
@@ -706,3 +706,68 @@ print("done")
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
     )
     assert done.stdout == "done\n", f"{done.returncode}: {done.stderr}"
+
+
+class OwnReLU(ReLU):
+    """A layer of somebody's own, of which the engine knows nothing."""
+
+
+class OwnLoss(SoftmaxCrossEntropy):
+    """A loss of somebody's own."""
+
+
+class OwnSGD(SGD):
+    """An optimizer of somebody's own."""
+
+
+def test_what_has_no_kernel_is_refused():
+    x, y = np.zeros((4, 5), np.float32), np.zeros(4, int)
+    net = Network([Dense(3), OwnReLU(), Dense(2)], (5,))
+    with pytest.raises(OptionError, match=r"no kernel for relu1.*engine='reference'"):
+        net.logits(x)
+    net = Network([Dense(2)], (5,), loss=OwnLoss())
+    with pytest.raises(OptionError, match=r"no kernel for .*engine='reference'"):
+        net.loss_and_gradients(x, y)
+    net = Network.parse("normalize dense2", (5,))
+    with pytest.raises(OptionError, match="engine='reference'"):
+        fit(net, x, y, batch_size=4, optimizer=OwnSGD(0.1), verbose=False)
+    with pytest.raises(OptionError, match="engine must be"):
+        fit(net, x, y, batch_size=4, engine="x", verbose=False)
+    assert net.statistics["normalize1.images"] == 0  # nothing was done
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_gradients_of_a_loss_that_is_not_finite(value):
+    net = zoo.question()
+    net.parameters["dense2.bias"][3] = value
+    rng = np.random.default_rng(0)
+    x, y = rng.random((20, 1, 28, 28)), rng.integers(0, 10, 20)
+    loss, gradients = net.loss_and_gradients(x, y)
+    assert not np.isfinite(loss)
+    _, reference = net.loss_and_gradients(x, y, engine="reference")
+    for name, own in gradients.items():
+        np.testing.assert_array_equal(np.isnan(own), np.isnan(reference[name]), name)
+
+
+def test_networks_of_nothing_but_dropout():
+    net = Network.parse("dropout0.5", (4,))
+    x, y = np.random.default_rng(0).normal(size=(6, 4)), np.arange(6) % 4
+    loss, gradients = net.loss_and_gradients(x, y, training=False)
+    assert gradients == {}
+    assert loss == pytest.approx(
+        net.loss_and_gradients(x, y, training=False, engine="reference")[0], 1e-6
+    )
+
+
+@pytest.mark.parametrize("engine", ["lanes", "reference"])
+def test_a_callback_may_unfreeze(engine):
+    net = Network.parse("flatten dense6 relu dense3", (1, 4, 4))
+    net.freeze("dense1")
+    before = net.parameters["dense1.weight"].copy()
+    rng = np.random.default_rng(0)
+    x, y = rng.random((30, 1, 4, 4)), rng.integers(0, 3, 30)
+    fit(
+        net, x, y, epochs=2, batch_size=8, engine=engine, verbose=False,
+        callbacks=[lambda epoch: net.unfreeze("dense1")],
+    )  # fmt: skip
+    assert (net.parameters["dense1.weight"] != before).any()

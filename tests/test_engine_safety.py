@@ -313,8 +313,8 @@ def test_ctrl_c_at_any_time():
 
         signal.signal(signal.SIGALRM, alarm)
         net, rng, interrupts = small(), np.random.default_rng(0), 0
-        others = threads_of_the_process()
-        before, answers = {k: v.copy() for k, v in net.parameters.items()}, net.logits(X)
+        others, answers = threads_of_the_process(), net.logits(X)
+        before = {k: v.copy() for k, v in net.parameters.items()}
         end = time.monotonic() + 3
         while time.monotonic() < end:
             try:

@@ -11,13 +11,11 @@ from fullback.engine.kernels.optimizer import sgd
 from fullback.engine.listing import Program, listing
 from fullback.engine.lowering import lower
 from fullback.engine.lowering.plan import Purpose, Update
-from fullback.engine.machine import Machine, readable, staged, threads
+from fullback.engine.machine import STAGED, Machine, readable, staged, threads
 from fullback.engine.simd import LANES
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.passes import Seed, random_key
-
-_STAGED = 2**22  # values that are copied at a time where the machine cannot read images in place
 
 
 def answers(net: Network, images: Array, *, probabilities: bool = False) -> NDArray[np.float32]:
@@ -34,7 +32,7 @@ def answers(net: Network, images: Array, *, probabilities: bool = False) -> NDAr
         if readable(images):
             machine.run(images, batch=len(images), total=len(images), output=output)
             return output
-        size = max(LANES, _STAGED // images[0].size)
+        size = max(LANES, STAGED // images[0].size)
         for start in range(0, len(images), size):
             part = staged(images[start : start + size])
             machine.run(part, batch=len(part), total=len(part), output=output[start : start + size])

@@ -104,7 +104,7 @@ def is_cached() -> bool:
 
 def cache_path() -> Path:
     """Return the file that holds the kernels for this machine, or will hold them."""
-    return _cache_directory() / f"{_key()}.o"
+    return _cache_directory() / f"fullback-{_key()}.o"
 
 
 def _key() -> str:
@@ -144,7 +144,7 @@ def _write(path: Path, code: bytes) -> None:
         _say(f"the compiled kernels cannot be kept, so the next run compiles again: {error}")
         return
     with contextlib.suppress(OSError):  # another process may tidy up, too
-        files = sorted(path.parent.glob("*.o"), key=lambda own: own.stat().st_mtime)
+        files = sorted(path.parent.glob("fullback-*.o"), key=lambda own: own.stat().st_mtime)
         for old in files[:-_NEWEST]:
             old.unlink(missing_ok=True)
 

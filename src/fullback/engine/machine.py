@@ -22,7 +22,10 @@ from fullback.layers.base import Array
 MOST_THREADS = 1024
 
 _MOST_INTERRUPTS = 1000  # in one run; then there is another reason
-_BYTES = {np.dtype(np.uint8): 0, np.dtype(np.float32): 1, np.dtype(np.float64): 2}
+STAGED = 2**22
+"""Values that are copied at a time where the machine cannot read images in place."""
+
+_KINDS = {np.dtype(np.uint8): 0, np.dtype(np.float32): 1, np.dtype(np.float64): 2}
 
 
 def threads() -> int:
@@ -158,7 +161,7 @@ class Machine:
         self._keep = (images, order, targets, weights, keys, rates, output, figures)
         c = self.contexts[0]
         c[context.IMAGES] = images.ctypes.data
-        c[context.KIND] = _BYTES[images.dtype]
+        c[context.KIND] = _KINDS[images.dtype]
         c[context.IMAGE_STEP] = images[0].size
         c[context.ORDER] = _address(order)
         c[context.TARGETS] = _address(targets)
@@ -201,6 +204,15 @@ class Machine:
                 self.library.run(*self._arguments[worker], worker, crew[0])
             end.release()
 
+        def begin() -> None:
+            with contextlib.suppress(RuntimeError):  # the system has no more: fewer do the same
+                for worker in range(1, workers):
+                    gate, end = _closed_lock(), _closed_lock()
+                    gates.append(gate)
+                    _thread.start_new_thread(work, (worker, gate, end))
+                    ends.append(end)
+            crew[0] = 1 + len(ends)
+
         def finish() -> None:
             for gate in gates:
                 if gate.locked():
@@ -211,16 +223,7 @@ class Machine:
                 with end:
                     pass
 
-        try:
-            with contextlib.suppress(RuntimeError):  # the system has no more: fewer do the same
-                for worker in range(1, workers):
-                    gate, end = _closed_lock(), _closed_lock()
-                    gates.append(gate)
-                    _thread.start_new_thread(work, (worker, gate, end))
-                    ends.append(end)
-            crew[0] = 1 + len(ends)
-        finally:
-            _insist(finish)
+        _insist(begin, finish)
 
 
 _NO_FIGURES = np.zeros((1, 1, 2))
@@ -232,8 +235,8 @@ def _closed_lock() -> _thread.LockType:
     return lock
 
 
-def _insist(finish: Callable[[], None]) -> None:
-    """Call what can be called again until it gets to its end, and only then let Ctrl-C through.
+def _insist(begin: Callable[[], None], finish: Callable[[], None]) -> None:
+    """Call both, and where Ctrl-C comes between ``finish`` again until it is through; then raise.
 
     Threads that wait for one that was interrupted would wait for ever, and threads that still run
     would write to memory that is given to somebody else.
@@ -241,6 +244,8 @@ def _insist(finish: Callable[[], None]) -> None:
     interrupt: BaseException | None = None
     for _ in range(_MOST_INTERRUPTS):
         try:
+            if interrupt is None:
+                begin()
             finish()
             break
         except BaseException as error:  # noqa: BLE001 -- whatever a signal's handler raises
@@ -251,17 +256,16 @@ def _insist(finish: Callable[[], None]) -> None:
 
 def readable(images: Array) -> bool:
     """Return whether the machine can read images where they are."""
-    contiguous = images.flags.c_contiguous and images.dtype in _BYTES and images.dtype.isnative
+    contiguous = images.flags.c_contiguous and images.dtype in _KINDS and images.dtype.isnative
     return bool(contiguous) and images[0].size >= LANES
 
 
 def staged(images: Array) -> Array:
     """Return a copy of images that the machine can read: of at least sixteen pixels each."""
-    dtype = images.dtype if images.dtype in _BYTES else np.float32
+    dtype = images.dtype if images.dtype in _KINDS else np.float32
     flat = images.reshape(len(images), -1)
     made = np.zeros((len(images), max(LANES, flat.shape[1])), dtype)
-    with np.errstate(all="ignore"):  # what is too large becomes infinite, as in any cast
-        made[:, : flat.shape[1]] = flat
+    made[:, : flat.shape[1]] = flat
     return made
 
 

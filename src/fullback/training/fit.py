@@ -101,10 +101,8 @@ def fit(
     if validation_data is not None:
         held_out = net.check_images(validation_data[0])
         net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
-    _warn_of_pixels(images)
-    _measure(net, images)
 
-    state = optimizer.initial_state(net.parameters, net.trainable())
+    state = optimizer.initial_state(net.parameters, net.parameters)  # a callback may unfreeze
     data = (images, targets, weights)
     steps: Steps
     if net.choose_engine(engine) == "lanes":
@@ -113,6 +111,8 @@ def fit(
         steps = LaneSteps(net, *data, optimizer, state, batch_size)
     else:
         steps = ReferenceSteps(net, *data, optimizer, state)
+    _warn_of_pixels(images)
+    _measure(net, images)
     run = _Run(
         net=net,
         images=images,

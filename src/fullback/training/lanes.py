@@ -11,7 +11,7 @@ from fullback.engine.kernels.optimizer import adam, sgd
 from fullback.engine.lanes import keys
 from fullback.engine.lowering import lower
 from fullback.engine.lowering.plan import Update
-from fullback.engine.machine import Machine, readable, staged, threads
+from fullback.engine.machine import STAGED, Machine, readable, staged, threads
 from fullback.engine.simd import LANES
 from fullback.errors import OptionError
 from fullback.layers.base import Array
@@ -19,7 +19,6 @@ from fullback.network import Network
 from fullback.training.optimizers import SGD, Adam, AdamW, Optimizer, State
 from fullback.training.steps import Batches
 
-_STAGED = 2**22  # values that are copied at a time where the machine cannot read images in place
 _TRIED = 8  # part of a run, one in so many batches, that tries another number of threads
 
 
@@ -129,7 +128,7 @@ class LaneSteps:
         if readable(self.images):
             data = (self.images, self.targets, self.weights, batches.order)
             return self._run(batches, *data, workers)
-        at_once = max(1, _STAGED // (self.images[0].size * batches.size))  # batches to copy
+        at_once = max(1, STAGED // (self.images[0].size * batches.size))  # batches to copy
         part, rest = batches.split(at_once)
         images, targets = staged(self.images[part.order]), self.targets[part.order]
         weights = None if self.weights is None else self.weights[part.order]
@@ -170,10 +169,10 @@ class LaneSteps:
 def _update(optimizer: Optimizer) -> Update:
     """Return the kernel of an optimizer, and its numbers in the kernel's order."""
     decay = float(getattr(optimizer, "weight_decay", 0.0))
-    if isinstance(optimizer, SGD):
+    if type(optimizer) is SGD:
         numbers: tuple[float, ...] = (optimizer.momentum, float(optimizer.nesterov))
         return Update(sgd, optimizer.memories, (decay, *numbers), (0.0, *numbers))
-    if isinstance(optimizer, Adam):
+    if isinstance(optimizer, Adam) and type(optimizer) in (Adam, AdamW):
         numbers = (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
         new = (1 - optimizer.beta1, 1 - optimizer.beta2)  # rounded once, not as 1 - float32(b)
         added, taken = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)

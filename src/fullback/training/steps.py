@@ -52,7 +52,7 @@ class Steps(Protocol):
         """Give both what was learned, after some batches."""
 
     def train(self, batches: Batches) -> NDArray[np.float64]:
-        """Train on batches until one has a loss that is not finite, which changes nothing.
+        """Train on batches until one has a loss that is not finite; it changes no parameter.
 
         Returns
         -------

@@ -92,7 +92,9 @@ def write(plan: Plan) -> Plan:
         for n, back in reversed(backward):
             if n >= plan.lowest:
                 back()
-        plan.phases.append(Phase(CHECK, []))
+        if plan.purpose == "training":
+            plan.phases.append(Phase(CHECK, []))
+        # Gradients and updates share a phase: every kernel gives a worker the same rows.
         plan.phases.append(Phase(FOR_WORKERS, plan.late))
         plan.write_parameters()
     if plan.early:

@@ -13,6 +13,7 @@ from fullback.engine.loop import FOR_BLOCKS, FOR_WORKERS
 from fullback.engine.lowering.steps import Step, steps
 from fullback.engine.program import NO_RING, Instruction, Map, Memory, Phase, Ring
 from fullback.engine.simd import LANES, Kernel
+from fullback.errors import OptionError
 from fullback.layers import Conv2D, Dropout, Flatten, MeanSquaredError, SoftmaxCrossEntropy
 from fullback.layers.window import pads
 from fullback.network import Network
@@ -247,15 +248,21 @@ class Plan:
             )
 
     def write_loss(self, x: Map) -> None:
-        """Write the loss and the first delta, or the answers."""
+        """Write the loss and the first delta, or the answers.
+
+        Raises
+        ------
+        OptionError
+            There is no kernel for the loss.
+        """
         outputs = x.features
         if self.purpose == "probabilities":
             self.emit(FOR_BLOCKS, loss.softmax, (x.place, outputs), ("loss",), (x.name,), (x.name,))
         if not self.backwards:
             self.emit(FOR_BLOCKS, images.output, (x.place, outputs), ("loss",), (x.name,))
             return
-        dx = self.delta(len(self.steps) - 1)
-        if isinstance(self.net.loss, MeanSquaredError):
+        dx = self.delta(len(self.steps) - 1) if self.steps else self.map("d input", x.shape[-1:])
+        if type(self.net.loss) is MeanSquaredError:
             self.emit(
                 FOR_BLOCKS,
                 loss.mean_squared_error,
@@ -264,7 +271,7 @@ class Plan:
                 (x.name,),
                 (dx.name,),
             )
-        elif isinstance(self.net.loss, SoftmaxCrossEntropy):
+        elif type(self.net.loss) is SoftmaxCrossEntropy:
             smoothing = self.constant(self.net.loss.label_smoothing)
             self.emit(
                 FOR_BLOCKS,
@@ -273,4 +280,8 @@ class Plan:
                 ("loss",),
                 (x.name,),
                 (dx.name,),
+            )
+        else:
+            raise OptionError(
+                f"the lane engine has no kernel for {self.net.loss}; give engine='reference'"
             )

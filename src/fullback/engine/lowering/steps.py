@@ -97,11 +97,11 @@ def _joined(layers: Sequence[Layer], given: Sequence[Shape]) -> int:
     first = layers[0]
     if not isinstance(first, Conv2D | Dense | BatchNorm2D):
         return 1
-    if len(layers) < 2 or not isinstance(layers[1], ReLU):
+    if len(layers) < 2 or type(layers[1]) is not ReLU:
         return 1
-    if len(layers) < 3 or not isinstance(layers[2], MaxPool2D):
+    window = layers[2] if len(layers) > 2 else None
+    if type(window) is not MaxPool2D:
         return 2
-    window = layers[2]
     halves = pair(window.size) == window.step == (2, 2)
     bare = pads(window.padding, given[2][1:], window.size, window.step) == NO_RING
     if isinstance(first, Conv2D) and is_3x3(first, given[1]) and halves and bare:
