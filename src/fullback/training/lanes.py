@@ -33,9 +33,9 @@ class Pace:
     _SHORTEST = 0.004  # seconds of a run that tells anything
     _SHORT, _LONG = 4, 64  # runs from one try to the next, at least and at most
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, fixed: bool = False) -> None:
         self.choices = [most]
-        while self.choices[-1] > 1:
+        while self.choices[-1] > 1 and not fixed:
             self.choices.append(self.choices[-1] // 2)
         self.speeds = dict.fromkeys(self.choices, 0.0)  # batches a second
         self.best = most
@@ -84,7 +84,7 @@ class LaneSteps:
         self.targets = np.ascontiguousarray(targets)
         self.blocks = -(-batch_size // LANES)
         self.workers = threads() if workers is None else workers
-        self.pace = Pace(min(self.workers, self.blocks))
+        self.pace = Pace(min(self.workers, self.blocks), fixed=workers is not None)
         self._lower()
 
     def _lower(self) -> None:
