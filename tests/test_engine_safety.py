@@ -65,6 +65,7 @@ def run(code: str, seconds: float = 60, **environment: str) -> str:
     """Run Python code, after this page's beginning, in a process of its own."""
     start = """
         import os, signal, sys, threading, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         import numpy as np
         import fullback as fb
         from tests.test_engine_safety import *
@@ -357,7 +358,9 @@ def test_ctrl_c_in_a_long_run(what):
         answers = net.logits(X, engine="reference")
         assert abs(net.logits(X) - answers).max() < 1e-4 * abs(answers).max()
     """
-    start = "import os, signal, sys, threading, time\nfrom tests.test_engine_safety import *\n"
+    start = "import os, signal, sys, threading, time\n"
+    start += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    start += "from tests.test_engine_safety import *\n"
     process = subprocess.Popen(
         [sys.executable, "-c", start + textwrap.dedent(code)],
         cwd=Path(__file__).parents[1],
