@@ -361,11 +361,11 @@ def test_old_object_files_go(compilations):
     folder = module.cache_path().parent
     folder.mkdir()
     for n in range(12):
-        (folder / f"{n}.o").touch()
-        os.utime(folder / f"{n}.o", (n, n))
+        (folder / f"fullback-{n}.o").touch()
+        os.utime(folder / f"fullback-{n}.o", (n, n))
     start()
     left = {path.name for path in folder.iterdir()}
-    assert left == {module.cache_path().name, *(f"{n}.o" for n in range(5, 12))}
+    assert left == {module.cache_path().name, *(f"fullback-{n}.o" for n in range(5, 12))}
 
 
 SLOW_COMPILER = """
