@@ -20,6 +20,7 @@ PUBLIC = """
     ReLU Sigmoid Tanh
     MeanSquaredError SoftmaxCrossEntropy
     Network Trace zoo
+    check_gradients check_layer diagnose probe Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW History fit schedules
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
@@ -58,7 +59,7 @@ ALLOWED = {
         "zoo",
         *NETWORK,
     },
-    "__init__": {"data", "export", "training", "zoo", *NETWORK},
+    "__init__": {"check", "data", "export", "training", "zoo", *NETWORK},
     "__main__": {"cli"},
 }
 # Network.summary and the lane engine are imported when they are called; the passes name Network

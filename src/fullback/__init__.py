@@ -20,6 +20,13 @@ from fullback.errors import (
 
 if TYPE_CHECKING:
     from fullback import zoo
+    from fullback.check.diagnose import diagnose
+    from fullback.check.gradient_report import GradientCheck
+    from fullback.check.gradients import check_gradients
+    from fullback.check.layer import check_layer
+    from fullback.check.layer_report import LayerCheck
+    from fullback.check.probe import probe
+    from fullback.check.report import Diagnosis, Finding
     from fullback.data import Dataset, load_data
     from fullback.export.safetensors import load, save
     from fullback.layers import (
@@ -51,6 +58,13 @@ else:  # the same imports, each when its name is first used
 
     _MODULES = {"schedules": "fullback.training.schedules", "zoo": "fullback.zoo"}
     _NAMES = {
+        "fullback.check.diagnose": "diagnose",
+        "fullback.check.gradient_report": "GradientCheck",
+        "fullback.check.gradients": "check_gradients",
+        "fullback.check.layer": "check_layer",
+        "fullback.check.layer_report": "LayerCheck",
+        "fullback.check.probe": "probe",
+        "fullback.check.report": "Diagnosis Finding",
         "fullback.data": "Dataset load_data",
         "fullback.export.safetensors": "load save",
         "fullback.layers": """
@@ -93,15 +107,19 @@ __all__ = [
     "Dataset",
     "DeadUnitWarning",
     "Dense",
+    "Diagnosis",
     "DivergenceError",
     "DownloadError",
     "Dropout",
+    "Finding",
     "Flatten",
     "FullbackError",
     "FullbackWarning",
     "GlobalAvgPool2D",
+    "GradientCheck",
     "History",
     "InputError",
+    "LayerCheck",
     "LeakyReLU",
     "MaxPool2D",
     "MeanSquaredError",
@@ -115,9 +133,13 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "Tanh",
     "Trace",
+    "check_gradients",
+    "check_layer",
+    "diagnose",
     "fit",
     "load",
     "load_data",
+    "probe",
     "save",
     "schedules",
     "zoo",

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from fullback.cli.bench import bench
+from fullback.cli.check import check
 from fullback.cli.evaluate import evaluate
 from fullback.cli.interrupt import INTERRUPTED
 from fullback.cli.output import USAGE, fail
@@ -36,6 +37,7 @@ app.command()(summary)
 app.command()(bench)
 app.command()(warmup)
 app.command()(program)
+app.command()(check)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,1 @@
+"""Checks of a backward pass: finite differences, and which mistake it has."""

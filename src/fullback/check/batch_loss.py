@@ -1,0 +1,185 @@
+"""The loss of one batch as a function of a network's parameters and images, in float64.
+
+A network with ReLU or max pooling is made of smooth pieces: one for every choice of the cells that
+pass each ReLU and win each window. Its derivative at a point is that of the piece which the point
+lies on, so finite differences are taken of that piece's own formula, *continued* beyond its
+border: the cells that pass, and those that win, stay what they are at the point. Steps may so be
+as large as precision wants them.
+
+What the true loss does right beside the point is looked at as well. Where it leaves the piece at
+once, the point is at a kink, as it is where a bias is 0 on an empty background: the derivative is
+then a matter of convention, and the slopes to both sides are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fullback.check.differences import EPS, Slope, central, measured_noise
+from fullback.errors import InputError
+from fullback.layers import Layer, LeakyReLU, MaxPool2D, ReLU
+from fullback.layers.base import Array
+from fullback.layers.window import pad, windows
+from fullback.network import Network
+from fullback.passes import Seed, Trace, first_not_finite, random_key, trace_batch
+
+Line = Callable[[float], Mapping[str, Array]]
+"""The arrays that are moved, by name, as functions of how far."""
+
+_BESIDE = 2.0**-13  # of a step: how near a kink must be to be at the point
+
+
+def double(net: Network) -> Network:
+    """Return a float64 network with the same layers, numbers and frozen layers."""
+    copy = Network(net.layers, net.input_shape, loss=net.loss, dtype="float64")
+    for own, theirs in ((copy.parameters, net.parameters), (copy.statistics, net.statistics)):
+        for name, array in theirs.items():
+            own[name] = array
+    if net.frozen:
+        copy.freeze(*net.frozen)
+    return copy
+
+
+class BatchLoss:
+    """A batch's loss, with some arrays moved.
+
+    Parameters
+    ----------
+    net : a float64 network
+    images, targets : the batch, checked
+    training, seed : as for ``Network.trace``
+
+    Attributes
+    ----------
+    trace : the pass forward and backward at the point itself
+    noise : size of the rounding of the loss
+
+    Raises
+    ------
+    InputError
+        The loss is not finite.
+    """
+
+    def __init__(
+        self, net: Network, images: Array, targets: Array, *, training: bool, seed: Seed
+    ) -> None:
+        self.net, self.targets, self.training, self.seed = net, targets, training, seed
+        self.trace: Trace = trace_batch(net, images, targets, None, training=training, seed=seed)
+        where = first_not_finite(self.trace.activations.items())
+        if where or not np.isfinite(self.trace.loss):
+            raise InputError(
+                f"{where or 'the loss'} is the first that is not finite: the network's weights or "
+                "the images are too large, or not finite"
+            )
+        self.arrays: dict[str, Array] = {
+            "input": self.trace.activations["input"],
+            **{name: net.parameters[name] for name in net.parameters},
+        }
+        self._places = {name: net.names.index(name.split(".")[0]) for name in net.parameters}
+        self._places["input"] = 0
+        self.noise = self._measured_noise()
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """The reference's gradient of every array, the input's included."""
+        return {"input": self.trace.deltas["input"], **self.trace.gradients}
+
+    def size(self, name: str) -> float:
+        """Return the usual size of an array's numbers: their root mean square, or 1 for zeros."""
+        return float(np.sqrt((self.arrays[name] ** 2).mean())) or 1.0
+
+    def at(self, moved: Mapping[str, Array], *, continued: bool) -> tuple[float, bool]:
+        """Return the loss with some arrays moved, and whether it is on the point's own piece.
+
+        ``continued`` keeps to that piece, whatever the arrays are.
+        """
+        names = ("input", *self.net.names)
+        start = min(self._places[name] for name in moved)
+        x = moved.get("input", self.trace.activations[names[start]])
+        inside = True
+        with np.errstate(all="ignore"):
+            for index in range(start, len(self.net.layers)):
+                name, layer = self.net.names[index], self.net.layers[index]
+                kept = self.trace.kept[index]
+                if continued and isinstance(layer, ReLU | LeakyReLU | MaxPool2D):
+                    x = _continued(layer, x, kept)
+                    continue
+                own = self.net.arrays_of(name)
+                changed = {key: moved[f"{name}.{key}"] for key in own if f"{name}.{key}" in moved}
+                x, memory = layer.forward(
+                    x,
+                    {**own, **changed} if changed else own,
+                    training=self.training and name not in self.net.frozen,
+                    key=random_key(self.seed, index) if layer.random else 0,
+                )
+                inside = inside and _same_piece(layer, memory, kept)
+            loss, _ = self.net.loss.forward(x, self.targets)
+        return loss, inside
+
+    def slope(self, line: Line, step: float, *, scale: float = 0.0) -> Slope:
+        """Return the derivative of the loss along a line, at its start.
+
+        Parameters
+        ----------
+        line : the arrays that are moved
+        step : the first and largest step
+        scale : size of the numbers that are moved
+        """
+
+        def piece(t: float) -> float:
+            return self.at(line(t), continued=True)[0]
+
+        found = central(piece, step, self.noise, scale=scale)
+        value, error = found.value, found.error
+        if all(self.at(line(t), continued=False)[1] for t in (step, -step)):
+            return Slope(value, error, value, value, False)
+        beside = step * _BESIDE
+        gaps = [self._gap(line(t)) for t in (-beside, beside)]
+        if max(map(abs, gaps)) <= 16 * self.noise:
+            return Slope(value, error, value, value, False)
+        nearer = [self._gap(line(t)) / abs(t) for t in (-beside / 4, beside / 4)]
+        sides = [gap / beside for gap in gaps]
+        off = max(abs(one - other) for one, other in zip(sides, nearer, strict=True))
+        off += 16 * self.noise / beside
+        return Slope(value, error, value - nearer[0], value + nearer[1], True, off)
+
+    def _gap(self, moved: Mapping[str, Array]) -> float:
+        """Return how far the true loss is from the piece's."""
+        loss, inside = self.at(moved, continued=False)
+        return 0.0 if inside else loss - self.at(moved, continued=True)[0]
+
+    def _measured_noise(self) -> float:
+        rng = np.random.default_rng(0)
+        ways = {name: rng.choice([-1.0, 1.0], array.shape) for name, array in self.arrays.items()}
+        sizes = {name: self.size(name) for name in self.arrays}
+
+        def line(t: float) -> Mapping[str, Array]:
+            return {
+                name: array + t * sizes[name] * ways[name] for name, array in self.arrays.items()
+            }
+
+        return measured_noise(lambda t: self.at(line(t), continued=True)[0], 2.0**15 * EPS)
+
+
+def _continued(layer: Layer, x: Array, kept: Any) -> Array:
+    """Run a layer forward with the choice among cells that it made at the point."""
+    if isinstance(layer, MaxPool2D):
+        winner, _, around = kept
+        seen = windows(pad(x, around), layer.size, layer.step)
+        cells = seen.reshape(*seen.shape[:4], -1)  # (N, C, P, Q, R * S)
+        y: Array = np.take_along_axis(cells, winner[..., None], axis=-1)[..., 0]
+        return y
+    below = layer.slope * x if isinstance(layer, LeakyReLU) else 0.0
+    return np.where(kept > 0, x, below)
+
+
+def _same_piece(layer: Layer, kept: Any, kept_at_point: Any) -> bool:
+    """Whether a layer chose the same cells as at the point."""
+    if isinstance(layer, MaxPool2D):
+        return np.array_equal(kept[0], kept_at_point[0])
+    if isinstance(layer, ReLU | LeakyReLU):
+        return np.array_equal(kept > 0, kept_at_point > 0)
+    return True

@@ -1,0 +1,233 @@
+"""Ways of calling somebody's forward and backward functions.
+
+Names of arguments are looked at first; where they say nothing, the usual orders are tried.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fullback.check import layer_words
+from fullback.layers.base import Array
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a layer is called with: its input, its parameters by name, and labels for a loss."""
+
+    x: Array
+    parameters: Mapping[str, Array]
+    labels: Array | None = None
+
+    def copy(self) -> Given:
+        """Return copies, which may be written to."""
+        own = {name: array.copy() for name, array in self.parameters.items()}
+        return Given(self.x.copy(), own, None if self.labels is None else self.labels.copy())
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a forward function returned."""
+
+    y: Array
+    cache: Any
+    has_cache: bool
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of calling: a word for every argument, in order."""
+
+    name: str
+    words: tuple[str, ...]
+    keywords: tuple[tuple[str, str], ...] = ()
+    certain: bool = False  # an argument's name says that it takes what forward kept
+
+    def __str__(self) -> str:
+        own = [word.removeprefix("parameter:") for word in self.words]
+        return f"{self.name}({', '.join([*own, *(f'{key}=...' for key, _ in self.keywords)])})"
+
+    def fits(self, function: Callable[..., Any]) -> bool:
+        """Whether a function takes so many arguments."""
+        if "*cache" in self.words:
+            return True  # it shows when it is called
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # a built-in function may have none
+            return True
+        try:
+            signature.bind(*self.words, **dict(self.keywords))
+        except TypeError:
+            return False
+        return True
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        given: Given,
+        ran: Ran | None,
+        dy: Array | None,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Call a function in this way."""
+        arguments: list[Any] = []
+        for word in self.words:
+            if word == "*cache" and ran is not None:
+                arguments.extend(ran.cache)
+            else:
+                arguments.append(_value(word, given, ran, dy, options))
+        named = {key: _value(word, given, ran, dy, options) for key, word in self.keywords}
+        return function(*arguments, **named)
+
+
+def _value(
+    word: str, given: Given, ran: Ran | None, dy: Array | None, options: Mapping[str, Any]
+) -> Any:
+    if word.startswith("parameter:"):
+        return given.parameters[word.removeprefix("parameter:")]
+    if word.startswith("option:"):
+        return options[word.removeprefix("option:")]
+    values: dict[str, Any] = {"x": given.x, "labels": given.labels, "dy": dy}
+    values["parameters"] = dict(given.parameters)
+    if ran is not None:
+        values |= {"y": ran.y, "cache": ran.cache}
+    value = values[word]
+    return value[()] if word in ("dy", "y") and value.ndim == 0 else value
+
+
+def forward_ways(
+    function: Callable[..., Any], given: Given, options: Mapping[str, Any]
+) -> Iterator[Way]:
+    """Yield ways of calling a forward function, the likelier ones first."""
+    own = tuple(f"parameter:{name}" for name in given.parameters)
+    labels = ("labels",) if given.labels is not None else ()
+    orders: list[tuple[str, ...]] = [("x", *labels, *own)]
+    if own:
+        orders += [("x", *labels, "parameters"), ("x", *labels)]
+    yield from _ways("forward", function, orders, given, False, options)
+
+
+def backward_ways(
+    function: Callable[..., Any], given: Given, ran: Ran, options: Mapping[str, Any]
+) -> Iterator[Way]:
+    """Yield ways of calling a backward function, the likelier ones first."""
+    own = tuple(f"parameter:{name}" for name in given.parameters)
+    orders: list[tuple[str, ...]] = []
+    if given.labels is not None:
+        orders += [(), ("x", "labels"), ("y", "labels"), ("dy", "x", "labels")]
+    if ran.has_cache:
+        orders += [("dy", "cache"), ("cache",) if given.labels is not None else ("cache", "dy")]
+        if isinstance(ran.cache, tuple | list):
+            orders += [("dy", "*cache"), ("*cache",)]
+        if own:
+            orders += [("dy", "cache", *own), ("dy", "cache", "parameters")]
+        if given.labels is not None:
+            orders += [("cache", "labels"), ("dy", "cache", "labels")]
+    if own:
+        orders += [("dy", "x", *own), ("dy", "x", own[0]), ("dy", "x", "parameters")]
+        orders += [("x", *own, "dy"), ("x", own[0], "dy")]
+    orders += [("dy",), ("dy", "x"), ("dy", "y"), ("x", "dy"), ("y", "dy"), ("dy", "x", "y")]
+    yield from _ways("backward", function, orders, given, ran.has_cache, options)
+
+
+def _ways(
+    name: str,
+    function: Callable[..., Any],
+    orders: Sequence[tuple[str, ...]],
+    given: Given,
+    has_cache: bool,
+    options: Mapping[str, Any],
+) -> Iterator[Way]:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a built-in function may have none
+        yield from (Way(name, words) for words in orders)
+        return
+    seen = set()
+    for way in (
+        _by_name(name, signature, given, has_cache, options),
+        *(Way(name, words, _keywords(signature, options)) for words in orders),
+    ):
+        if way is None or way in seen:
+            continue
+        seen.add(way)
+        yield way
+
+
+def _keywords(
+    signature: inspect.Signature, options: Mapping[str, Any]
+) -> tuple[tuple[str, str], ...]:
+    """Return the options that a function takes, by its own name for each."""
+    taken = []
+    for name, parameter in signature.parameters.items():
+        word = _option(name, options)
+        if word is not None and parameter.default is not parameter.empty:
+            taken.append((name, f"option:{word}"))
+    return tuple(taken)
+
+
+def _option(name: str, options: Mapping[str, Any]) -> str | None:
+    name = name.lower()
+    for word in (
+        name,
+        layer_words.OPTIONS.get(name, name),
+        "size" if name == "kernel_size" else name,
+    ):
+        if word in options:
+            return word
+    return None
+
+
+def _by_name(
+    name: str,
+    signature: inspect.Signature,
+    given: Given,
+    has_cache: bool,
+    options: Mapping[str, Any],
+) -> Way | None:
+    """Return the way that the names of a function's arguments tell, if all of them do."""
+    words: list[str] = []
+    known = {own.lower(): own for own in given.parameters}
+    weights = [own for own, array in given.parameters.items() if array.ndim > 1]
+    biases = [own for own, array in given.parameters.items() if array.ndim == 1]
+    for position, (own, parameter) in enumerate(signature.parameters.items()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            return None
+        if parameter.default is not parameter.empty:
+            continue
+        lower = own.lower()
+        if (
+            given.labels is not None
+            and lower in layer_words.LABELS
+            and not (name == "backward" and not words)
+        ):
+            word = "labels"
+        elif name == "forward" and position == 0:
+            word = "x"
+        elif lower in known:
+            word = f"parameter:{known[lower]}"
+        elif lower in layer_words.DICT:
+            word = "parameters"
+        elif lower in layer_words.WEIGHT and len(given.parameters) > 0:
+            word = f"parameter:{(weights or list(given.parameters))[0]}"
+        elif lower in layer_words.BIAS and biases:
+            word = f"parameter:{biases[-1]}"
+        elif name == "backward" and lower in layer_words.DELTA:
+            word = "dy"
+        elif name == "backward" and lower in layer_words.CACHE and has_cache:
+            word = "cache"
+        elif name == "backward" and lower in layer_words.INPUT:
+            word = "x"
+        elif name == "backward" and lower in layer_words.OUTPUT:
+            word = "y"
+        elif (option := _option(lower, options)) is not None:
+            word = f"option:{option}"
+        else:
+            return None
+        words.append(word)
+    if name == "backward" and given.labels is None and "dy" not in words:
+        return None
+    return Way(name, tuple(words), _keywords(signature, options), "cache" in words)

@@ -1,0 +1,203 @@
+"""Layers whose kind is known: their reference, inputs on which no mistake hides, and layouts.
+
+Somebody's convolution may take images as (N, H, W, C), and filters as (R, S, C, K). Layouts are
+found by comparing its output with the reference's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fullback.errors import OptionError, ShapeError
+from fullback.layers import AvgPool2D, BatchNorm2D, Conv2D, Dense, Layer, MaxPool2D, ReLU
+from fullback.layers.base import Array, Shape
+from fullback.layers.window import pair
+
+KINDS = ("conv2d", "dense", "relu", "maxpool2d", "avgpool2d", "batchnorm", "softmax_cross_entropy")
+
+_OPTIONS = {
+    "conv2d": {"kernel_size", "stride", "padding", "dilation", "groups"},
+    "maxpool2d": {"size", "stride", "padding"},
+    "avgpool2d": {"size", "stride", "padding"},
+    "batchnorm": {"epsilon"},
+}
+_NAMES = {"kernel_size": "size", "pool_size": "size", "eps": "epsilon", "pad": "padding"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where somebody's arrays have the axes of ours.
+
+    ``images``, ``weight`` : order of our axes in theirs; ``row`` : the shape of a vector of K, with
+    -1 for K; ``flat`` : whether one-cell maps (N, C, 1, 1) are rows (N, C).
+    """
+
+    images: tuple[int, ...] | None
+    weight: tuple[int, ...] | None
+    row: tuple[int, ...]
+    flat: bool = False
+
+    def image_out(self, x: Array) -> Array:
+        """Return images, or a layer's outputs, in their layout."""
+        if self.flat and x.ndim == 4:
+            return np.ascontiguousarray(x[:, :, 0, 0])
+        if self.images is None or x.ndim != len(self.images):
+            return x
+        return np.ascontiguousarray(x.transpose(self.images))
+
+    def image_in(self, x: Array) -> Array:
+        """Return their images, or outputs, in our layout."""
+        if self.flat and x.ndim == 2:
+            return x[:, :, None, None]
+        if self.images is None or x.ndim != len(self.images):
+            return x
+        return np.ascontiguousarray(x.transpose(np.argsort(self.images)))
+
+    def parameter_out(self, p: Array) -> Array:
+        """Return a parameter in their layout."""
+        if p.ndim == 1:
+            return p.reshape(self.row)
+        return p if self.weight is None else np.ascontiguousarray(p.transpose(self.weight))
+
+    def parameter_in(self, p: Array, shape: Shape) -> Array | None:
+        """Return their parameter or its gradient in our layout; None where it does not fit."""
+        if len(shape) > 1 and self.weight is not None and p.ndim == len(self.weight):
+            p = p.transpose(np.argsort(self.weight))
+        elif len(shape) == 1 and p.size == shape[0]:
+            p = p.reshape(shape)
+        return p if p.shape == shape else None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of layer with its options."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def named(cls, name: str, options: Mapping[str, Any]) -> Kind:
+        """Check a kind's name and options.
+
+        Raises
+        ------
+        OptionError
+            There is no such kind, or it has no such option.
+        """
+        if name not in KINDS:
+            raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {name!r}")
+        known = _OPTIONS.get(name, set())
+        own = {}
+        for key, value in options.items():
+            word = key if key in known else _NAMES.get(key, key)
+            if word not in known:
+                takes = ", ".join(sorted(known)) or "no options"
+                raise OptionError(f"kind={name!r} takes {takes}, got {key}={value!r}")
+            own[word] = tuple(value) if isinstance(value, list) else value
+        return cls(name, own)
+
+    @property
+    def images(self) -> bool:
+        """Whether the layer takes images, of four axes."""
+        return self.name in ("conv2d", "maxpool2d", "avgpool2d", "batchnorm")
+
+    def references(self) -> Iterator[Layer]:
+        """Return the layers that may be meant, where an option was not given."""
+        own: dict[str, Any] = dict(self.options)
+        paddings: list[Any] = [own.pop("padding")] if "padding" in own else ["valid", "same"]
+        if self.name == "conv2d":
+            filters = 3 * own.get("groups", 1)
+            yield from (Conv2D(filters, padding=padding, **own) for padding in paddings)
+        elif self.name in ("maxpool2d", "avgpool2d"):
+            pool = MaxPool2D if self.name == "maxpool2d" else AvgPool2D
+            yield from (pool(padding=padding, **own) for padding in paddings[:1])
+        elif self.name == "dense":
+            yield Dense(4)
+        elif self.name == "relu":
+            yield ReLU()
+        elif self.name == "batchnorm":
+            yield BatchNorm2D(**own)
+
+    def layouts(self) -> Iterator[Layout]:
+        """Return the layouts that are in use."""
+        rows: list[tuple[int, ...]] = [(-1,), (1, -1), (-1, 1), (1, -1, 1, 1), (1, 1, 1, -1)]
+        orders: list[tuple[int, ...] | None]
+        if self.name == "conv2d":
+            orders = [(0, 1, 2, 3), (2, 3, 1, 0), (0, 2, 3, 1), (2, 3, 0, 1)]
+            images: list[tuple[int, ...]] = [(0, 1, 2, 3), (0, 2, 3, 1)]
+            yield from (Layout(*own) for own in itertools.product(images, orders, rows))
+        elif self.name == "dense":
+            yield from (
+                Layout(x, w, row)
+                for x in ((0, 1), (1, 0))
+                for w in ((0, 1), (1, 0))
+                for row in rows[:3]
+            )
+        elif self.name == "batchnorm":
+            for x, row in itertools.product(((0, 1, 2, 3), (0, 2, 3, 1)), rows):
+                yield Layout(x, None, row)
+            yield from (Layout(None, None, row, flat=True) for row in rows[:2])
+        elif self.images:
+            yield from (Layout(x, None, (-1,)) for x in ((0, 1, 2, 3), (0, 2, 3, 1)))
+        else:
+            yield Layout(None, None, (-1,))
+
+    def probes(self, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
+        """Return inputs, in our layout, with what each is."""
+        if self.name == "softmax_cross_entropy":
+            yield "4 rows of logits", rng.normal(size=(4, 5))
+            yield "small logits", 1e-3 * rng.normal(size=(3, 5))
+            yield "large logits", 10 * rng.normal(size=(3, 4))
+            yield "equal logits", np.zeros((3, 4))
+            yield "one row of logits", rng.normal(size=(1, 5))
+            return
+        if self.images:
+            channels = 2 * int(self.options.get("groups", 1))
+            rows, columns = pair(self.options.get("kernel_size", self.options.get("size", 2)))
+            down, across = pair(self.options.get("stride") or 1)
+            shapes: list[Shape] = [
+                (channels, 3 * rows + 2 * down, 2 * columns + 2 * across),
+                (channels, 2 * rows + 2 * down + 1, 3 * columns + 2 * across + 1),
+            ]
+        else:
+            shapes = [(5,), (7,)] if self.name == "dense" else [(5,), (2, 3, 4)]
+        for shape in shapes:
+            yield f"3 inputs of {' x '.join(map(str, shape))}", _spread(rng, (3, *shape))
+        shape = shapes[0]
+        yield (
+            "a zero background",
+            np.where(rng.random((3, *shape)) < 0.7, 0.0, rng.choice([-1.0, 1.0, 2.0], (3, *shape))),
+        )
+        yield "large values", 100 * _spread(rng, (2, *shape))
+        yield "small values", 0.01 * _spread(rng, (2, *shape))
+        yield "one input", _spread(rng, (1, *shape))
+
+
+def parameters_for(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str, Array]:
+    """Draw the layer's parameters for an input, in our layout."""
+    shapes = layer.parameter_shapes(x.shape[1:])
+    if isinstance(layer, BatchNorm2D):
+        return {name: rng.uniform(0.5, 1.5, shape) for name, shape in shapes.items()}
+    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+
+def reference_output(layer: Layer, x: Array, parameters: Mapping[str, Array]) -> Array | None:
+    """Return the reference's output; None where the input does not fit."""
+    try:
+        layer.output_shape(x.shape[1:])
+    except ShapeError:
+        return None
+    y, _ = layer.forward(x, parameters, training=True)
+    return y
+
+
+def _spread(rng: np.random.Generator, shape: Shape) -> Array:
+    """Cells of about -1.3 to 2.7, in each image apart from each other and from 0."""
+    cells = int(np.prod(shape[1:]))
+    places = rng.permuted(np.tile(np.arange(cells), (shape[0], 1)), axis=1) - cells // 3
+    return ((places + 0.5 + rng.uniform(-0.25, 0.25, places.shape)) * 4 / cells).reshape(shape)

@@ -1,0 +1,260 @@
+"""Their names, matched to ours: "W1", "fc1.weight", "conv1_w".
+
+A name is matched exactly; else by the words and the number in it; else by its order among names of
+its kind; else by its shape, where only one of ours can have it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fullback.errors import InputError, OptionError
+from fullback.layers.base import Array, Shape
+
+_WEIGHT = {"w", "weight", "weights", "kernel", "kernels", "filter", "filters", "f", "k", "theta"}
+_BIAS = {"b", "bias", "biases", "beta"}
+_NOISE = {"d", "grad", "grads", "gradient", "gradients", "delta", "deltas", "dl", "dloss", "g"}
+_NOISE |= {"layer", "layers", "param", "params", "out", "output", "y", "a", "act", "activation"}
+_KINDS = {
+    "conv": "conv", "convolution": "conv", "conv2d": "conv", "c": "conv", "cnn": "conv",
+    "dense": "dense", "fc": "dense", "linear": "dense", "lin": "dense", "affine": "dense",
+    "full": "dense", "fully": "dense", "ip": "dense",
+    "relu": "relu", "r": "relu", "pool": "pool", "maxpool": "pool", "p": "pool", "mp": "pool",
+    "maxpool2d": "pool", "avgpool2d": "avgpool", "avg": "avgpool", "meanpool": "avgpool",
+    "flat": "flatten", "flatten": "flatten", "reshape": "flatten", "drop": "dropout",
+    "bn": "batchnorm", "norm": "batchnorm", "batchnorm2d": "batchnorm", "sig": "sigmoid",
+    "in": "input", "input": "input", "x": "input", "image": "input", "images": "input",
+    "logits": "logits", "logit": "logits", "scores": "logits", "z": "logits", "loss": "logits",
+}  # fmt: skip
+
+
+def as_array(name: str, value: Any) -> Array:
+    """Take an array of theirs, of any library.
+
+    Raises
+    ------
+    InputError
+        It is not an array of numbers.
+    """
+    for method in ("detach", "cpu", "numpy"):
+        if not isinstance(value, np.ndarray) and hasattr(value, method):
+            value = getattr(value, method)()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        kind = type(value).__name__ if array.dtype.kind == "O" else f"an array of {array.dtype}"
+        raise InputError(f"{name} must be an array of numbers, got {kind}")
+    return array
+
+
+def words_of(name: str) -> list[str]:
+    """Split a name into its words and numbers: "dConv1_W" is conv, 1, w."""
+    text = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    text = re.sub(r"\bd(?=[A-Z])", "d ", text)
+    words = re.findall(r"[a-z]+|\d+", re.sub(r"2d\b", " ", text.lower(), flags=re.IGNORECASE))
+    known = {*_KINDS, *_WEIGHT, *_BIAS, *_NOISE}
+    split: list[str] = []
+    for word in words:
+        if word[0] == "d" and word not in known and word[1:] in known - _NOISE:
+            split.append(word[1:])  # dw, db, dconv
+        else:
+            split.append(word)
+    return split
+
+
+class Names:
+    """Finds ours among ``shapes`` for each of theirs.
+
+    Parameters
+    ----------
+    what : what the arrays are, for messages: "gradient", "delta", "activation"
+    shapes : our names and shapes, in the order of the network
+    images : N, where shapes come with a batch axis, else None
+    """
+
+    def __init__(self, what: str, shapes: Mapping[str, Shape], images: int | None) -> None:
+        self.what = what
+        self.shapes = dict(shapes)
+        self.images = images
+        self.guessed: list[str] = []  # names of theirs that were matched by their shape alone
+
+    def match(self, theirs: Mapping[str, Array]) -> dict[str, str]:
+        """Return ours for each of theirs.
+
+        Raises
+        ------
+        OptionError
+            A name cannot be told, or two of theirs are the same one of ours.
+        """
+        found: dict[str, str] = {}
+        self.guessed.clear()
+        for name in theirs:
+            if name in self.shapes:
+                found[name] = name
+        for rule in (self._by_suffix, self._by_words, self._by_order, self._by_shape):
+            rest = {k: v for k, v in theirs.items() if k not in found}
+            free = [ours for ours in self.shapes if ours not in found.values()]
+            for name, ours in rule(rest, free, theirs).items():
+                if ours not in found.values() and self._fits(ours, theirs[name]):
+                    found[name] = ours
+        for name in theirs:
+            if name not in found:
+                raise OptionError(self._unknown(name, theirs[name], list(found.values())))
+        return found
+
+    def _fits(self, ours: str, array: Array) -> bool:
+        return array.size == int(np.prod(self._full(ours)))
+
+    def _full(self, ours: str) -> Shape:
+        return self.shapes[ours] if self.images is None else (self.images, *self.shapes[ours])
+
+    def _by_suffix(
+        self, rest: Mapping[str, Array], free: list[str], _: Mapping[str, Array]
+    ) -> dict[str, str]:
+        found = {}
+        for name in rest:
+            ends = [
+                ours for ours in free if name.lower().endswith((f".{ours}", f"_{ours}", f"/{ours}"))
+            ]
+            if len(ends) == 1:
+                found[name] = ends[0]
+        return found
+
+    def _by_words(
+        self, rest: Mapping[str, Array], free: list[str], theirs: Mapping[str, Array]
+    ) -> dict[str, str]:
+        """Match the kind and the number; numbers may count from 0, or over all layers of a kind."""
+        parts = {name: self._parts(name) for name in theirs}
+        found = {}
+        for name in rest:
+            kind, number, role = parts[name]
+            if kind is None:
+                continue
+            same = [
+                ours
+                for ours in self.shapes
+                if self._kind(ours) == kind and role in (None, self._role(ours))
+            ]
+            if kind == "logits":
+                same = [list(self.shapes)[-1]]
+            numbers = sorted({n for k, n, r in parts.values() if k == kind and n is not None})
+            if number is None:
+                chosen = same if len(same) == 1 else []
+            else:
+                direct = [ours for ours in same if self._number(ours) == number]
+                if 0 in numbers or not direct or max(numbers) > len(same):
+                    places = sorted({self._number(ours) for ours in same})
+                    place = (
+                        number
+                        if 0 in numbers and max(numbers) < len(places)
+                        else (numbers.index(number))
+                    )
+                    direct = [
+                        ours
+                        for ours in same
+                        if place < len(places) and self._number(ours) == places[place]
+                    ]
+                chosen = direct
+            if len(chosen) == 1 and chosen[0] in free:
+                found[name] = chosen[0]
+        return found
+
+    def _by_order(
+        self, rest: Mapping[str, Array], free: list[str], theirs: Mapping[str, Array]
+    ) -> dict[str, str]:
+        """Match W1, W2, ... with the layers that have weights, in order."""
+        found = {}
+        for role in ("weight", "bias"):
+            mine = [
+                (self._parts(name)[1], name)
+                for name in rest
+                if self._parts(name)[2] == role and self._parts(name)[1] is not None
+            ]
+            ours = [name for name in self.shapes if self._role(name) == role]
+            numbers = sorted({n for n, _ in mine if n is not None})
+            everything = sorted({n for name in theirs if (n := self._parts(name)[1]) is not None})
+            for number, name in mine:
+                if number is None:
+                    continue
+                if len(numbers) == len(ours):
+                    place = numbers.index(number)
+                elif len(everything) == len(ours):
+                    place = everything.index(number)
+                else:
+                    place = number - (0 if 0 in numbers else 1)
+                if 0 <= place < len(ours) and ours[place] in free:
+                    found[name] = ours[place]
+        return found
+
+    def _by_shape(
+        self, rest: Mapping[str, Array], free: list[str], _: Mapping[str, Array]
+    ) -> dict[str, str]:
+        """Match what can only be one of ours: no other has as many cells, or its role."""
+        found: dict[str, str] = {}
+        left = dict(rest)
+        while True:  # each match may leave only one possibility for another name
+            taken = set(found.values())
+            sure: dict[str, str] = {}
+            for name, array in left.items():
+                role = self._parts(name)[2]
+                fitting = [
+                    ours
+                    for ours in free
+                    if ours not in taken
+                    and self._fits(ours, array)
+                    and role in (None, self._role(ours))
+                ]
+                if len(fitting) == 1 and fitting[0] not in sure.values():
+                    sure[name] = fitting[0]
+            if not sure:
+                break
+            found |= sure
+            left = {name: array for name, array in left.items() if name not in found}
+        self.guessed += list(found)
+        return found
+
+    def _parts(self, name: str) -> tuple[str | None, int | None, str | None]:
+        """Return (kind, number, role) as far as a name says them."""
+        kind = number = role = None
+        for word in words_of(name):
+            if word.isdigit():
+                number = int(word) if number is None else number
+            elif word in _WEIGHT and self.images is None:
+                role = "weight"
+            elif word in _BIAS and self.images is None:
+                role = "bias"
+            elif word in _KINDS and word not in ("d",):
+                kind = kind or _KINDS[word]
+            elif any(self._kind(ours) == word for ours in self.shapes):
+                kind = kind or word
+        return kind, number, role
+
+    @staticmethod
+    def _kind(ours: str) -> str:
+        return re.sub(r"\d+$", "", ours.split(".")[0])
+
+    @staticmethod
+    def _number(ours: str) -> int:
+        return int((re.findall(r"\d+$", ours.split(".")[0]) or ["1"])[0])
+
+    @staticmethod
+    def _role(ours: str) -> str:
+        return ours.split(".")[-1] if "." in ours else ""
+
+    def _unknown(self, name: str, array: Array, taken: Sequence[str]) -> str:
+        near = difflib.get_close_matches(name, self.shapes, n=1, cutoff=0.4)
+        free = [ours for ours in self.shapes if ours not in taken]
+        fitting = [ours for ours in free if self._fits(ours, array)]
+        guess = near[0] if near else (fitting[0] if len(fitting) == 1 else None)
+        hint = f"did you mean {guess!r}? " if guess else ""
+        return (
+            f"no {self.what} is called {name!r} (an array of shape {array.shape}); {hint}"
+            f"there are {', '.join(self.shapes)}"
+        )

@@ -1,0 +1,427 @@
+"""The search: which mistakes, made together, give exactly the arrays that somebody computed.
+
+From the loss down, a *hypothesis* is the delta that arrives at a layer in their program, with the
+mistakes assumed so far. At every layer it is held against what they gave of that layer; at every
+layer it branches, into the right next delta and that of each mutant. Fewer mistakes are better, and
+the same mistake at several layers, as a function that they share makes it, hardly counts more than
+once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fullback.check.chain import Chain, gradient_in, size_of
+from fullback.check.compare import Fit, fit, length
+from fullback.check.given import Given
+from fullback.check.layouts import Reading
+from fullback.check.mistakes import Mutant, compatible, mutants_of
+from fullback.check.mistakes.base import Target
+from fullback.check.world import Worlds
+from fullback.layers.base import Array
+
+MISTAKE, CONVENTION, VARIANT, AGAIN = 1.0, 0.25, 0.3, 0.05
+UNEXPLAINED = 2.5
+_SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
+NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
+_BEAM = 1500  # hypotheses carried on between two observations, at most,
+_BYTES = 2**30  # and only as many as this memory holds the deltas of
+_KEPT = 40  # and beyond one
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A mistake, or a convention, assumed at one place.
+
+    ``number`` is the learning rate or coefficient that was found, ``error`` how far the array that
+    showed it is from the one with the mistake.
+    """
+
+    mutant: Mutant
+    layer: str
+    number: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """How one of their arrays was explained: by what, and how exactly."""
+
+    name: str
+    fit: Fit
+    own: tuple[Made, ...]  # mistakes of this gradient itself
+    chain: Chain  # the delta that it was computed from, or that it is
+    made: int  # mistakes assumed so far, this one's own among them
+    values: int = 0  # numbers in the array
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """A delta on its way down and what is assumed so far."""
+
+    chain: Chain
+    made: tuple[Made, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    open: tuple[str, ...] = ()
+    new: int = 0
+    share: float = 1.0
+    rate: float | None = None
+    decay: float | None = None
+    read: tuple[tuple[str, Reading], ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """Less is better."""
+        reading = sum(reading.cost for _, reading in self.read)
+        return cost_of(self.made) + UNEXPLAINED * len(self.open) + reading
+
+    def read_as(self, key: str, reading: Reading) -> Hypothesis:
+        """Return the hypothesis with a way to read one of their arrays."""
+        return replace(self, read=(*self.read, (key, reading)))
+
+
+def cost_of(made: Sequence[Made]) -> float:
+    """Return what these mistakes cost together."""
+    cost, seen = 0.0, dict[str | None, set[tuple[str, float | None]]]()
+    for one in made:
+        variants = seen.setdefault(one.mutant.mistake, set())
+        variant = (one.mutant.said, one.number)
+        if one.mutant.mistake is None:
+            cost += AGAIN if variant in variants else CONVENTION
+        elif not variants:
+            cost += MISTAKE
+        else:
+            cost += AGAIN if variant in variants else VARIANT
+        variants.add(variant)
+    return cost
+
+
+class Search:
+    """One search: the worlds, what was given, and how many new mistakes a stretch may hold."""
+
+    def __init__(
+        self,
+        worlds: Worlds,
+        names: Sequence[str],
+        given: Given,
+        depth: int,
+        margin: float = NARROW,
+        settled: Hypothesis | None = None,
+    ) -> None:
+        self.worlds = worlds
+        self.names = list(names)
+        self.given = given
+        self.depth = depth
+        self.margin = margin
+        self.kinks = bool(worlds.kinks)
+        self.pruned = False
+        largest = max(a.nbytes for a in worlds.true.activations.values())
+        self._beam = int(min(max(_BYTES // (3 * largest), 100), _BEAM))
+        self._mutants = {
+            name: [m for m in mutants_of(s) if depth or m.mistake is None]
+            for name, s in worlds.true.scenes.items()
+        }
+        self._most = max(depth, 1)
+        self._settled = _settled_steps(settled, self.names) if settled else {}
+
+    def run(self) -> list[Hypothesis]:
+        """Return the hypotheses that are left, the best ones first."""
+        hypotheses = list(self._at_the_loss())
+        for name in reversed(self.names):
+            hypotheses = self._observe_delta(hypotheses, name)
+            hypotheses = self._observe_gradients(hypotheses, name)
+            if not self._needed_below(name):
+                break
+            hypotheses = self._branch(hypotheses, name)
+        hypotheses = self._observe_delta(hypotheses, "input")
+        hypotheses = [h for h in hypotheses if not h.chain.unresolved or not h.made]
+        return sorted(hypotheses, key=lambda h: h.cost)
+
+    def _needed_below(self, name: str) -> bool:
+        below = self.names[: self.names.index(name)]
+        keys = {key.split(".")[0] for key in self.given.gradients} | set(self.given.deltas)
+        return bool(keys & {*below, "input"})
+
+    # The loss and the steps between layers ------------------------------------------------------
+
+    def _at_the_loss(self) -> Iterator[Hypothesis]:
+        mutants = mutants_of(self.worlds.true.loss)
+        summed = next((m for m in mutants if m.said.startswith("the batch's sum")), None)
+        mutants = mutants if self.depth else []
+        for subset in self._choices(mutants, "loss"):
+            made = tuple(Made(m, "loss") for m in subset)
+            yield Hypothesis(Chain(self.worlds, None, "loss", subset), made, new=len(subset))
+        images = self.worlds.true.loss.images
+        if summed is not None and self.given.deltas:
+            convention = Mutant(
+                None,
+                "delta",
+                "mean",
+                summed.change,
+                "deltas are those of the batch's sum here, and gradients are divided by N at the "
+                "end; in fullback the deltas hold 1 / N already: both are right",
+            )
+            for subset in _subsets([m for m in mutants if m.stage != "mean"], self.depth):
+                whole = (convention, *subset)
+                yield Hypothesis(
+                    Chain(self.worlds, None, "loss", whole),
+                    tuple(Made(m, "loss") for m in whole),
+                    new=len(subset),
+                    share=1 / images,
+                )
+
+    def _branch(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
+        """Carry every hypothesis through a layer, rightly and with each of its mutants."""
+        mutants = [m for m in self._mutants[name] if m.target == "delta"]
+        found = []
+        for h in hypotheses:
+            for subset in self._choices(mutants, name):
+                known = {one.mutant.key for one in h.made}
+                new = h.new + sum(m.mistake is not None and m.key not in known for m in subset)
+                if new > self.depth:
+                    continue
+                early = any(m.unknown == "rate" for m in subset)
+                chain = Chain(self.worlds, h.chain, name, subset, rate=h.rate if early else None)
+                number = h.rate if early else None
+                made = tuple(Made(m, name, number if m.unknown else None) for m in subset)
+                found.append(replace(h, chain=chain, made=h.made + made, new=new))
+        if len(found) > self._beam:
+            self.pruned = True
+            found = sorted(found, key=lambda h: h.cost)[: self._beam]
+        return found
+
+    def _choices(self, mutants: list[Mutant], name: str) -> Iterator[tuple[Mutant, ...]]:
+        """Yield the sets of mutants to try in a step: where it is settled, that one alone."""
+        if name in self._settled:
+            yield tuple(m for m in mutants if m.key in self._settled[name])
+        else:
+            yield from _subsets(mutants, self._most)
+
+    # Observations -------------------------------------------------------------------------------
+
+    def _observe_delta(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
+        """Hold the deltas against theirs, and go on with theirs."""
+        if name not in self.given.deltas:
+            return hypotheses
+        key, readings = f"delta of {name}", self.given.deltas[name]
+        met: list[Hypothesis] = []
+        for h in sorted(hypotheses, key=lambda h: h.cost):
+            if met and h.cost > min(m.cost for m in met) + NARROW:
+                break  # below, all go on with the same delta
+            for reading in readings:
+                met += self._meet_delta(h, key, reading)
+        met = _sharpest(met, key) if self.kinks else met
+        if not met:
+            best = min((h for h in hypotheses if not h.chain.unresolved), key=lambda h: h.cost)
+            best = best.read_as(key, replace(readings[0], cost=0.0))
+            met = [replace(best, open=(*best.open, key))]
+        return [
+            replace(
+                h,
+                chain=Chain(
+                    self.worlds, None, name, given=dict(h.read)[key].values, before=h.chain
+                ),
+                new=0,
+            )
+            for h in _best(met, self.margin)
+        ]
+
+    def _meet_delta(self, h: Hypothesis, key: str, reading: Reading) -> list[Hypothesis]:
+        theirs = reading.values
+        solved = self._solve(h, theirs, lambda h: h.chain.at(0))
+        if solved is None or (not theirs.any() and len(solved.made) > 1):
+            return []  # zeros are no evidence of several mistakes
+        patient = not h.made
+        found = fit(theirs, solved.chain.at, self.worlds.eps, kinks=self.kinks, patient=patient)
+        if not found.matched:
+            return []
+        seen = Seen(key, found, (), solved.chain, len(solved.made))
+        return [replace(solved, seen=(*solved.seen, seen)).read_as(key, reading)]
+
+    def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
+        """Hold a layer's own gradients against theirs, right and with each of its mutants."""
+        targets = [key.split(".")[1] for key in self.given.gradients if key.split(".")[0] == name]
+        if not targets:
+            return hypotheses
+        for target in sorted(targets, reverse=True):  # the weights first: they say more
+            hypotheses = self._observe_gradient(hypotheses, name, target)  # type: ignore[arg-type]
+        return [replace(h, new=0) for h in _best(hypotheses, self.margin)]
+
+    def _observe_gradient(
+        self, hypotheses: list[Hypothesis], name: str, target: Target
+    ) -> list[Hypothesis]:
+        key = f"{name}.{target}"
+        readings = self.given.gradients[key]
+        mutants = [m for m in self._mutants[name] if m.target == target]
+        met: list[Hypothesis] = []
+        missed: list[Hypothesis] = []
+        for h in sorted(hypotheses, key=lambda h: h.cost):
+            if h.cost > min((m.cost for m in met), default=np.inf) + self.margin:
+                break
+            explained = []
+            for reading in readings:
+                solved = self._solve_by(h, reading.values, name, target)
+                if solved is not None:
+                    explained += self._explain(solved, reading, name, target, ())
+                    if solved is not h and not explained:  # the rate goes with the reading
+                        missed.append(solved)
+            met += explained
+            if not explained and not h.chain.unresolved:
+                missed.append(h)
+        for cost, h, subset in self._candidates(missed, mutants, name):
+            if cost > min((m.cost for m in met), default=np.inf) + self.margin:
+                break
+            for reading in readings:
+                met += self._explain(h, reading, name, target, subset)
+        met = _sharpest(met, key) if self.kinks else met
+        matched = {id(h.chain) for h in met}
+        still = [h for h in missed if id(h.chain) not in matched]
+        return met + [replace(h, open=(*h.open, key)) for h in still]
+
+    def _candidates(
+        self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str
+    ) -> list[tuple[float, Hypothesis, tuple[Mutant, ...]]]:
+        """Return every hypothesis with every set of a gradient's own mistakes, cheapest first."""
+        found = []
+        for h in hypotheses:
+            known = {one.mutant.mistake for one in h.made}
+            for subset in _subsets(mutants, self.depth):
+                new = sum(m.mistake not in known for m in subset)
+                if subset and h.new + new <= self.depth:
+                    made = (*h.made, *(Made(m, name, h.decay) for m in subset))
+                    found.append((cost_of(made) + UNEXPLAINED * len(h.open), h, subset))
+        return sorted(found, key=lambda entry: entry[0])
+
+    def _explain(
+        self,
+        h: Hypothesis,
+        reading: Reading,
+        name: str,
+        target: Target,
+        subset: tuple[Mutant, ...],
+    ) -> list[Hypothesis]:
+        """Return the hypothesis with these mistakes in a gradient, if they explain theirs."""
+        theirs = reading.values
+        if subset and not theirs.any():
+            return []  # zeros are no evidence of a mistake in a formula
+        decay = h.decay or 0.0
+        fitted = h.decay
+        if any(m.unknown == "decay" for m in subset) and h.decay is None:
+            parameter = self.worlds.true.scenes[name].parameters[target]
+            others = tuple(m for m in subset if m.unknown != "decay")
+            base = gradient_in(h.chain, name, target, others, h.share, 0.0)(0)
+            if theirs.size < 2 or base.shape != theirs.shape:
+                return []
+            decay = float(((theirs - base) * parameter).sum() / (parameter**2).sum())
+            fitted = decay
+        computed = gradient_in(h.chain, name, target, subset, h.share, decay)
+
+        def terms() -> Array:
+            return size_of(self.worlds, name, target, h.chain.at(0) * h.share, subset)
+
+        found = fit(
+            theirs, computed, self.worlds.eps, kinks=self.kinks, terms=None if subset else terms
+        )
+        if not found.matched:
+            return []
+        made = tuple(Made(m, name, decay if m.unknown == "decay" else None) for m in subset)
+        seen = Seen(f"{name}.{target}", found, made, h.chain, len(h.made) + len(made), theirs.size)
+        more = replace(h, made=h.made + made, seen=(*h.seen, seen), decay=fitted)
+        return [more.read_as(seen.name, reading)]
+
+    # A learning rate that is not known ----------------------------------------------------------
+
+    def _solve_by(
+        self, h: Hypothesis, theirs: Array, name: str, target: Target
+    ) -> Hypothesis | None:
+        return self._solve(
+            h, theirs, lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
+        )
+
+    def _solve(
+        self, h: Hypothesis, theirs: Array, observed: Callable[[Hypothesis], Array]
+    ) -> Hypothesis | None:
+        """Find the learning rate of an early update from the first array that shows it."""
+        if not h.chain.unresolved:
+            return h
+
+        def at(rate: float) -> Array:
+            array: Array = observed(replace(h, chain=h.chain.with_rate(rate)))
+            return array
+
+        rate, step = 0.0, 1e-2
+        with np.errstate(all="ignore"):
+            for attempt in range(6):
+                here = at(rate)
+                if attempt and length(theirs - here) > 0.1 * length(theirs):
+                    return None
+                slope = (at(rate + step) - here) / step
+                if here.shape != theirs.shape or not (slope**2).sum() > 0:
+                    return None
+                change = float(((theirs - here) * slope).sum() / (slope**2).sum())
+                rate += change
+                if not np.isfinite(rate) or abs(rate) > 1e4:
+                    return None
+                if abs(change) <= 1e-10 * abs(rate):
+                    break
+        if rate <= 0 or (theirs.size < 2):
+            return None
+        made = tuple(
+            replace(one, number=rate) if one.mutant.unknown == "rate" else one for one in h.made
+        )
+        return replace(h, chain=h.chain.with_rate(rate), made=made, rate=rate)
+
+
+def _settled_steps(h: Hypothesis, names: Sequence[str]) -> dict[str, set[tuple[str, str]]]:
+    """Return the steps that need no more searching, with the mistakes in them.
+
+    A delta that explains a gradient of several numbers, without a mistake in that gradient's own
+    formula, need not be that of their program: the layer's input may be zero where the two differ.
+    But those from which the one of the next such layer above was made are.
+    """
+    met = [
+        names.index(seen.name.split(".")[0])
+        for seen in h.seen
+        if not seen.own and not seen.name.startswith("delta of ") and seen.values > _SOME
+    ]
+    above = [place for place in met if place > min(met)]
+    if not above:
+        return {}
+    steps = ["loss", *(name for name in names if names.index(name) > min(above))]
+    return {
+        step: {o.mutant.key for o in h.made if o.layer == step and o.mutant.target == "delta"}
+        for step in steps
+    }
+
+
+def _subsets(mutants: Sequence[Mutant], most: int) -> Iterator[tuple[Mutant, ...]]:
+    """Yield every set of mutants that can be made at once, the empty one first."""
+    for count in range(most + 1):
+        for subset in itertools.combinations(mutants, count):
+            if compatible(subset):
+                yield subset
+
+
+def _sharpest(met: list[Hypothesis], key: str) -> list[Hypothesis]:
+    """Drop what matches so much worse than another match that rounding cannot be the reason.
+
+    Kinks can make tolerances wide.
+    """
+    if not met:
+        return met
+    errors = [next(s.fit for s in h.seen if s.name == key) for h in met]
+    floor = min(e.error for e in errors)
+    return [
+        h
+        for h, e in zip(met, errors, strict=True)
+        if not h.made or e.error <= max(100 * floor, 1e-3 * e.tolerance)
+    ]
+
+
+def _best(hypotheses: list[Hypothesis], margin: float) -> list[Hypothesis]:
+    """Return those within the margin of the best one."""
+    ordered = sorted(hypotheses, key=lambda h: h.cost)
+    return [h for h in ordered if h.cost <= ordered[0].cost + margin][:_KEPT]

@@ -1,0 +1,111 @@
+"""``fullback check``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fullback.cli.arguments import (
+    DataDirOption,
+    DataOption,
+    EngineName,
+    EngineOption,
+    JsonOption,
+    NetworkArgument,
+    build,
+    load_dataset,
+    open_classifier,
+)
+from fullback.cli.output import FAILURE, Output, fail, one_line_errors
+from fullback.errors import ShapeError
+
+if TYPE_CHECKING:
+    from fullback.check.gradient_report import GradientRow
+
+
+@one_line_errors
+def check(
+    net: NetworkArgument = "question",
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    images: Annotated[
+        int, typer.Option(min=1, help="Training images that the loss is taken of.", metavar="N")
+    ] = 4,
+    engine: EngineOption = EngineName.reference,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Entries to check of each array.", metavar="N")
+    ] = 50,
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training/--prediction", help="With dropout and batch statistics, or without."
+        ),
+    ] = True,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Fixes the weights of a new network, and what is looked at.", metavar="N"
+        ),
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a network's gradients with finite differences of its loss.
+
+    A few entries of every array are looked at one by one, and all of them at once along random
+    directions. The exit code is 1 where a gradient is wrong.
+    """
+    from fullback.check.gradients import check_gradients
+
+    output = Output(as_json=as_json)
+    dataset = load_dataset(data, data_dir)
+    if net.endswith(".safetensors") or os.path.isfile(net):  # noqa: PTH113 -- any text may come
+        network = open_classifier(Path(net))
+    else:
+        network = build(net, dataset.image_shape, dataset.classes, seed)
+    if network.input_shape != dataset.image_shape:
+        raise ShapeError(
+            f"{net} takes images of shape {network.input_shape}, but {dataset.name} has images of "
+            f"shape {dataset.image_shape}; give the data that it was trained on"
+        )
+    x, y = dataset.x_train[:images], dataset.y_train[:images]
+    result = check_gradients(
+        network, x, y, samples=samples, training=training, seed=seed, engine=engine.value
+    )
+    for row in result.rows:
+        whole = {f"whole_{key}": value for key, value in dataclasses.asdict(row.direction).items()}
+        output.event("array", **_fields(row), **whole)
+    for direction in result.directional:
+        output.event("direction", **dataclasses.asdict(direction))
+    output.event(
+        "result",
+        net=net,
+        data=dataset.name,
+        images=result.images,
+        engine=engine.value,
+        training=training,
+        loss=result.loss,
+        ok=result.ok,
+        relative_error=result.relative,
+        precision=result.precision,
+    )
+    output.fact("network", f"{net}, {engine.value} engine")
+    output.fact("data", f"{dataset.name}, {result.images:,} training images")
+    output.show(result.table())
+    for line in result.mistakes():
+        output.fact("wrong", line)
+    if result.ok:
+        output.fact("result", result.sentence())
+    else:
+        fail(result.sentence())
+        raise typer.Exit(FAILURE)
+
+
+def _fields(row: GradientRow) -> dict[str, object]:
+    """Return a row's own figures, without those of its direction."""
+    fields = dataclasses.asdict(row)
+    del fields["direction"]
+    return fields

@@ -1,0 +1,193 @@
+"""The catalogue of mistakes as mutants, and the tests' own backward pass that they must meet."""
+
+import numpy as np
+import pytest
+
+import byhand
+from cases import CASES, inputs
+from fullback import Network, ReLU
+from fullback.check.mistakes import MISTAKES, Mutant, compatible, gradient, mutants_of, next_delta
+from fullback.check.mistakes.loss import first_delta
+from fullback.check.probe import Place, coincidences, probe
+from fullback.check.scene import Scene, hashed
+from fullback.check.world import build_worlds
+from fullback.errors import OptionError
+
+TEXT = """
+    filter-not-turned weight-gradient-turned rows-columns-swapped channels-swapped filter-sum-lost
+    taps-overwritten stride-not-dilated stride-leftover padding-cropped-wrong
+    weight-gradient-padding pool-ties-all pool-spread pool-overlap-assigned relu-mask-missing
+    relu-mask-for-delta relu-mask-of-delta cache-overwritten bias-averaged batch-scale
+    last-sample-only softmax-twice softmax-diagonal sign-flipped labels-shifted flatten-order
+    weights-updated-early gradients-not-cleared dropout-mask-lost l2-term wrong-cached-input
+    images-mixed
+"""
+CATALOGUE = TEXT.split()
+
+
+def worlds_of(net, images=5, **options):
+    x, y = byhand.batch(net, images)
+    given = {"training": True, "seed": 0, **options}
+    return build_worlds(net, x, y, 2.0**-52, {}, None, **given)
+
+
+def scene_of(case):
+    given = inputs(case)
+    y, kept = case.layer.forward(given.x, given.parameters, training=case.training, key=case.key)
+    activations = {"input": given.x, "own": y}
+    return Scene("own", case.layer, given.x, y, kept, given.parameters, activations, "input"), given
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_without_a_mistake_a_mutant_s_stages_are_the_layer_s_own_pass(case):
+    scene, given = scene_of(case)
+    dx, gradients = case.layer.backward(given.dy, scene.kept, given.parameters)
+    np.testing.assert_allclose(next_delta(scene, given.dy), dx, rtol=1e-12, atol=1e-12)
+    for target, wanted in gradients.items():
+        made = gradient(scene, target, given.dy)
+        np.testing.assert_allclose(made, wanted, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_mutant_gives_an_array_of_the_right_shape_and_changes_no_input(case):
+    scene, given = scene_of(case)
+    scene = scene.with_rates(0.1, 0.01)
+    given.dy.flags.writeable = scene.x.flags.writeable = False
+    for mutant in mutants_of(scene):
+        if mutant.target == "delta":
+            assert next_delta(scene, given.dy, [mutant]).shape == scene.x.shape, mutant
+        else:
+            made = gradient(scene, mutant.target, given.dy, [mutant])
+            assert made.shape == given.parameters[mutant.target].shape, mutant
+
+
+def test_the_catalogue():
+    assert sorted(MISTAKES) == sorted(CATALOGUE)
+    for mistake in MISTAKES.values():
+        assert mistake.sentence.endswith(".")
+        assert mistake.mend
+        assert 1 <= len(mistake.hint.splitlines()) <= 4
+
+
+def test_every_entry_of_the_catalogue_is_a_mutant_somewhere():
+    found = set()
+    for name in byhand.ARCHITECTURES:
+        worlds = worlds_of(byhand.network(name))
+        for scene in (worlds.true.loss, *worlds.true.scenes.values()):
+            found |= {mutant.mistake for mutant in mutants_of(scene)}
+    net = Network.parse("conv2 dropout relu flatten dense3", (1, 4, 4), dtype="float64")
+    found |= {m.mistake for m in mutants_of(worlds_of(net).true.scenes["dropout1"])}
+    assert found - {None} == set(CATALOGUE)
+
+
+def test_every_entry_of_the_catalogue_has_a_switch():
+    assert {mistake for mistake, _ in byhand.SWITCHES.values()} == set(CATALOGUE) - {
+        "dropout-mask-lost"  # test_diagnose has a network with dropout
+    }
+
+
+@pytest.mark.parametrize("name", byhand.ARCHITECTURES)
+def test_the_program_by_hand_is_right(name):
+    net = byhand.network(name)
+    x, y = byhand.batch(net)
+    trace, made = net.trace(x, y), byhand.run(net, x, y)
+    np.testing.assert_allclose(made.probabilities, trace.probabilities, rtol=1e-10)
+    for kind in ("activations", "deltas", "gradients"):
+        for key, wanted in getattr(trace, kind).items():
+            np.testing.assert_allclose(getattr(made, kind)[key], wanted, rtol=1e-9, atol=1e-13)
+
+
+def test_mutants_of_one_stage_are_no_pair():
+    def mutant(mistake, stage):
+        return Mutant(mistake, "delta", stage, lambda s, v, dy: v, "")
+
+    assert compatible([mutant("a", "sum"), mutant("b", "crop")])
+    assert not compatible([mutant("a", "sum"), mutant("b", "sum")])
+    assert compatible([mutant("a", "out"), mutant("b", "out")])
+    assert not compatible([mutant("a", "out"), mutant("a", "out")])
+
+
+def test_the_softmax_mistakes_by_hand():
+    net = Network.parse("dense2", (2,), dtype="float64")
+    net.parameters["dense1.weight"] = np.zeros((2, 2))
+    x, y = np.ones((1, 2)), np.array([0])
+    loss = build_worlds(net, x, y, 2.0**-52, {}, None, training=True, seed=0).true.loss
+    made = {m.said[:24]: first_delta(loss, (m,)) for m in mutants_of(loss)}
+    # p = (1/2, 1/2), t = (1, 0), p - t = (-1/2, 1/2)
+    np.testing.assert_allclose(made["the softmax's Jacobian w"], [[-0.25, 0.25]])
+    np.testing.assert_allclose(made["p - t was multiplied by "], [[-0.125, 0.125]])
+    np.testing.assert_allclose(made["only the diagonal p (1 -"], [[-0.5, 0.0]])
+    np.testing.assert_allclose(made["t - p stands for p - t"], [[0.5, -0.5]])
+
+
+class TestWorlds:
+    def test_the_true_world_is_the_network(self):
+        net = byhand.network("strided")
+        x, y = byhand.batch(net, 5)
+        trace = net.trace(x, y)
+        for name, scene in worlds_of(net).true.scenes.items():
+            np.testing.assert_array_equal(scene.y, trace.activations[name])
+
+    def test_noisy_worlds_are_as_far_off_as_float32_is(self):
+        net = byhand.network("small", dtype="float64")
+        x, y = byhand.batch(net, 5, dtype="float32")
+        worlds = build_worlds(net, x, y, 2.0**-23, {}, None, training=True, seed=0)
+        single = byhand.run(net, x, y, dtype="float32").activations["dense2"]
+        exact = worlds.true.activations["dense2"]
+        noise = np.mean([(w.activations["dense2"] - exact) ** 2 for w in worlds.noisy]) ** 0.5
+        assert np.sqrt(((single - exact) ** 2).mean()) < 6 * noise < 1e-4 * abs(exact).max()
+
+    def test_equal_values_get_equal_noise(self):
+        values = np.array([0.5, -1.0, 0.5, 0.0, 0.0])
+        noise = hashed(values, 3)
+        assert noise[0] == noise[2]
+        assert noise[3] == noise[4]
+        assert len(set(noise)) == 3
+        assert (abs(noise) <= 1).all()
+
+    def test_a_unit_next_to_0_is_a_kink(self):
+        net = Network([*Network.parse("dense2 relu dense2", (2,)).layers], (2,), dtype="float64")
+        net.parameters["dense1.weight"] = [[1.0, -1.0], [1.0, 1.0]]
+        x = np.array([[0.1 + 0.2, 0.3]])  # apart by one rounding
+        worlds = build_worlds(net, x, np.array([0]), 2.0**-52, {}, None, training=True, seed=0)
+        assert worlds.kinks == {"relu1": 1}
+        signs = {bool(w.scenes["relu1"].kept[0, 0] > 0) for w in worlds.noisy}
+        assert signs == {True, False} or signs == {False}
+
+    def test_exact_ties_are_none(self):
+        net = byhand.network("question")
+        assert isinstance(net.layers[1], ReLU)
+        assert worlds_of(net).kinks == {}
+
+
+class TestProbe:
+    @pytest.mark.parametrize("name", ["small", "C is not F", "strided", "overlapping"])
+    def test_it_separates_every_mistake(self, name):
+        net = byhand.network(name)
+        x, y = probe(net)
+        assert len(x) >= 4
+        assert len(x) not in (*net.output_shape, *(shape[0] for shape in net.shapes))
+        assert (x == 0).mean() > 0.2
+        assert len(set(y)) == min(len(x), *net.output_shape)
+        assert coincidences(net, x, y) == []
+
+    def test_one_image_cannot_tell(self):
+        net = byhand.network("small")
+        x, y = byhand.batch(net, 1)
+        places = {place for pair in coincidences(net, x, y) for place in pair}
+        assert Place("", "") in places or Place("flatten-order", "flatten1") not in places
+        x = np.full((4, *net.input_shape), 0.5)
+        pairs = coincidences(net, x, np.zeros(4, int))
+        right = Place("", "")
+        assert (right, Place("labels-shifted", "loss")) in pairs
+        assert (right, Place("images-mixed", "conv2")) not in pairs
+
+    def test_seeds(self):
+        net = byhand.network("question")
+        (x, y), (again, _), (other, _) = probe(net), probe(net), probe(net, 1)
+        np.testing.assert_array_equal(x, again)
+        assert (x != other).any()
+        assert x.dtype == net.dtype
+        assert y.max() < net.output_shape[0]
+        with pytest.raises(OptionError, match="seed must be a whole number of at least 0, got -1"):
+            probe(net, -1)
