@@ -423,7 +423,7 @@ class TestRefused:
             ({}, OptionError, "there is nothing to judge: give gradients, deltas, activations or"),
             ([1], OptionError, "gradients must be a dict of arrays by name, .* got list"),
             ({"conv1.wieght": np.zeros((3, 1, 3))}, OptionError, "did you mean 'conv1.weight'"),
-            ({"foo": np.zeros(99)}, OptionError, r"no gradient is called 'foo' .*there are conv1"),
+            ({"foo": np.zeros(99)}, OptionError, r"no gradient is called 'foo' .*names: conv1"),
             (
                 {"conv1.weight": np.zeros((5, 5))},
                 ShapeError,

@@ -1,7 +1,8 @@
 """Their names, matched to ours: "W1", "fc1.weight", "conv1_w".
 
 A name is matched exactly; else by the words and the number in it; else by its order among names of
-its kind; else by its shape, where only one of ours can have it.
+its kind; else by its shape, where only one of ours can have it. Of deltas and activations, z1 and
+a1 are what the first layer with weights computes, before and after its activation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array, Shape
 
 _WEIGHT = {"w", "weight", "weights", "kernel", "kernels", "filter", "filters", "f", "k", "theta"}
-_BIAS = {"b", "bias", "biases", "beta"}
+_WEIGHT |= {"coef", "coefs"}
+_BIAS = {"b", "bias", "biases", "beta", "intercept", "intercepts"}
 _NOISE = {"d", "grad", "grads", "gradient", "gradients", "delta", "deltas", "dl", "dloss", "g"}
 _NOISE |= {"layer", "layers", "param", "params", "out", "output", "y", "a", "act", "activation"}
 _KINDS = {
@@ -31,6 +33,8 @@ _KINDS = {
     "in": "input", "input": "input", "x": "input", "image": "input", "images": "input",
     "logits": "logits", "logit": "logits", "scores": "logits", "z": "logits", "loss": "logits",
 }  # fmt: skip
+_ACTIVATIONS = {"relu", "leakyrelu", "sigmoid", "tanh"}
+_LISTED = 4  # names or guesses, at most, in one message
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -98,15 +102,21 @@ class Names:
         for name in theirs:
             if name in self.shapes:
                 found[name] = name
-        for rule in (self._by_suffix, self._by_words, self._by_order, self._by_shape):
+        for rule in (
+            self._by_suffix,
+            self._by_stage,
+            self._by_words,
+            self._by_order,
+            self._by_shape,
+        ):
             rest = {k: v for k, v in theirs.items() if k not in found}
             free = [ours for ours in self.shapes if ours not in found.values()]
             for name, ours in rule(rest, free, theirs).items():
                 if ours not in found.values() and self._fits(ours, theirs[name]):
                     found[name] = ours
-        for name in theirs:
-            if name not in found:
-                raise OptionError(self._unknown(name, theirs[name], list(found.values())))
+        unknown = [name for name in theirs if name not in found]
+        if unknown:
+            raise OptionError(self._unknown(unknown, theirs, list(found.values())))
         return found
 
     def _fits(self, ours: str, array: Array) -> bool:
@@ -144,7 +154,11 @@ class Names:
             ]
             if kind == "logits":
                 same = [list(self.shapes)[-1]]
-            numbers = sorted({n for k, n, r in parts.values() if k == kind and n is not None})
+            given = {n for k, n, r in parts.values() if k == kind and r == role}
+            if None in given and len(given) > 1 and 0 not in given:  # dense, dense_1, dense_2
+                given = {n or 0 for n in given}
+                number = number or 0
+            numbers = sorted(n for n in given if n is not None)
             if number is None:
                 chosen = same if len(same) == 1 else []
             else:
@@ -165,6 +179,39 @@ class Names:
             if len(chosen) == 1 and chosen[0] in free:
                 found[name] = chosen[0]
         return found
+
+    def _by_stage(
+        self, rest: Mapping[str, Array], free: list[str], theirs: Mapping[str, Array]
+    ) -> dict[str, str]:
+        """Match z1 and a1, before and after the activation of the first layer with weights."""
+        if self.images is None:
+            return {}
+        places: dict[str, tuple[str, int]] = {}
+        for name in theirs:
+            match words_of(name.removeprefix("delta").removeprefix("grad")):
+                case ["d", "z" | "a" as what, number] | ["z" | "a" as what, number]:
+                    if number.isdigit():
+                        places[name] = what, int(number)
+        stages = self._stages()
+        first = 0 if ("z", 0) in places.values() else 1
+        found = {}
+        for name, (stage, place) in places.items():
+            ours = stages.get((stage, place - first)) or ("input" if place == 0 else "")
+            if name in rest and ours in free:
+                found[name] = ours
+        return found
+
+    def _stages(self) -> dict[tuple[str, int], str]:
+        """Return what z and a of each layer with weights are, counted from 0."""
+        stages: dict[tuple[str, int], str] = {}
+        count = -1
+        for ours in self.shapes:
+            if self._kind(ours) in ("conv", "dense"):
+                count += 1
+                stages["z", count] = ours
+            elif self._kind(ours) in _ACTIVATIONS:
+                stages.setdefault(("a", count), ours)
+        return stages
 
     def _by_order(
         self, rest: Mapping[str, Array], free: list[str], theirs: Mapping[str, Array]
@@ -248,13 +295,24 @@ class Names:
     def _role(ours: str) -> str:
         return ours.split(".")[-1] if "." in ours else ""
 
-    def _unknown(self, name: str, array: Array, taken: Sequence[str]) -> str:
-        near = difflib.get_close_matches(name, self.shapes, n=1, cutoff=0.4)
+    def _unknown(
+        self, names: Sequence[str], theirs: Mapping[str, Array], taken: Sequence[str]
+    ) -> str:
+        """Say which names cannot be told, and what each may be."""
         free = [ours for ours in self.shapes if ours not in taken]
-        fitting = [ours for ours in free if self._fits(ours, array)]
-        guess = near[0] if near else (fitting[0] if len(fitting) == 1 else None)
-        hint = f"did you mean {guess!r}? " if guess else ""
+        lines = []
+        for name in names[:_LISTED]:
+            fitting = [ours for ours in free if self._fits(ours, theirs[name])]
+            likeness = {
+                ours: difflib.SequenceMatcher(None, name, ours).ratio()
+                for ours in fitting or self.shapes
+            }
+            top = max(likeness.values())
+            near = [ours for ours, own in likeness.items() if own == top] if top >= 0.4 else fitting
+            guess = f": did you mean {' or '.join(map(repr, near))}?" if 0 < len(near) <= 2 else ""
+            lines.append(f"{name!r} (shape {theirs[name].shape}){guess}")
+        more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         return (
-            f"no {self.what} is called {name!r} (an array of shape {array.shape}); {hint}"
-            f"there are {', '.join(self.shapes)}"
+            f"no {self.what} is called {', nor '.join(lines)}{more}. Use the network's names: "
+            f"{', '.join(self.shapes)}"
         )

@@ -25,6 +25,7 @@ from fullback.check.world import Worlds
 from fullback.layers.base import Array
 
 MISTAKE, CONVENTION, VARIANT, AGAIN = 1.0, 0.25, 0.3, 0.05
+_ABOVE = 0.005  # a delta that is wrong above a layer, where its gradients may be wrong themselves
 UNEXPLAINED = 2.5
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
 NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
@@ -86,9 +87,15 @@ class Hypothesis:
 def cost_of(made: Sequence[Made]) -> float:
     """Return what these mistakes cost together."""
     cost, seen = 0.0, dict[str | None, set[tuple[str, float | None]]]()
+    places: set[tuple[str, str, float | None]] = set()
     for one in made:
         variants = seen.setdefault(one.mutant.mistake, set())
         variant = (one.mutant.said, one.number)
+        if (one.layer, *variant) in places:
+            continue  # the weights and the biases of one layer
+        places.add((one.layer, *variant))
+        if one.mutant.target == "delta" and one.layer != "loss":
+            cost += _ABOVE
         if one.mutant.mistake is None:
             cost += AGAIN if variant in variants else CONVENTION
         elif not variants:
@@ -209,8 +216,9 @@ class Search:
         key, readings = f"delta of {name}", self.given.deltas[name]
         met: list[Hypothesis] = []
         for h in sorted(hypotheses, key=lambda h: h.cost):
-            if met and h.cost > min(m.cost for m in met) + NARROW:
-                break  # below, all go on with the same delta
+            alike = [m.cost for m in met if m.share == h.share]
+            if alike and h.cost > min(alike) + NARROW:
+                continue  # below, all go on with the same delta
             for reading in readings:
                 met += self._meet_delta(h, key, reading)
         met = _sharpest(met, key) if self.kinks else met
@@ -422,6 +430,11 @@ def _sharpest(met: list[Hypothesis], key: str) -> list[Hypothesis]:
 
 
 def _best(hypotheses: list[Hypothesis], margin: float) -> list[Hypothesis]:
-    """Return those within the margin of the best one."""
+    """Return those within the margin of the best one.
+
+    Whether their deltas are those of the batch's sum or of its mean is settled by the gradients
+    alone, so each of the two has a best one of its own.
+    """
     ordered = sorted(hypotheses, key=lambda h: h.cost)
-    return [h for h in ordered if h.cost <= ordered[0].cost + margin][:_KEPT]
+    least = {h.share: h.cost for h in reversed(ordered)}
+    return [h for h in ordered if h.cost <= least[h.share] + margin][:_KEPT]

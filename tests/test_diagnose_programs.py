@@ -1,0 +1,59 @@
+"""``diagnose`` on programs that people wrote: the names they use, and the mistakes they made."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from fullback.check.diagnose import diagnose
+from fullback.check.match import Names
+from fullback.errors import OptionError
+from test_wrong_programs import CASES, setting
+
+
+def by_our_names(program, result, kind, dtype):
+    return {
+        program.NAMES[kind][own]: np.asarray(array, dtype) for own, array in result[kind].items()
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("program", CASES)
+def test_exactly_their_mistakes_are_named(program, dtype):
+    net, x, y = setting(program)
+    result = program.run(dict(net.parameters), x, y)
+    gradients, deltas, activations = (
+        by_our_names(program, result, kind, dtype)
+        for kind in ("gradients", "deltas", "activations")
+    )
+    for found in (
+        diagnose(net, x, y, gradients),
+        diagnose(net, x, y, gradients, deltas),
+        diagnose(net, x, y, gradients, deltas, activations, result.get("probabilities")),
+    ):
+        assert {f.mistake for f in found.findings} == {mistake for _, mistake in program.MISTAKES}
+        assert all((f.layer, f.mistake) in program.MISTAKES for f in found.findings)
+        assert found.ok == (not program.MISTAKES)
+
+
+REFUSED = {"sequential_shared_layer", "unrolled_matrix"}
+"""Programs of whose names none can be told: conv_a.b, err_F."""
+
+
+@pytest.mark.parametrize("program", CASES)
+def test_a_name_is_told_rightly_or_not_at_all(program):
+    net, x, y = setting(program)
+    result = program.run(dict(net.parameters), x, y)
+    outputs = {"input": net.input_shape, **dict(zip(net.names, net.shapes, strict=True))}
+    own = {name: array.shape for name, array in net.parameters.items()}
+    told = {}
+    for kind, shapes, images in (
+        ("gradients", own, None),
+        ("deltas", outputs, len(x)),
+        ("activations", outputs, len(x)),
+    ):
+        theirs = {name: np.asarray(array) for name, array in result[kind].items()}
+        with contextlib.suppress(OptionError):
+            told[kind] = Names(kind, shapes, images).match(theirs)
+    assert told == {kind: program.NAMES[kind] for kind in told}
+    assert any(told.values()) == (program.__name__.split(".")[1] not in REFUSED)
