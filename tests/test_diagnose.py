@@ -9,6 +9,7 @@ import byhand
 import fullback as fb
 from fullback import MeanSquaredError, Network
 from fullback.check.diagnose import diagnose
+from fullback.check.mistakes import MISTAKES
 from fullback.errors import InputError, OptionError, ShapeError
 
 ROWS = [
@@ -120,7 +121,12 @@ class TestWhatIsSaid:
         assert found.ok
         assert found.precision == "float64"
         assert len(found.right) == 8 + 10 + 11 + 1  # gradients, outputs, deltas, probabilities
-        assert str(found).startswith("nothing is wrong: 30 arrays right to float64\nright  output")
+        lines = str(found).splitlines()
+        assert lines[0] == "nothing is wrong: 30 arrays right to float64"
+        heading = "from the loss down probabilities output delta weight bias"
+        assert " ".join(lines[2].split()) == heading
+        assert lines[4].split() == ["dense2", *["right"] * 4]
+        assert lines[-1].split() == ["input", "right"]
 
     def test_a_finding(self):
         found = self.found(("filter-not-turned", "conv2"))
@@ -131,24 +137,36 @@ class TestWhatIsSaid:
         assert finding.evidence.array == "delta of pool1"
         assert finding.evidence.error_before > 0.1 > 1e-12 > finding.evidence.error_after
         assert "without turning the filters by 180 degrees" in finding.message
-        assert finding.mend.startswith("dx[n, c, i, j] = sum over k, r, s")
+        assert finding.mend.startswith("dx[n,c,i,j] = sum over k, r, s")
         assert "w[:, :, ::-1, ::-1]" in finding.hint
-        assert finding.expect == "delta of pool1 should be right."
-        assert {"conv2.weight", "delta of relu1"} <= set(found.right)  # from the delta they had
-        assert found.inherited == ["delta of pool1"]
+        assert finding.expect.startswith("Everything is right: delta of pool1, delta of relu1, ")
+        assert "conv2.weight" in found.right
+        assert found.wrong == ["delta of pool1"]
+        below = ["delta of relu1", "delta of conv1", "conv1.weight", "conv1.bias", "delta of input"]
+        assert found.inherited == below  # each is right for the delta that it was made from
 
     def test_the_page(self):
         lines = str(self.found(("filter-not-turned", "conv2"))).splitlines()
         assert lines[0].startswith("╭─ conv2: filter-not-turned ─")
         assert max(map(len, lines)) <= 100
         text = " ".join(lines)
-        for words in ("proof", "formula", "code", "after it", "right  "):
+        for words in ("proof", "right is", "after it"):
             assert words in text
+        rows = [line.split() for line in lines]
+        assert ["pool2", "right", "right"] in rows
+        assert ["pool1", "right", "wrong"] in rows
+        assert ["conv1", "right", "follows", "follows", "follows"] in rows
+        assert lines[-1] == "follows: wrong, but only because of what it was computed from"
+
+    def test_no_line_of_code_is_cut_off(self):
+        for mistake in MISTAKES.values():
+            assert max(map(len, mistake.hint.splitlines())) <= 74, mistake.id  # of 80 columns
+            assert len(mistake.hint.splitlines()) <= 3
 
     def test_what_is_wrong_only_because_of_it(self):
         found = self.found(("filter-not-turned", "conv2"), everything=False)
         assert found.inherited == ["conv1.weight", "conv1.bias"]
-        assert found.findings[0].expect == "conv1.weight, conv1.bias should be right."
+        assert found.findings[0].expect == "Everything is right: conv1.weight, conv1.bias too."
 
     def test_the_same_mistake_in_several_layers_is_one(self):
         (finding,) = self.found(

@@ -85,12 +85,14 @@ def _judge(
     seed: Seed,
 ) -> Diagnosis:
     findings: list[Finding] = []
+    wrong: list[str] = []
     usable: dict[str, Matched] = {}
     for name, matched in taken.every():
         if np.isfinite(matched.readings[0].values).all():
             usable[name] = matched
         else:
             findings.append(not_finite(name, matched.readings[0].values))
+            wrong.append(name)
     given = Given(
         {name: m.readings for name, m in taken.gradients.items() if name in usable},
         {name: m.readings for name, m in taken.deltas.items() if f"delta of {name}" in usable},
@@ -127,7 +129,7 @@ def _judge(
     assert best is not None  # noqa: S101 -- the loop ran
     _, worlds, found, search = best
     forward, right = outcome
-    told = explain(search, found, trace, given)
+    told = explain(search, found, trace, given, more=bool(findings or forward))
     notes = _layout_notes(taken, found[0], usable)
     if worlds.eps > eps:
         notes.append(
@@ -146,11 +148,14 @@ def _judge(
             "or a tie in a pooling window. There either answer was taken as right"
         )
     findings += forward + told.findings
+    wrong += [finding.evidence.array for finding in forward]
     findings += conditions(net, images, trace)
     return Diagnosis(
         findings=findings,
         right=right + told.right,
         inherited=told.inherited,
+        wrong=wrong + told.wrong,
+        layers=[*reversed(net.names), "input"],
         notes=notes + told.notes,
         precision=_NAMES[worlds.eps],
     )

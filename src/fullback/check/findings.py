@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fullback.check.chain import Chain, gradient_in
 from fullback.check.compare import Fit, fit, length
@@ -15,6 +15,7 @@ from fullback.layers.base import Array
 from fullback.passes import Trace
 
 _SAME_COST = 0.03
+_FOLLOWS = 30.0  # times what rounding explains, from where on an array is not the right one
 _TARGETS = {"delta": "next delta", "weight": "weight gradient", "bias": "bias gradient"}
 
 
@@ -25,11 +26,17 @@ class Told:
     findings: list[Finding] = field(default_factory=list)
     right: list[str] = field(default_factory=list)
     inherited: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def explain(search: Search, found: list[Hypothesis], trace: Trace, given: Given) -> Told:
-    """Put the best hypothesis into words, with those that explain as much for as little."""
+def explain(
+    search: Search, found: list[Hypothesis], trace: Trace, given: Given, *, more: bool
+) -> Told:
+    """Put the best hypothesis into words, with those that explain as much for as little.
+
+    ``more`` says that there are findings of another kind, which stay.
+    """
     best = found[0]
     others = [
         h
@@ -42,16 +49,23 @@ def explain(search: Search, found: list[Hypothesis], trace: Trace, given: Given)
             told.notes.append(one.mutant.said)
     befores = {seen.name: _before(search, seen, best, given) for seen in best.seen}
     for seen in best.seen:
-        if befores[seen.name].matched:
-            told.right.append(seen.name)
-        elif not seen.own:
+        before = befores[seen.name]
+        if not before.matched:
+            (told.wrong if seen.own or _made_here(seen, best) else told.inherited).append(seen.name)
+        elif best.made and _differs(seen, best, trace, given, before.tolerance):
             told.inherited.append(seen.name)
+        else:
+            told.right.append(seen.name)
+    told.wrong += best.open
     groups: dict[str, list[Made]] = {}
     for one in best.made:
         if one.mutant.mistake is not None:
             groups.setdefault(one.mutant.mistake, []).append(one)
     for mistake, places in groups.items():
-        told.findings.append(_finding(mistake, places, best, others, befores, len(groups)))
+        finding = _finding(mistake, places, best, others, befores)
+        alone = len(groups) == 1 and not best.open and not more
+        mended = told.wrong + told.inherited if alone else _mended(mistake, best, befores)
+        told.findings.append(replace(finding, expect=_expect(mended, alone=alone)))
     if best.open:
         told.findings.append(_unexplained(search, best, trace, given))
     told.findings.sort(key=lambda f: _depth(search, f.layer))
@@ -84,6 +98,23 @@ def _before(search: Search, seen: Seen, h: Hypothesis, given: Given) -> Fit:
     return fit(theirs, computed, search.worlds.eps, kinks=search.kinks, patient=True)
 
 
+def _made_here(seen: Seen, h: Hypothesis) -> bool:
+    """Whether a delta comes straight out of a step that has a mistake."""
+    return seen.name.startswith("delta of ") and any(
+        one.layer == seen.chain.through and one.mutant.mistake and one.mutant.target == "delta"
+        for one in h.made
+    )
+
+
+def _differs(seen: Seen, h: Hypothesis, trace: Trace, given: Given, tolerance: float) -> bool:
+    """Whether an array that follows from the ones above it is not the right one all the same."""
+    if seen.name.startswith("delta of "):
+        right = trace.deltas[seen.name.removeprefix("delta of ")] / h.share
+    else:
+        right = trace.gradients[seen.name]
+    return length(_theirs(given, seen.name, h) - right) > _FOLLOWS * tolerance
+
+
 def _shows(one: Made, index: int, best: Hypothesis, befores: dict[str, Fit]) -> Seen | None:
     """Return the first array in which a mistake shows."""
     for seen in best.seen:
@@ -103,7 +134,6 @@ def _finding(
     best: Hypothesis,
     others: list[Hypothesis],
     befores: dict[str, Fit],
-    count: int,
 ) -> Finding:
     entry, first = MISTAKES[mistake], places[0]
     shown = next(
@@ -113,12 +143,13 @@ def _finding(
         evidence = Evidence("", float("nan"), None, "")
     else:
         before, after = befores[shown.name].relative, shown.fit.relative
+        gives = f"{_relative(after)} off" if after else "exactly"
         evidence = Evidence(
             shown.name,
             before,
             after,
-            f"{shown.name} is {_relative(before)} off the right values, and {_relative(after)} off "
-            "what this mistake makes of them",
+            f"{shown.name} is {_relative(before)} off the right values, and {gives} what this "
+            "mistake gives",
         )
     quantity = "first delta" if first.layer == "loss" else _TARGETS[first.mutant.target]
     said = first.mutant.said
@@ -141,16 +172,16 @@ def _finding(
         message=message,
         mend=entry.mend,
         hint=entry.hint,
-        expect=_expect(mistake, best, befores, count),
         alternatives=_alternatives(mistake, best, others),
     )
 
 
 def _relative(error: float) -> str:
-    return f"{100 * error:.3g} %" if error >= 1e-3 else f"{error:.1e} (relative)"
+    return f"{100 * error:.3g} %" if error >= 1e-5 else f"{error:.0e}"
 
 
-def _expect(mistake: str, best: Hypothesis, befores: dict[str, Fit], count: int) -> str:
+def _mended(mistake: str, best: Hypothesis, befores: dict[str, Fit]) -> list[str]:
+    """Return the arrays that are wrong because of this mistake alone."""
     mended: list[str] = []
     for seen in best.seen:
         if befores[seen.name].matched:
@@ -160,10 +191,15 @@ def _expect(mistake: str, best: Hypothesis, befores: dict[str, Fit], count: int)
         ids = own | {m.mutant.mistake for m in best.made[: seen.made] if m.mutant.target == "delta"}
         if ids - {None} == {mistake}:
             mended.append(seen.name)
-    text = f"{_listed(mended)} should be right." if mended else ""
-    if count > 1 or best.open:
-        text += " The other findings stay." if text else "The other findings still stand."
-    return text
+    return mended
+
+
+def _expect(mended: list[str], *, alone: bool) -> str:
+    if alone:
+        return f"Everything is right: {_listed(mended)} too."
+    if not mended:
+        return "The other findings still stand, and what follows from them."
+    return f"{_listed(mended)} should be right; the other findings stay."
 
 
 def _listed(names: list[str]) -> str:

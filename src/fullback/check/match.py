@@ -308,7 +308,8 @@ class Names:
                 for ours in fitting or self.shapes
             }
             top = max(likeness.values())
-            near = [ours for ours, own in likeness.items() if own == top] if top >= 0.4 else fitting
+            alike = top >= (0.4 if fitting else 0.6)
+            near = [ours for ours, own in likeness.items() if own == top] if alike else fitting
             guess = f": did you mean {' or '.join(map(repr, near))}?" if 0 < len(near) <= 2 else ""
             lines.append(f"{name!r} (shape {theirs[name].shape}){guess}")
         more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
+
+_QUANTITIES = ("probabilities", "output", "delta", "weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,10 @@ class Diagnosis:
     Attributes
     ----------
     findings : what is wrong, the most important first
-    right : names of the arrays that are right, given what came to them from above
+    right : names of the arrays that are right
     inherited : names of the arrays that are wrong only because of a finding above them
+    wrong : names of the arrays that are wrong themselves
+    layers : the layers' names from the loss down, ending in "input"
     notes : what is worth knowing and not wrong: layouts, conventions, kinks
     precision : "float64", "float32" or "float16": the precision their arrays are judged in
     """
@@ -91,6 +96,8 @@ class Diagnosis:
     findings: list[Finding] = field(default_factory=list)
     right: list[str] = field(default_factory=list)
     inherited: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     precision: str = "float64"
 
@@ -102,6 +109,7 @@ class Diagnosis:
     def render(self) -> Group:
         """Return the diagnosis as a rich renderable."""
         from rich.console import Group
+        from rich.table import Table
         from rich.text import Text
 
         parts: list[object] = []
@@ -112,15 +120,44 @@ class Diagnosis:
             parts.append(line)
         for number, finding in enumerate(self.findings, 1):
             parts.append(_panel(finding, number, len(self.findings)))
-        for name, values, style in (
-            ("right", self.right, "green"),
-            ("wrong only because of the above", self.inherited, "yellow"),
-        ):
-            if values:
-                parts.append(Text().append(f"{name}  ", f"bold {style}").append(", ".join(values)))
+        parts += [Text(), self._walk()]
+        if self.inherited:
+            parts.append(
+                Text("follows: wrong, but only because of what it was computed from", "dim")
+            )
+        if self.notes:
+            parts.append(Text())
+        notes = Table.grid(padding=(0, 2))
         for note in self.notes:
-            parts.append(Text().append("note  ", "bold").append(note))
-        return Group(*parts)  # type: ignore[arg-type]
+            notes.add_row(Text("note", "bold"), note)
+        return Group(*parts, notes)  # type: ignore[arg-type]
+
+    def _walk(self) -> Table:
+        """Return what was judged, from the loss down: a row a layer, a column a quantity."""
+        from rich.table import Table
+        from rich.text import Text
+
+        verdicts: dict[str, dict[str, Text]] = {"loss": {}, **{name: {} for name in self.layers}}
+        quantities: list[str] = []
+        for word, style, names in (
+            ("right", "green", self.right),
+            ("follows", "yellow", self.inherited),
+            ("wrong", "bold red", self.wrong),
+        ):
+            for name in names:
+                layer, quantity = _place(name)
+                verdicts[layer][quantity] = Text(word, style)
+                quantities.append(quantity)
+        columns = [q for q in _QUANTITIES if q in quantities]
+        columns += sorted({*quantities} - {*columns})
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("from the loss down", no_wrap=True, style="bold")
+        for quantity in columns:
+            table.add_column(quantity)
+        for layer, own in verdicts.items():
+            if own:
+                table.add_row(layer, *(own.get(quantity, "") for quantity in columns))
+        return table
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -131,11 +168,32 @@ class Diagnosis:
         return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
 
 
+def _place(name: str) -> tuple[str, str]:
+    """Split an array's name into its layer and its quantity."""
+    if name == "probabilities":
+        return "loss", name
+    quantity, of, layer = name.partition(" of ")
+    if of:
+        return layer, quantity
+    layer, _, quantity = name.partition(".")
+    return layer, quantity
+
+
+def _row(label: str, words: str) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", width=8)
+    table.add_row(label, Text(words))
+    return table
+
+
 def _panel(finding: Finding, number: int, count: int) -> object:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
+    from rich.padding import Padding
     from rich.panel import Panel
     from rich.syntax import Syntax
-    from rich.table import Table
     from rich.text import Text
 
     title = Text()
@@ -143,21 +201,23 @@ def _panel(finding: Finding, number: int, count: int) -> object:
         title.append(f"{number} of {count}  ", "bold")
     title.append(f"{finding.layer}: ", "bold cyan")
     title.append(finding.mistake or f"{finding.quantity} wrong", "bold red")
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    table.add_row("proof", Text(finding.evidence.sentence))
+    parts: list[RenderableType] = [Text(finding.message), Text()]
+    parts.append(_row("proof", finding.evidence.sentence))
+    if finding.mend or finding.hint:
+        parts += [Text(), Text("right is", "bold")]
     if finding.mend:
-        table.add_row("formula", Text(finding.mend))
+        parts.append(Padding(Text(finding.mend), (0, 2)))
     if finding.hint:
         code = Syntax(finding.hint, "python", theme="ansi_light", background_color="default")
-        table.add_row("code", code)
+        parts.append(Padding(code, (0, 0, 0, 2)))
+    if finding.expect or finding.alternatives:
+        parts.append(Text())
     if finding.expect:
-        table.add_row("after it", Text(finding.expect))
+        parts.append(_row("after it", finding.expect))
     for other in finding.alternatives:
-        table.add_row("or else", Text(f"{other.message} {other.separated_by}"))
+        parts.append(_row("or else", f"{other.message} {other.separated_by}"))
     return Panel(
-        Group(Text(finding.message), Text(), table),
+        Group(*parts),
         title=title,
         title_align="left",
         border_style="red" if finding.mistake else "yellow",

@@ -1,4 +1,4 @@
-"""The command line: ``fullback train | eval | predict | summary``."""
+"""The command line: ``fullback train | eval | predict | check | diagnose | ...``."""
 
 from fullback.cli.interrupt import exit_on_ctrl_c
 

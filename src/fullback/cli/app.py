@@ -10,6 +10,7 @@ import typer
 
 from fullback.cli.bench import bench
 from fullback.cli.check import check
+from fullback.cli.diagnose import diagnose
 from fullback.cli.evaluate import evaluate
 from fullback.cli.interrupt import INTERRUPTED
 from fullback.cli.output import USAGE, fail
@@ -38,6 +39,7 @@ app.command()(bench)
 app.command()(warmup)
 app.command()(program)
 app.command()(check)
+app.command()(diagnose)
 
 
 @app.callback(invoke_without_command=True)

@@ -35,8 +35,8 @@ class Output:
     def event(self, event: str, **fields: Any) -> None:
         """Write a JSON line, where that is wanted; numbers that are not finite become null."""
         if self.as_json:
-            finite = {key: _finite(value) for key, value in fields.items()}
-            print(json.dumps({"event": event, **finite}, allow_nan=False), flush=True)
+            line = json.dumps(_finite({"event": event, **fields}), allow_nan=False)
+            print(line, flush=True)
 
     def show(self, *parts: RenderableType) -> None:
         """Write for people, where that is wanted."""
@@ -62,6 +62,8 @@ class Output:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -53,13 +53,35 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         4 GiB, lacks an array, or if its arrays do not make a `Dataset`.
     """
     path = Path(path)
+    arrays = list(read_npz(path, *_FORMS).values())
+    images = [channels_first(x) for x in arrays[::2]]
+    labels = [y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for y in arrays[1::2]]
+    return from_file(path, path.stem, *zip(images, labels, strict=True))
+
+
+def read_npz(path: str | os.PathLike[str], *forms: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Read arrays of plain numbers from an .npz file, by name.
+
+    Parameters
+    ----------
+    path : the file
+    forms : names that belong together; read are those of the first form that the file has in full,
+        and without any form everything
+
+    Raises
+    ------
+    DataError
+        If the file cannot be opened, is not an intact .npz of plain numbers, unpacks to more than
+        4 GiB, or has none of the forms.
+    """
+    path = Path(path)
     with open_data(path, "an .npz file") as raw:
         try:
             with zipfile.ZipFile(raw) as archive:
-                arrays = [
-                    _read_array(archive, member, f"{path}: {key}")
-                    for key, member in _find_members(archive, path).items()
-                ]
+                return {
+                    key: _read_array(archive, member, f"{path}: {key}")
+                    for key, member in _find_members(archive, path, forms).items()
+                }
         except DataError:
             raise
         except (  # what zipfile was seen to raise on damaged files
@@ -76,15 +98,14 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
                 f"{path}: is not an intact .npz file ({error}); "
                 "copy it again, or save it anew with np.savez"
             ) from error
-    images = [channels_first(x) for x in arrays[::2]]
-    labels = [y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for y in arrays[1::2]]
-    return from_file(path, path.stem, *zip(images, labels, strict=True))
 
 
-def _find_members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Find the arrays of a data set, in the order of `_FORMS`."""
+def _find_members(
+    archive: zipfile.ZipFile, path: Path, forms: tuple[tuple[str, ...], ...]
+) -> dict[str, zipfile.ZipInfo]:
+    """Find the arrays of the first form that is there, in its order; without any form, all."""
     members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-    for keys in _FORMS:
+    for keys in forms or (tuple(members),):
         if members.keys() >= set(keys):
             size = sum(members[key].file_size for key in keys)
             if size > MAX_BYTES:
@@ -95,9 +116,10 @@ def _find_members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.Zip
             return {key: members[key] for key in keys}
     names = sorted(members)  # quoted below: an archive can hold any names, and thousands
     found = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+    expected = ", or ".join(", ".join(keys) for keys in forms)
     raise DataError(
-        f"{path}: has the arrays {found or '(none)'}; expected x_train, y_train, x_test, y_test, "
-        "or x, y: save it under those names with np.savez"
+        f"{path}: has the arrays {found or '(none)'}; expected {expected}: save it under those "
+        "names with np.savez"
     )
 
 
@@ -132,7 +154,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> N
                 "save it as np.asarray(..., dtype='uint8'), or 'float32', or 'int64'"
             )
         if not all(length > 0 for length in shape):
-            raise DataError(f"{what} has shape {shape}; expected at least one image and label")
+            raise DataError(f"{what} has shape {shape}; expected at least one number")
         size = math.prod(shape) * dtype.itemsize
         if header.tell() + size != info.file_size:
             raise DataError(

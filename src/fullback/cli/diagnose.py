@@ -1,0 +1,152 @@
+"""``fullback diagnose``."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fullback.cli.arguments import JsonOption
+from fullback.cli.output import FAILURE, Output, one_line_errors
+from fullback.errors import OptionError
+
+if TYPE_CHECKING:
+    from fullback.check.report import Diagnosis
+    from fullback.network import Network
+
+# A name in an .npz file says what an array is: deltas/conv1, delta_conv1, grad.conv1.weight.
+_KIND = re.compile(r"(gradient|grad|delta|activation)s?[/_. :]", re.IGNORECASE)
+_PROBABILITIES = re.compile(r"prob(s|abilit(y|ies))?|softmax", re.IGNORECASE)
+
+
+@one_line_errors
+def diagnose(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="The network with the weights that your program had, .safetensors.",
+            metavar="MODEL",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Images x and labels y that it was given, .npz.",
+            metavar="DATA",
+            show_default=False,
+        ),
+    ],
+    theirs: Annotated[
+        Path | None,
+        typer.Argument(
+            help="What it computed of them, .npz.", metavar="COMPUTED", show_default=False
+        ),
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Write DATA, and read nothing: a few images and labels on which mistakes do not "
+            "hide, for your program to be run on.",
+        ),
+    ] = False,
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training/--prediction", help="With dropout and batch statistics, or without."
+        ),
+    ] = True,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Fixes dropout, or what --probe draws.", metavar="N")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which mistake a hand-written backward pass has.
+
+    COMPUTED holds parameter gradients under the network's names, or under names like them:
+    conv1.weight, dW1, fc2_b. With gradients of activations, the deltas, each layer is judged by
+    itself: deltas/conv1, deltas/pool1. There may be activations/conv1 and probabilities too.
+
+        np.savez("computed.npz", **{"conv1.weight": dW1, "deltas/conv1": dZ1})
+
+    The exit code is 1 where something is wrong.
+    """
+    from fullback.export.safetensors import load
+
+    output = Output(as_json=as_json)
+    if probe == (theirs is not None):
+        raise OptionError(
+            "--probe writes DATA for your program, and takes no COMPUTED"
+            if probe
+            else "COMPUTED is missing: an .npz file of what your program computed; --probe writes "
+            "images and labels for it to compute on"
+        )
+    network = load(model)
+    if theirs is None:
+        _write_probe(network, data, seed, output)
+    else:
+        result = _judge(network, data, theirs, output, training=training, seed=seed)
+        output.fact("network", str(model))
+        output.fact("computed", f"{theirs}, of {data}")
+        output.show("", result.render())
+        if not result.ok:
+            raise typer.Exit(FAILURE)
+
+
+def _write_probe(network: Network, path: Path, seed: int, output: Output) -> None:
+    import numpy as np
+
+    from fullback.atomic import write_atomically
+    from fullback.check.probe import probe
+
+    x, y = probe(network, seed)
+    file = io.BytesIO()
+    np.savez(file, x=x, y=y)
+    write_atomically(path, file.getvalue())
+    output.event("probe", data=str(path), images=len(x))
+    output.fact("written", f"{path}: x {' x '.join(map(str, x.shape))}, {x.dtype}, and y")
+
+
+def _judge(
+    network: Network, data: Path, theirs: Path, output: Output, *, training: bool, seed: int
+) -> Diagnosis:
+    from fullback.check.diagnose import diagnose as find
+    from fullback.data import channels_first, read_npz
+
+    batch = read_npz(data, ("x", "y"))
+    kinds = _sorted_out(read_npz(theirs))
+    result = find(
+        network, channels_first(batch["x"]), batch["y"], **kinds, training=training, seed=seed
+    )
+    for finding in result.findings:
+        output.event("finding", **dataclasses.asdict(finding))
+    output.event(
+        "result",
+        ok=result.ok,
+        right=result.right,
+        inherited=result.inherited,
+        notes=result.notes,
+        precision=result.precision,
+    )
+    return result
+
+
+def _sorted_out(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Sort arrays by what their names say they are; without a word on it they are gradients."""
+    kinds: dict[str, Any] = {}
+    for name, array in arrays.items():
+        kind = _KIND.match(name)
+        if kind:
+            word = kind[1].lower()
+            word = "gradient" if word == "grad" else word
+            kinds.setdefault(f"{word}s", {})[name[kind.end() :]] = array
+        elif _PROBABILITIES.fullmatch(name):
+            kinds["probabilities"] = array
+        else:
+            kinds.setdefault("gradients", {})[name] = array
+    return kinds
