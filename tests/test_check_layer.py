@@ -5,6 +5,7 @@ import pytest
 
 from cases import CASES, inputs
 from fullback.check.layer import check_layer
+from fullback.check.mistakes import MISTAKES
 from fullback.errors import InputError, OptionError
 
 RNG = np.random.default_rng(0)
@@ -342,14 +343,22 @@ WRONG = {
     "bias-averaged": (
         (conv, lambda dy, c: (*conv_backward(dy, c)[:2], dy.mean(axis=(0, 2, 3)))),
         {"kind": "conv2d"},
-        {(None, "db")},
+        {("bias-averaged", "db")},
     ),
-    "mask-missing": ((relu, lambda dy, x: dy + 0 * x), {"kind": "relu"}, {(None, "dx")}),
-    "mask-of-delta": ((relu, lambda dy, x: dy * (dy > 0)), {"kind": "relu"}, {(None, "dx")}),
+    "mask-missing": (
+        (relu, lambda dy, x: dy + 0 * x),
+        {"kind": "relu"},
+        {("relu-mask-missing", "dx")},
+    ),
+    "mask-of-delta": (
+        (relu, lambda dy, x: dy * (dy > 0)),
+        {"kind": "relu"},
+        {("relu-mask-of-delta", "dx")},
+    ),
     "ties-all": (
         (pool, lambda dy, c: pool_backward(dy, c, False)),
         {"kind": "maxpool2d"},
-        {(None, "dx")},
+        {("pool-ties-all", "dx")},
     ),
     "transposed": (
         (lambda x, w: x @ w, lambda dy, x, w: (dy @ w.T, dy.T @ x), X),
@@ -386,27 +395,65 @@ def test_wrong_layers(name):
     assert "wrong" in str(result)
 
 
-def test_the_mistake_of_a_known_kind_is_asked_for():
-    """It is handed the reference's layouts, whatever those of the functions are."""
-
+def test_a_mistake_is_named_whatever_the_layout():
     def turned(dout, cache):
         found = conv_nhwc_backward(dout, cache)
         return {**found, "dW": found["dW"][::-1, ::-1]}
 
-    def name_mistake(layer, x, parameters, dy, theirs):
-        _, kept = layer.forward(x, parameters)
-        dx, right = layer.backward(dy, kept, parameters)
-        np.testing.assert_allclose(theirs["dx"], dx)
-        np.testing.assert_allclose(theirs["weight"][:, :, ::-1, ::-1], right["weight"])
-        return "weight-gradient-turned", "dW is turned by 180 degrees"
-
-    result = check_layer(conv_nhwc, turned, kind="conv2d", stride=2, name_mistake=name_mistake)
+    result = check_layer(conv_nhwc, turned, kind="conv2d", stride=2)
     (finding,) = result.findings
-    assert (finding.mistake, finding.quantity) == ("weight-gradient-turned", "dW") or (
-        finding.mistake,
-        finding.quantity,
-    ) == ("weight-gradient-turned", "dw")
-    assert "turned by 180 degrees" in str(result)
+    assert finding.mistake == "weight-gradient-turned"
+    assert finding.mend == MISTAKES["weight-gradient-turned"].mend
+    text = str(result)
+    assert "turned by 180 degrees" in text
+    assert "  right is\n    dw[k,c,r,s] = sum over n, p, q of" in text
+
+
+def test_two_mistakes_in_one_gradient():
+    def wrong(dy, cache):
+        dx, dw, db = conv_backward(dy, cache)
+        return dx, -dw[:, :, ::-1, ::-1], -db / len(dy)
+
+    found = check_layer(conv, wrong, kind="conv2d").findings
+    assert {(own.mistake, own.quantity) for own in found} == {
+        ("sign-flipped", "dw"),
+        ("weight-gradient-turned", "dw"),
+        ("sign-flipped", "db"),
+        ("bias-averaged", "db"),
+    }
+
+
+def test_the_loss_s_mistakes():
+    def jacobian(delta, p):
+        return p * (delta - (delta * p).sum(axis=1, keepdims=True))
+
+    def backward(cache, change):
+        p, labels = cache
+        t = np.eye(p.shape[1])[labels]
+        return change(p, t) / len(p)
+
+    for mistake, change in {
+        "softmax-twice": lambda p, t: jacobian(p - t, p),
+        "softmax-diagonal": lambda p, t: (p - t) * p * (1 - p),
+        "sign-flipped": lambda p, t: t - p,
+        "labels-shifted": lambda p, t: p - np.roll(t, 1, axis=1),
+    }.items():
+        result = check_layer(
+            loss,
+            lambda cache, change=change: backward(cache, change),
+            kind="softmax_cross_entropy",
+        )
+        assert {own.mistake for own in result.findings} == {mistake}, str(result)
+
+
+def test_a_loss_that_is_another_one():
+    def squares(x, labels):
+        difference = x - np.eye(x.shape[1])[labels]
+        return (difference**2).sum(), (difference, labels)
+
+    result = check_layer(squares, lambda cache: 2 * cache[0], kind="softmax_cross_entropy")
+    assert {own.quantity for own in result.findings} == {"y"}
+    assert "but SoftmaxCrossEntropy" in str(result)
 
 
 def test_an_objects_weights_come_back():

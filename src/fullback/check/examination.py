@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fullback.check.calling import PlainLayer
 from fullback.check.layer_calls import Given
-from fullback.check.layer_kinds import reference_output
+from fullback.check.layer_mistakes import Seen, find_mistakes
 from fullback.check.layer_names import plain_mistake
 from fullback.check.layer_probes import Probes
+from fullback.check.layer_reference import Reference
 from fullback.check.layer_report import LayerFinding, LayerRow
 from fullback.check.layer_slopes import Measured, Slopes
+from fullback.check.mistakes import MISTAKES, Mutant
 from fullback.layers.base import Array
 
-if TYPE_CHECKING:
-    from fullback.check.layer import NameLayerMistake
-
 _SAME = 1e-6  # of the largest entry: what is a rounding, whatever it comes from
+
+
+@dataclass(frozen=True, eq=False)
+class _Wrong:
+    """A gradient that differs from finite differences, and where that was seen."""
+
+    name: str
+    gradient: Array
+    given: Given
+    dy: Array
+    slopes: Slopes
+    measured: list[Measured]
 
 
 class Examination:
@@ -37,17 +47,17 @@ class Examination:
         probes: Probes,
         samples: int,
         seed: int,
-        name_mistake: NameLayerMistake | None,
         given_shapes: bool,
     ) -> None:
-        self.layer, self.reference, self.layout = layer, probes.reference, probes.layout
-        self.samples, self.name_mistake = samples, name_mistake
+        self.layer, self.reference = layer, Reference(probes)
+        self.samples = samples
         self.given_shapes = given_shapes  # whether the parameters have the user's own shapes
         self.rng = np.random.default_rng(seed)
         self.findings: list[LayerFinding] = []
         self.rows: list[LayerRow] = []
         self.notes: list[str] = []
-        self._named: set[str] = set()  # quantities whose mistake has a name
+        self._seen: list[Seen] = []
+        self._wrong: list[_Wrong] = []
 
     def probe(self, probe: str, given: Given) -> None:
         """Examine the layer on one input."""
@@ -66,7 +76,9 @@ class Examination:
             message = "forward gives something else for the same input; fix its random draws"
             self._find(None, "y", probe, 0.0, message)
             return
-        self._compare_forward(probe, given, y)
+        differs = self.reference.forward_differs(given, y)
+        if differs is not None:
+            self._find(None, "y", probe, *differs)
         loss = given.labels is not None
         dy = np.ones_like(y) if loss else self.rng.normal(size=y.shape).astype(y.dtype)
         found = self._gradients(probe, given, dy)
@@ -75,7 +87,10 @@ class Examination:
         if missing:
             self.notes.append(f"backward returns no {', '.join(missing)}")
         slopes = Slopes(self.layer, given, dy, y)
-        wrong = {}
+        seen = self.reference.seen(given, y, dy, found)
+        if seen is not None:
+            self._seen.append(seen)
+        right = True
         for name in [name for name in wanted if name in found]:
             value = self._shaped(probe, name, found[name], wanted[name].shape)
             if value is None:
@@ -83,14 +98,9 @@ class Examination:
             found[name] = value
             measured = self._compare(probe, name, value, slopes)
             if measured is not None:
-                wrong[name] = measured
-        for name, measured in wrong.items():
-            if name not in self._named:
-                mistake = plain_mistake(
-                    self.layer, name, found[name], given, dy, self._batch_axis(), slopes, measured
-                ) or self._handed_on(found, given, dy)
-                self._name(probe, name, mistake)
-        if not wrong and not loss:
+                right = False
+                self._wrong.append(_Wrong(name, value, given, dy, slopes, measured))
+        if right and not loss:
             self._linear(probe, given, dy, found)
         self._dtype(given, dy)
 
@@ -163,38 +173,6 @@ class Examination:
             if not np.array_equal(before, after):
                 message = f"{what} writes to the {name} that it is given; work on a copy"
                 self._find("cache-overwritten", name, probe, 0.0, message)
-
-    def _compare_forward(self, probe: str, given: Given, y: Array) -> None:
-        if self.reference is None or self.layout is None:
-            return
-        x, parameters = self._ours(given)
-        wanted = reference_output(self.reference, x, parameters)
-        theirs = self.layout.image_in(y)
-        if wanted is None:
-            return
-        if theirs.shape != wanted.shape:
-            message = f"forward returns {theirs.shape}, where {self.reference} gives {wanted.shape}"
-            self._find(None, "y", probe, 0.0, message)
-        elif not _close(theirs, wanted, _SAME):
-            off = _relative(theirs - wanted, wanted)
-            message = f"forward differs from {self.reference}'s output by {off:.1e} of its largest"
-            self._find(None, "y", probe, off, message)
-
-    def _ours(self, given: Given) -> tuple[Array, dict[str, Array]]:
-        """Return an input and parameters in the reference's layout, by its names."""
-        if self.reference is None or self.layout is None:
-            return given.x, {}
-        x = self.layout.image_in(given.x)
-        shapes = self.reference.parameter_shapes(x.shape[1:])
-        named = zip(shapes.items(), given.parameters.values(), strict=False)
-        parameters = {}
-        for (name, shape), array in named:
-            own = self.layout.parameter_in(array, shape)
-            if own is not None:
-                parameters[name] = own
-        for name, shape in shapes.items():
-            parameters.setdefault(name, np.zeros(shape))
-        return x, parameters
 
     # Comparing --------------------------------------------------------------------------------
 
@@ -270,37 +248,38 @@ class Examination:
 
     # Naming -----------------------------------------------------------------------------------
 
-    def _name(self, probe: str, name: str, mistake: tuple[str, str] | None) -> None:
-        """Give the finding about a wrong gradient its name."""
-        if mistake is None:
-            return
-        self._named.add(name)
-        for n, own in enumerate(self.findings):
-            if (own.quantity, own.probe, own.mistake) == (name, probe, None) and own.error:
-                message = f"{mistake[1]} ({own.message})"
-                self.findings[n] = replace(own, mistake=mistake[0], message=message)
+    def name_mistakes(self) -> None:
+        """Name the mistake in every wrong gradient, where that can be done."""
+        for quantity in dict.fromkeys(wrong.name for wrong in self._wrong):
+            mutants = find_mistakes(self._seen, quantity)
+            named: list[LayerFinding] = []
+            for own in self.findings:
+                if own.quantity != quantity or own.mistake is not None or not own.error:
+                    named.append(own)
+                elif mutants:
+                    named += [_as_mutant(own, mutant) for mutant in mutants]
+                else:
+                    named.append(self._as_plain(own))
+            self.findings = named
 
-    def _handed_on(
-        self, found: Mapping[str, Array], given: Given, dy: Array
-    ) -> tuple[str, str] | None:
-        """Ask for the mistake of a layer of a known kind, in the reference's layouts."""
-        if self.reference is None or self.layout is None or self.name_mistake is None:
-            return None
-        x, parameters = self._ours(given)
-        theirs = {}
-        shapes = self.reference.parameter_shapes(x.shape[1:])
-        if "dx" in found:
-            theirs["dx"] = self.layout.image_in(found["dx"])
-        for (own, shape), name in zip(shapes.items(), given.parameters, strict=False):
-            array = found.get(f"d{name}")
-            array = None if array is None else self.layout.parameter_in(array, shape)
-            if array is not None:
-                theirs[own] = array
-        return self.name_mistake(self.reference, x, parameters, self.layout.image_in(dy), theirs)
-
-    def _batch_axis(self) -> int:
-        images = self.layout.images if self.layout is not None else None
-        return 0 if images is None else images.index(0)
+    def _as_plain(self, finding: LayerFinding) -> LayerFinding:
+        """Name what can be told without knowing what the layer does."""
+        for wrong in self._wrong:
+            if wrong.name == finding.quantity:
+                mistake = plain_mistake(
+                    self.layer,
+                    wrong.name,
+                    wrong.gradient,
+                    wrong.given,
+                    wrong.dy,
+                    self.reference.batch_axis,
+                    wrong.slopes,
+                    wrong.measured,
+                )
+                if mistake is not None:
+                    message = f"{mistake[1]} ({finding.message})"
+                    return replace(finding, mistake=mistake[0], message=message)
+        return finding
 
     def _find(
         self, mistake: str | None, quantity: str, probe: str, error: float, message: str
@@ -308,6 +287,18 @@ class Examination:
         known = {(own.mistake, own.quantity, own.message) for own in self.findings}
         if (mistake, quantity, message) not in known:
             self.findings.append(LayerFinding(mistake, quantity, probe, error, message))
+
+
+def _as_mutant(finding: LayerFinding, mutant: Mutant) -> LayerFinding:
+    mistake = MISTAKES[mutant.mistake or ""]
+    said = f"{mutant.said[0].upper()}{mutant.said[1:]}"
+    return replace(
+        finding,
+        mistake=mistake.id,
+        message=f"{said} ({finding.message})",
+        mend=mistake.mend,
+        hint=mistake.hint,
+    )
 
 
 def _copied(found: Mapping[str, Array]) -> dict[str, Array]:

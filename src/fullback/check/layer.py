@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,30 +14,11 @@ from fullback.check.examination import Examination
 from fullback.check.layer_calls import Given
 from fullback.check.layer_kinds import Kind
 from fullback.check.layer_probes import Probes, layer_probes, loss_probes
-from fullback.check.layer_report import LayerCheck, LayerFinding, merged
+from fullback.check.layer_report import LayerCheck, merged
 from fullback.check.returned import own_parameters
 from fullback.errors import InputError, OptionError
-from fullback.layers import Layer
 from fullback.layers.base import Array
 from fullback.options import require_whole
-
-
-class NameLayerMistake(Protocol):
-    """What finds the mistake of the catalogue in the gradients of a layer of a known kind."""
-
-    def __call__(
-        self,
-        layer: Layer,
-        x: Array,
-        parameters: Mapping[str, Array],
-        dy: Array,
-        theirs: Mapping[str, Array],
-    ) -> tuple[str, str] | None:
-        """Return a mistake's id and a sentence about it, or None where none is found.
-
-        ``x``, ``parameters``, ``dy`` and ``theirs`` ("dx", "weight", "bias") are in the layouts of
-        ``layer``.
-        """
 
 
 def check_layer(
@@ -50,7 +31,6 @@ def check_layer(
     kind: str | None = None,
     samples: int = 24,
     seed: int = 0,
-    name_mistake: NameLayerMistake | None = None,
     **options: Any,
 ) -> LayerCheck:
     """Check the backward pass of a layer that is two functions, or an object with two methods.
@@ -73,10 +53,10 @@ def check_layer(
     params : the layer's parameters: an array, a list, or a dict by name; an object's own are found
     labels : labels, where the layer is a loss
     kind : "conv2d", "dense", "relu", "maxpool2d", "avgpool2d", "batchnorm" or
-        "softmax_cross_entropy": then forward is compared with the reference layer's as well
+        "softmax_cross_entropy": then forward is compared with the reference layer's as well, and a
+        wrong gradient with those that the catalogue's mistakes give, one at a time and in pairs
     samples : entries to check of each array on each input
     seed : fixes everything that is drawn
-    name_mistake : what names a mistake in the gradients of a known kind
     options : of the kind: ``stride``, ``padding``, ``kernel_size``, ``groups``, ``size``; the
         functions are handed those that they have arguments for
 
@@ -102,7 +82,7 @@ def check_layer(
     try:
         probes = _arranged(layer, known, inputs, own, labels, np.random.default_rng(seed))
         layer.hold(own, params)
-        return _judged(layer, probes, samples, seed, name_mistake, given_shapes=bool(own))
+        return _judged(layer, probes, samples, seed, given_shapes=bool(own))
     finally:
         for array, value in zip(held, before, strict=True):
             array[...] = value
@@ -135,7 +115,6 @@ def _judged(
     probes: Probes,
     samples: int,
     seed: int,
-    name_mistake: NameLayerMistake | None,
     *,
     given_shapes: bool,
 ) -> LayerCheck:
@@ -143,9 +122,10 @@ def _judged(
     best = LayerCheck((), (), ())
     for way in layer.backward_ways(next(iter(probes.given.values()))):
         layer.backward_way = way
-        examination = Examination(layer, probes, samples, seed, name_mistake, given_shapes)
+        examination = Examination(layer, probes, samples, seed, given_shapes)
         for name, given in probes.given.items():
             examination.probe(name, given)
+        examination.name_mistakes()
         called = f"called as {layer.forward_way} and {way}"
         result = LayerCheck(
             merged(examination.findings),
@@ -224,6 +204,3 @@ def _floats(what: str, value: Any) -> Array:
     if not np.isfinite(array).all():
         raise InputError(f"{what} holds NaN or infinity")
     return array
-
-
-__all__ = ["LayerCheck", "LayerFinding", "NameLayerMistake", "check_layer"]

@@ -11,7 +11,7 @@ from fullback.check.calling import PlainLayer
 from fullback.check.layer_calls import Given
 from fullback.check.layer_kinds import Kind, Layout, parameters_for, reference_output
 from fullback.errors import OptionError
-from fullback.layers import Layer
+from fullback.layers import Layer, Loss, SoftmaxCrossEntropy
 from fullback.layers.base import Array
 
 
@@ -23,12 +23,14 @@ class Probes:
     ----------
     given : inputs and parameters, by what they are
     reference, layout : the reference's layer, and where theirs has its axes, where they are known
+    loss : the reference's loss, where it is one
     notes : what is worth knowing
     """
 
     given: Mapping[str, Given]
     reference: Layer | None = None
     layout: Layout | None = None
+    loss: Loss | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -43,8 +45,8 @@ def loss_probes(layer: PlainLayer, kind: Kind, rng: np.random.Generator) -> Prob
         layer.find_forward(next(iter(given.values())))
     except OptionError:
         layer.find_forward(next(iter(hot.values())))
-        return Probes(hot)
-    return Probes(given)
+        given = hot
+    return Probes(given, loss=SoftmaxCrossEntropy())
 
 
 def layer_probes(
@@ -77,7 +79,7 @@ def layer_probes(
         else:
             given[name] = one
     layer.find_forward(next(iter(given.values())))
-    return Probes(given, reference, layout, tuple(notes))
+    return Probes(given, reference, layout, notes=tuple(notes))
 
 
 def _match(

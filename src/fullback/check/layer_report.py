@@ -17,6 +17,8 @@ class LayerFinding:
     probe : the input on which it shows
     error : relative size of the error; 0 where there is no figure
     message : what is wrong, in a sentence
+    mend : the right formula, where the layer's kind and the mistake are known, else ""
+    hint : how that is written, in a few lines of NumPy
     """
 
     mistake: str | None
@@ -24,10 +26,18 @@ class LayerFinding:
     probe: str
     error: float
     message: str
+    mend: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
         name = f" ({self.mistake})" if self.mistake else ""
-        return f"{self.quantity}{name}, on {self.probe}: {self.message}"
+        lines = [f"{self.quantity}{name}, on {self.probe}: {self.message}"]
+        if self.mend:
+            lines += [
+                "  right is",
+                *(f"    {line}" for line in (self.mend, *self.hint.split("\n"))),
+            ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
