@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import byhand
 from fullback import Network
 from fullback.check.diagnose import Diagnosis, diagnose
+from fullback.check.mistakes import MISTAKES
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 
@@ -78,11 +79,11 @@ def singles(seed: int) -> None:
     by_mistake: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     print("single mistakes: named exactly (of these, with an alternative); narrowed to the layer\n")
     for name, dtype, everything in rows():
-        net = byhand.network(name, seed, dtype)
-        x, y = byhand.batch(net, seed=seed, dtype=dtype)
-        right = byhand.run(net, x, y, dtype=dtype)
         named = unsure = layer = count = 0
-        for switch, (mistake, _) in byhand.SWITCHES.items():
+        for switch, (mistake, kind) in byhand.SWITCHES.items():
+            net = byhand.network(name, seed, dtype, dropout=kind == "dropout")
+            x, y = byhand.batch(net, seed=seed, dtype=dtype)
+            right = byhand.run(net, x, y, dtype=dtype)
             for place in byhand.places(net, switch):
                 made = byhand.run(net, x, y, [(switch, place)], dtype)
                 if not differs(made, right, TOLERANCE[dtype], everything=everything):
@@ -103,7 +104,8 @@ def singles(seed: int) -> None:
             flush=True,
         )
     print("\nby mistake\n")
-    for mistake, (hit, count) in sorted(by_mistake.items()):
+    for mistake in MISTAKES:
+        hit, count = by_mistake[mistake]
         print(f"{mistake:26} {hit:4} of {count:4}")
 
 

@@ -76,6 +76,8 @@ SWITCHES = {
     "wrong-cached-input": ("wrong-cached-input", "dense"),
     "images-mixed": ("images-mixed", "conv"),
     "images-mixed-back": ("images-mixed", "conv"),
+    "dropout-mask-lost": ("dropout-mask-lost", "dropout"),
+    "dropout-scale-lost": ("dropout-mask-lost", "dropout"),
 }
 
 RATE, DECAY = 0.3, 0.02
@@ -101,9 +103,11 @@ class Switches:
         return (name, layer) in self.pairs or (name, "all") in self.pairs
 
 
-def network(name, seed=0, dtype="float64"):
-    """A network of one of the architectures, with random biases."""
+def network(name, seed=0, dtype="float64", *, dropout=False):
+    """A network of one of the architectures, with random biases; with dropout above its units."""
     text, shape = ARCHITECTURES[name]
+    if dropout:
+        text = " relu dropout0.4 dense".join(text.rsplit(" relu dense", 1))
     net = Network.parse(text, shape, seed=seed, dtype=dtype)
     rng = np.random.default_rng([seed, 77])
     for key, p in net.parameters.items():
@@ -123,9 +127,10 @@ def batch(net, images=6, seed=0, dtype="float64"):
     return x.astype(dtype), y
 
 
-def run(net, x, y, mistakes=(), dtype="float64", masks=None):
+def run(net, x, y, mistakes=(), dtype="float64"):
     """Run forward and backward in a dtype, with mistakes: pairs of a switch and a layer."""
     wrong = Switches(mistakes)
+    masks = masks_of(net, x, y)
     weights = {k: p.astype(dtype) for k, p in net.parameters.items()}
     out = Computed()
     h = x.astype(dtype)
@@ -179,6 +184,14 @@ def run(net, x, y, mistakes=(), dtype="float64", masks=None):
             delta = delta * ((mask > 0) if wrong("dropout-scale-lost", name) else mask)
     out.deltas["input"] = delta
     return out
+
+
+def masks_of(net, x, y):
+    """The masks that dropout draws for the seed 0, by layer; a program has to be told them."""
+    if not any(isinstance(layer, Dropout) for layer in net.layers):
+        return {}
+    kept = zip(net.names, net.layers, net.trace(x, y).kept, strict=True)
+    return {name: mask for name, layer, mask in kept if isinstance(layer, Dropout)}
 
 
 def loss_backward(p, y, wrong):
