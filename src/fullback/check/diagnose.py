@@ -147,6 +147,14 @@ def _judge(
             f"rounding alone decides about some units ({where}): a ReLU's input that is next to 0, "
             "or a tie in a pooling window. There either answer was taken as right"
         )
+    count = len(wrong) + len(told.wrong) + len(forward)
+    if not any(finding.mistake for finding in told.findings) and (
+        len(forward) > 1 or 2 * count >= max(len(usable), 3)
+    ):
+        notes.append(
+            "so much is wrong by itself that the two may not have had the same weights, images or "
+            "labels: net.parameters must hold the weights that the program had"
+        )
     findings += forward + told.findings
     wrong += [finding.evidence.array for finding in forward]
     findings += conditions(net, images, trace)

@@ -256,7 +256,10 @@ class Search:
             return hypotheses
         for target in sorted(targets, reverse=True):  # the weights first: they say more
             hypotheses = self._observe_gradient(hypotheses, name, target)  # type: ignore[arg-type]
-        return [replace(h, new=0) for h in _best(hypotheses, self.margin)]
+        keys = {f"{name}.{target}" for target in targets}
+        stuck = all(keys <= set(h.open) for h in hypotheses)  # nothing speaks for any mistake above
+        margin = NARROW if stuck else self.margin
+        return [replace(h, new=0) for h in _best(hypotheses, margin)]
 
     def _observe_gradient(
         self, hypotheses: list[Hypothesis], name: str, target: Target

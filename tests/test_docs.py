@@ -1,0 +1,54 @@
+"""docs/diagnose.md: its Python runs and prints what the page shows, its catalogue is whole."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from fullback.check.mistakes import MISTAKES
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "diagnose.md"
+
+pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="the tests are not in a checkout")
+
+
+def without_numbers(text):
+    """Roundings differ from machine to machine, and so does the padding behind them."""
+    return re.sub(r"[\d.]+(e-\d+)?( %)?|exactly", "#", " ".join(text.split()))
+
+
+def test_what_the_page_shows_is_what_is_printed(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    names = {}
+    shown = 0
+    blocks = re.findall(r"```(python|text)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    printed = ""
+    for kind, block in blocks:
+        if kind == "text":
+            assert without_numbers(block) == without_numbers(printed)
+            shown += 1
+        elif "dW1" not in block and "dy.mean" not in block:  # pieces of somebody's program
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile(block, PAGE, "exec"), names)
+            printed = out.getvalue()
+    assert shown == 4
+
+
+def test_the_lines_of_the_example_are_in_it():
+    example = (ROOT / "examples" / "by_hand.py").read_text(encoding="utf-8")
+    (lines,) = re.findall(
+        r"```python\n(def conv_backward.*?dy\.mean.*?)```",
+        PAGE.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+    assert lines in example
+
+
+def test_the_catalogue_of_the_page_is_the_catalogue():
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert rows == [(mistake.id, mistake.sentence) for mistake in MISTAKES.values()]
