@@ -26,6 +26,9 @@ OPTIONS = {
     "summary": "--input-shape --classes --json --help",
     "bench": "--net --batch --threads --rival --rounds --quick --json --help",
     "warmup": "--json --help",
+    "check": """--data --data-dir --images --engine --samples --training --prediction --seed --json
+        --help""",
+    "diagnose": "--probe --training --prediction --seed --json --help",
     "program": "--input-shape --classes --batch-size --training --prediction --json --help",
 }
 

@@ -69,10 +69,10 @@ def diagnose(
     """Say which mistake a hand-written backward pass has.
 
     COMPUTED holds parameter gradients under the network's names, or under names like them:
-    conv1.weight, dW1, fc2_b. With gradients of activations, the deltas, each layer is judged by
-    itself: deltas/conv1, deltas/pool1. There may be activations/conv1 and probabilities too.
+    conv1.weight, dW1, fc2_b. With deltas, the gradients of activations, each layer is judged by
+    itself: delta_conv1, or deltas/conv1. There may be activations/conv1 and probabilities too.
 
-        np.savez("computed.npz", **{"conv1.weight": dW1, "deltas/conv1": dZ1})
+        np.savez("computed.npz", W1=dW1, b1=db1, delta_conv1=dZ1)
 
     The exit code is 1 where something is wrong.
     """
@@ -116,7 +116,8 @@ def _judge(
     network: Network, data: Path, theirs: Path, output: Output, *, training: bool, seed: int
 ) -> Diagnosis:
     from fullback.check.diagnose import diagnose as find
-    from fullback.data import channels_first, read_npz
+    from fullback.data.dataset import channels_first
+    from fullback.data.npz import read_npz
 
     batch = read_npz(data, ("x", "y"))
     kinds = _sorted_out(read_npz(theirs))

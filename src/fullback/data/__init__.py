@@ -1,17 +1,16 @@
 """Data sets: the built-in digits, MNIST, and one's own IDX and npz files."""
 
-from fullback.data.dataset import Dataset, channels_first
+from fullback.data.dataset import Dataset
 from fullback.data.digits import digits
 from fullback.data.idx import load_idx, load_idx_pair
 from fullback.data.images import ImageFile, load_image
 from fullback.data.load import load_data
 from fullback.data.mnist import mnist
-from fullback.data.npz import load_npz, read_npz
+from fullback.data.npz import load_npz
 
 __all__ = [
     "Dataset",
     "ImageFile",
-    "channels_first",
     "digits",
     "load_data",
     "load_idx",
@@ -19,5 +18,4 @@ __all__ = [
     "load_image",
     "load_npz",
     "mnist",
-    "read_npz",
 ]
