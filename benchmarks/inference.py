@@ -194,23 +194,27 @@ def compare(name: str, rounds: int, *, quick: bool) -> None:
 
 
 def show(name: str, rows: dict[tuple[str, int], Times], ours: Times) -> None:
-    """Write the table of one network: medians, and of the batch sizes the best."""
-    one = ("uint8, us", "float32, us", "fullback is")
-    many = ("uint8, 1/s", "float32, 1/s", "batch", "fullback is ")
-    made = table(f"{name}: one image, then {IMAGES:,}", "framework", "threads", *one, *many)
+    """Write the tables of one network: medians, and of the batch sizes the best."""
+    head = ("framework", "threads", *DTYPES)
+    one = table(f"{name}: microseconds of one image", *head, "ratio")
+    many = table(f"{name}: images a second, of {IMAGES:,}", *head, "batch", "ratio")
     for (framework, threads), times in rows.items():
         by_one = [best(times, dtype, one=True)[0] for dtype in DTYPES]
         by_many = [best(times, dtype, one=False) for dtype in DTYPES]
-        made.add_row(
+        one.add_row(
             framework,
             str(threads),
             *(f"{seconds * 1e6:.1f}" for seconds in by_one),
             f"{by_one[0] / best(ours, 'uint8', one=True)[0]:.2f} x",
+        )
+        many.add_row(
+            framework,
+            str(threads),
             *(f"{IMAGES / seconds:,.0f}" for seconds, _ in by_many),
             f"{by_many[1][1]:,}",
             f"{by_many[1][0] / best(ours, 'float32', one=False)[0]:.2f} x",
         )
-    console.print("", made)
+    console.print("", one, many)
 
 
 def best(times: Times, dtype: str, *, one: bool) -> tuple[float, int]:

@@ -208,7 +208,7 @@ def _table(comparison: Comparison, peaks: dict[int, Peak]) -> Table:
     )
     table.add_column("framework", no_wrap=True)
     table.add_column("variant", no_wrap=True)
-    for column in ("threads", "images/s", "GFLOP/s", "of peak", "fullback is"):
+    for column in ("threads", "images/s", "GFLOP/s", "of peak", "ratio"):
         table.add_column(column, justify="right", no_wrap=True)
     for entry in comparison.entries:
         if not entry.seconds:
