@@ -55,6 +55,11 @@ NETWORKS = {
         "padding=2, dilation=1x2) tanh avgpool3(stride=2, padding=1) conv5(groups=1) batchnorm "
         "leakyrelu0.1 conv7 sigmoid pool3(stride=1, padding=same) globalavgpool dense4",
     ),
+    "normed and pooled": (
+        (3, 12, 9),  # an even map, whose pooling joins, and an odd one
+        "conv5(padding=1x2,kernel_size=3x4) batchnorm relu pool conv6 batchnorm relu pool "
+        "flatten dense4",
+    ),
     "flat": ((40,), "normalize dense20 sigmoid dropout0.5 dense9(bias=false) leakyrelu dense4"),
 }
 """Networks that together hold every layer kind and every rewrite."""
@@ -241,6 +246,8 @@ def test_a_batch_answers_as_its_images_one_at_a_time(name):
         ("normed", ["batchnorm"]),
         ("normed", ["conv1", "batchnorm1", "normalize"]),
         ("normed", ["conv", "batchnorm", "dense"]),
+        ("normed and pooled", ["batchnorm1"]),
+        ("normed and pooled", ["conv", "batchnorm", "dense"]),
         ("flat", ["normalize", "dense1"]),
     ],
 )
@@ -294,7 +301,7 @@ def texts(draw):
         lambda filters, given, behind: f"conv{filters}({','.join(given)}){behind}",
         st.integers(1, 9),
         st.lists(options, max_size=2, unique_by=lambda option: option.split("=")[0]),
-        st.sampled_from(["", " relu", " relu pool", " batchnorm relu"]),
+        st.sampled_from(["", " relu", " relu pool", " batchnorm relu", " batchnorm relu pool"]),
     )
     for word in draw(st.lists(convs | between, max_size=6)):
         try:

@@ -13,9 +13,11 @@ from fullback.engine.simd import (
     LANES,
     Integers,
     Memory,
+    either_nan,
     first_lanes,
     larger,
     load,
+    rectify,
     select,
     splat,
     store,
@@ -166,6 +168,89 @@ def batchnorm_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int)
                 store(a, dx + n, select(used, factor * delta, zero))
 
 
+def batchnorm_pool(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+    """y = the largest of each 2 x 2 cells of ReLU(weight z + bias), with z = (x - m) scale.
+
+    Operands: x, plane, pitch; y, plane, pitch; C, P, Q; m, and behind it the scale; weight; bias;
+    where each window's winner (0 to 3, and 4 where ReLU lets none through) and its z go, or -1.
+    """
+    zero, winners = splat(0.0), k[12]
+    for channel in range(k[6]):
+        mean, scale = splat(s[k[9] + channel]), splat(s[k[9] + k[6] + channel])
+        weight, bias = splat(s[k[10] + channel]), splat(s[k[11] + channel])
+        for p in range(k[7]):
+            x, y = k[0] + channel * k[1] + 2 * p * k[2], k[3] + channel * k[4] + p * k[5]
+            for n in range(0, k[8] * LANES, LANES):
+                z = (load(a, x + 2 * n) - mean) * scale
+                best, every, winner = weight * z + bias, z, zero
+                for cell in range(1, 4):
+                    place = x + 2 * n + (cell >> 1) * k[2] + (cell & 1) * LANES
+                    own = (load(a, place) - mean) * scale
+                    v, every = weight * own + bias, every + own
+                    more = (v > best) | (either_nan(v, v) & ~either_nan(best, best))
+                    best, z = select(more, v, best), select(more, own, z)
+                    winner = select(more, splat(cell), winner)
+                store(a, y + n, rectify(best))
+                if winners >= 0:
+                    store(a, winners, select(best > zero, winner, splat(4.0)))
+                    # What is not finite in any cell makes dweight NaN, as a product with 0 does.
+                    store(a, winners + LANES, z + zero * every)
+                    winners += 2 * LANES
+
+
+def batchnorm_pool_sums(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+    """Each channel's sum of dy z and sum of dy, over a block, from the deltas of the windows.
+
+    Operands: winners, each with its z; dy, plane, pitch; C, P, Q; two rows of C for every block.
+    """
+    zero, used, winners = splat(0.0), first_lanes(lanes_used(c, i)), k[0]
+    to = k[7] + i * 2 * k[4]
+    for channel in range(k[4]):
+        dweight, dbias = zero, zero
+        for p in range(k[5]):
+            y, weight_line, bias_line = k[1] + channel * k[2] + p * k[3], zero, zero
+            for n in range(0, k[6] * LANES, LANES):
+                delta = select(load(a, winners) < splat(4.0), load(a, y + n), zero)
+                weight_line = weight_line + delta * load(a, winners + LANES)
+                bias_line = bias_line + delta
+                winners += 2 * LANES
+            dweight, dbias = dweight + weight_line, dbias + bias_line
+        s[to + channel] = sum_lanes(select(used, dweight, zero))
+        s[to + k[4] + channel] = sum_lanes(select(used, dbias, zero))
+
+
+def batchnorm_pool_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+    """dx as ``batchnorm_dx`` has it, where dy is a window's delta in its winner and 0 elsewhere.
+
+    Empty lanes get 0. Operands as for ``batchnorm_dx``, with P, Q for H, W; winners, each with its
+    z.
+    """
+    zero, used, winners = splat(0.0), first_lanes(lanes_used(c, i)), k[15]
+    count = 0
+    for block in range(c[BLOCKS]):
+        count += lanes_used(c, block) * 4 * k[7] * k[8]
+    for channel in range(k[6]):
+        mean, scale = splat(s[k[9] + channel]), splat(s[k[9] + k[6] + channel])
+        factor = splat(s[k[13] + channel]) * scale
+        dweight, dbias = zero, zero
+        if k[14] >= 0:
+            dweight = splat(s[k[14] + channel] / count)
+            dbias = splat(s[k[14] + k[6] + channel] / count)
+        for p in range(k[7]):
+            x, y = k[0] + channel * k[1] + 2 * p * k[2], k[3] + channel * k[4] + p * k[5]
+            dx = k[10] + channel * k[11] + 2 * p * k[12]
+            for n in range(0, k[8] * LANES, LANES):
+                delta, winner = load(a, y + n), load(a, winners)
+                winners += 2 * LANES
+                for cell in range(4):
+                    right = 2 * n + (cell & 1) * LANES
+                    v = select(winner == splat(cell), delta, zero)
+                    if k[14] >= 0:
+                        z = (load(a, x + (cell >> 1) * k[2] + right) - mean) * scale
+                        v = v - dbias - z * dweight
+                    store(a, dx + (cell >> 1) * k[12] + right, select(used, factor * v, zero))
+
+
 def normalize(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
     """y = (x - mean) / deviation, or dx = dy / deviation.
 
@@ -188,6 +273,9 @@ KERNELS = (
     batchnorm_sums,
     merge_sums,
     batchnorm_dx,
+    batchnorm_pool,
+    batchnorm_pool_sums,
+    batchnorm_pool_dx,
     normalize,
 )
 HELPERS = ()

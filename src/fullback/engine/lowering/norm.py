@@ -34,7 +34,7 @@ def normalize(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
 
 
 def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
-    """Write a BatchNorm2D, with the ReLU that has joined it."""
+    """Write a BatchNorm2D, with the ReLU and the pooling that have joined it."""
     layer, name, channels = step.layer, step.name, step.given[0]
     weight, bias = f"{name}.weight", f"{name}.bias"
     mean, variance = (plan.statistics[f"{name}.{key}"] for key in ("mean", "variance"))
@@ -71,29 +71,38 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
             early=True,
         )
     y = plan.output(n, step, x)
-    operands = (
+    operands: tuple[int, ...] = (
         *x.view,
         *y.view,
-        *x.shape,
+        *(y.shape if step.pooled else x.shape),
         moments,
         plan.parameters[weight],
         plan.parameters[bias],
-        step.relu,
     )
-    plan.emit(FOR_BLOCKS, norm.batchnorm, operands, step.names, (x.name,), (y.name,))
+    winners = -1
+    if step.pooled:
+        if plan.backwards:
+            winners = plan.arena.take(f"{step.names[2]} winners", 2 * y.features * LANES)
+        operands = (*operands, winners)
+        plan.emit(FOR_BLOCKS, norm.batchnorm_pool, operands, step.names, (x.name,), (y.name,))
+    else:
+        operands = (*operands, step.relu)
+        plan.emit(FOR_BLOCKS, norm.batchnorm, operands, step.names, (x.name,), (y.name,))
 
     def back() -> None:
         dy = plan.delta(n)
-        if step.relu:
+        if step.relu and not step.pooled:
             relu_dx(plan, step, dy, y)
+        names = step.names if step.pooled else (name,)
         sums = -1
         if batch or plan.wants(weight):
             sums = plan.shared.take(f"d {weight}", 2 * channels)
+            given = (winners,) if step.pooled else x.view
             plan.emit(
                 FOR_BLOCKS,
-                norm.batchnorm_sums,
-                (*x.view, *dy.view, *x.shape, moments, rows),
-                (name,),
+                norm.batchnorm_pool_sums if step.pooled else norm.batchnorm_sums,
+                (*given, *dy.view, *dy.shape, *(() if step.pooled else (moments,)), rows),
+                names,
                 (x.name, dy.name),
                 (f"{name} moments",),
             )
@@ -113,14 +122,14 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
             operands = (
                 *x.view,
                 *dy.view,
-                *x.shape,
+                *dy.shape,
                 moments,
                 *dx.view,
                 plan.parameters[weight],
                 sums if batch else -1,
+                winners,
             )
-            plan.emit(
-                FOR_BLOCKS, norm.batchnorm_dx, operands, (name,), (x.name, dy.name), (dx.name,)
-            )
+            kernel = norm.batchnorm_pool_dx if step.pooled else norm.batchnorm_dx
+            plan.emit(FOR_BLOCKS, kernel, operands, names, (x.name, dy.name), (dx.name,))
 
     return y, back

@@ -1,7 +1,7 @@
 """Layers that are computed together.
 
 A ReLU joins the convolution, the dense layer or the batch normalisation before it, and a 2 x 2 max
-pooling the 3 x 3 convolution and ReLU before it.
+pooling the 3 x 3 convolution and ReLU before it, or the batch normalisation and ReLU.
 """
 
 from __future__ import annotations
@@ -104,9 +104,11 @@ def _joined(layers: Sequence[Layer], given: Sequence[Shape]) -> int:
         return 2
     halves = pair(window.size) == window.step == (2, 2)
     bare = pads(window.padding, given[2][1:], window.size, window.step) == NO_RING
-    if isinstance(first, Conv2D) and is_3x3(first, given[1]) and halves and bare:
-        return 3
-    return 2
+    if isinstance(first, Conv2D):
+        joins = is_3x3(first, given[1])
+    else:
+        joins = isinstance(first, BatchNorm2D) and not any(n % 2 for n in given[2][1:])
+    return 3 if joins and halves and bare else 2
 
 
 def is_3x3(layer: Conv2D, made: Shape) -> bool:
