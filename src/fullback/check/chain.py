@@ -17,7 +17,17 @@ from fullback.check.mistakes.base import Target
 from fullback.check.mistakes.loss import first_delta
 from fullback.check.scene import Scene, World, hashed
 from fullback.check.world import Worlds, amplitude_of, count_terms
-from fullback.layers import BatchNorm2D, Conv2D, Dense, Flatten, LeakyReLU, MaxPool2D, ReLU
+from fullback.layers import (
+    BatchNorm2D,
+    Conv2D,
+    Dense,
+    Flatten,
+    LeakyReLU,
+    MaxPool2D,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
 from fullback.layers.base import Array
 
 
@@ -111,13 +121,19 @@ class Chain:
                 self._size = 4 * eps * (abs(size) + abs(self.at(0)))
             return self._size * hashed(delta, index + 50)
         scene = self.worlds.true.scenes[self.through]
-        if isinstance(scene.layer, ReLU | LeakyReLU | Flatten | MaxPool2D):
+        if isinstance(scene.layer, ReLU | LeakyReLU | Flatten) or _picks(scene):
             return 0.0
         if self._size is None:
             size = size_of(self.worlds, self.through, "delta", self.parent.at(0), self.mutants)
             terms = count_terms(scene.layer, scene.x, scene.y)["delta"]
             self._size = amplitude_of(size, self.at(0), terms, eps)
         return self._size * hashed(delta, index + 50)
+
+
+def _picks(scene: Scene) -> bool:
+    """Whether a cell gets the delta of one window at most, so that nothing is added up."""
+    apart = all(step >= n for step, n in zip(scene.stride, scene.window, strict=True))
+    return isinstance(scene.layer, MaxPool2D) and apart
 
 
 def size_of(
@@ -137,6 +153,9 @@ def size_of(
         else:
             size = 4 * (dy * (z if target == "weight" else 1)).sum(axis=(0, 2, 3))
         return size
+    if isinstance(scene.layer, Sigmoid | Tanh) and not mutants:  # 1 - y loses digits near y = 1
+        slope: Array = (scene.y if isinstance(scene.layer, Sigmoid) else 1) * (1 + scene.y)
+        return dy * slope
     if target == "delta":
         return abs(next_delta(scene, dy, mutants))
     return abs(gradient(scene, target, dy, mutants))

@@ -334,7 +334,12 @@ class Search:
             return size_of(self.worlds, name, target, h.chain.at(0) * h.share, subset)
 
         found = fit(
-            theirs, computed, self.worlds.eps, kinks=self.kinks, terms=None if subset else terms
+            theirs,
+            computed,
+            self.worlds.eps,
+            kinks=self.kinks,
+            terms=None if subset else terms,
+            patient=not (h.made or subset),
         )
         if not found.matched:
             return []

@@ -229,7 +229,7 @@ def _absolute(scene: Scene) -> Scene:
         z, scale, batch = kept
         shift = abs(scene.x).mean(axis=(0, 2, 3), keepdims=True) if batch else 0.0
         size = abs(z) + 2 * (shift + x) * scale[:, None, None]
-        kept = (abs(z), scale, batch)
+        kept = (size, scale, batch)
         y = parameters["weight"][:, None, None] * size + parameters["bias"][:, None, None]
     elif isinstance(layer, Normalize):
         tail = (1,) * (x.ndim - 2)
