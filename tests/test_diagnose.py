@@ -594,3 +594,20 @@ def test_a_public_network_is_left_as_it_was():
     assert diagnose(net, x, y, trace.gradients, trace.deltas).precision == "float32"
     for key, p in net.parameters.items():
         np.testing.assert_array_equal(p, before[key])
+
+
+def test_any_one_of_equal_cells_may_win():
+    """As where equal sums differ in the last digit; but not all of them."""
+    net = Network.parse("relu pool flatten dense3", (2, 4, 4), dtype="float64", seed=1)
+    x = np.random.default_rng(0).random((3, 2, 4, 4)).repeat(2, axis=2)[:, :, :4]
+    x[..., 1::2] = x[..., ::2]  # four equal cells in every window
+    y = np.array([0, 1, 2])
+    trace = net.trace(x, y)
+    below = trace.deltas["pool1"].repeat(2, axis=2).repeat(2, axis=3)
+    last = np.zeros((4, 4))
+    last[1::2, 1::2] = 1
+    given = {"pool1": trace.deltas["pool1"], "relu1": below * last}
+    assert diagnose(net, x, y, deltas=given).ok
+    assert diagnose(net, x, y, deltas={"pool1": given["pool1"], "input": below * last}).ok
+    found = diagnose(net, x, y, deltas={**given, "relu1": below})
+    assert named(found) == ["pool-ties-all"]

@@ -111,6 +111,7 @@ def _judge(
         return build_worlds(
             net, images, targets, eps, activations, probabilities,
             training=training, seed=seed,
+            deltas={name: readings[0].values for name, readings in given.deltas.items()},
         )  # fmt: skip
 
     eps = precision(arrays)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,10 +75,12 @@ def build_worlds(
     training: bool,
     seed: Seed,
     noisy: bool = True,
+    deltas: Mapping[str, Array] | None = None,
 ) -> Worlds:
     """Run checked images forward through a float64 network, in every world.
 
-    ``activations`` are theirs, of some layers: from there on the pass goes on with them.
+    ``activations`` are theirs, of some layers: from there on the pass goes on with them. So are
+    ``deltas``: which of the cells that tie in a pooling window gets its delta is as in them.
     """
     parameters = {name: net.arrays_of(name) for name in net.names}
     coarse = {key: _rough(value, eps) for key, value in net.parameters.items()}
@@ -107,8 +110,10 @@ def build_worlds(
                     for short, p in own.items()
                 }
             y, kept = layer.forward(values, own, training=active, key=key)
-            if r and isinstance(layer, MaxPool2D):
-                y, kept = _decided(layer, given, r, y, kept)
+            if isinstance(layer, MaxPool2D):
+                kept = _as_theirs(layer, given[0], kept, _delta_below(net, index, deltas or {}))
+                if r:
+                    y, kept = _decided(layer, given, r, y, kept)
             made.append(y)
             scenes[r][name] = Scene(name, layer, values, y, kept, own, outputs[r], before)
         exact = scenes[0][name]
@@ -278,9 +283,36 @@ def _ties(layer: MaxPool2D, given: list[Array]) -> int:
     return int(_rivals(layer, given)[0].sum())
 
 
+def _delta_below(net: Network, index: int, deltas: Mapping[str, Array]) -> Array | None:
+    """Return their delta of a pooling's input, or of what lies below it but for activations."""
+    for name, layer in zip(net.names[:index][::-1], net.layers[:index][::-1], strict=True):
+        if name in deltas:
+            return deltas[name]
+        if not isinstance(layer, ReLU | LeakyReLU | Sigmoid | Tanh):
+            return None
+    return deltas.get("input")
+
+
+def _as_theirs(
+    layer: MaxPool2D, x: Array, kept: tuple[Array, object, Any], theirs: Array | None
+) -> tuple[Array, object, Any]:
+    """Let that cell of several equal ones win which alone has a delta in theirs.
+
+    Windows of equal cells give equal sums, but not in every program to the last digit.
+    """
+    winner, shape, around = kept
+    if theirs is None:
+        return kept
+    cells = _cells(layer, x, around)
+    equal = cells == cells.max(axis=-1, keepdims=True)
+    has = equal & (_cells(layer, theirs, around) != 0)
+    alone = (equal.sum(axis=-1) > 1) & (has.sum(axis=-1) == 1)
+    return np.where(alone, has.argmax(axis=-1), winner), shape, around
+
+
 def _decided(
-    layer: MaxPool2D, given: list[Array], r: int, y: Array, kept: tuple[Array, object, object]
-) -> tuple[Array, tuple[Array, object, object]]:
+    layer: MaxPool2D, given: list[Array], r: int, y: Array, kept: tuple[Array, object, Any]
+) -> tuple[Array, tuple[Array, object, Any]]:
     """Let the other of two nearly tied cells win: all of them in the first noisy world."""
     close, second = _rivals(layer, given)
     if not close.any():
