@@ -43,7 +43,7 @@ ALLOWED = {
     "summary": NETWORK,
     "engine": {"atomic", *NETWORK},
     "check": NETWORK,
-    "training": {"engine", *NETWORK},
+    "training": {"atomic", "engine", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
     "bench": {"engine", "training", "zoo", *NETWORK},

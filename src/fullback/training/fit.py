@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ from fullback.layers.base import Array
 from fullback.network import Network, check_weights
 from fullback.options import require_number, require_whole
 from fullback.passes import Engine, Seed, first_not_finite, forward_batch
+from fullback.training.checkpoint import Checkpoint, fingerprint
 from fullback.training.dead import warn_of_dead_units
 from fullback.training.history import Epoch, History
 from fullback.training.interrupt import DelayedInterrupt
@@ -50,6 +52,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
     engine: Engine | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     verbose: bool | Console = True,
 ) -> History:
     """Train a network in place.
@@ -71,6 +74,9 @@ def fit(
     seed : fixes the order of the images and what dropout leaves out
     engine : "lanes" or "reference", see Network; for the same seed, weights are the same bit for
         bit whatever the number of threads, but differ between the engines by rounding
+    checkpoint : a file in which the run is kept after every epoch. A run that finds itself there
+        goes on after the last epoch that was finished, and ends with the same weights, bit for bit,
+        as one that was never interrupted. Callbacks are called for the epochs that are left
     verbose : whether to show progress, on standard error; or the rich Console to show it on
 
     Returns
@@ -85,6 +91,10 @@ def fit(
         Options or data that cannot be used; nothing was trained.
     DivergenceError
         The loss was no longer finite. The network is as it was when the epoch began.
+    ModelFileError
+        The checkpoint is damaged.
+    OSError
+        The checkpoint cannot be written; what it held before it still holds.
 
     Warns
     -----
@@ -102,10 +112,30 @@ def fit(
         held_out = net.check_images(validation_data[0])
         net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
 
+    chosen_engine = net.choose_engine(engine)
+    kept = None
+    if checkpoint is not None:
+        kept = Checkpoint.of(
+            checkpoint,
+            layers=[str(layer) for layer in net.layers],
+            input_shape=net.input_shape,
+            loss=str(net.loss),
+            frozen=sorted(net.frozen),
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=str(optimizer),
+            schedule=getattr(schedule, "__qualname__", type(schedule).__qualname__),
+            seed=seed,
+            engine=chosen_engine,
+            images=len(images),
+            data=fingerprint(images, targets),
+            sample_weight=None if weights is None else fingerprint(weights, weights),
+        )
     state = optimizer.initial_state(net.parameters, net.parameters)  # a callback may unfreeze
+    history = History([] if kept is None else kept.load(net, state))
     data = (images, targets, weights)
     steps: Steps
-    if net.choose_engine(engine) == "lanes":
+    if chosen_engine == "lanes":
         from fullback.training.lanes import LaneSteps
 
         steps = LaneSteps(net, *data, optimizer, state, batch_size)
@@ -128,12 +158,13 @@ def fit(
     )
     watched = images[np.linspace(0, len(images) - 1, min(len(images), _WATCHED_IMAGES)).astype(int)]
     known_dead: set[str] = set()
-    history = History()
     progress = TrainingProgress(_console(verbose), epochs, run.batches)
     # One thread for NumPy's products: they are small, several threads are slower at them, and sums
     # whose order depends on the number of threads would make the weights depend on it too.
     with progress, threadpool_limits(1, "blas"), DelayedInterrupt() as interrupt:
-        for epoch in range(1, epochs + 1):
+        if history.epochs:
+            progress.say(f"goes on after epoch {len(history)} of {epochs}, from {checkpoint}")
+        for epoch in range(len(history) + 1, epochs + 1):
             before = _snapshot(net)
             try:
                 figures = run.train(epoch, progress, interrupt)
@@ -145,6 +176,8 @@ def fit(
                 row = figures.row(net, epoch, validation_data)
                 history.epochs.append(row)
                 progress.epoch(row)
+                if kept is not None:
+                    kept.save(net, state, history.epochs)
                 for callback in callbacks:
                     callback(row)
                 warn_of_dead_units(net, watched, known_dead, layers_only=epoch < epochs)
