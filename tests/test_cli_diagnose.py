@@ -40,8 +40,8 @@ def data(model, tmp_path):
 
 def computed(model, data, path, *mistakes, deltas=True):
     """Run the program by hand, and save what it computed as its author would."""
-    batch = np.load(data)
-    made = byhand.run(fb.load(model), batch["x"], batch["y"], mistakes, "float32")
+    with np.load(data) as batch:
+        made = byhand.run(fb.load(model), batch["x"], batch["y"], mistakes, "float32")
     arrays = dict(made.gradients)
     if deltas:
         arrays |= {f"deltas/{name}": delta for name, delta in made.deltas.items()}
@@ -118,8 +118,8 @@ def test_events_for_machines(model, data, tmp_path):
     ],
 )
 def test_names_say_what_an_array_is(model, data, tmp_path, name, kind, ours):
-    batch = np.load(data)
-    made = byhand.run(fb.load(model), batch["x"], batch["y"], (), "float32")
+    with np.load(data) as batch:
+        made = byhand.run(fb.load(model), batch["x"], batch["y"], (), "float32")
     arrays = {
         "delta": made.deltas, "activation": made.activations, "gradient": made.gradients
     }[kind]  # fmt: skip

@@ -16,6 +16,7 @@ from fullback.cli.interrupt import INTERRUPTED
 from fullback.cli.output import USAGE, fail
 from fullback.cli.predict import predict
 from fullback.cli.program import program
+from fullback.cli.runs import runs
 from fullback.cli.summary import summary
 from fullback.cli.train import train
 from fullback.cli.warmup import warmup
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
+app.command()(runs)
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(summary)

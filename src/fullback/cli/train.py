@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from enum import Enum
@@ -20,7 +21,9 @@ from fullback.cli.arguments import (
     load_dataset,
 )
 from fullback.cli.interrupt import INTERRUPTED, raise_on_ctrl_c
+from fullback.cli.options import started_with, take_config, take_resumed
 from fullback.cli.output import Output, one_line_errors
+from fullback.cli.run_folder import RunFolder
 from fullback.errors import DivergenceError, OptionError
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ class _Recipe:
 
 @one_line_errors
 def train(
+    context: typer.Context,
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
     net: Annotated[
@@ -145,9 +149,45 @@ def train(
             min=0, help="Fixes the initial weights and the order of the images.", metavar="N"
         ),
     ] = 0,
-    out: Annotated[Path, typer.Option(help="Where to save the model.", metavar="FILE")] = Path(
-        "model.safetensors"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to save the model.",
+            metavar="FILE",
+            show_default="model.safetensors, of a run in its folder",
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the run in this folder: options, figures, a checkpoint after every epoch, "
+            "the model and its result.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with the run in this folder after its last finished epoch; it ends with "
+            "the weights that it would have had without the interruption.",
+            metavar="FOLDER",
+            show_default=False,
+            callback=take_resumed,
+            is_eager=True,
+        ),
+    ] = None,
+    config: Annotated[  # noqa: ARG001 -- its callback has read it
+        Path | None,
+        typer.Option(
+            help="Take options from a TOML file, like the config.toml of a run; those on the "
+            "command line come first.",
+            metavar="FILE",
+            show_default=False,
+            callback=take_config,
+            is_eager=True,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a network, test it and save it.
@@ -156,19 +196,23 @@ def train(
     dense layers, on the built-in digits; once whole, and once with its filters frozen.
     """
     from fullback.atomic import check_writable
-    from fullback.cli.results import show_answers, take_test
     from fullback.training.fit import check_options
 
     output = Output(as_json=as_json)
     chosen = _optimizer(optimizer, lr, momentum)
-    check_writable(out)
+    kept_in = run or resume
+    folder = RunFolder(kept_in) if kept_in else None
+    if out is None:
+        out = Path("model.safetensors") if folder is None else folder.model
+    if folder is None:
+        check_writable(out)
     dataset = load_dataset(data, data_dir)
     if epochs is None:
         epochs = max(5, round(_IMAGES_TO_SEE / len(dataset.x_train)))
     if batch_size is None:
         batch_size = min(64, len(dataset.x_train))
     if compare is None:
-        compare = data == "digits" and net == "question" and not freeze
+        compare = folder is None and data == "digits" and net == "question" and not freeze
     recipe = _Recipe(net, epochs, batch_size, chosen, schedule, seed, engine)
     network = build(net, dataset.image_shape, dataset.classes, seed)
     network.freeze(*(freeze or []))
@@ -181,9 +225,27 @@ def train(
     check_options(network, len(dataset.x_train), epochs, batch_size, chosen, seed)
 
     raise_on_ctrl_c()  # which ends training, and what was learned is saved
+    with folder or contextlib.nullcontext():
+        if folder is not None:
+            folder.begin(started_with(context))
+        _train_one(output, network, dataset, recipe, out, folder, twin)
+
+
+def _train_one(
+    output: Output,
+    network: Network,
+    dataset: Dataset,
+    recipe: _Recipe,
+    out: Path,
+    folder: RunFolder | None,
+    twin: Network | None,
+) -> None:
+    """Train the network, test it and save it; then its twin with frozen filters, if any."""
+    from fullback.cli.results import show_answers, take_test
+
     _announce(output, network, dataset, recipe)
     start = time.perf_counter()
-    history = _run_and_save(output, network, dataset, recipe, out)
+    history = _run_and_save(output, network, dataset, recipe, out, folder)
     seconds = time.perf_counter() - start
     answers = take_test(network, dataset.x_test, dataset.y_test)
     output.event(
@@ -195,11 +257,17 @@ def train(
         seconds=seconds,
         model=str(out),
     )
+    if folder is not None and not history.interrupted:
+        folder.write_result(
+            test_accuracy=answers.accuracy, test_loss=answers.loss, epochs=len(history)
+        )
     output.show("")
     show_answers(output, answers, dataset.class_names)
     output.show("")
     output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
     if history.interrupted:
+        if folder is not None:
+            output.fact("to go on", f"fullback train --resume {folder.path}")
         raise typer.Exit(INTERRUPTED)
     if twin is not None:
         output.show("")
@@ -250,13 +318,18 @@ def _announce(output: Output, network: Network, dataset: Dataset, recipe: _Recip
 
 
 def _run_and_save(
-    output: Output, network: Network, dataset: Dataset, recipe: _Recipe, out: Path
+    output: Output,
+    network: Network,
+    dataset: Dataset,
+    recipe: _Recipe,
+    out: Path,
+    folder: RunFolder | None,
 ) -> History:
     """Train the network and save it, also where an epoch is finished and the next one fails."""
     from fullback.export.safetensors import save
 
     try:
-        history = _run(output, network, dataset, recipe, comparison=False)
+        history = _run(output, network, dataset, recipe, comparison=False, folder=folder)
     except DivergenceError as error:
         if error.epochs:
             save(network, out)
@@ -294,12 +367,23 @@ def _with_frozen_filters(network: Network, recipe: _Recipe, dataset: Dataset) ->
 
 
 def _run(
-    output: Output, network: Network, dataset: Dataset, recipe: _Recipe, *, comparison: bool
+    output: Output,
+    network: Network,
+    dataset: Dataset,
+    recipe: _Recipe,
+    *,
+    comparison: bool,
+    folder: RunFolder | None = None,
 ) -> History:
     from fullback.training.fit import fit
     from fullback.training.schedules import SCHEDULES
 
+    epochs = [] if folder is None else folder.epochs()
+
     def report(epoch: Epoch) -> None:
+        epochs.append(epoch)
+        if folder is not None:
+            folder.write_history(epochs)
         output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
 
     return fit(
@@ -313,6 +397,7 @@ def _run(
         callbacks=[report],
         seed=recipe.seed,
         engine=recipe.engine.value,
+        checkpoint=None if folder is None else folder.checkpoint,
         verbose=output.progress,
     )
 

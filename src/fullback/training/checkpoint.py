@@ -69,7 +69,7 @@ class Checkpoint:
         described = {
             "version": VERSION,
             "run": self.run,
-            "epochs": [dataclasses.asdict(epoch) for epoch in epochs],
+            "epochs": [vars(epoch) for epoch in epochs],
         }
         metadata = {"fullback-run": json.dumps(described)}
         write_atomically(self.path, to_bytes(_arrays(net, state), metadata=metadata))

@@ -1,0 +1,153 @@
+"""A training run's folder: how it was started, its epochs, its checkpoint, its model, its result.
+
+=======================  =========================================================================
+config.toml              the command's options, as ``fullback train --config`` reads them
+checkpoint.safetensors   the run after its last finished epoch, see ``training/checkpoint.py``
+history.csv              the figures of its epochs
+model.safetensors        the network, when the run has ended
+result.json              what it was worth on the test images
+=======================  =========================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fullback.atomic import write_atomically
+from fullback.errors import InputError, OptionError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+    from fullback.training.history import Epoch
+
+_MOST_BYTES = 2**20  # of a configuration or a result
+
+
+class RunFolder:
+    """The folder of one run; within ``with`` no other process can train in it.
+
+    Raises
+    ------
+    InputError
+        It cannot be made, or another process trains in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.history = path / "history.csv"
+        self.model = path / "model.safetensors"
+        self.result = path / "result.json"
+        self._lock: FileLock | None = None
+
+    def __enter__(self) -> RunFolder:
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / ".lock", timeout=0)
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another process trains in {self.path}; wait for it, or give another folder"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be used for a run ({error.strerror}); give another folder"
+            ) from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def begin(self, options: Mapping[str, Any]) -> None:
+        """Write how the run is started, where that was not done before.
+
+        Raises
+        ------
+        InputError
+            The folder holds a run that was started with other options.
+        """
+        import tomli_w
+
+        if self.config.exists():
+            if read_config(self.config) != options:
+                raise InputError(
+                    f"{self.path} holds a run with other options; go on with it by --resume "
+                    f"{self.path}, or give another folder"
+                )
+            return
+        write_atomically(self.config, tomli_w.dumps(dict(options)).encode())
+
+    def epochs(self) -> list[Epoch]:
+        """Return the epochs that are finished.
+
+        Raises
+        ------
+        ModelFileError
+            The checkpoint is damaged.
+        """
+        from fullback.training.checkpoint import read_run
+
+        return read_run(self.checkpoint)[1] if self.checkpoint.exists() else []
+
+    def write_history(self, epochs: Sequence[Epoch]) -> None:
+        """Write the figures of the epochs as a table."""
+        from fullback.training.history import Epoch
+
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(field.name for field in dataclasses.fields(Epoch))
+        table.writerows(vars(epoch).values() for epoch in epochs)
+        write_atomically(self.history, text.getvalue().encode())
+
+    def write_result(self, **figures: Any) -> None:
+        """Write what the run was worth."""
+        write_atomically(self.result, (json.dumps(figures, indent=2) + "\n").encode())
+
+    def read_result(self) -> dict[str, Any]:
+        """Return what the run was worth; nothing where it has not ended, or cannot be read."""
+        try:
+            with self.result.open("rb") as file:
+                result = json.loads(file.read(_MOST_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return result if isinstance(result, dict) else {}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read options from a TOML file.
+
+    Raises
+    ------
+    OptionError
+        It cannot be read, or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.loads(file.read(_MOST_BYTES).decode())
+    except OSError as error:
+        raise OptionError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{path} is not TOML: {error}") from None

@@ -1,0 +1,231 @@
+"""fullback train --run, --resume and --config, and fullback runs."""
+
+import csv
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import fullback as fb
+from fullback.training.checkpoint import read_run
+from test_cli import run
+from test_cli_process import command, environment, posix
+
+
+@pytest.fixture
+def toy(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "toy.npz"
+    x, y = rng.integers(0, 256, (60, 1, 8, 8), dtype=np.uint8), np.arange(60) % 3
+    np.savez(path, x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    return path
+
+
+def train(*arguments):
+    return run("train", *arguments)
+
+
+def refused(*arguments):
+    """Train as a process of its own, where wrong usage is one line; return that line."""
+    done = subprocess.run(
+        command("train", *arguments), capture_output=True, text=True, env=environment()
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+def started(toy, folder, *more):
+    options = ("--data", toy, "--net", "conv2 relu pool flatten dense3", "--epochs", 4)
+    return (*options, "--run", folder, *more)
+
+
+def test_a_run_has_a_folder(toy, tmp_path):
+    folder = tmp_path / "runs" / "first"
+    assert train(*started(toy, folder, "--lr", 0.01, "--freeze", "conv1")).code == 0
+    assert {path.name for path in folder.iterdir()} == {
+        ".lock",
+        "checkpoint.safetensors",
+        "config.toml",
+        "history.csv",
+        "model.safetensors",
+        "result.json",
+    }
+    rows = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert float(rows[-1]["loss"]) > 0
+    result = json.loads((folder / "result.json").read_text())
+    assert result["epochs"] == 4
+    text = (folder / "config.toml").read_text()
+    for line in (f'data = "{toy}"', "epochs = 4", "lr = 0.01", 'freeze = [\n    "conv1",\n]'):
+        assert line in text
+
+
+def test_the_configuration_trains_the_same_network(toy, tmp_path):
+    folder, out = tmp_path / "run", tmp_path / "m.safetensors"
+    assert train(*started(toy, folder, "--seed", 3)).code == 0
+    assert train("--config", folder / "config.toml", "--out", out).code == 0
+    assert out.read_bytes() == (folder / "model.safetensors").read_bytes()
+    # the command line comes first
+    assert train("--config", folder / "config.toml", "--seed", 4, "--out", out).code == 0
+    assert out.read_bytes() != (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "unknown option 'epoch'; did you mean epochs?"),
+        ("xyzzy = 3", "unknown option 'xyzzy'"),
+        ("run = 'here'", "unknown option 'run'"),
+        ("epochs = 'many'", "Invalid value for '--epochs'"),
+        ("epochs = 0", "Invalid value for '--epochs'"),
+        ("optimizer = 'best'", "Invalid value for '--optimizer'"),
+        ("epochs = ", "is not TOML"),
+        ("\xff", "is not TOML"),
+    ],
+)
+def test_configurations_that_make_no_sense(tmp_path, text, message):
+    path = tmp_path / "c.toml"
+    path.write_bytes(text.encode("latin-1"))
+    assert message in refused("--config", path, "--out", tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_wrong_usage(toy, tmp_path):
+    folder = tmp_path / "run"
+    assert train(*started(toy, folder)).code == 0
+    for arguments, message in (
+        (("--resume", tmp_path / "none"), "holds no run: there is no config.toml in it"),
+        (("--resume", folder, "--epochs", 5), "leave --epochs out"),
+        (("--resume", folder, "--batch-size", 5), "leave --batch-size out"),
+        (("--resume", folder, "--run", folder), "leave --run out"),
+        (("--config", tmp_path / "none.toml"), "No such file"),
+    ):
+        assert message in refused(*arguments)
+    done = train(*started(toy, folder, "--seed", 1))
+    assert done.code == 1
+    assert "holds a run with other options; go on with it by --resume" in done.err
+    done = train("--run", toy, "--epochs", 1)
+    assert done.code == 1
+    assert "cannot be used for a run" in done.err
+
+
+def test_a_run_that_is_trained_elsewhere(toy, tmp_path):
+    from filelock import FileLock
+
+    folder = tmp_path / "run"
+    assert train(*started(toy, folder)).code == 0
+    with FileLock(folder / ".lock"):
+        done = train("--resume", folder)
+    assert done.code == 1
+    assert "another process trains in" in done.err
+    assert train("--resume", folder).code == 0
+
+
+def test_a_run_that_has_ended_is_told_again(toy, tmp_path):
+    folder = tmp_path / "run"
+    assert train(*started(toy, folder)).code == 0
+    model = (folder / "model.safetensors").read_bytes()
+    done = train("--resume", folder, "--json")
+    assert done.code == 0
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert [event["event"] for event in events] == ["start", "result"]
+    assert events[-1]["epochs"] == 4
+    assert (folder / "model.safetensors").read_bytes() == model
+
+
+@posix
+def test_a_run_that_is_killed_thirty_times_ends_with_the_same_weights(toy, tmp_path):
+    """At random moments, by a signal that no process can handle."""
+    options = ("--data", toy, "--net", "conv2 batchnorm relu pool flatten dropout0.2 dense3")
+    options = (*options, "--optimizer", "adam", "--epochs", 1500, "--json")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert train(*options, "--run", whole).code == 0
+    draw, kills, arguments = random.Random(0), 0, (*options, "--run", broken)
+    finished = [0]
+    while kills < 30:
+        training = subprocess.Popen(
+            command("train", *arguments),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        time.sleep(draw.uniform(0.2, 0.5))
+        if training.poll() is not None:
+            break
+        training.kill()
+        assert training.wait() == -signal.SIGKILL
+        kills += 1
+        if (broken / "config.toml").exists():
+            arguments = ("--resume", broken, "--json")
+        if (broken / "checkpoint.safetensors").exists():
+            finished.append(len(read_run(broken / "checkpoint.safetensors")[1]))
+    assert kills == 30, "the run is too short"
+    assert len(set(finished)) > 10, "the kills fell on too few epochs"
+    last = subprocess.run(
+        command("train", "--resume", broken, "--json"), capture_output=True, env=environment()
+    )
+    assert last.returncode == 0, last.stderr
+    ours, theirs = fb.load(whole / "model.safetensors"), fb.load(broken / "model.safetensors")
+    for name, array in (*ours.parameters.items(), *ours.statistics.items()):
+        own = theirs.parameters if name in theirs.parameters else theirs.statistics
+        np.testing.assert_array_equal(own[name], array)
+    ours, theirs = (read_run(f / "checkpoint.safetensors")[1] for f in (whole, broken))
+    assert [row.loss for row in ours] == [row.loss for row in theirs]
+    texts = [(f / "history.csv").read_text().splitlines() for f in (whole, broken)]
+    assert [t.split(",")[:5] for t in texts[0]] == [t.split(",")[:5] for t in texts[1]]
+
+
+def test_runs_are_listed(toy, tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        assert train(*started(toy, tmp_path / "runs" / name, "--seed", seed)).code == 0
+    (tmp_path / "runs" / "b" / "result.json").unlink()
+    done = run("runs", tmp_path / "runs", columns=200)
+    assert (done.code, done.err) == (0, "")
+    lines = [line for line in done.out.splitlines() if "4 of 4" in line]
+    assert [re.search(r"/(\w)\s", line)[1] for line in lines] == ["a", "b"]
+    assert "not ended" in lines[1]
+    done = run("runs", tmp_path / "runs" / "a", tmp_path / "runs", "--json")
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert [event["options"]["seed"] for event in events] == [1, 1, 2]
+    assert events[0]["result"]["epochs"] == events[0]["epochs"] == 4
+
+
+def test_runs_that_cannot_be_read(toy, tmp_path):
+    folder = tmp_path / "runs" / "a"
+    assert train(*started(toy, folder)).code == 0
+    (folder / "checkpoint.safetensors").write_bytes(b"nonsense")
+    done = run("runs", tmp_path / "runs")
+    assert done.code == 1
+    assert "cannot be read as the checkpoint of a run" in done.err
+    assert len(done.err.splitlines()) == 1
+    (tmp_path / "empty").mkdir()
+    done = run("runs", tmp_path / "empty")
+    assert done.code == 1
+    assert "there are no runs in" in done.err
+    assert run("runs", tmp_path / "nowhere").code == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a disk that can be filled")
+def test_a_full_disk(toy, tmp_path, monkeypatch):
+    """What was kept before is still there, and the line says what happened."""
+    folder = tmp_path / "run"
+    assert train(*started(toy, folder)).code == 0
+    before = (folder / "checkpoint.safetensors").read_bytes()
+    (folder / "result.json").unlink()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    done = train("--resume", folder)
+    assert done.code == 1
+    assert done.err.endswith("No space left on device\n")
+    assert (folder / "checkpoint.safetensors").read_bytes() == before
+    assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
