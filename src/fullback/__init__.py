@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fullback.check.probe import probe
     from fullback.check.report import Diagnosis, Finding
     from fullback.data import Dataset, load_data
+    from fullback.estimator import CNNClassifier, CNNRegressor
     from fullback.export.safetensors import load, save
     from fullback.layers import (
         AvgPool2D,
@@ -66,6 +67,7 @@ else:  # the same imports, each when its name is first used
         "fullback.check.probe": "probe",
         "fullback.check.report": "Diagnosis Finding",
         "fullback.data": "Dataset load_data",
+        "fullback.estimator": "CNNClassifier CNNRegressor",
         "fullback.export.safetensors": "load save",
         "fullback.layers": """
             AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
@@ -102,6 +104,8 @@ __all__ = [
     "AdamW",
     "AvgPool2D",
     "BatchNorm2D",
+    "CNNClassifier",
+    "CNNRegressor",
     "Conv2D",
     "DataError",
     "Dataset",

@@ -31,7 +31,7 @@ from fullback.training.steps import Batches, ReferenceSteps, Steps
 if TYPE_CHECKING:
     from rich.console import Console
 
-Callback: TypeAlias = Callable[[Epoch], None]
+Callback: TypeAlias = Callable[[Epoch], object]
 
 _WATCHED_IMAGES = 256  # training images on which dead units are looked for
 _AT_ONCE_SECONDS = 0.1  # of training between two looks at the progress bar and at Ctrl-C
@@ -70,7 +70,8 @@ def fit(
         is done, from 0 to 1; ``schedules.warm_cosine`` raises it and then takes it down to 0
     validation_data : images and labels to measure loss and accuracy on after every epoch
     sample_weight : weights of shape (N,); the loss is each batch's weighted mean
-    callbacks : functions that are called with the Epoch when one is done
+    callbacks : functions that are called with the Epoch when one is done; one that returns True
+        ends training
     seed : fixes the order of the images and what dropout leaves out
     engine : "lanes" or "reference", see Network; for the same seed, weights are the same bit for
         bit whatever the number of threads, but differ between the engines by rounding
@@ -165,7 +166,7 @@ def fit(
         if history.epochs:
             progress.say(f"goes on after epoch {len(history)} of {epochs}, from {checkpoint}")
         for epoch in range(len(history) + 1, epochs + 1):
-            before = _snapshot(net)
+            before, enough = _snapshot(net), False
             try:
                 figures = run.train(epoch, progress, interrupt)
                 _require_finite(net, epoch, optimizer)
@@ -179,7 +180,7 @@ def fit(
                 if kept is not None:
                     kept.save(net, state, history.epochs)
                 for callback in callbacks:
-                    callback(row)
+                    enough |= callback(row) is True
                 warn_of_dead_units(net, watched, known_dead, layers_only=epoch < epochs)
             if interrupt.requested:  # in the epoch, or in its validation or callbacks
                 history.interrupted = True
@@ -187,6 +188,7 @@ def fit(
                     f"interrupted in epoch {epoch}, after batch {figures.batches} of "
                     f"{run.batches}: the network keeps what it has learned"
                 )
+            if interrupt.requested or enough:
                 break
     return history
 

@@ -1,0 +1,224 @@
+"""``CNNClassifier``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.validation import check_is_fitted
+
+from fullback.estimator.base import CNN
+from fullback.estimator.reading import Array, checked_weights, checked_y
+from fullback.layers import Layer, SoftmaxCrossEntropy
+
+
+class CNNClassifier(ClassifierMixin, CNN):
+    """A convolutional network that tells classes apart.
+
+    X may be of shape (n_samples, n_features), (n_samples, rows, columns) or (n_samples, channels,
+    rows, columns), uint8 (0 to 255) or float of any scale: the images are normalised by mean and
+    deviation of those that were trained on.
+
+    Parameters
+    ----------
+    layers : str, list of layers, or None
+        The network in text form, like ``"conv8 relu pool conv16 relu pool dense64 relu"``, or as
+        layers. A Normalize in front, a Flatten and the last Dense are added where they are missing.
+        None is two stages of convolution, ReLU and pooling and 64 units, with pooling only along
+        axes that are long enough.
+    image_shape : (rows, columns) or (channels, rows, columns)
+        Of X in rows of n_features. Without it a square number of features is a grey image, and any
+        other a single row of pixels. Where X has the axes of images, it is theirs.
+    epochs : int or "auto"
+        Passes over the images; "auto" is as many as show 60,000 images, from 5 to 200.
+    batch_size : int
+        Images a step.
+    solver : "sgd", "adam" or "adamw"
+    learning_rate_init : float or None
+        None is 0.05 for "sgd" and 0.001 for the others.
+    momentum : float
+        Nesterov's, of "sgd".
+    weight_decay : float
+        Of weights, not of biases; see ``fullback.SGD``.
+    schedule : "warm_cosine", "cosine" or "constant"
+        How the learning rate changes.
+    early_stopping : bool
+        Keep a part of the images for validation, end when their score has not improved by ``tol``
+        for ``n_iter_no_change`` epochs, and go back to the best epoch's weights.
+    validation_fraction, n_iter_no_change, tol : float, int, float
+    warm_start : bool
+        Whether ``fit`` goes on with the network that is there.
+    random_state : int, RandomState or None
+        Fixes the first weights, the order of the images and dropout. The same number gives the
+        same network, bit for bit, whatever the number of threads.
+    verbose : bool
+        Whether to show progress, on standard error.
+    class_weight : dict, "balanced" or None
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    network_ : Network
+    image_shape_ : (channels, rows, columns)
+    n_features_in_ : int
+    n_iter_ : int
+        Epochs of the last ``fit``.
+    loss_curve_ : list of float
+        The training loss of every epoch.
+    validation_scores_, best_validation_score_ : list of float, float
+        With ``early_stopping``.
+    """
+
+    def __init__(
+        self,
+        layers: str | Sequence[Layer] | None = None,
+        *,
+        image_shape: Sequence[int] | None = None,
+        epochs: int | Literal["auto"] = "auto",
+        batch_size: int = 64,
+        solver: Literal["sgd", "adam", "adamw"] = "sgd",
+        learning_rate_init: float | None = None,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        schedule: str = "warm_cosine",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            layers,
+            image_shape=image_shape,
+            epochs=epochs,
+            batch_size=batch_size,
+            solver=solver,
+            learning_rate_init=learning_rate_init,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Train a network.
+
+        Parameters
+        ----------
+        X : images, see the class
+        y : array-like of shape (n_samples,), of any labels
+        sample_weight : array-like of shape (n_samples,) or None
+
+        Returns
+        -------
+        self
+        """
+        self._check_options()
+        images, labels = self._labelled(X, y, reset=True)
+        classes = unique_labels(labels)
+        more = self._goes_on(images, max(len(classes), 2)) and np.array_equal(
+            classes, self.classes_
+        )
+        self.classes_: Array = classes
+        self._learn(images, labels, sample_weight, more=more)
+        return self
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Any:
+        """Train for one epoch on these images, at a constant rate, from where the network is.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for ``fit``
+        classes : all classes that there will be; the first call needs them, unless y has them all
+
+        Returns
+        -------
+        self
+        """
+        self._check_options()
+        first = not hasattr(self, "network_")
+        images, labels = self._labelled(X, y, reset=first)
+        if first:
+            self.classes_ = unique_labels(labels if classes is None else np.asarray(classes))
+        elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
+            raise ValueError(f"classes are {classes!r}, the first call had {self.classes_!r}")
+        self._learn(images, labels, sample_weight, more=not first, epochs=1)
+        return self
+
+    def _labelled(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
+        images = self._images(X, reset=reset)
+        labels = checked_y(self, y, len(images))
+        check_classification_targets(labels)
+        return images, labels
+
+    def _learn(
+        self,
+        images: Array,
+        labels: Array,
+        sample_weight: ArrayLike | None,
+        *,
+        more: bool,
+        epochs: int | None = None,
+    ) -> None:
+        targets = np.searchsorted(self.classes_, labels)
+        known = self.classes_[np.minimum(targets, len(self.classes_) - 1)] == labels
+        if not np.all(known):
+            unknown = labels[~known][0]
+            raise ValueError(f"y holds {unknown!r}, which is not among the classes")
+        weights = checked_weights(sample_weight, images)
+        if self.class_weight is not None:
+            own = compute_sample_weight(self.class_weight, labels)
+            weights = own if weights is None else weights * own
+        outputs = max(len(self.classes_), 2)
+        self._train(
+            images, targets, weights, outputs, SoftmaxCrossEntropy(), more=more, epochs=epochs
+        )
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Return the probability of every class.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        check_is_fitted(self, "network_")
+        p: Array = self.network_.predict_proba(self._images(X, reset=False)).astype(np.float64)
+        p = p[:, : len(self.classes_)]
+        p /= p.sum(axis=1, keepdims=True)
+        return p
+
+    def predict_log_proba(self, X: ArrayLike) -> Array:
+        """Return the logarithm of the probability of every class."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Return the most probable class of every image.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
