@@ -32,17 +32,6 @@ Line = Callable[[float], Mapping[str, Array]]
 _BESIDE = 2.0**-13  # of a step: how near a kink must be to be at the point
 
 
-def double(net: Network) -> Network:
-    """Return a float64 network with the same layers, numbers and frozen layers."""
-    copy = Network(net.layers, net.input_shape, loss=net.loss, dtype="float64")
-    for own, theirs in ((copy.parameters, net.parameters), (copy.statistics, net.statistics)):
-        for name, array in theirs.items():
-            own[name] = array
-    if net.frozen:
-        copy.freeze(*net.frozen)
-    return copy
-
-
 class BatchLoss:
     """A batch's loss, with some arrays moved.
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.check.batch_loss import BatchLoss, Line, double
+from fullback.check.batch_loss import BatchLoss, Line
 from fullback.check.differences import Slope, power_of_two
 from fullback.check.gradient_report import DirectionRow, GradientCheck, GradientRow
+from fullback.check.world import in_float64
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -89,7 +90,7 @@ def check_gradients(
         precise = dict.fromkeys(given, False)
     elif gradients is not None:
         given, precise = _foreign(net, gradients, np.shape(net.check_images(x)))
-    own = double(net)
+    own = in_float64(net)
     images = own.check_images(x)
     targets = own.loss.targets(y, len(images), own.output_shape[0])
     loss = BatchLoss(own, images, targets, training=training, seed=seed)

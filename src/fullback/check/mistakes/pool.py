@@ -86,8 +86,8 @@ STAGES: Stages = (
 )
 
 
-def _in_order_of_windows(scene: Scene, dy: Array, _: Array) -> Array:
-    """Assign window after window: the last window that a cell won is the one that counts."""
+def _assigned(scene: Scene, dy: Array, *, zeros: bool) -> Array:
+    """Assign window after window: the last one counts that a cell won, or lay in with ``zeros``."""
     canvas = np.zeros((*scene.x.shape[:2], *scene.padded))
     shares = winners(scene)
     (rows, columns), (down, across) = scene.window, scene.stride
@@ -95,21 +95,8 @@ def _in_order_of_windows(scene: Scene, dy: Array, _: Array) -> Array:
         for q in range(dy.shape[3]):
             share = shares[:, :, p, q].reshape(*dy.shape[:2], rows, columns)
             part = canvas[:, :, p * down : p * down + rows, q * across : q * across + columns]
-            part[...] = np.where(share > 0, share * dy[:, :, p, q, None, None], part)
-    return canvas
-
-
-def _whole_windows(scene: Scene, dy: Array, _: Array) -> Array:
-    """Assign window after window, the zeros of the cells that did not win too."""
-    canvas = np.zeros((*scene.x.shape[:2], *scene.padded))
-    shares = winners(scene)
-    (rows, columns), (down, across) = scene.window, scene.stride
-    for p in range(dy.shape[2]):
-        for q in range(dy.shape[3]):
-            share = shares[:, :, p, q].reshape(*dy.shape[:2], rows, columns)
-            canvas[:, :, p * down : p * down + rows, q * across : q * across + columns] = (
-                share * dy[:, :, p, q, None, None]
-            )
+            own = share * dy[:, :, p, q, None, None]
+            part[...] = own if zeros else np.where(share > 0, own, part)
     return canvas
 
 
@@ -179,14 +166,14 @@ def mutants(scene: Scene) -> Iterator[Mutant]:
             "pool-overlap-assigned",
             "delta",
             "rule",
-            _in_order_of_windows,
+            lambda s, v, dy: _assigned(s, v, zeros=False),
             "a cell that several windows share got the last one's delta, not the sum",
         )
         yield Mutant(
             "pool-overlap-assigned",
             "delta",
             "rule",
-            _whole_windows,
+            lambda s, v, dy: _assigned(s, v, zeros=True),
             "each window was assigned whole, zeros and all, over what the one before had left",
         )
         yield Mutant(
