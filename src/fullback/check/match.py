@@ -45,12 +45,12 @@ def as_array(name: str, value: Any) -> Array:
     InputError
         It is not an array of numbers.
     """
-    for method in ("detach", "cpu", "numpy"):
-        if not isinstance(value, np.ndarray) and hasattr(value, method):
-            value = getattr(value, method)()
     try:
+        for method in ("detach", "cpu", "numpy"):
+            if not isinstance(value, np.ndarray) and hasattr(value, method):
+                value = getattr(value, method)()
         array = np.asarray(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError):  # PyTorch's bfloat16 is among what NumPy does not know
         array = np.asarray(None)
     if array.dtype.kind not in "iuf":
         kind = type(value).__name__ if array.dtype.kind == "O" else f"an array of {array.dtype}"
