@@ -19,9 +19,9 @@ from test_cli import run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 OPTIONS = {
-    "train": """--data --data-dir --net --epochs --batch-size --optimizer --lr --momentum --schedule
-        --engine --freeze --compare --no-compare --seed --out --run --resume --config --json
-        --help""",
+    "train": """--data --data-dir --image-size --net --epochs --batch-size --optimizer --lr
+        --momentum --schedule --engine --freeze --compare --no-compare --seed --out --run --resume
+        --config --json --help""",
     "runs": "--json --help",
     "eval": "--data --data-dir --json --help",
     "predict": "--model --invert --json --help",

@@ -22,8 +22,8 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="**digits** (built in), **mnist**, an .npz file, an IDX images file, or a folder of "
-        "IDX files.",
+        help="**digits** (built in), **mnist**, a folder of images with a folder a class, a folder "
+        "of IDX or .npy files, an IDX images file, an .npz or a .csv file.",
         metavar="NAME|PATH",
     ),
 ]
@@ -34,6 +34,15 @@ DataDirOption = Annotated[
         "download.",
         metavar="FOLDER",
         show_default=False,
+    ),
+]
+ImageSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What the images of a folder are brought to, or a CSV file's pixels make: rows x "
+        "columns, or channels x rows x columns.",
+        metavar="[C x]HxW",
+        show_default="their own",
     ),
 ]
 NetworkArgument = Annotated[
@@ -76,15 +85,27 @@ ModelArgument = Annotated[
 ]
 
 
-def load_dataset(data: str, data_dir: Path | None) -> Dataset:
-    """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone."""
+def image_shape(size: str | None) -> tuple[int, ...] | None:
+    """Read ``--image-size``."""
+    if size is None:
+        return None
+    if not re.fullmatch(r"(\d{1,5}x)?\d{1,5}x\d{1,5}", size):
+        raise OptionError(f"--image-size must be like 32x32 or 3x32x32, got {size!r}")
+    return tuple(map(int, size.split("x")))
+
+
+def load_dataset(data: str, data_dir: Path | None, shape: tuple[int, ...] | None = None) -> Dataset:
+    """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
+
+    ``shape`` is what the images of a folder are brought to.
+    """
     from fullback.data import load_data
 
     if data_dir is not None and data != "mnist":
         raise OptionError(f"--data-dir goes with --data mnist, not with --data {data}")
     if data == "mnist":
         raise_on_ctrl_c()  # a download takes away what it has begun
-    return load_data(data, data_dir)
+    return load_data(data, data_dir, image_shape=shape)
 
 
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:

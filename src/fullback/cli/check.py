@@ -61,10 +61,11 @@ def check(
     from fullback.check.gradients import check_gradients
 
     output = Output(as_json=as_json)
-    dataset = load_dataset(data, data_dir)
     if net.endswith(".safetensors") or os.path.isfile(net):  # noqa: PTH113 -- any text may come
         network = open_classifier(Path(net))
+        dataset = load_dataset(data, data_dir, network.input_shape)
     else:
+        dataset = load_dataset(data, data_dir)
         network = build(net, dataset.image_shape, dataset.classes, seed)
     if network.input_shape != dataset.image_shape:
         raise ShapeError(

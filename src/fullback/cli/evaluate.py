@@ -26,7 +26,7 @@ def evaluate(
 
     output = Output(as_json=as_json)
     network = open_classifier(model)
-    dataset = load_dataset(data, data_dir)
+    dataset = load_dataset(data, data_dir, network.input_shape)
     if network.input_shape != dataset.image_shape:
         raise ShapeError(
             f"{model} takes images of shape {network.input_shape}, but {dataset.name} has images "

@@ -16,8 +16,10 @@ from fullback.cli.arguments import (
     DataOption,
     EngineName,
     EngineOption,
+    ImageSizeOption,
     JsonOption,
     build,
+    image_shape,
     load_dataset,
 )
 from fullback.cli.interrupt import INTERRUPTED, raise_on_ctrl_c
@@ -72,6 +74,7 @@ def train(
     context: typer.Context,
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
+    image_size: ImageSizeOption = None,
     net: Annotated[
         str,
         typer.Option(
@@ -206,7 +209,13 @@ def train(
         out = Path("model.safetensors") if folder is None else folder.model
     if folder is None:
         check_writable(out)
-    dataset = load_dataset(data, data_dir)
+    shape = image_shape(image_size)
+    dataset = load_dataset(data, data_dir, shape)
+    if shape is not None and dataset.image_shape[-len(shape) :] != shape:
+        raise OptionError(
+            f"--image-size goes with folders of images and CSV files; {dataset.name} has images of "
+            f"{' x '.join(map(str, dataset.image_shape))}"
+        )
     if epochs is None:
         epochs = max(5, round(_IMAGES_TO_SEE / len(dataset.x_train)))
     if batch_size is None:

@@ -158,7 +158,7 @@ def channels_first(x: NDArray[Any]) -> NDArray[Any]:
     return x
 
 
-def split(name: str, x: Images, y: Labels) -> Dataset:
+def split(name: str, x: Images, y: Labels, class_names: tuple[str, ...] = ()) -> Dataset:
     """Keep a fixed fifth of each class of x (N, C, H, W), y (N,) for testing."""
     from sklearn.model_selection import train_test_split
 
@@ -177,7 +177,7 @@ def split(name: str, x: Images, y: Labels) -> Dataset:
     x_train, x_test, y_train, y_test = train_test_split(
         x, y, test_size=0.2, stratify=y, random_state=0
     )
-    return Dataset(name, x_train, y_train, x_test, y_test)
+    return Dataset(name, x_train, y_train, x_test, y_test, class_names)
 
 
 def from_file(
@@ -185,12 +185,16 @@ def from_file(
     name: str,
     train: tuple[Images, Labels],
     test: tuple[Images, Labels] | None = None,
+    *,
+    class_names: tuple[str, ...] = (),
 ) -> Dataset:
     """Make the data set that `path` held; without `test`, `train` is split.
 
     What is wrong with the arrays is then wrong with the file: a DataError that names it.
     """
     try:
-        return split(name, *train) if test is None else Dataset(name, *train, *test)
+        if test is None:
+            return split(name, *train, class_names)
+        return Dataset(name, *train, *test, class_names)
     except (ShapeError, InputError) as error:
         raise DataError(f"{path}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,24 @@ def load_image(
     pixels = np.asarray(ready, dtype=np.uint8).reshape(rows, columns, channels)
     pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (C, H, W)
     return ImageFile(255 - pixels if invert else pixels, mode, size)
+
+
+def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the (rows, columns) or (channels, rows, columns) that images are to be brought to.
+
+    Raises
+    ------
+    DataError
+        It is neither.
+    """
+    shape = tuple(image_shape)
+    whole = all(isinstance(n, int | np.integer) and 0 < n < 2**16 for n in shape)
+    if len(shape) not in (2, 3) or not whole or (len(shape) == 3 and shape[0] not in (1, 3)):
+        raise DataError(
+            "image_shape must be (rows, columns) or (channels, rows, columns) with 1 or 3 "
+            f"channels, got {image_shape!r}"
+        )
+    return shape
 
 
 def _check(path: str | os.PathLike[str], image: Image.Image) -> None:

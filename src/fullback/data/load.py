@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from fullback.data.arrays_on_disk import is_array_folder, load_array_folder
 from fullback.data.dataset import Dataset, from_file
 from fullback.data.digits import digits
 from fullback.data.idx import find_idx_files, load_idx_pair
+from fullback.data.image_folder import is_image_folder, load_image_folder
 from fullback.data.mnist import mnist
 from fullback.data.npz import load_npz
+from fullback.data.table import load_csv
 from fullback.errors import DataError, InputError
 
 _IMAGES = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)?-?images-idx\d-ubyte")
@@ -21,6 +25,7 @@ def load_data(
     source: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
     *,
+    image_shape: Sequence[int] | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Load a data set by name or from a path.
@@ -38,14 +43,20 @@ def load_data(
           testing;
         - a folder with the IDX files of one data set: ``*train-images-idx3-ubyte``,
           ``*t10k-images-idx3-ubyte`` or ``*test-images-idx3-ubyte``, and their labels. A single
-          pair is split as above.
+          pair is split as above;
+        - a folder of images, with a folder a class, see `load_image_folder`;
+        - a folder of .npy files, which stay on the disk, see `load_array_folder`;
+        - a ``.csv`` file of labels and pixels, see `load_csv`.
 
         IDX files may end in ``.gz``. A folder that is called digits or mnist is given as
         ``"./digits"`` or ``Path("digits")``.
     data_dir : path-like, optional
         The folder with the MNIST files. It goes with ``"mnist"`` only.
+    image_shape : (rows, columns) or (channels, rows, columns), optional
+        What the images of a folder are brought to, or what a CSV file's pixels make. Other data
+        sets have their own.
     progress : bool, default=True
-        Show a progress bar on standard error while downloading.
+        Show a progress bar on standard error while downloading, or reading images.
 
     Returns
     -------
@@ -75,11 +86,18 @@ def load_data(
         close = difflib.get_close_matches(str(source).lower(), ("digits", "mnist"), 1)
         hint = f"did you mean {close[0]!r}?" if close else "check the path"
         raise DataError(
-            f"{str(source)!r} is no data set and no file; expected 'digits', 'mnist', a folder "
-            f"with IDX files, an IDX images file or an .npz file: {hint}"
+            f"{str(source)!r} is no data set and no file; expected 'digits', 'mnist', a folder of "
+            f"images, a folder with IDX or .npy files, an IDX images file, an .npz or a .csv file: "
+            f"{hint}"
         )
     if path.is_dir():
+        if is_array_folder(path):
+            return load_array_folder(path)
+        if not find_idx_files(path) and is_image_folder(path):
+            return load_image_folder(path, image_shape, progress=progress)
         return _load_folder(path)
+    if path.suffix.lower() == ".csv":
+        return load_csv(path, image_shape)
     if path.suffix.lower() == ".npz":
         return load_npz(path)
     return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)))

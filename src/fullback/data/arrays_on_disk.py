@@ -1,0 +1,49 @@
+"""Folders of .npy arrays, which stay on the disk: data sets larger than memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.data.dataset import Dataset, channels_first, from_file
+from fullback.errors import DataError
+
+_FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x", "y"))
+
+
+def is_array_folder(folder: Path) -> bool:
+    """Whether a folder holds .npy files under the names of a data set."""
+    return any(all((folder / f"{name}.npy").is_file() for name in form) for form in _FORMS)
+
+
+def load_array_folder(folder: Path) -> Dataset:
+    """Load x_train.npy, y_train.npy, x_test.npy and y_test.npy as memory maps.
+
+    Images are read from the disk when they are trained on. With x.npy and y.npy alone, a fixed
+    fifth of each class is kept for testing, and to pick it the images are read into memory.
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged or not of plain numbers, or the arrays do not make a `Dataset`.
+    """
+    form = next(form for form in _FORMS if all((folder / f"{name}.npy").is_file() for name in form))
+    arrays = [_map(folder / f"{name}.npy") for name in form]
+    images = [channels_first(x) for x in arrays[::2]]
+    return from_file(folder, folder.resolve().name, *zip(images, arrays[1::2], strict=True))
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: is not an intact .npy file of plain numbers ({error}); save it anew with "
+            "np.save"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{path}: has dtype {array.dtype}; expected plain numbers")
+    return array

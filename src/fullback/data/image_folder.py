@@ -1,0 +1,199 @@
+"""Folders of images, a folder a class."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.data.dataset import Dataset, from_file
+from fullback.data.files import MAX_BYTES
+from fullback.data.images import check_image_shape, load_image
+from fullback.errors import DataError, FullbackWarning
+
+_TEST_NAMES = ("test", "val", "valid", "validation")
+_LONGEST = 64  # rows or columns, where sizes differ and nobody says what to bring them to
+_LOOKED_AT = 200  # images by which size and colours are chosen
+_LISTED = 10  # of the files that cannot be read
+
+File = tuple[Path, str]
+"""An image file, and its class."""
+
+
+def is_image_folder(folder: Path) -> bool:
+    """Whether a folder has folders in it, which no IDX data set has."""
+    return any(path.is_dir() for path in _visible(folder))
+
+
+def load_image_folder(
+    folder: Path, image_shape: Sequence[int] | None = None, *, progress: bool = True
+) -> Dataset:
+    """Load images whose folders are their classes.
+
+    Parameters
+    ----------
+    folder : path
+        ``folder/CLASS/image.png``, of which a fixed fifth of each class is kept for testing; or
+        ``folder/train/CLASS/image.png`` and ``folder/test/CLASS/image.png``. For test, val, valid
+        and validation do as well. Classes are numbered in the order of their names.
+    image_shape : (rows, columns) or (channels, rows, columns)
+        What images are brought to. By default the commonest size, but at most 64 rows or columns
+        where sizes differ; grey where all images are, else RGB.
+    progress : whether to show a bar on standard error
+
+    Raises
+    ------
+    DataError
+        There are no images, a class is in the test folder alone, or they need more than 4 GiB.
+
+    Warns
+    -----
+    FullbackWarning
+        Of each file that cannot be read, which is left out, and how many there are.
+    """
+    wanted = None if image_shape is None else check_image_shape(image_shape)
+    parts = _parts(folder)
+    files = [_files(part) for part in parts]
+    names = sorted({name for _, name in files[0]}, key=_natural)
+    if len(parts) == 2:
+        unknown = sorted({name for _, name in files[1]} - set(names), key=_natural)
+        if unknown:
+            raise DataError(
+                f"{parts[1]}: has the class {unknown[0]!r}, which {parts[0]} does not have; "
+                "move its images, or take it out"
+            )
+    shape = _shape(files[0], wanted)
+    count = sum(map(len, files))
+    if count * int(np.prod(shape)) > MAX_BYTES:
+        raise DataError(
+            f"{folder}: {count:,} images of {' x '.join(map(str, shape))} need more than "
+            f"{MAX_BYTES:,} bytes; bring them to a smaller size"
+        )
+    pairs, unread = _read(files, names, shape, progress=progress)
+    for error in unread[:_LISTED]:
+        warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=3)
+    if unread:
+        warnings.warn(
+            f"{len(unread):,} of {count:,} files in {folder} cannot be read as images, and are "
+            "left out",
+            FullbackWarning,
+            stacklevel=3,
+        )
+    for part, (x, _) in zip(parts, pairs, strict=True):
+        if not len(x):
+            raise DataError(f"{part}: not one file in it can be read as an image")
+    return from_file(folder, folder.resolve().name, *pairs, class_names=tuple(names))
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort 2 before 10."""
+    pieces = re.findall(r"\d+|\D+", name)
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces]
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the folders for training and testing, or the one for both."""
+    inner = {path.name.lower(): path for path in _visible(folder) if path.is_dir()}
+    if "train" not in inner:
+        return [folder]
+    for name in _TEST_NAMES:
+        if name in inner:
+            return [inner["train"], inner[name]]
+    raise DataError(
+        f"{folder}: has a folder train, but none for testing; call it one of "
+        f"{', '.join(_TEST_NAMES)}, or put all classes into one folder, which is then split"
+    )
+
+
+def _files(part: Path) -> list[File]:
+    files = [
+        (path, folder.name)
+        for folder in sorted(_visible(part), key=lambda path: _natural(path.name))
+        if folder.is_dir()
+        for path in _visible(folder)
+        if path.is_file()
+    ]
+    if not files:
+        raise DataError(
+            f"{part}: holds no images; expected a folder a class, with the images of the class in "
+            "it"
+        )
+    return files
+
+
+def _shape(files: Sequence[File], wanted: tuple[int, ...] | None) -> tuple[int, int, int]:
+    """Return the (channels, rows, columns) that images are brought to."""
+    from PIL import Image
+
+    given = wanted or ()
+    if len(given) == 3:
+        return given[0], given[1], given[2]
+    sizes: Counter[tuple[int, int]] = Counter()
+    coloured = False
+    step = -(-len(files) // _LOOKED_AT)
+    for path, _ in files[::step]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(path) as image:
+                    sizes[image.size] += 1
+                    coloured |= image.mode not in ("1", "L", "LA", "I", "I;16")
+        except Exception:  # noqa: BLE001, S112 -- told when it is read
+            continue
+    if not sizes:
+        raise DataError(f"{files[0][0].parent}: not one file in it can be read as an image")
+    columns, rows = sizes.most_common(1)[0][0]
+    if given:
+        rows, columns = given
+    elif len(sizes) > 1 and max(rows, columns) > _LONGEST:
+        shrink = _LONGEST / max(rows, columns)
+        rows, columns = max(1, round(rows * shrink)), max(1, round(columns * shrink))
+    return 3 if coloured else 1, rows, columns
+
+
+def _read(
+    files: Sequence[Sequence[File]],
+    names: Sequence[str],
+    shape: tuple[int, int, int],
+    *,
+    progress: bool,
+) -> tuple[list[tuple[NDArray[Any], NDArray[np.int64]]], list[DataError]]:
+    """Read all images, and note which cannot be read."""
+    number = {name: n for n, name in enumerate(names)}
+    pairs, unread = [], []
+    for part in files:
+        x = np.empty((len(part), *shape), np.uint8)
+        y: list[int] = []
+        for path, name in _shown(part, progress=progress):
+            try:
+                x[len(y)] = load_image(path, shape).pixels
+            except DataError as error:
+                unread.append(error)
+            else:
+                y.append(number[name])
+        pairs.append((x[: len(y)], np.array(y, np.int64)))
+    return pairs, unread
+
+
+def _shown(files: Sequence[File], *, progress: bool) -> Iterable[File]:
+    """Yield the files, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if not progress or not console.is_terminal:
+        return files
+    return track(files, f"{len(files):,} images", console=console, transient=True)

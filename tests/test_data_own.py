@@ -1,0 +1,244 @@
+"""People's own data: folders of images, .npy files that stay on the disk, CSV files."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fullback as fb
+from fullback.errors import DataError, FullbackWarning
+from test_cli_process import posix
+
+RNG = np.random.default_rng(0)
+
+
+def with_one_gibibyte():
+    import resource  # POSIX only
+
+    resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))
+
+
+def picture(path, size=(6, 5), mode="L", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
+    pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten pictures a class."""
+    for name in ("cat", "dog 2", "dog 10"):
+        for n in range(10):
+            picture(tmp_path / "pets" / name / f"{n}.png")
+    return tmp_path / "pets"
+
+
+class TestImageFolder:
+    def test_classes_are_folders(self, folder):
+        data = fb.load_data(folder)
+        assert data.name == "pets"
+        assert data.class_names == ("cat", "dog 2", "dog 10")  # 2 comes before 10
+        assert data.image_shape == (1, 5, 6)
+        assert (len(data.x_train), len(data.x_test)) == (24, 6)
+        assert data.x_train.dtype == np.uint8
+        assert np.bincount(data.y_test).tolist() == [2, 2, 2]
+
+    @pytest.mark.parametrize("test", ["test", "val", "Validation"])
+    def test_folders_for_training_and_testing(self, tmp_path, test):
+        wanted = picture(tmp_path / "train" / "a" / "1.png")
+        picture(tmp_path / "train" / "b" / "1.png")
+        held = picture(tmp_path / test / "b" / "1.png")
+        data = fb.load_data(tmp_path)
+        np.testing.assert_array_equal(data.x_train[0, 0], wanted)
+        np.testing.assert_array_equal(data.x_test[0, 0], held)
+        assert data.y_train.tolist() == [0, 1]
+        assert data.y_test.tolist() == [1]
+
+    def test_the_commonest_size_and_the_colours_in_use(self, folder):
+        for n in range(3):
+            picture(folder / "cat" / f"large {n}.png", (60, 50))
+        assert fb.load_data(folder).image_shape == (1, 5, 6)
+        picture(folder / "cat" / "colour.jpg", mode="RGB")
+        assert fb.load_data(folder).image_shape == (3, 5, 6)
+
+    def test_photographs_of_different_sizes_are_made_small(self, tmp_path):
+        for n in range(8):
+            picture(tmp_path / "ab"[n % 2] / f"{n}.jpg", (400, 300 + n // 6))
+        assert fb.load_data(tmp_path).image_shape == (1, 48, 64)
+
+    @pytest.mark.parametrize("shape", [(4, 3), (1, 4, 3), (3, 4, 3)])
+    def test_a_shape_of_ones_own(self, folder, shape):
+        assert fb.load_data(folder, image_shape=shape).image_shape[-len(shape) :] == shape
+
+    def test_files_that_are_no_images_are_left_out_and_told(self, folder):
+        (folder / "cat" / "notes.txt").write_text("a cat")
+        (folder / "cat" / "empty.png").write_bytes(b"")
+        whole = (folder / "cat" / "0.png").read_bytes()
+        (folder / "cat" / "cut.png").write_bytes(whole[: len(whole) // 2])
+        (folder / "cat" / ".DS_Store").write_bytes(b"hidden")
+        with pytest.warns(FullbackWarning) as told:
+            data = fb.load_data(folder)
+        assert len(data.x_train) + len(data.x_test) == 30
+        texts = [str(warning.message) for warning in told]
+        assert len(texts) == 4
+        for name in ("notes.txt", "empty.png", "cut.png"):
+            assert sum(f"{name}: " in text for text in texts) == 1
+        assert texts[-1].startswith("3 of 33 files in ")
+
+    @posix
+    def test_what_is_no_file_is_not_opened(self, folder):
+        os.mkfifo(folder / "cat" / "pipe.png")
+        (folder / "cat" / "loop").symlink_to(folder)
+        assert len(fb.load_data(folder).x_train) == 24
+
+    def test_a_bomb_is_left_out(self, folder, monkeypatch):
+        monkeypatch.setattr("fullback.data.images._MOST_PIXELS", 100)
+        picture(folder / "cat" / "bomb.png", (20, 20))
+        with pytest.warns(FullbackWarning) as told:
+            fb.load_data(folder)
+        assert "bomb.png: has 20 x 20 pixels" in str(told[0].message)
+
+    def test_what_is_refused(self, tmp_path, folder):
+        (tmp_path / "none" / "a").mkdir(parents=True)
+        picture(tmp_path / "half" / "train" / "a" / "1.png")
+        picture(tmp_path / "more" / "train" / "a" / "1.png")
+        picture(tmp_path / "more" / "test" / "b" / "1.png")
+        picture(tmp_path / "few" / "a" / "1.png")
+        (tmp_path / "text" / "a").mkdir(parents=True)
+        (tmp_path / "text" / "a" / "1.png").write_text("no image")
+        for name, message in (
+            ("none", "holds no images; expected a folder a class"),
+            ("half", "has a folder train, but none for testing"),
+            ("more", "has the class 'b', which .* does not have"),
+            ("few", "class 0 has one image"),
+            ("text", "not one file in it can be read"),
+        ):
+            with pytest.raises(DataError, match=message):
+                fb.load_data(tmp_path / name)
+        for shape in ((5,), (0, 5), (2, 5, 5), (5.0, 5), (70_000, 5)):
+            with pytest.raises(DataError, match="image_shape must be"):
+                fb.load_data(folder, image_shape=shape)
+        with pytest.raises(DataError, match="need more than"):
+            fb.load_data(folder, image_shape=(3, 20_000, 20_000))
+
+
+class TestArrayFolder:
+    def test_arrays_stay_on_the_disk(self, tmp_path):
+        x, y = RNG.integers(0, 256, (30, 8, 6), dtype=np.uint8), np.arange(30) % 3
+        for name, array in (("x_train", x), ("y_train", y), ("x_test", x[:9]), ("y_test", y[:9])):
+            np.save(tmp_path / f"{name}.npy", array)
+        data = fb.load_data(tmp_path)
+        assert not data.x_train.flags.owndata
+        np.testing.assert_array_equal(data.x_train[:, 0], x)
+        networks = [fb.Network.parse("conv2 tanh flatten dense3", (1, 8, 6)) for _ in range(2)]
+        fb.fit(networks[0], data.x_train, data.y_train, epochs=2, batch_size=8, verbose=False)
+        fb.fit(networks[1], x[:, None], y, epochs=2, batch_size=8, verbose=False)
+        np.testing.assert_array_equal(
+            networks[0].parameters["conv1.weight"], networks[1].parameters["conv1.weight"]
+        )
+
+    def test_one_pair_is_split(self, tmp_path):
+        np.save(tmp_path / "x.npy", np.zeros((30, 1, 4, 4), np.float32))
+        np.save(tmp_path / "y.npy", np.arange(30) % 3)
+        assert len(fb.load_data(tmp_path).x_test) == 6
+
+    def test_damaged_files(self, tmp_path):
+        np.save(tmp_path / "x.npy", np.zeros((30, 1, 4, 4), np.uint8))
+        np.save(tmp_path / "y.npy", np.arange(30) % 3)
+        good = (tmp_path / "x.npy").read_bytes()
+        for content in (b"", b"nonsense", good[:60], good[:-1], good.replace(b"(30,", b"(3000,")):
+            (tmp_path / "x.npy").write_bytes(content)
+            with pytest.raises(DataError, match=r"x\.npy: is not an intact"):
+                fb.load_data(tmp_path)
+        np.save(tmp_path / "x.npy", np.array([{}] * 30), allow_pickle=True)
+        with pytest.raises(DataError, match=r"x\.npy: is not an intact"):
+            fb.load_data(tmp_path)
+        np.save(tmp_path / "x.npy", np.array(["a"] * 30))
+        with pytest.raises(DataError, match="expected plain numbers"):
+            fb.load_data(tmp_path)
+
+    @posix
+    def test_more_images_than_there_is_memory_for(self, tmp_path):
+        """A process that may use 1 GiB trains on 3 GiB, of which the disk stores no zeros."""
+        shape = (3 * 2**30 // (64 * 64), 64, 64)
+        np.lib.format.open_memmap(tmp_path / "x_train.npy", "w+", np.uint8, shape)
+        np.save(tmp_path / "y_train.npy", np.arange(shape[0]) % 2)
+        np.save(tmp_path / "x_test.npy", np.zeros((4, 64, 64), np.uint8))
+        np.save(tmp_path / "y_test.npy", np.arange(4) % 2)
+        script = f"""
+import fullback as fb
+data = fb.load_data({str(tmp_path)!r})
+net = fb.Network.parse("avgpool8 flatten dense2", (1, 64, 64))
+fb.fit(net, data.x_train[:20_000], data.y_train[:20_000], epochs=1, verbose=False)
+"""
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script],
+            capture_output=True,
+            text=True,
+            preexec_fn=with_one_gibibyte,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+class TestCSV:
+    @staticmethod
+    def write(path, header, rows):
+        lines = [header] * bool(header) + [",".join(map(str, row)) for row in rows]
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def rows(self, count=30, pixels=16):
+        x = RNG.integers(0, 256, (count, pixels))
+        return x, np.arange(count) % 3
+
+    def test_labels_first(self, tmp_path):
+        x, y = self.rows()
+        path = self.write(tmp_path / "d.csv", "", np.column_stack([y, x]))
+        data = fb.load_data(path)
+        assert data.image_shape == (1, 4, 4)
+        assert data.x_train.dtype == np.uint8
+        every = np.concatenate([data.x_train, data.x_test]).reshape(30, 16)
+        assert {tuple(row) for row in every} == {tuple(row) for row in x}
+
+    def test_a_column_called_label(self, tmp_path):
+        x, y = self.rows()
+        header = ",".join([f"pixel{n}" for n in range(16)] + ["Label"])
+        path = self.write(tmp_path / "d.csv", header, np.column_stack([x, y]))
+        assert np.bincount(fb.load_data(path).y_test).tolist() == [2, 2, 2]
+
+    def test_colours_and_floats(self, tmp_path):
+        x, y = self.rows(pixels=24)
+        path = self.write(tmp_path / "d.csv", "", np.column_stack([y, x / 256]))
+        data = fb.load_data(path, image_shape=(3, 2, 4))
+        assert data.image_shape == (3, 2, 4)
+        assert data.x_train.dtype == np.float32
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "holds no images|no CSV file of numbers"),
+            ("label,a,b,c,d\n", "holds no images"),
+            ("1\n2\n", "holds no images"),
+            ("1,2,3\n1,2\n", "no CSV file of numbers"),
+            ("1,2,3,4,5\n1,2,,4,5\n", "no CSV file of numbers"),
+            ("1,2,3,x,5\n1,2,3,4,5\n", "class 1 has one image"),
+            ("1,2,3,4\n" * 20, "has 3 pixels a line, which are not 1 x 1 x 1"),
+            ("1.5,2,3,4,5\n" * 20, "holds 1.5 at index 0"),
+            ("-1,2,3,4,5\n" * 20, "labels are whole numbers"),
+            ("1,nan,3,4,5\n" * 20, "NaN"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, text, message):
+        (tmp_path / "d.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            fb.load_data(tmp_path / "d.csv")
+
+    def test_bytes_that_are_no_text(self, tmp_path):
+        (tmp_path / "d.csv").write_bytes(bytes(range(256)) * 9)
+        with pytest.raises(DataError, match="no CSV file of numbers"):
+            fb.load_data(tmp_path / "d.csv")
