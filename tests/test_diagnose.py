@@ -611,3 +611,61 @@ def test_any_one_of_equal_cells_may_win():
     assert diagnose(net, x, y, deltas={"pool1": given["pool1"], "input": below * last}).ok
     found = diagnose(net, x, y, deltas={**given, "relu1": below})
     assert named(found) == ["pool-ties-all"]
+
+
+class TestSettings:
+    """A backward pass that is right, of another network than the one that was described."""
+
+    net = Network.parse(
+        "conv3 batchnorm relu pool dropout0.3 flatten dense6 relu dense4", (2, 6, 8), seed=2
+    )
+    x, y = fb.probe(net)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_the_other_mode(self, training):
+        theirs = self.net.trace(self.x, self.y, training=not training)
+        for deltas in (None, theirs.deltas):
+            found = diagnose(self.net, self.x, self.y, theirs.gradients, deltas, training=training)
+            (finding,) = found.findings
+            assert (finding.mistake, finding.quantity) == (None, "mode")
+            assert finding.layer == "dropout1"
+            assert f"training={not training}" in finding.mend
+            assert found.wrong
+
+    @pytest.mark.parametrize("dtype", ["float64", "float32"])
+    def test_features_in_another_order_than_the_weights(self, dtype):
+        order = np.arange(3 * 3 * 4).reshape(3, 4, 3).transpose(2, 0, 1).ravel()
+        other = Network.parse("conv3 relu pool flatten dense6 relu dense4", (2, 6, 8), dtype=dtype)
+        net = Network.parse("conv3 relu pool flatten dense6 relu dense4", (2, 6, 8), dtype=dtype)
+        x, y = fb.probe(net)
+        other.parameters["dense1.weight"] = net.parameters["dense1.weight"][:, order]
+        trace = other.trace(x, y)
+        back = np.argsort(order)
+        gradients = {
+            k: g[:, back] if k == "dense1.weight" else g for k, g in trace.gradients.items()
+        }
+        deltas = {k: d[:, back] if k == "flatten1" else d for k, d in trace.deltas.items()}
+        for given in (None, deltas):
+            found = diagnose(net, x, y, gradients, given)
+            (finding,) = found.findings
+            assert (finding.mistake, finding.layer) == ("flatten-order", "flatten1")
+            assert "each feature met another feature's weight" in finding.message
+            assert max(map(len, finding.hint.splitlines())) <= 74
+            assert "right" in str(found)
+
+
+def test_probabilities_in_place_of_logits():
+    """A softmax in front of a loss that takes one itself, as PyTorch's does."""
+    net = byhand.network("small")
+    x, y = byhand.batch(net)
+    trace = net.trace(x, y)
+    p, t = trace.probabilities, np.eye(net.output_shape[0])[y]
+    again = np.exp(p) / np.exp(p).sum(axis=1, keepdims=True)
+    g = (again - t) / len(x)
+    delta = p * (g - (g * p).sum(axis=1, keepdims=True))
+    gradients = {
+        "dense2.weight": delta.T @ trace.activations["relu3"], "dense2.bias": delta.sum(axis=0)
+    }  # fmt: skip
+    (finding,) = diagnose(net, x, y, gradients).findings
+    assert (finding.mistake, finding.layer) == ("softmax-twice", "loss")
+    assert "was given probabilities in place of logits" in finding.message

@@ -16,6 +16,7 @@ from fullback.check.given import Given, Taken, take
 from fullback.check.layouts import Matched
 from fullback.check.report import Diagnosis, Finding
 from fullback.check.search import NARROW, UNEXPLAINED, WIDE, Hypothesis, Search
+from fullback.check.settings import other_setting
 from fullback.check.world import Worlds, build_worlds, in_float64
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -115,6 +116,20 @@ def _judge(
         )  # fmt: skip
 
     eps = precision(arrays)
+    if not (findings or activations or probabilities is not None):
+        plain = Search(worlds_at(eps), net.names, given, 0).run()[0]
+        setting = plain.open and other_setting(
+            net, images, targets, given, eps, training=training, seed=seed
+        )
+        if setting:
+            return Diagnosis(
+                findings=[setting, *conditions(net, images, trace)],
+                right=[seen.name for seen in plain.seen],
+                wrong=list(plain.open),
+                layers=[*reversed(net.names), "input"],
+                notes=_layout_notes(taken, plain, usable),
+                precision=_NAMES[eps],
+            )
     best: tuple[float, Worlds, list[Hypothesis], Search] | None = None
     outcome: tuple[list[Finding], list[str]] = ([], [])
     for attempt in _precisions(eps, given, trace):
@@ -149,12 +164,15 @@ def _judge(
             "or a tie in a pooling window. There either answer was taken as right"
         )
     count = len(wrong) + len(told.wrong) + len(forward)
-    if not any(finding.mistake for finding in told.findings) and (
-        len(forward) > 1 or 2 * count >= max(len(usable), 3)
+    zeros = all(not matched.readings[0].values.any() for matched in usable.values())
+    if (
+        not zeros
+        and not any(finding.mistake for finding in told.findings)
+        and (len(forward) > 1 or 2 * count >= max(len(usable), 3))
     ):
         notes.append(
-            "so much is wrong by itself that the two may not have had the same weights, images or "
-            "labels: net.parameters must hold the weights that the program had"
+            "so much is wrong by itself that the two may not have had the same layers, weights, "
+            "images or labels: net.parameters must hold the weights that the program had"
         )
     findings += forward + told.findings
     wrong += [finding.evidence.array for finding in forward]

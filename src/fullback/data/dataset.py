@@ -14,6 +14,8 @@ from fullback.errors import DataError, InputError, ShapeError
 Images: TypeAlias = NDArray[Any]  # uint8, float32 or float64
 Labels: TypeAlias = NDArray[np.int64]
 
+_AT_ONCE = 2**24  # numbers that are looked at together
+
 MAX_LABEL = 65_535  # a larger label is a mistake: it would ask for that many outputs
 
 
@@ -113,7 +115,9 @@ def check_pair(x: Any, y: Any, suffix: str = "") -> tuple[Images, Labels]:
             "convert it with .astype('uint8') or .astype('float32')"
         )
     if x.dtype != np.uint8:
-        bad = np.flatnonzero(~np.isfinite(x).all(axis=(1, 2, 3)))
+        step = max(1, _AT_ONCE // x[0].size)  # a memory map may not fit into memory
+        parts = [np.isfinite(x[n : n + step]).all(axis=(1, 2, 3)) for n in range(0, len(x), step)]
+        bad = np.flatnonzero(~np.concatenate(parts))
         if bad.size:
             raise InputError(
                 f"x{suffix} holds NaN or infinity in {bad.size} of {len(x)} images, the first at "
@@ -154,7 +158,8 @@ def channels_first(x: NDArray[Any]) -> NDArray[Any]:
     if x.ndim == 3:
         return x[:, np.newaxis]
     if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-        return np.ascontiguousarray(np.moveaxis(x, 3, 1))
+        x = np.moveaxis(x, 3, 1)
+        return x if isinstance(x, np.memmap) else np.ascontiguousarray(x)
     return x
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.errors import DataError, ShapeError
+from fullback.errors import DataError, OptionError, ShapeError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -101,13 +101,13 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
 
     Raises
     ------
-    DataError
+    OptionError
         It is neither.
     """
     shape = tuple(image_shape)
     whole = all(isinstance(n, int | np.integer) and 0 < n < 2**16 for n in shape)
     if len(shape) not in (2, 3) or not whole or (len(shape) == 3 and shape[0] not in (1, 3)):
-        raise DataError(
+        raise OptionError(
             "image_shape must be (rows, columns) or (channels, rows, columns) with 1 or 3 "
             f"channels, got {image_shape!r}"
         )

@@ -12,6 +12,7 @@ import numpy as np
 from fullback.check.mistakes.base import Mutant, Stages, run_stages, same
 from fullback.check.scene import LossScene
 from fullback.layers.base import Array
+from fullback.passes import softmax
 
 
 def _rule(scene: LossScene, t: Array, dy: Array) -> Array:
@@ -34,6 +35,12 @@ def first_delta(scene: LossScene, mutants: tuple[Mutant, ...] = ()) -> Array:
 
 def _softmax_twice(scene: LossScene, t: Array, dy: Array) -> Array:
     g = scene.p - t
+    changed: Array = scene.p * (g - (g * scene.p).sum(axis=1, keepdims=True))
+    return changed
+
+
+def _softmax_of_softmax(scene: LossScene, t: Array, dy: Array) -> Array:
+    g = softmax(scene.p) - t
     changed: Array = scene.p * (g - (g * scene.p).sum(axis=1, keepdims=True))
     return changed
 
@@ -82,6 +89,13 @@ def mutants(scene: LossScene) -> Iterator[Mutant]:
             "rule",
             _softmax_twice,
             "the softmax's Jacobian was applied to p - t, which already holds it",
+        )
+        yield Mutant(
+            "softmax-twice",
+            "delta",
+            "rule",
+            _softmax_of_softmax,
+            "the loss, which takes a softmax itself, was given probabilities in place of logits",
         )
         yield Mutant(
             "softmax-diagonal",

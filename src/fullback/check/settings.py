@@ -1,0 +1,128 @@
+"""Settings that may differ between somebody's program and ours: its backward pass is then right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fullback.check.given import Given
+from fullback.check.layouts import Reading
+from fullback.check.mistakes import MISTAKES
+from fullback.check.report import Evidence, Finding
+from fullback.check.search import Search
+from fullback.check.world import build_worlds, in_float64
+from fullback.layers import BatchNorm2D, Dense, Dropout, Flatten
+from fullback.layers.base import Array
+from fullback.network import Network
+from fullback.passes import Seed
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A network that their program may have computed, with what they gave brought to it."""
+
+    net: Network
+    training: bool
+    given: Given
+    finding: Finding
+
+
+def other_setting(
+    net: Network,
+    images: Array,
+    targets: Array,
+    given: Given,
+    eps: float,
+    *,
+    training: bool,
+    seed: Seed,
+) -> Finding | None:
+    """Return the finding of the setting in which all that was given is right, if there is one."""
+    for setting in _settings(net, given, training=training):
+        worlds = build_worlds(
+            setting.net, images, targets, eps, {}, None, training=setting.training, seed=seed
+        )
+        found = Search(worlds, setting.net.names, setting.given, 0).run()
+        if not found[0].open:
+            return setting.finding
+    return None
+
+
+def _settings(net: Network, given: Given, *, training: bool) -> Iterator[Setting]:
+    modal = [
+        name
+        for name, layer in zip(net.names, net.layers, strict=True)
+        if isinstance(layer, BatchNorm2D | Dropout) and name not in net.frozen
+    ]
+    if modal:
+        yield Setting(net, not training, given, _other_mode(modal, training=training))
+    for index, layer in enumerate(net.layers):
+        shape = (net.input_shape, *net.shapes)[index]
+        if isinstance(layer, Flatten) and len(shape) == 3 and shape[0] > 1 < max(shape[1:]):
+            behind = next(
+                (n for n in range(index, len(net.layers)) if isinstance(net.layers[n], Dense)), None
+            )
+            if behind is not None:
+                yield _channels_last(
+                    net, given, net.names[index], net.names[behind], shape, training
+                )
+
+
+def _other_mode(modal: list[str], *, training: bool) -> Finding:
+    ours, theirs = ("training", "prediction") if training else ("prediction", "training")
+    flag = f"training={not training}"
+    return Finding(
+        None,
+        modal[-1],
+        "mode",
+        exact=True,
+        evidence=Evidence("", float("nan"), None, f"with {flag} every array given is right"),
+        message=f"They were computed in {theirs}, and judged in {ours}: {', '.join(modal)} "
+        "computes otherwise in each, with batch statistics or running ones, with dropout or "
+        "without.",
+        mend=f"diagnose(net, x, y, ..., {flag}), if that is what was meant",
+        expect=f"In the mode of {theirs} everything is right.",
+    )
+
+
+def _channels_last(
+    net: Network, given: Given, flatten: str, dense: str, shape: tuple[int, ...], training: bool
+) -> Setting:
+    """Return the network whose Flatten puts channels last, as one with other weights."""
+    channels, rows, columns = shape
+    theirs = np.arange(channels * rows * columns).reshape(rows, columns, channels)
+    order = theirs.transpose(2, 0, 1).ravel()  # where each of our features is among theirs
+    other = in_float64(net)
+    weight = f"{dense}.weight"
+    other.parameters[weight] = net.parameters[weight][:, order]
+
+    def turned(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+        return tuple(replace(own, values=own.values[:, order]) for own in readings)
+
+    gradients = {
+        name: turned(readings) if name == weight else readings
+        for name, readings in given.gradients.items()
+    }
+    deltas = {
+        name: turned(readings) if name == flatten else readings
+        for name, readings in given.deltas.items()
+    }
+    mistake = MISTAKES["flatten-order"]
+    finding = Finding(
+        mistake.id,
+        flatten,
+        "output",
+        exact=True,
+        evidence=Evidence("", float("nan"), None, "so read, every array given is right"),
+        message="Forwards and backwards, their maps were flattened in the order row, column, "
+        f"channel, but the columns of {weight} are in the order channel, row, column: each feature "
+        "met another feature's weight.",
+        mend=mistake.mend,
+        hint=f"w = w.reshape(-1, {channels}, {rows}, {columns})  # units, channels, rows, columns\n"
+        "w = w.transpose(0, 2, 3, 1).reshape(len(w), -1)  # channels last\n"
+        "# or flatten channels first: x.transpose(0, 3, 1, 2).reshape(N, -1)",
+        expect="Everything is right.",
+    )
+    return Setting(other, training, Given(gradients, deltas), finding)
