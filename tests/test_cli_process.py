@@ -23,6 +23,7 @@ OPTIONS = {
         --momentum --schedule --engine --freeze --compare --no-compare --seed --out --run --resume
         --config --json --help""",
     "runs": "--json --help",
+    "data": "--data-dir --image-size --sheet --json --help",
     "eval": "--data --data-dir --json --help",
     "predict": "--model --invert --json --help",
     "summary": "--input-shape --classes --json --help",

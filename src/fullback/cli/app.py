@@ -10,6 +10,7 @@ import typer
 
 from fullback.cli.bench import bench
 from fullback.cli.check import check
+from fullback.cli.data import data
 from fullback.cli.diagnose import diagnose
 from fullback.cli.evaluate import evaluate
 from fullback.cli.interrupt import INTERRUPTED
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(runs)
+app.command()(data)
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(summary)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fullback.cli.output import printable
 from fullback.network import Network, evaluate_logits
 from fullback.passes import softmax
 
@@ -74,7 +75,7 @@ def show_answers(output: Output, answers: Answers, class_names: tuple[str, ...])
         f" right: {answers.right:,} of {len(answers.labels):,} images, loss {answers.loss:.4f}",
     )
     unnamed = range(len(class_names), int(answers.predicted.max()) + 1)
-    names = (*class_names, *map(str, unnamed))
+    names = tuple(map(printable, (*class_names, *map(str, unnamed))))
     if len(names) <= _MOST_CLASSES:
         output.show("", _confusion_table(answers, names))
     mistakes = answers.worst()
@@ -85,6 +86,7 @@ def show_answers(output: Output, answers: Answers, class_names: tuple[str, ...])
 def _confusion_table(answers: Answers, class_names: tuple[str, ...]) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     classes = range(len(class_names))
     pairs = answers.labels * len(classes) + answers.predicted
@@ -99,7 +101,7 @@ def _confusion_table(answers: Answers, class_names: tuple[str, ...]) -> Table:
     )
     table.add_column("", justify="right", style="bold")
     for name in class_names:
-        table.add_column(name, justify="right", min_width=3)
+        table.add_column(Text(name), justify="right", min_width=3)
     table.add_column("right", justify="right", style="dim")
     for label in classes:
         cells = []
@@ -108,7 +110,7 @@ def _confusion_table(answers: Answers, class_names: tuple[str, ...]) -> Table:
             cells.append(f"[{style}]{count}[/{style}]" if count else "[dim].[/dim]")
         total = counts[label].sum()
         share = f"{counts[label, label] / total:.0%}" if total else ""
-        table.add_row(class_names[label], *cells, share)
+        table.add_row(Text(class_names[label]), *cells, share)
     return table
 
 
