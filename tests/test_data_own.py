@@ -102,7 +102,17 @@ class TestImageFolder:
     def test_what_is_no_file_is_not_opened(self, folder):
         os.mkfifo(folder / "cat" / "pipe.png")
         (folder / "cat" / "loop").symlink_to(folder)
-        assert len(fb.load_data(folder).x_train) == 24
+        with pytest.warns(FullbackWarning, match="loop; images are looked for in a folder a class"):
+            assert len(fb.load_data(folder).x_train) == 24
+
+    def test_images_in_other_places_are_told(self, folder):
+        picture(folder / "loose.png")
+        picture(folder / "cat" / "deep" / "1.png")
+        with pytest.warns(FullbackWarning) as told:
+            fb.load_data(folder)
+        texts = [str(warning.message) for warning in told]
+        assert ["loose.png" in text for text in texts] == [True, False]
+        assert "deep" in texts[1]
 
     def test_a_bomb_is_left_out(self, folder, monkeypatch):
         monkeypatch.setattr("fullback.data.images._MOST_PIXELS", 100)
@@ -117,6 +127,7 @@ class TestImageFolder:
         picture(tmp_path / "more" / "train" / "a" / "1.png")
         picture(tmp_path / "more" / "test" / "b" / "1.png")
         picture(tmp_path / "few" / "a" / "1.png")
+        picture(tmp_path / "only" / "test" / "a" / "1.png")
         (tmp_path / "text" / "a").mkdir(parents=True)
         (tmp_path / "text" / "a" / "1.png").write_text("no image")
         for name, message in (
@@ -125,6 +136,7 @@ class TestImageFolder:
             ("more", "has the class 'b', which .* does not have"),
             ("few", "class 0 has one image"),
             ("text", "not one file in it can be read"),
+            ("only", "has images for testing, but no folder train"),
         ):
             with pytest.raises(DataError, match=message):
                 fb.load_data(tmp_path / name)

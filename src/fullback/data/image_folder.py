@@ -109,10 +109,14 @@ def _parts(folder: Path) -> list[Path]:
     """Return the folders for training and testing, or the one for both."""
     inner = {path.name.lower(): path for path in _visible(folder) if path.is_dir()}
     if "train" not in inner:
+        if len(inner) == 1 and next(iter(inner)) in _TEST_NAMES:
+            raise DataError(f"{folder}: has images for testing, but no folder train")
         return [folder]
     for name in _TEST_NAMES:
         if name in inner:
-            return [inner["train"], inner[name]]
+            parts = [inner["train"], inner[name]]
+            _tell_of([path for path in inner.values() if path not in parts])
+            return parts
     raise DataError(
         f"{folder}: has a folder train, but none for testing; call it one of "
         f"{', '.join(_TEST_NAMES)}, or put all classes into one folder, which is then split"
@@ -120,19 +124,30 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _files(part: Path) -> list[File]:
-    files = [
-        (path, folder.name)
-        for folder in sorted(_visible(part), key=lambda path: _natural(path.name))
-        if folder.is_dir()
-        for path in _visible(folder)
-        if path.is_file()
-    ]
+    folders = sorted(_visible(part), key=lambda path: _natural(path.name))
+    _tell_of([path for path in folders if path.is_file()])
+    files: list[File] = []
+    for folder in filter(Path.is_dir, folders):
+        inside = _visible(folder)
+        files += [(path, folder.name) for path in inside if path.is_file()]
+        _tell_of([path for path in inside if path.is_dir()])
     if not files:
         raise DataError(
             f"{part}: holds no images; expected a folder a class, with the images of the class in "
             "it"
         )
     return files
+
+
+def _tell_of(unused: Sequence[Path]) -> None:
+    """Warn of what lies where no image is looked for."""
+    if unused:
+        more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
+        warnings.warn(
+            f"left out: {unused[0]}{more}; images are looked for in a folder a class, no deeper",
+            FullbackWarning,
+            stacklevel=5,
+        )
 
 
 def _shape(files: Sequence[File], wanted: tuple[int, ...] | None) -> tuple[int, int, int]:
