@@ -81,7 +81,7 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
                 operands,
                 step.names,
                 (x.name, dy.name),
-                (f"d {weight}",),
+                tuple(f"d {own}" for own in (weight, bias) if plan.wants(own)),
             )
             return
         if step.pooled:

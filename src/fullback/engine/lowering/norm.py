@@ -103,7 +103,7 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
                 norm.batchnorm_pool_sums if step.pooled else norm.batchnorm_sums,
                 (*given, *dy.view, *dy.shape, *(() if step.pooled else (moments,)), rows),
                 names,
-                (x.name, dy.name),
+                (dy.name,) if step.pooled else (x.name, dy.name),
                 (f"{name} moments",),
             )
             plan.emit(
