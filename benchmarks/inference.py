@@ -177,7 +177,8 @@ def compare(name: str, rounds: int, *, quick: bool) -> None:
         entries = []
         for kind in (Fullback, OnnxRuntime, PyTorch):
             if not all(importlib.util.find_spec(module) for module in kind.modules):
-                console.print(f"{kind.name} is not installed: pip install 'fullback[bench]'")
+                advice = f"{kind.name} is not installed: pip install 'fullback[bench]'"
+                console.print(advice, markup=False)
                 continue
             for threads in sorted({1, every}):
                 handle = children.get(kind.name, threads).make(kind, net, threads)
