@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fullback import zoo
+from fullback.engine.context import RATES_EACH
 from fullback.engine.kernels.optimizer import sgd
 from fullback.engine.lowering import lower
 from fullback.engine.lowering.plan import Update
@@ -51,7 +52,7 @@ def table(title: str, net: Network, batch: int) -> Table:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch * STEPS, *net.input_shape)).astype(np.uint8)
     labels = rng.integers(0, net.output_shape[0], len(images))
-    rates = np.full((STEPS, 3), 1e-4)
+    rates = np.full((STEPS, RATES_EACH), 1e-4)
 
     def run() -> None:
         machine.run(images, batch=batch, total=len(images), targets=labels, rates=rates)

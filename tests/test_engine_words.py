@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fullback.augment import draws
 from fullback.engine import simd
 from fullback.engine.kernels import functions
-from fullback.engine.kernels.functions import exp, log, tanh
+from fullback.engine.kernels.functions import cosine, exp, log, sine, tanh
 from fullback.engine.library import library
 from fullback.engine.simd import (
     LANES,
@@ -27,6 +28,7 @@ from fullback.engine.simd import (
     broadcast,
     cell,
     doubles,
+    draw,
     either_nan,
     exponent,
     first_lanes,
@@ -41,6 +43,7 @@ from fullback.engine.simd import (
     nearest,
     outer,
     pairs,
+    pick,
     pixels,
     rectify,
     rectify_tile,
@@ -60,6 +63,8 @@ from fullback.engine.simd import (
     sum_lanes,
     times_power,
     transpose,
+    turned,
+    whole,
     zeros,
 )
 from fullback.layers.dropout import uniform
@@ -119,6 +124,16 @@ def of_draws(a, s, c, k, i, j):
     store(s, 0, select(kept, splat(1.0), splat(0.0)))
 
 
+def of_lanes(a, s, c, k, i, j):
+    """Draws of the keys in c, and each lane's own cell of a map in a."""
+    store(s, 0, draw(c, k[0]))
+    store(s, 16, turned(load(a, 0)))
+    store(s, 32, pick(a, i, load(a, 0), load(a, 16), j))
+    x = load(a, 32) * splat(37.5)
+    store(s, 48, whole(x) - splat(1.0))
+    store(s, 64, x - whole(x))
+
+
 def of_tiles(a, s, c, k, i, j):
     """Tiles of the shapes that kernels use; k: steps of the first operand, and of the second."""
     tile = biases(4, 7, a, i)
@@ -167,10 +182,14 @@ def of_functions(a, s, c, k, i, j):
         store(s, n, exp(x))
         store(s, k[0] + n, log(x))
         store(s, 2 * k[0] + n, tanh(x))
+        store(s, 3 * k[0] + n, sine(x))
+        store(s, 4 * k[0] + n, cosine(x))
 
 
 keep = []  # what the compiled code must not outlive
-KERNELS = (of_vectors, of_bits, of_whole_numbers, of_draws, of_tiles, of_images, of_functions)
+KERNELS = (
+    of_vectors, of_bits, of_whole_numbers, of_draws, of_lanes, of_tiles, of_images, of_functions
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +309,25 @@ def test_draws(compiled):
 
 
 @needs_compiler
+def test_lanes(compiled):
+    rng = np.random.default_rng(0)
+    for number in (0, 5, 1000):
+        keys = rng.integers(-(2**63), 2**63, LANES)
+        a = memory(number)
+        rows, columns = rng.integers(-2, 5, LANES), rng.integers(-2, 7, LANES)
+        a[:LANES], a[LANES : 2 * LANES] = rows, columns
+        start, pitch = 1000, 9 * LANES
+        results = both(compiled, of_lanes, a, k=(number,), i=start, j=pitch, c=keys)
+        assert_same(results)
+        s, _ = results[0]
+        np.testing.assert_array_equal(s[:16], draws(keys.view(np.uint64), number))
+        np.testing.assert_array_equal(s[16:32], np.roll(rows, -1))
+        places = start + rows * pitch + columns * LANES + np.arange(LANES)
+        np.testing.assert_array_equal(s[32:48], a[places])
+        assert (s[48:64] == np.floor(a[32:48] * np.float32(37.5)) - 1).all()
+
+
+@needs_compiler
 @pytest.mark.parametrize(("w_step", "x_step"), [(0, 16), (1, 32), (9, 0), (17, 48)])
 def test_tiles(compiled, w_step, x_step):
     for used in (1, 9, 16):
@@ -329,10 +367,11 @@ def units_in_the_last_place(y, exact):
 def values(compiled, x):
     """Return the functions' values, compiled, each beside its name."""
     x = np.resize(x, -(-len(x) // LANES) * LANES).astype(np.float32)
-    s = np.zeros(3 * len(x), np.float32)
+    names = ("exp", "log", "tanh", "sine", "cosine")
+    s = np.zeros(len(names) * len(x), np.float32)
     empty = np.zeros(4, np.int64)
     compiled[of_functions](x, s, empty, np.array([len(x)]), 0, 0)
-    return x, dict(zip(("exp", "log", "tanh"), s.reshape(3, -1), strict=True))
+    return x, dict(zip(names, s.reshape(len(names), -1), strict=True))
 
 
 def every_kind_of_float(count):
@@ -377,6 +416,13 @@ def test_functions_of_special_values(compiled):
     np.testing.assert_array_equal(some["log"][[0, 1]], [NAN, INF])
     assert some["log"][9] == 0
     np.testing.assert_array_equal(some["tanh"][:9], [NAN, 1, -1, 0, 0, 1, -1, 1, -1])
+
+
+@needs_compiler
+def test_sine_and_cosine(compiled):
+    x, made = values(compiled, np.linspace(-np.pi, np.pi, 10_001))
+    for name, exact in (("sine", np.sin), ("cosine", np.cos)):
+        np.testing.assert_allclose(made[name], exact(x.astype(np.float64)), rtol=0, atol=1e-6)
 
 
 # The whole engine in plain Python -----------------------------------------------------------------

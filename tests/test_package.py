@@ -21,7 +21,8 @@ PUBLIC = """
     MeanSquaredError SoftmaxCrossEntropy
     Network Trace zoo
     check_gradients check_layer diagnose probe Diagnosis Finding GradientCheck LayerCheck
-    SGD Adam AdamW History fit schedules CNNClassifier CNNRegressor
+    SGD Adam AdamW Augment Callback EarlyStopping Epoch History fit schedules
+    CNNClassifier CNNRegressor
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
     ShapeError FullbackWarning DeadUnitWarning
@@ -41,9 +42,10 @@ ALLOWED = {
     "network": NETWORK,
     "zoo": NETWORK,
     "summary": NETWORK,
-    "engine": {"atomic", *NETWORK},
+    "augment": NETWORK,
+    "engine": {"atomic", "augment", *NETWORK},
     "check": NETWORK,
-    "training": {"atomic", "engine", *NETWORK},
+    "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
     "estimator": {"training", *NETWORK},

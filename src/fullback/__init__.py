@@ -20,6 +20,7 @@ from fullback.errors import (
 
 if TYPE_CHECKING:
     from fullback import zoo
+    from fullback.augment import Augment
     from fullback.check.diagnose import diagnose
     from fullback.check.gradient_report import GradientCheck
     from fullback.check.gradients import check_gradients
@@ -50,8 +51,9 @@ if TYPE_CHECKING:
     from fullback.network import Network
     from fullback.passes import Trace
     from fullback.training import schedules
+    from fullback.training.callbacks import Callback, EarlyStopping
     from fullback.training.fit import fit
-    from fullback.training.history import History
+    from fullback.training.history import Epoch, History
     from fullback.training.optimizers import SGD, Adam, AdamW
 else:  # the same imports, each when its name is first used
     import importlib
@@ -59,6 +61,7 @@ else:  # the same imports, each when its name is first used
 
     _MODULES = {"schedules": "fullback.training.schedules", "zoo": "fullback.zoo"}
     _NAMES = {
+        "fullback.augment": "Augment",
         "fullback.check.diagnose": "diagnose",
         "fullback.check.gradient_report": "GradientCheck",
         "fullback.check.gradients": "check_gradients",
@@ -74,8 +77,9 @@ else:  # the same imports, each when its name is first used
             MeanSquaredError Normalize ReLU Sigmoid SoftmaxCrossEntropy Tanh""",
         "fullback.network": "Network",
         "fullback.passes": "Trace",
+        "fullback.training.callbacks": "Callback EarlyStopping",
         "fullback.training.fit": "fit",
-        "fullback.training.history": "History",
+        "fullback.training.history": "Epoch History",
         "fullback.training.optimizers": "SGD Adam AdamW",
     }
     _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -102,10 +106,12 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Augment",
     "AvgPool2D",
     "BatchNorm2D",
     "CNNClassifier",
     "CNNRegressor",
+    "Callback",
     "Conv2D",
     "DataError",
     "Dataset",
@@ -115,6 +121,8 @@ __all__ = [
     "DivergenceError",
     "DownloadError",
     "Dropout",
+    "EarlyStopping",
+    "Epoch",
     "Finding",
     "Flatten",
     "FullbackError",

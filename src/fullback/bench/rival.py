@@ -100,7 +100,7 @@ class Lanes(Rival):
         self.images: Array = problem.pixels if variant == "uint8" else problem.floats
         state = optimizer.initial_state(net.parameters, net.trainable())
         self.steps = LaneSteps(
-            net, self.images, problem.labels, None, optimizer, state, problem.batch, threads
+            net, self.images, problem.labels, None, optimizer, state, problem.batch, workers=threads
         )
         self.steps.begin()
 

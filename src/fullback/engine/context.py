@@ -24,10 +24,17 @@ ARENA_STEP = 16  # floats from one block's arena to the next; 0 where blocks sha
 FIGURES = 17  # address: (loss, right answers) in float64, for every batch and block
 KEYS = 18  # address: a key for every batch and random layer
 RANDOM = 19  # random layers
-RATES = 20  # address: three float64 for every batch, for the optimizer
+RATES = 20  # address: RATES_EACH float64 for every batch, see below
 OUTPUT = 21  # address: rows of float32, the answers
 SYNC = 22  # address of what the workers meet over
 DONE = 23  # batches that were done, counted by the worker
+DRAWS = 24  # address: a key for every place in the run, from which its image is distorted
 ROWS = 32  # from here: addresses of a block's sixteen images
+LANE_KEYS = 48  # from here: the DRAWS of a block's sixteen images
 SIZE = 64
 """Integers in the array."""
+
+RATES_EACH = 5
+"""Of every batch: three numbers for the optimizer; then the share of an image's own in a mixture,
+and that of the new parameters in their running average."""
+MIXTURE, AVERAGE = 3, 4

@@ -130,6 +130,7 @@ class Machine:
         weights: Array | None = None,
         keys: NDArray[np.uint64] | None = None,
         rates: NDArray[np.float64] | None = None,
+        draws: NDArray[np.uint64] | None = None,
         output: NDArray[np.float32] | None = None,
         workers: int | None = None,
     ) -> tuple[int, NDArray[np.float64]]:
@@ -144,7 +145,8 @@ class Machine:
         targets : labels as int64, or float64 rows, of all images
         weights : float64 of all images
         keys : (batches, random layers)
-        rates : (batches, 3)
+        rates : (batches, context.RATES_EACH)
+        draws : keys of the distortions, batch after batch
         output : (total, outputs), where the answers go
         workers : how many threads; None for as many as there are
 
@@ -158,7 +160,7 @@ class Machine:
         workers = min(self.workers if workers is None else workers, self.workers, blocks)
         chunks = workers if output is not None else self.plan.chunks
         figures = np.zeros((steps, blocks, 2)) if output is None else _NO_FIGURES
-        self._keep = (images, order, targets, weights, keys, rates, output, figures)
+        self._keep = (images, order, targets, weights, keys, rates, draws, output, figures)
         c = self.contexts[0]
         c[context.IMAGES] = images.ctypes.data
         c[context.KIND] = _KINDS[images.dtype]
@@ -176,6 +178,7 @@ class Machine:
         c[context.KEYS] = _address(keys)
         c[context.RANDOM] = len(self.plan.random)
         c[context.RATES] = _address(rates)
+        c[context.DRAWS] = _address(draws)
         c[context.OUTPUT] = _address(output)
         c[context.SYNC] = self.sync.ctypes.data
         self._start(workers)

@@ -160,6 +160,11 @@ def nearest(v: Vector) -> Vector:
     return np.rint(v)
 
 
+def whole(v: Vector) -> Vector:
+    """Return the largest whole numbers that are not above, for numbers of less than 2^31."""
+    return np.floor(v)
+
+
 def times_power(v: Vector, n: Vector) -> Vector:
     """Return v 2^n for whole n, where both v and that are positive normal numbers."""
     with np.errstate(invalid="ignore"):
@@ -191,6 +196,35 @@ def stays(key: int, first: int, step: int, threshold: int) -> Mask:
         z ^= z >> np.uint64(31)
     mask: Mask = (z >> np.uint64(11)) >= np.uint64(threshold)
     return mask
+
+
+def draw(keys: Integers, number: int) -> Vector:
+    """Return a number in [0, 1) in every lane: draw ``number`` of the lane's own key.
+
+    SplitMix64, as in ``stays``; its upper 24 bits are what a float holds.
+    """
+    with np.errstate(over="ignore"):
+        z = np.asarray(keys[:LANES]).view(np.uint64)
+        z = z + np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return (z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+# Across lanes ------------------------------------------------------------------------------------
+
+
+def pick(a: Memory, i: int, rows: Vector, columns: Vector, pitch: int) -> Vector:
+    """Return each lane's own cell of a map: of whole rows and columns, counted from ``i``."""
+    places = i + rows.astype(np.int64) * pitch + columns.astype(np.int64) * LANES
+    cells: Vector = a[places + np.arange(LANES)]
+    return cells
+
+
+def turned(v: Vector) -> Vector:
+    """Return in every lane what the next one has, and in the last what the first one has."""
+    return np.roll(v, -1)
 
 
 # Tiles -------------------------------------------------------------------------------------------

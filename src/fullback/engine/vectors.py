@@ -303,6 +303,14 @@ def _nearest(b: Any, v: Any) -> Any:
     return b.fsub(b.fadd(v, shift, flags=("nsz",)), shift, flags=("nsz",))
 
 
+@_word(simd.whole, vector, vector)
+def _whole(b: Any, v: Any) -> Any:
+    """Cut off what follows the point; below zero, that can be one too many."""
+    cut = b.sitofp(b.fptosi(v, ir.VectorType(I32, LANES)), V)
+    one = _vector_of(F32, [1.0] * LANES)
+    return b.select(b.fcmp_ordered(">", cut, v), b.fsub(cut, one, flags=FLAGS), cut)
+
+
 @_word(simd.times_power, vector, vector, vector)
 def _times_power(b: Any, v: Any, n: Any) -> Any:
     kind = ir.VectorType(I32, LANES)
@@ -336,6 +344,44 @@ def _stays(b: Any, key: Any, first: Any, step: Any, threshold: Any) -> Any:
     z = b.mul(b.xor(z, b.lshr(z, const(27))), const(0x94D049BB133111EB))
     z = b.xor(z, b.lshr(z, const(31)))
     return b.icmp_unsigned(">=", b.lshr(z, const(11)), _splat(b, threshold))
+
+
+@_word(simd.draw, vector, wholes, integer)
+def _draw(b: Any, keys: Any, number: Any) -> Any:
+    def const(value: int) -> Any:
+        return _vector_of(I64, [value] * LANES)
+
+    kind = ir.VectorType(I64, LANES)
+    own = b.load(b.bitcast(keys, ir.PointerType(kind)), align=8, typ=kind)
+    added = b.mul(b.add(number, _const(1)), _const(0x9E3779B97F4A7C15))
+    z = b.add(own, _splat(b, added))
+    z = b.mul(b.xor(z, b.lshr(z, const(30))), const(0xBF58476D1CE4E5B9))
+    z = b.mul(b.xor(z, b.lshr(z, const(27))), const(0x94D049BB133111EB))
+    z = b.xor(z, b.lshr(z, const(31)))
+    upper = b.trunc(b.lshr(z, const(40)), ir.VectorType(I32, LANES))
+    return b.fmul(b.sitofp(upper, V), _vector_of(F32, [2.0**-24] * LANES))
+
+
+# Across lanes ------------------------------------------------------------------------------------
+
+
+@_word(simd.pick, vector, memory, integer, vector, vector, integer)
+def _pick(b: Any, a: Any, i: Any, rows: Any, columns: Any, pitch: Any) -> Any:
+    kind = ir.VectorType(I32, LANES)
+    down = b.mul(b.fptosi(rows, kind), _splat(b, b.trunc(pitch, I32)))
+    right = b.mul(b.fptosi(columns, kind), _vector_of(I32, [LANES] * LANES))
+    places = b.add(b.add(down, right), _vector_of(I32, list(range(LANES))))
+    start, made = _place(b, a, i), ir.Constant(V, ir.Undefined)
+    for n in range(LANES):
+        lane = ir.Constant(I32, n)
+        place = b.sext(b.extract_element(places, lane), I64)
+        made = b.insert_element(made, b.load(_place(b, start, place), typ=F32), lane)
+    return made
+
+
+@_word(simd.turned, vector, vector)
+def _turned(b: Any, v: Any) -> Any:
+    return _shuffle(b, v, v, [(n + 1) % LANES for n in range(LANES)])
 
 
 # Tiles -------------------------------------------------------------------------------------------

@@ -44,6 +44,10 @@ class Loss(ABC):
         """Check what a user gave as ``y`` and bring it to the shape that ``forward`` takes."""
 
     @abstractmethod
+    def mixed(self, targets: Array, others: Array, own: float, outputs: int) -> Array:
+        """Return targets of images that were mixed: a share of their own, the rest of others."""
+
+    @abstractmethod
     def forward(
         self, x: Array, targets: Array, sample_weight: Array | None = None
     ) -> tuple[float, Any]:
@@ -52,7 +56,7 @@ class Loss(ABC):
         Parameters
         ----------
         x : ndarray of shape (N, outputs), the last layer's output
-        targets : what ``targets`` returned
+        targets : what ``targets`` or ``mixed`` returned
         sample_weight : ndarray of shape (N,), not negative and not all zero
         """
 
@@ -113,13 +117,22 @@ class SoftmaxCrossEntropy(Loss):
             )
         return labels.astype(np.int64, copy=False)
 
+    def mixed(self, targets: Array, others: Array, own: float, outputs: int) -> Array:
+        rows = np.zeros((len(targets), outputs))
+        rows[np.arange(len(targets)), targets] += own
+        rows[np.arange(len(targets)), others] += 1 - own
+        return rows
+
     def forward(
         self, x: Array, targets: Array, sample_weight: Array | None = None
     ) -> tuple[float, Any]:
         shifted = x - x.max(axis=1, keepdims=True)  # the largest exponent is 0: no overflow
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         t = np.full(x.shape, self.label_smoothing / x.shape[1], x.dtype)
-        t[np.arange(len(x)), targets] += 1 - self.label_smoothing
+        if targets.ndim == 2:
+            t += ((1 - self.label_smoothing) * targets).astype(x.dtype)
+        else:
+            t[np.arange(len(x)), targets] += 1 - self.label_smoothing
         share = _shares(sample_weight, x)
         loss = -(share[:, None] * t * log_p).sum(dtype=np.float64)
         return float(loss), (np.exp(log_p), t, share)
@@ -158,6 +171,9 @@ class MeanSquaredError(Loss):
             wrong = int(np.flatnonzero(~np.isfinite(targets).all(axis=1))[0])
             raise InputError(f"the target of image {wrong} is not finite; remove it or mend it")
         return targets
+
+    def mixed(self, targets: Array, others: Array, own: float, outputs: int) -> Array:
+        return own * targets + (1 - own) * others
 
     def forward(
         self, x: Array, targets: Array, sample_weight: Array | None = None

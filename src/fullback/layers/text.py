@@ -58,7 +58,7 @@ def _layer(kind: str, number: str | None, options: str | None) -> Layer:
     if number is not None:
         if not fields:
             raise OptionError(f"{kind} takes no number, got {kind}{number}")
-        values[fields[0]] = _value(number)
+        values[fields[0]] = read_value(number)
     for option in filter(None, map(str.strip, (options or "").split(","))):
         name, equals, value = (part.strip() for part in option.partition("="))
         if not equals or name not in fields or name in values:
@@ -67,7 +67,7 @@ def _layer(kind: str, number: str | None, options: str | None) -> Layer:
             raise OptionError(
                 f"{kind}: {option!r} {reason}; write name=value with the options: {known}"
             )
-        values[name] = _value(value)
+        values[name] = read_value(value)
     required = [
         field.name
         for field in dataclasses.fields(LAYERS[kind])  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def _layer(kind: str, number: str | None, options: str | None) -> Layer:
     return LAYERS[kind](**values)
 
 
-def _value(text: str) -> object:
+def read_value(text: str) -> object:
     """Read a number, a pair, true or false; anything else stays a word for the layer to judge."""
     if re.fullmatch(r"\d{1,9}", text):
         return int(text)

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
+from fullback.augment import Augment
 from fullback.errors import DivergenceError, FullbackWarning, InputError, OptionError
 from fullback.layers import Normalize
 from fullback.layers.base import Array
 from fullback.network import Network, check_weights
 from fullback.options import require_number, require_whole
-from fullback.passes import Engine, Seed, first_not_finite, forward_batch
+from fullback.passes import Engine
+from fullback.training.callbacks import Callback
 from fullback.training.checkpoint import Checkpoint, fingerprint
 from fullback.training.dead import warn_of_dead_units
 from fullback.training.history import Epoch, History
 from fullback.training.interrupt import DelayedInterrupt
 from fullback.training.optimizers import SGD, Optimizer, State
 from fullback.training.progress import TrainingProgress
-from fullback.training.schedules import Schedule, warm_cosine
-from fullback.training.steps import Batches, ReferenceSteps, Steps
+from fullback.training.run import Run, advice
+from fullback.training.schedules import Plateau, Schedule, text_of, warm_cosine
+from fullback.training.steps import ReferenceSteps, Steps
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Callback: TypeAlias = Callable[[Epoch], object]
+AnyCallback: TypeAlias = Callback | Callable[[Epoch], object]
 
 _WATCHED_IMAGES = 256  # training images on which dead units are looked for
-_AT_ONCE_SECONDS = 0.1  # of training between two looks at the progress bar and at Ctrl-C
 _LARGEST_COUNT = 32  # whole numbers above this are taken for pixels
 
 
@@ -49,7 +50,11 @@ def fit(
     schedule: Schedule = warm_cosine,
     validation_data: tuple[ArrayLike, ArrayLike] | None = None,
     sample_weight: ArrayLike | None = None,
-    callbacks: Sequence[Callback] = (),
+    class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
+    augment: Augment | None = None,
+    mixup: float = 0.0,
+    average: float = 0.0,
+    callbacks: Sequence[AnyCallback] = (),
     seed: int = 0,
     engine: Engine | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -70,8 +75,15 @@ def fit(
         is done, from 0 to 1; ``schedules.warm_cosine`` raises it and then takes it down to 0
     validation_data : images and labels to measure loss and accuracy on after every epoch
     sample_weight : weights of shape (N,); the loss is each batch's weighted mean
-    callbacks : functions that are called with the Epoch when one is done; one that returns True
-        ends training
+    class_weight : what the weights of a label's images are multiplied by, by label; 1 for labels
+        that are missing. "balanced" gives all classes the same weight together
+    augment : how the views that are trained on differ from the images
+    mixup : alpha; images are mixed with others of their batch by a share from Beta(alpha, alpha),
+        and so are their targets. 0 for not at all
+    average : decay of a running average of the parameters, like 0.999; the network gets the
+        average for validation, for callbacks and in the end. 0 for none
+    callbacks : functions that are called with the Epoch when one is done, or `Callback` objects;
+        one that returns True ends training
     seed : fixes the order of the images and what dropout leaves out
     engine : "lanes" or "reference", see Network; for the same seed, weights are the same bit for
         bit whatever the number of threads, but differ between the engines by rounding
@@ -107,8 +119,11 @@ def fit(
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
     weights = check_weights(sample_weight, len(images))
+    if class_weight is not None:
+        weights = _by_class(net, targets, class_weight, weights)
     check_options(net, len(images), epochs, batch_size, optimizer, seed)
     _check_hooks(schedule, callbacks, validation_data, verbose)
+    check_practice(net, augment, mixup, average)
     if validation_data is not None:
         held_out = net.check_images(validation_data[0])
         net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
@@ -125,7 +140,10 @@ def fit(
             epochs=epochs,
             batch_size=batch_size,
             optimizer=str(optimizer),
-            schedule=getattr(schedule, "__qualname__", type(schedule).__qualname__),
+            schedule=text_of(schedule),
+            augment=repr(augment),
+            mixup=mixup,
+            average=average,
             seed=seed,
             engine=chosen_engine,
             images=len(images),
@@ -133,18 +151,20 @@ def fit(
             sample_weight=None if weights is None else fingerprint(weights, weights),
         )
     state = optimizer.initial_state(net.parameters, net.parameters)  # a callback may unfreeze
+    if average:
+        state |= {f"average.{name}": array.copy() for name, array in net.parameters.items()}
     history = History([] if kept is None else kept.load(net, state))
     data = (images, targets, weights)
     steps: Steps
     if chosen_engine == "lanes":
         from fullback.training.lanes import LaneSteps
 
-        steps = LaneSteps(net, *data, optimizer, state, batch_size)
+        steps = LaneSteps(net, *data, optimizer, state, batch_size, augment, mixup > 0, average)
     else:
-        steps = ReferenceSteps(net, *data, optimizer, state)
+        steps = ReferenceSteps(net, *data, optimizer, state, augment, average)
     _warn_of_pixels(images)
     _measure(net, images)
-    run = _Run(
+    run = Run(
         net=net,
         images=images,
         targets=targets,
@@ -153,9 +173,10 @@ def fit(
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
-        schedule=schedule,
         seed=seed,
         state=state,
+        augment=augment,
+        mixup=mixup,
     )
     watched = images[np.linspace(0, len(images) - 1, min(len(images), _WATCHED_IMAGES)).astype(int)]
     known_dead: set[str] = set()
@@ -165,22 +186,26 @@ def fit(
     with progress, threadpool_limits(1, "blas"), DelayedInterrupt() as interrupt:
         if history.epochs:
             progress.say(f"goes on after epoch {len(history)} of {epochs}, from {checkpoint}")
-        for epoch in range(len(history) + 1, epochs + 1):
-            before, enough = _snapshot(net), False
+        with _averaged(net, state):
+            enough = _some_end(_hook(own, "begin", history) for own in callbacks)
+        for epoch in range(len(history) + 1, 1 if enough else epochs + 1):
+            before = _snapshot(net)
+            now = schedule.after(history.epochs) if isinstance(schedule, Plateau) else schedule
             try:
-                figures = run.train(epoch, progress, interrupt)
+                figures = run.train(epoch, now, progress, interrupt)
                 _require_finite(net, epoch, optimizer)
             except DivergenceError:
                 _restore(net, before)
                 raise
             if not interrupt.requested:
-                row = figures.row(net, epoch, validation_data)
+                with _averaged(net, state):
+                    row = figures.row(net, epoch, validation_data)
                 history.epochs.append(row)
                 progress.epoch(row)
                 if kept is not None:
                     kept.save(net, state, history.epochs)
-                for callback in callbacks:
-                    enough |= callback(row) is True
+                with _averaged(net, state):
+                    enough = _some_end(callback(row) for callback in callbacks)
                 warn_of_dead_units(net, watched, known_dead, layers_only=epoch < epochs)
             if interrupt.requested:  # in the epoch, or in its validation or callbacks
                 history.interrupted = True
@@ -190,132 +215,10 @@ def fit(
                 )
             if interrupt.requested or enough:
                 break
+        _give_averages(net, state)
+        for callback in callbacks:
+            _hook(callback, "finish", history)
     return history
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """One call of ``fit``: the network, the checked data, and what trains the one on the other."""
-
-    net: Network
-    images: Array
-    targets: Array
-    steps: Steps
-    order: NDArray[np.int64]  # the images that take part, by index
-    epochs: int
-    batch_size: int
-    optimizer: Optimizer
-    schedule: Schedule
-    seed: int
-    state: State
-
-    @property
-    def batches(self) -> int:
-        """Batches an epoch."""
-        return -(-len(self.order) // self.batch_size)
-
-    def train(
-        self, epoch: int, progress: TrainingProgress, interrupt: DelayedInterrupt
-    ) -> _EpochFigures:
-        """Train one epoch, or a part of it where Ctrl-C comes."""
-        figures = _EpochFigures(self.net.loss.classifies)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
-        done, at_once = 0, 1
-        self.steps.begin()
-        while done < self.batches and not interrupt.requested:
-            batches = self._some(order, epoch, done, min(done + at_once, self.batches))
-            start = time.perf_counter()
-            made = self.steps.train(batches)
-            seconds = time.perf_counter() - start
-            figures.add(made, batches)
-            done += len(made)
-            if len(made) < len(batches.factors):
-                self.steps.end()
-                first = len(made) * self.batch_size
-                wrong = batches.order[first : first + self.batch_size]
-                raise self._divergence(wrong, epoch, done + 1, batches.seeds[len(made)])
-            progress.batch(epoch, done, *figures.so_far())
-            at_once = max(1, int(at_once * min(2.0, _AT_ONCE_SECONDS / max(seconds, 1e-6))))
-        self.steps.end()
-        return figures
-
-    def _some(self, order: NDArray[np.int64], epoch: int, start: int, stop: int) -> Batches:
-        """Return the batches from ``start`` to ``stop`` of an epoch."""
-        before = (epoch - 1) * self.batches
-        factors = [
-            self.schedule((before + n) / (self.epochs * self.batches)) for n in range(start, stop)
-        ]
-        for factor in factors:
-            require_number("the schedule's factor", factor, "[0, inf)")
-        return Batches(
-            order=order[start * self.batch_size : stop * self.batch_size],
-            size=self.batch_size,
-            factors=factors,
-            seeds=[(self.seed, epoch, n) for n in range(start, stop)],
-        )
-
-    def _divergence(
-        self, chosen: NDArray[np.int64], epoch: int, batch: int, seed: Seed
-    ) -> DivergenceError:
-        """Say at which layer a batch whose loss is not finite went wrong."""
-        net = self.net
-        activations, _ = forward_batch(net, self.images[chosen], training=True, seed=seed)
-        with np.errstate(all="ignore"):
-            loss, _ = net.loss.forward(activations[-1], self.targets[chosen])
-        wrong = first_not_finite(zip(("input", *net.names), activations, strict=True))
-        cause = (
-            f"{wrong} is the first layer whose output is not finite"
-            if wrong
-            else "every layer's output is finite, but too large for the loss"
-        )
-        return DivergenceError(
-            f"the loss became {loss} in epoch {epoch}, batch {batch}: {cause}; "
-            f"{_advice(epoch, self.optimizer)}",
-            epochs=epoch - 1,
-        )
-
-
-class _EpochFigures:
-    """The figures of the epoch that runs, over the images so far."""
-
-    def __init__(self, classifies: bool) -> None:
-        self.classifies = classifies
-        self.batches = 0
-        self.images = 0
-        self.loss = 0.0
-        self.right = 0
-        self.start = time.perf_counter()
-
-    def add(self, made: NDArray[np.float64], batches: Batches) -> None:
-        """Add the figures of the batches that were trained on."""
-        images = min(len(made) * batches.size, len(batches.order))
-        sizes = np.full(len(made), batches.size)
-        sizes[-1:] -= len(made) * batches.size - images
-        self.batches += len(made)
-        self.images += images
-        self.loss += float((made[:, 0] * sizes).sum())
-        self.right += int(made[:, 1].sum())
-
-    def so_far(self) -> tuple[float, float | None, float]:
-        """Loss, accuracy, images a second."""
-        seconds = max(time.perf_counter() - self.start, 1e-9)
-        accuracy = self.right / self.images if self.classifies else None
-        return self.loss / self.images, accuracy, self.images / seconds
-
-    def row(
-        self, net: Network, epoch: int, validation_data: tuple[ArrayLike, ArrayLike] | None
-    ) -> Epoch:
-        loss, accuracy, images_per_second = self.so_far()
-        validation = None if validation_data is None else net.evaluate(*validation_data)
-        return Epoch(
-            epoch=epoch,
-            loss=loss,
-            accuracy=accuracy,
-            validation_loss=None if validation is None else validation.loss,
-            validation_accuracy=validation.score if validation and self.classifies else None,
-            seconds=self.images / images_per_second,
-            images_per_second=images_per_second,
-        )
 
 
 def check_options(
@@ -334,6 +237,80 @@ def check_options(
     require_whole("seed", seed, 0)
     if not net.trainable():
         raise OptionError("every layer with parameters is frozen: there is nothing to train")
+
+
+def check_practice(net: Network, augment: object, mixup: float, average: float) -> None:
+    """Raise OptionError or ShapeError where these do not go with the network."""
+    if augment is not None:
+        if not isinstance(augment, Augment):
+            raise OptionError(f"augment must be like Augment(shift=2), got {augment!r}")
+        augment.check_shape(net.input_shape)
+    require_number("mixup", mixup, "[0, 1e4]")
+    require_number("average", average, "[0, 1)")
+
+
+def _by_class(
+    net: Network,
+    targets: Array,
+    class_weight: Mapping[int, float] | str,
+    weights: Array | None,
+) -> Array:
+    """Return the images' weights, multiplied by those of their classes."""
+    if not net.loss.classifies:
+        raise OptionError(f"class_weight goes with classes, and the loss is {net.loss}")
+    outputs = net.output_shape[0]
+    if class_weight == "balanced":
+        counts = np.bincount(targets, minlength=outputs)
+        of_class = len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    elif isinstance(class_weight, Mapping):
+        of_class = np.ones(outputs)
+        for label, weight in class_weight.items():
+            require_whole("a label in class_weight", label, 0)
+            require_number(f"class_weight[{label}]", weight, "[0, inf)")
+            if label >= outputs or not np.isfinite(weight):
+                raise OptionError(
+                    f"class_weight[{label}] is {weight!r}; labels are 0 to {outputs - 1}, and "
+                    "weights are finite"
+                )
+            of_class[label] = weight
+    else:
+        raise OptionError(f"class_weight must be a dict or 'balanced', got {class_weight!r}")
+    own = of_class[targets] if weights is None else of_class[targets] * weights
+    if not own.any():
+        raise InputError("with this class_weight every image has weight 0; nothing is trained on")
+    return own
+
+
+def _some_end(answers: Iterable[object]) -> bool:
+    """Return whether a callback wants training to end, when all have been called."""
+    return [answer is True for answer in answers].count(True) > 0
+
+
+def _hook(callback: object, name: str, history: History) -> object:
+    """Call a method of a callback that has it."""
+    hook = getattr(callback, name, None)
+    return hook(history) if callable(hook) else None
+
+
+@contextlib.contextmanager
+def _averaged(net: Network, state: State) -> Iterator[None]:
+    """Within this context the network has the averages of its parameters, where there are some."""
+    before = {name: net.parameters[name].copy() for name in _averages(state)}
+    _give_averages(net, state)
+    try:
+        yield
+    finally:
+        for name, array in before.items():
+            net.parameters[name] = array
+
+
+def _give_averages(net: Network, state: State) -> None:
+    for name in _averages(state):
+        net.parameters[name] = state[f"average.{name}"]
+
+
+def _averages(state: State) -> list[str]:
+    return [name.removeprefix("average.") for name in state if name.startswith("average.")]
 
 
 def _check_hooks(
@@ -407,14 +384,6 @@ def _require_finite(net: Network, epoch: int, optimizer: Optimizer) -> None:
     for name, array in (*net.parameters.items(), *net.statistics.items()):
         if not np.isfinite(array).all():
             raise DivergenceError(
-                f"{name} was no longer finite after epoch {epoch}; {_advice(epoch, optimizer)}",
+                f"{name} was no longer finite after epoch {epoch}; {advice(epoch, optimizer)}",
                 epochs=epoch - 1,
             )
-
-
-def _advice(epoch: int, optimizer: Optimizer) -> str:
-    kept = "from before training" if epoch == 1 else f"from the end of epoch {epoch - 1}"
-    return (
-        f"the network has its weights {kept}; train with a smaller learning rate than "
-        f"{optimizer.learning_rate:g}"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 
@@ -28,6 +28,17 @@ class Epoch:
     seconds: float
     images_per_second: float
 
+    @property
+    def figure(self) -> float:
+        """What an epoch is judged by, the higher the better.
+
+        Its validation accuracy; or minus its validation loss; or minus its loss: the first of them
+        that there is.
+        """
+        if self.validation_accuracy is not None:
+            return self.validation_accuracy
+        return -(self.loss if self.validation_loss is None else self.validation_loss)
+
 
 @dataclass
 class History:
@@ -52,3 +63,12 @@ class History:
 
     def __len__(self) -> int:
         return len(self.epochs)
+
+
+def improvements(epochs: Sequence[Epoch], tol: float = 0.0) -> list[bool]:
+    """Tell of every epoch whether its figure was better, by more than tol, than all before it."""
+    best, better = float("-inf"), []
+    for epoch in epochs:
+        better.append(epoch.figure > best + tol)
+        best = max(best, epoch.figure)
+    return better

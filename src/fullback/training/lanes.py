@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.augment import Augment
+from fullback.engine.context import AVERAGE, MIXTURE, RATES_EACH
 from fullback.engine.kernels.optimizer import adam, sgd
 from fullback.engine.lanes import keys
 from fullback.engine.lowering import lower
@@ -17,7 +21,9 @@ from fullback.errors import OptionError
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.training.optimizers import SGD, Adam, AdamW, Optimizer, State
-from fullback.training.steps import Batches
+from fullback.training.steps import Batches, average_share
+
+Kinds: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
 _TRIED = 8  # part of a run, one in so many batches, that tries another number of threads
 
@@ -77,11 +83,15 @@ class LaneSteps:
         optimizer: Optimizer,
         state: State,
         batch_size: int,
+        augment: Augment | None = None,
+        mixes: bool = False,
+        average: float = 0.0,
         workers: int | None = None,
     ) -> None:
         self.net, self.optimizer, self.state = net, optimizer, state
         self.images, self.weights = images, sample_weight
         self.targets = np.ascontiguousarray(targets)
+        self.augment, self.mixes, self.average = augment, mixes, average
         self.blocks = -(-batch_size // LANES)
         self.workers = threads() if workers is None else workers
         self.pace = Pace(min(self.workers, self.blocks), fixed=workers is not None)
@@ -90,8 +100,15 @@ class LaneSteps:
     def _lower(self) -> None:
         """Write the program for the layers that are not frozen."""
         self.frozen = self.net.frozen
-        update = _update(self.optimizer)
-        plan = lower(self.net, "training", blocks=self.blocks, training=True, update=update)
+        plan = lower(
+            self.net,
+            "training",
+            blocks=self.blocks,
+            training=True,
+            update=_update(self.optimizer, averages=self.average > 0),
+            augment=self.augment,
+            mixes=self.mixes,
+        )
         self.machine = Machine(plan, self.workers)
         self.memories = [
             (self.machine.view(place, self.state[name].shape), self.state[name])
@@ -158,36 +175,41 @@ class LaneSteps:
             targets=targets,
             weights=weights,
             keys=keys(self.net, batches.seeds),
-            rates=_rates(self.optimizer, self.optimizer.learning_rate * factors, steps),
+            rates=self._rates(self.optimizer.learning_rate * factors, steps, batches.mixtures),
+            draws=batches.keys,
             workers=workers,
         )
         self.pace.note(workers, done, time.perf_counter() - start)
         self.state["step"] += done
         return figures[:done]
 
+    def _rates(
+        self, rates: NDArray[np.float64], steps: NDArray[np.int64], mixtures: Sequence[float]
+    ) -> NDArray[np.float64]:
+        """Return the numbers that kernels take for every step."""
+        table = np.zeros((len(rates), RATES_EACH))
+        table[:, 0] = rates
+        if isinstance(self.optimizer, Adam):
+            table[:, 1] = rates / (1 - self.optimizer.beta1**steps)
+            table[:, 2] = 1 / (1 - self.optimizer.beta2**steps)
+        if mixtures:
+            table[:, MIXTURE] = mixtures
+        if self.average:
+            table[:, AVERAGE] = [average_share(self.average, int(step)) for step in steps]
+        return table
 
-def _update(optimizer: Optimizer) -> Update:
+
+def _update(optimizer: Optimizer, *, averages: bool) -> Update:
     """Return the kernel of an optimizer, and its numbers in the kernel's order."""
     decay = float(getattr(optimizer, "weight_decay", 0.0))
     if type(optimizer) is SGD:
         numbers: tuple[float, ...] = (optimizer.momentum, float(optimizer.nesterov))
-        return Update(sgd, optimizer.memories, (decay, *numbers), (0.0, *numbers))
+        kinds: Kinds = (decay, *numbers), (0.0, *numbers)
+        return Update(sgd, optimizer.memories, *kinds, optimizer.clip_norm, averages)
     if isinstance(optimizer, Adam) and type(optimizer) in (Adam, AdamW):
         numbers = (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
         new = (1 - optimizer.beta1, 1 - optimizer.beta2)  # rounded once, not as 1 - float32(b)
         added, taken = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)
-        weights, others = (added, *numbers, taken, *new), (0.0, *numbers, 0.0, *new)
-        return Update(adam, optimizer.memories, weights, others)
+        kinds = (added, *numbers, taken, *new), (0.0, *numbers, 0.0, *new)
+        return Update(adam, optimizer.memories, *kinds, optimizer.clip_norm, averages)
     raise OptionError(f"the lane engine has no {optimizer!r}; give engine='reference'")
-
-
-def _rates(
-    optimizer: Optimizer, rates: NDArray[np.float64], steps: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the three numbers that the kernel takes for every step."""
-    table = np.zeros((len(rates), 3))
-    table[:, 0] = rates
-    if isinstance(optimizer, Adam):
-        table[:, 1] = rates / (1 - optimizer.beta1**steps)
-        table[:, 2] = 1 / (1 - optimizer.beta2**steps)
-    return table

@@ -12,6 +12,9 @@ Weight decay d is for weights alone: filters and dense weights, not biases, and 
 a batch normalisation. It adds ``d p`` to g (an L2 term of d / 2 p^2 in the loss), except in AdamW,
 where it takes ``rate * d * p`` off p directly.
 
+With ``clip_norm`` c, gradients whose length, all parameters' together, is more than c are first
+brought to that length: g *= c / length (Pascanu et al. 2013, algorithm 1).
+
 Sources: Sutskever et al. (2013) for momentum, in the form that frameworks use; Kingma and Ba,
 Adam (2015), algorithm 1; Loshchilov and Hutter, Decoupled weight decay (2019), algorithm 2.
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -40,10 +43,13 @@ class Optimizer(ABC):
     memories: ClassVar[tuple[str, ...]]
 
     learning_rate: float
+    clip_norm: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         take_plain(self)
         require_number(f"{type(self).__name__}: learning_rate", self.learning_rate, "(0, inf)")
+        if self.clip_norm is not None:
+            require_number(f"{type(self).__name__}: clip_norm", self.clip_norm, "(0, inf)")
 
     def initial_state(self, parameters: Mapping[str, Array], names: Iterable[str]) -> State:
         """Return the state before the first step, for the parameters of these names."""
@@ -67,11 +73,21 @@ class Optimizer(ABC):
         The learning rate is multiplied by ``factor``.
         """
         state["step"] += 1
-        rate = self.learning_rate * factor
-        for name in names:
-            memories = [state[f"{memory}.{name}"] for memory in self.memories]
-            with np.errstate(all="ignore"):  # fit looks for what is not finite, and names it
-                self.update(parameters[name], gradients[name], rate, int(state["step"]), *memories)
+        rate, names = self.learning_rate * factor, list(names)
+        with np.errstate(all="ignore"):  # fit looks for what is not finite, and names it
+            share = self._clipped(gradients, names)
+            for name in names:
+                memories = [state[f"{memory}.{name}"] for memory in self.memories]
+                g = gradients[name] if share == 1 else share * gradients[name]
+                self.update(parameters[name], g, rate, int(state["step"]), *memories)
+
+    def _clipped(self, gradients: Mapping[str, Array], names: Iterable[str]) -> float:
+        """Return what the gradients are multiplied by."""
+        if self.clip_norm is None:
+            return 1.0
+        squares = sum(float(np.square(gradients[name], dtype=np.float64).sum()) for name in names)
+        length = float(np.sqrt(squares))
+        return self.clip_norm / length if length > self.clip_norm else 1.0
 
     @abstractmethod
     def update(self, p: Array, g: Array, rate: float, step: int, *memories: Array) -> None:
@@ -91,6 +107,7 @@ class SGD(Optimizer):
     momentum : share of the last step that goes on, in [0, 1)
     nesterov : whether the gradient is taken as if after that share
     weight_decay : d, not negative
+    clip_norm : the largest length of all gradients together, or None
 
     Raises
     ------
@@ -131,6 +148,7 @@ class Adam(Optimizer):
     beta1, beta2 : shares of the old running mean and mean square, in [0, 1)
     epsilon : number added to the root of the mean square, positive
     weight_decay : d, not negative
+    clip_norm : the largest length of all gradients together, or None
 
     Raises
     ------

@@ -1,14 +1,23 @@
 """Schedules: how the learning rate changes while a network is trained.
 
 A schedule is a function of the share of the run that is done, from 0 at the first batch to 1 after
-the last, and returns the factor by which the optimizer's learning rate is multiplied.
+the last, and returns the factor by which the optimizer's learning rate is multiplied. `Plateau`
+goes by the epochs' figures as well.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable
-from typing import TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from fullback.errors import OptionError
+from fullback.layers.text import read_value
+from fullback.options import require_number, require_whole, shown, take_plain
+from fullback.training.history import Epoch, improvements
 
 Schedule: TypeAlias = Callable[[float], float]
 
@@ -40,7 +49,189 @@ def warm_cosine(done: float) -> float:
     return cosine((done - share) / (1 - share))
 
 
-SCHEDULES: dict[str, Schedule] = {
-    schedule.__name__: schedule for schedule in (constant, cosine, warm_cosine)
+class _Described(ABC):
+    """A schedule with options, described by a frozen dataclass."""
+
+    def __post_init__(self) -> None:
+        take_plain(self)
+
+    def __repr__(self) -> str:
+        return shown(self)
+
+    @abstractmethod
+    def __call__(self, done: float) -> float:
+        """Return the factor."""
+
+
+@dataclass(frozen=True, repr=False)
+class Steps(_Described):
+    """A factor that is multiplied by another one at some points of the run.
+
+    Parameters
+    ----------
+    factor : what every step multiplies by, in (0, 1)
+    at : shares of the run that are done by then, each in (0, 1)
+    """
+
+    factor: float = 0.1
+    at: float | tuple[float, ...] = (0.5, 0.75)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("Steps: factor", self.factor, "(0, 1)")
+        for place in self._places():
+            require_number("Steps: at", place, "(0, 1)")
+
+    def _places(self) -> tuple[float, ...]:
+        return tuple(self.at) if isinstance(self.at, tuple | list) else (self.at,)
+
+    def __call__(self, done: float) -> float:  # noqa: D102
+        return self.factor ** sum(done >= place for place in self._places())
+
+
+@dataclass(frozen=True, repr=False)
+class OneCycle(_Described):
+    """Up to the full rate and down to next to nothing, both along a cosine.
+
+    Parameters
+    ----------
+    rise : share of the run that the way up takes, in (0, 1)
+    start, end : factors at the start and at the end, in [0, 1]
+
+    Source: Smith and Topin, Super-convergence (2018), with cosines for straight lines.
+    """
+
+    rise: float = 0.3
+    start: float = 0.04
+    end: float = 4e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("OneCycle: rise", self.rise, "(0, 1)")
+        require_number("OneCycle: start", self.start, "[0, 1]")
+        require_number("OneCycle: end", self.end, "[0, 1]")
+
+    def __call__(self, done: float) -> float:  # noqa: D102
+        if done < self.rise:
+            return 1 - (1 - self.start) * cosine(done / self.rise)
+        return self.end + (1 - self.end) * cosine((done - self.rise) / (1 - self.rise))
+
+
+@dataclass(frozen=True, repr=False)
+class WarmUp(_Described):
+    """A straight rise from next to nothing, then another schedule over the rest of the run.
+
+    Parameters
+    ----------
+    share : of the run that the rise takes, in (0, 1)
+    then : the schedule that follows, from its start
+    """
+
+    share: float = 0.1
+    then: Schedule = cosine
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("WarmUp: share", self.share, "(0, 1)")
+        if not callable(self.then) or isinstance(self.then, Plateau):
+            raise OptionError(f"WarmUp: then must be a function of the share, got {self.then!r}")
+
+    def __repr__(self) -> str:
+        return f"WarmUp(share={self.share!r}, then={text_of(self.then)})"
+
+    def __call__(self, done: float) -> float:  # noqa: D102
+        if done < self.share:
+            return self.then(0.0) * (0.01 + 0.99 * done / self.share)
+        return self.then((done - self.share) / (1 - self.share))
+
+
+@dataclass(frozen=True, repr=False)
+class Plateau(_Described):
+    """A factor that shrinks after every few epochs that brought nothing.
+
+    What an epoch brought is told by its validation score, or else its validation loss, or else its
+    loss, in this order, as far as there are such figures.
+
+    Parameters
+    ----------
+    factor : what the factor is multiplied by, in (0, 1)
+    patience : epochs without improvement, after which that is done
+    least : the smallest factor, in [0, 1]
+    """
+
+    factor: float = 0.3
+    patience: int = 3
+    least: float = 0.001
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("Plateau: factor", self.factor, "(0, 1)")
+        require_whole("Plateau: patience", self.patience, 1)
+        require_number("Plateau: least", self.least, "[0, 1]")
+
+    def __call__(self, done: float) -> float:
+        """Return 1: what `after` no epoch returns."""
+        return 1.0
+
+    def after(self, epochs: Sequence[Epoch]) -> Schedule:
+        """Return the schedule of the next epoch: the factor that these epochs lead to."""
+        factor, waited = 1.0, 0
+        for better in improvements(epochs):
+            waited = 0 if better else waited + 1
+            if waited == self.patience:
+                factor, waited = max(self.least, self.factor * factor), 0
+        return lambda done: factor  # noqa: ARG005 -- the signature of a schedule
+
+
+_PLAIN: tuple[Schedule, ...] = (constant, cosine, warm_cosine)
+_WITH_OPTIONS: dict[str, type[_Described]] = {
+    "steps": Steps,
+    "one_cycle": OneCycle,
+    "warm_up": WarmUp,
+    "plateau": Plateau,
 }
-"""Every schedule by its name on the command line."""
+
+SCHEDULES: dict[str, Callable[..., Any]] = {own.__name__: own for own in _PLAIN} | _WITH_OPTIONS
+"""Every schedule by its name in text form."""
+
+
+def parse(text: str) -> Schedule:
+    """Read a schedule's text form: ``"cosine"``, or with options ``"steps(factor=0.3, at=0.8)"``.
+
+    Raises
+    ------
+    OptionError
+        There is no such schedule, or an option is unknown or out of range.
+    """
+    name, bracket, rest = text.strip().partition("(")
+    name = name.strip()
+    if name not in SCHEDULES:
+        near = difflib.get_close_matches(name, SCHEDULES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SCHEDULES)}"
+        raise OptionError(f"{text!r} is no schedule; {hint}")
+    kind = _WITH_OPTIONS.get(name)
+    if kind is None:
+        if bracket:
+            raise OptionError(f"the schedule {name} has no options, got {text!r}")
+        return SCHEDULES[name]
+    if bracket and not rest.rstrip().endswith(")"):
+        raise OptionError(f"{text!r} lacks its closing bracket")
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    options: dict[str, Any] = {}
+    for option in filter(None, map(str.strip, rest.rstrip().removesuffix(")").split(","))):
+        key, equals, value = (part.strip() for part in option.partition("="))
+        if not equals or key not in known or key in options:
+            raise OptionError(
+                f"{name}: cannot read {option!r}; its options are written name=value: "
+                f"{', '.join(known)}"
+            )
+        options[key] = parse(value) if key == "then" else read_value(value)
+    return kind(**options)
+
+
+def text_of(schedule: Schedule) -> str:
+    """Return a schedule's text, by which a run is known again."""
+    if isinstance(schedule, _Described):
+        return repr(schedule)
+    name = getattr(schedule, "__qualname__", type(schedule).__qualname__)
+    return str(name)

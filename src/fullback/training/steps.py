@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.augment import Augment, partners
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.passes import Seed, Trace, trace_batch
+from fullback.passes import Seed, Trace, scaled, trace_batch
 from fullback.training.optimizers import Optimizer, State
 
 
@@ -25,21 +26,60 @@ class Batches:
     size : images in a batch; the last one may have fewer
     factors : what the learning rate is multiplied by in every batch
     seeds : what fixes the draws of every batch
+    mixtures : the share of its own that every image keeps, for every batch; empty without mixup
+    keys : what fixes the distortion of every image of ``order``; None without augmentation
     """
 
     order: NDArray[np.int64]
     size: int
     factors: Sequence[float]
     seeds: Sequence[Seed]
+    mixtures: Sequence[float] = ()
+    keys: NDArray[np.uint64] | None = None
 
     def split(self, count: int) -> tuple[Batches, Batches]:
         """Return the first so many batches, and the others."""
-        first = self.order[: count * self.size], self.factors[:count], self.seeds[:count]
-        other = self.order[count * self.size :], self.factors[count:], self.seeds[count:]
-        return (
-            Batches(first[0], self.size, first[1], first[2]),
-            Batches(other[0], self.size, other[1], other[2]),
+        return self._part(0, count), self._part(count, len(self.factors))
+
+    def _part(self, start: int, stop: int) -> Batches:
+        images = slice(start * self.size, stop * self.size)
+        return Batches(
+            order=self.order[images],
+            size=self.size,
+            factors=self.factors[start:stop],
+            seeds=self.seeds[start:stop],
+            mixtures=self.mixtures[start:stop],
+            keys=None if self.keys is None else self.keys[images],
         )
+
+
+def average_share(decay: float, step: int) -> float:
+    """Return the share that a step's parameters have in their running average.
+
+    It is 1 - decay, and more in the first steps, whose parameters are to be forgotten soon.
+    """
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
+def shown_batch(
+    net: Network,
+    images: Array,
+    targets: Array,
+    batches: Batches,
+    n: int,
+    augment: Augment | None,
+) -> tuple[Array, Array]:
+    """Return what a batch shows the network: views of its images, mixed, and their targets."""
+    place = slice(n * batches.size, (n + 1) * batches.size)
+    x, wanted = images[batches.order[place]], targets[batches.order[place]]
+    if augment is not None and batches.keys is not None:
+        x = augment.view(scaled(x, net.dtype), batches.keys[place])
+    if batches.mixtures:
+        own, others = net.dtype.type(batches.mixtures[n]), partners(len(x))
+        x = scaled(x, net.dtype)
+        x = own * x + (1 - own) * x[others]
+        wanted = net.loss.mixed(wanted, wanted[others], float(own), net.output_shape[0])
+    return x, wanted
 
 
 class Steps(Protocol):
@@ -72,9 +112,12 @@ class ReferenceSteps:
         sample_weight: Array | None,
         optimizer: Optimizer,
         state: State,
+        augment: Augment | None = None,
+        average: float = 0.0,
     ) -> None:
         self.net, self.optimizer, self.state = net, optimizer, state
         self.images, self.targets, self.weights = images, targets, sample_weight
+        self.augment, self.average = augment, average
 
     def begin(self) -> None:
         """Do nothing: the arrays are updated where they are."""
@@ -88,19 +131,22 @@ class ReferenceSteps:
         for n, (factor, seed) in enumerate(zip(batches.factors, batches.seeds, strict=True)):
             chosen = batches.order[n * batches.size : (n + 1) * batches.size]
             weights = None if self.weights is None else self.weights[chosen]
-            targets = self.targets[chosen]
-            trace = trace_batch(
-                net, self.images[chosen], targets, weights, training=True, seed=seed
-            )
+            shown = shown_batch(net, self.images, self.targets, batches, n, self.augment)
+            trace = trace_batch(net, *shown, weights, training=True, seed=seed)
             if not np.isfinite(trace.loss):
                 break
             self.optimizer.step(
                 net.parameters, trace.gradients, self.state, net.trainable(), factor=factor
             )
             _move_statistics(net, trace)
+            if self.average:
+                share = average_share(self.average, int(self.state["step"]))
+                for name in net.trainable():
+                    kept = self.state[f"average.{name}"]
+                    kept += share * (net.parameters[name] - kept)
             right = 0
             if trace.probabilities is not None:
-                right = int((trace.probabilities.argmax(axis=1) == targets).sum())
+                right = int((trace.probabilities.argmax(axis=1) == self.targets[chosen]).sum())
             figures.append((trace.loss, right))
         return np.array(figures, np.float64).reshape(-1, 2)
 

@@ -13,6 +13,7 @@ in floats; an operand that is a map is the place of its first cell that is not p
 
 from fullback.engine.kernels import (
     activation,
+    augment,
     conv,
     dense,
     dropout,
@@ -24,7 +25,9 @@ from fullback.engine.kernels import (
     pool,
 )
 
-MODULES = (images, conv, pool, dense, activation, dropout, norm, loss, optimizer, functions)
+MODULES = (
+    images, augment, conv, pool, dense, activation, dropout, norm, loss, optimizer, functions
+)  # fmt: skip
 
 KERNELS = tuple(kernel for module in MODULES for kernel in module.KERNELS)
 """Every kernel; its place is the number by which programs call it."""

@@ -1,7 +1,8 @@
-"""Exponential, logarithm and hyperbolic tangent of a vector.
+"""Exponential, logarithm, hyperbolic tangent, sine and cosine of a vector.
 
 Cephes' single-precision polynomials (Moshier, expf.c, logf.c and tanhf.c), within 2 units in the
-last place. NaN gives NaN; what is too large for the exponential gives infinity.
+last place. NaN gives NaN; what is too large for the exponential gives infinity. Sine and cosine are
+Taylor's polynomials, for angles from -pi to pi, within 1e-6.
 """
 
 from __future__ import annotations
@@ -75,5 +76,39 @@ def tanh(x: Vector) -> Vector:
     return select(size < splat(0.625), small, large)
 
 
+def half_sine(x: Vector) -> Vector:
+    """Return the sine of half an angle."""
+    h = x * splat(0.5)
+    z = h * h
+    p = fma(splat(-1 / 39916800), z, splat(1 / 362880))
+    p = fma(p, z, splat(-1 / 5040))
+    p = fma(p, z, splat(1 / 120))
+    p = fma(p, z, splat(-1 / 6))
+    return fma(p * z, h, h)
+
+
+def half_cosine(x: Vector) -> Vector:
+    """Return the cosine of half an angle."""
+    h = x * splat(0.5)
+    z = h * h
+    p = fma(splat(1 / 479001600), z, splat(-1 / 3628800))
+    p = fma(p, z, splat(1 / 40320))
+    p = fma(p, z, splat(-1 / 720))
+    p = fma(p, z, splat(1 / 24))
+    p = fma(p, z, splat(-1 / 2))
+    return fma(p, z, splat(1.0))
+
+
+def sine(x: Vector) -> Vector:
+    """Return the sine of an angle from -pi to pi."""
+    return splat(2.0) * half_sine(x) * half_cosine(x)
+
+
+def cosine(x: Vector) -> Vector:
+    """Return the cosine of an angle from -pi to pi."""
+    s = half_sine(x)
+    return fma(s * splat(-2.0), s, splat(1.0))
+
+
 KERNELS = ()
-HELPERS = (exp, log, tanh)
+HELPERS = (exp, log, tanh, half_sine, half_cosine, sine, cosine)

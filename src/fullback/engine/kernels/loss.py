@@ -5,11 +5,15 @@ from __future__ import annotations
 from fullback.engine.context import (
     COUNT,
     FIGURES,
+    MIXTURE,
     MOST_BLOCKS,
+    RATES,
+    RATES_EACH,
     STEP,
     TARGETS,
     WEIGHTS,
 )
+from fullback.engine.kernels.augment import mixed
 from fullback.engine.kernels.functions import exp, log
 from fullback.engine.kernels.images import image_number, lanes_used
 from fullback.engine.simd import (
@@ -43,6 +47,13 @@ def shares(a: Memory, room: int, c: Integers, block: int) -> Vector:
     return load(a, room)
 
 
+def own_share(c: Integers, mixes: int) -> Vector:
+    """Return the share of its own target that every image keeps where images are mixed."""
+    if mixes:
+        return splat(doubles(c[RATES])[RATES_EACH * c[STEP] + MIXTURE])
+    return splat(1.0)
+
+
 def report(c: Integers, block: int, loss: float, right: float) -> None:
     """Write down a block's figures."""
     place = (c[STEP] * c[MOST_BLOCKS] + block) * 2
@@ -53,10 +64,12 @@ def report(c: Integers, block: int, loss: float, right: float) -> None:
 def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
     """The loss, and dx = (p - t) times each image's share.
 
-    Operands: x; dx; classes; room for a vector; place in shared memory of the label smoothing.
+    Operands: x; dx; classes; room for a vector; place in shared memory of the label smoothing;
+    whether images are mixed.
     """
     x, dx, classes, room = k[0], k[1], k[2], k[3]
-    smoothing = s[k[4]]
+    smoothing, mixes = s[k[4]], k[5]
+    own = own_share(c, mixes)
     for n in range(LANES):
         a[room + n] = integers(c[TARGETS])[image_number(c, i, n)]
     label, share = load(a, room), shares(a, room, c, i)
@@ -76,6 +89,7 @@ def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int
     loss = splat(0.0)
     for n in range(classes):
         t = select(label == splat(n), on, off)
+        t = mixed(t, own) if mixes else t
         # not two differences, which the compiler may take in the other order: it rounds x first
         log_p = fma(log_total, splat(-1.0), load(a, x + n * LANES) - largest)
         loss = loss - t * log_p
@@ -89,16 +103,19 @@ def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int
 def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
     """The loss, and dx = 2 (x - t) / K times each image's share.
 
-    Operands: x; dx; outputs; room for a vector.
+    Operands: x; dx; outputs; room for a vector; whether images are mixed.
     """
-    x, dx, outputs, room = k[0], k[1], k[2], k[3]
+    x, dx, outputs, room, mixes = k[0], k[1], k[2], k[3], k[4]
+    own = own_share(c, mixes)
     share = shares(a, room, c, i)
     loss = splat(0.0)
     for n in range(outputs):
         for image in range(LANES):
             place = image_number(c, i, image) * outputs + n
             a[room + image] = doubles(c[TARGETS])[place]
-        difference = load(a, x + n * LANES) - load(a, room)
+        t = load(a, room)
+        t = mixed(t, own) if mixes else t
+        difference = load(a, x + n * LANES) - t
         loss = fma(difference * splat(1 / outputs), difference, loss)
         store(a, dx + n * LANES, splat(2 / outputs) * difference * share)
     used = first_lanes(lanes_used(c, i))
@@ -125,4 +142,4 @@ def softmax(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
 
 
 KERNELS = (softmax_cross_entropy, mean_squared_error, softmax)
-HELPERS = (shares, report)
+HELPERS = (shares, own_share, report)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fullback.engine.kernels import images
-from fullback.engine.loop import CHECK, FOR_BLOCKS, FOR_WORKERS
+from fullback.augment import Augment
+from fullback.engine.loop import CHECK, FOR_WORKERS
 from fullback.engine.lowering import activation, conv, dense, norm, pool
+from fullback.engine.lowering.images import input_map
 from fullback.engine.lowering.plan import GRADIENTS, Lowered, Plan, Purpose, Update
 from fullback.engine.lowering.steps import Step
 from fullback.engine.program import Map, Phase
@@ -54,6 +55,8 @@ def lower(
     blocks: int = 1,
     training: bool = False,
     update: Update = GRADIENTS,
+    augment: Augment | None = None,
+    mixes: bool = False,
 ) -> Plan:
     """Write a network's program.
 
@@ -64,20 +67,30 @@ def lower(
     blocks : the most blocks of sixteen images in a batch
     training : whether dropout and batch statistics are in force
     update : the optimizer, for training
+    augment : how images are distorted
+    mixes : whether every image is mixed with another one
 
     Raises
     ------
     OptionError
         There is no kernel for a layer.
     """
-    return write(Plan(net, purpose, blocks=blocks, training=training, update=update))
+    return write(
+        Plan(
+            net,
+            purpose,
+            blocks=blocks,
+            training=training,
+            update=update,
+            augment=augment,
+            mixes=mixes,
+        )
+    )
 
 
 def write(plan: Plan) -> Plan:
     """Write the program of a plan."""
-    x = plan.map("input", plan.net.input_shape, plan.ring_before(0))
-    operands = (*x.view, *x.shape, plan.room)
-    plan.emit(FOR_BLOCKS, images.gather, operands, ("input",), (), ("input",))
+    x = input_map(plan)
     backward = []
     for n, step in enumerate(plan.steps):
         if type(step.layer) not in _LOWER:

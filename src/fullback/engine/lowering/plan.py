@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from fullback.augment import Augment
 from fullback.engine.kernels import images, loss, optimizer
 from fullback.engine.loop import FOR_BLOCKS, FOR_WORKERS
 from fullback.engine.lowering.steps import Step, steps
@@ -37,12 +38,16 @@ class Update:
     memories : names of what it remembers of every parameter, at most two
     weights : the kernel's numbers for weights
     others : its numbers for biases and the scales of a batch normalisation
+    clip : the largest length of all gradients together, or None
+    averages : whether there is a running average of every parameter
     """
 
     kernel: Kernel
     memories: tuple[str, ...]
     weights: tuple[float, ...]
     others: tuple[float, ...]
+    clip: float | None = None
+    averages: bool = False
 
 
 GRADIENTS = Update(optimizer.total, (), (), ())
@@ -65,9 +70,12 @@ class Plan:
         blocks: int,
         training: bool = False,
         update: Update = GRADIENTS,
+        augment: Augment | None = None,
+        mixes: bool = False,
         guard: int = 0,
     ) -> None:
         self.net, self.purpose, self.blocks = net, purpose, blocks
+        self.augment, self.mixes = augment, mixes
         self.backwards = purpose in ("gradients", "training")
         self.training = training and self.backwards
         self.update = update
@@ -221,6 +229,7 @@ class Plan:
     def write_parameters(self) -> None:
         """Write what happens to the gradients."""
         operands: tuple[int, ...]
+        factor = self._write_clipping() if self.purpose == "training" else 0
         for name, (place, rows, columns, pitch, step) in self.pieces.items():
             layer = name.split(".")[0]
             if self.purpose == "gradients":
@@ -241,11 +250,37 @@ class Plan:
             self.emit(
                 FOR_WORKERS,
                 self.update.kernel,
-                (*operands, given),
+                (*operands, given, factor),
                 (layer,),
                 (f"d {name}",),
                 (name,),
             )
+            if self.update.averages:
+                kept = f"average.{name}"
+                self.memories[kept] = self.shared.take(kept, rows * columns)
+                operands = (self.parameters[name], rows, columns, self.memories[kept])
+                self.emit(FOR_WORKERS, optimizer.average, operands, (layer,), (name,), (kept,))
+
+    def _write_clipping(self) -> int:
+        """Write what clips gradients, and return the place of the factor."""
+        factor = self.constant(1.0)
+        if self.update.clip is None:
+            return factor
+        count = sum(rows for _, rows, *_ in self.pieces.values())
+        sums, done = self.shared.take("squares", count), 0
+        for name, piece in self.pieces.items():
+            layer = (name.split(".")[0],)
+            place, rows, columns, pitch, step = piece
+            operands = (sums + done, rows, columns, place, pitch, step)
+            self.emit(FOR_WORKERS, optimizer.squares, operands, layer, (f"d {name}",), ("squares",))
+            done += rows
+        self.phases.append(Phase(FOR_WORKERS, []))  # every worker's sums are there
+        limit = self.constant(self.update.clip)
+        self.emit(
+            FOR_WORKERS, optimizer.clip, (sums, count, limit, factor), ("loss",), ("squares",)
+        )
+        self.phases.append(Phase(FOR_WORKERS, []))  # and the factor
+        return factor
 
     def write_loss(self, x: Map) -> None:
         """Write the loss and the first delta, or the answers.
@@ -266,7 +301,7 @@ class Plan:
             self.emit(
                 FOR_BLOCKS,
                 loss.mean_squared_error,
-                (x.place, dx.place, outputs, self.room),
+                (x.place, dx.place, outputs, self.room, self.mixes),
                 ("loss",),
                 (x.name,),
                 (dx.name,),
@@ -276,7 +311,7 @@ class Plan:
             self.emit(
                 FOR_BLOCKS,
                 loss.softmax_cross_entropy,
-                (x.place, dx.place, outputs, self.room, smoothing),
+                (x.place, dx.place, outputs, self.room, smoothing, self.mixes),
                 ("loss",),
                 (x.name,),
                 (dx.name,),

@@ -1,0 +1,167 @@
+"""A training run: its epochs, batch by batch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fullback.augment import Augment, image_keys, mixture
+from fullback.errors import DivergenceError
+from fullback.layers.base import Array
+from fullback.network import Network
+from fullback.options import require_number
+from fullback.passes import Seed, first_not_finite, forward_batch
+from fullback.training.history import Epoch
+from fullback.training.interrupt import DelayedInterrupt
+from fullback.training.optimizers import Optimizer, State
+from fullback.training.progress import TrainingProgress
+from fullback.training.schedules import Schedule
+from fullback.training.steps import Batches, Steps, shown_batch
+
+_AT_ONCE_SECONDS = 0.1  # of training between two looks at the progress bar and at Ctrl-C
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One call of ``fit``: the network, the checked data, and what trains the one on the other."""
+
+    net: Network
+    images: Array
+    targets: Array
+    steps: Steps
+    order: NDArray[np.int64]  # the images that take part, by index
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    seed: int
+    state: State
+    augment: Augment | None = None
+    mixup: float = 0.0
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.order) // self.batch_size)
+
+    def train(
+        self,
+        epoch: int,
+        schedule: Schedule,
+        progress: TrainingProgress,
+        interrupt: DelayedInterrupt,
+    ) -> EpochFigures:
+        """Train one epoch, or a part of it where Ctrl-C comes."""
+        figures = EpochFigures(self.net.loss.classifies)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
+        done, at_once = 0, 1
+        self.steps.begin()
+        while done < self.batches and not interrupt.requested:
+            batches = self._some(order, epoch, schedule, done, min(done + at_once, self.batches))
+            start = time.perf_counter()
+            made = self.steps.train(batches)
+            seconds = time.perf_counter() - start
+            figures.add(made, batches)
+            done += len(made)
+            if len(made) < len(batches.factors):
+                self.steps.end()
+                raise self._divergence(batches, len(made), epoch, done + 1)
+            progress.batch(epoch, done, *figures.so_far())
+            at_once = max(1, int(at_once * min(2.0, _AT_ONCE_SECONDS / max(seconds, 1e-6))))
+        self.steps.end()
+        return figures
+
+    def _some(
+        self, order: NDArray[np.int64], epoch: int, schedule: Schedule, start: int, stop: int
+    ) -> Batches:
+        """Return the batches from ``start`` to ``stop`` of an epoch."""
+        before = (epoch - 1) * self.batches
+        factors = [
+            schedule((before + n) / (self.epochs * self.batches)) for n in range(start, stop)
+        ]
+        for factor in factors:
+            require_number("the schedule's factor", factor, "[0, inf)")
+        chosen = order[start * self.batch_size : stop * self.batch_size]
+        seeds: list[Seed] = [(self.seed, epoch, n) for n in range(start, stop)]
+        return Batches(
+            order=chosen,
+            size=self.batch_size,
+            factors=factors,
+            seeds=seeds,
+            mixtures=[mixture(self.mixup, seed) for seed in seeds] if self.mixup else (),
+            keys=None if self.augment is None else image_keys((self.seed, epoch), chosen),
+        )
+
+    def _divergence(self, batches: Batches, n: int, epoch: int, batch: int) -> DivergenceError:
+        """Say at which layer a batch whose loss is not finite went wrong."""
+        net = self.net
+        x, wanted = shown_batch(net, self.images, self.targets, batches, n, self.augment)
+        activations, _ = forward_batch(net, x, training=True, seed=batches.seeds[n])
+        with np.errstate(all="ignore"):
+            loss, _ = net.loss.forward(activations[-1], wanted)
+        wrong = first_not_finite(zip(("input", *net.names), activations, strict=True))
+        cause = (
+            f"{wrong} is the first layer whose output is not finite"
+            if wrong
+            else "every layer's output is finite, but too large for the loss"
+        )
+        return DivergenceError(
+            f"the loss became {loss} in epoch {epoch}, batch {batch}: {cause}; "
+            f"{advice(epoch, self.optimizer)}",
+            epochs=epoch - 1,
+        )
+
+
+class EpochFigures:
+    """The figures of the epoch that runs, over the images so far."""
+
+    def __init__(self, classifies: bool) -> None:
+        self.classifies = classifies
+        self.batches = 0
+        self.images = 0
+        self.loss = 0.0
+        self.right = 0
+        self.start = time.perf_counter()
+
+    def add(self, made: NDArray[np.float64], batches: Batches) -> None:
+        """Add the figures of the batches that were trained on."""
+        images = min(len(made) * batches.size, len(batches.order))
+        sizes = np.full(len(made), batches.size)
+        sizes[-1:] -= len(made) * batches.size - images
+        self.batches += len(made)
+        self.images += images
+        self.loss += float((made[:, 0] * sizes).sum())
+        self.right += int(made[:, 1].sum())
+
+    def so_far(self) -> tuple[float, float | None, float]:
+        """Loss, accuracy, images a second."""
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        accuracy = self.right / self.images if self.classifies else None
+        return self.loss / self.images, accuracy, self.images / seconds
+
+    def row(
+        self, net: Network, epoch: int, validation_data: tuple[ArrayLike, ArrayLike] | None
+    ) -> Epoch:
+        """Return the epoch, with what the network is worth on the validation data."""
+        loss, accuracy, images_per_second = self.so_far()
+        validation = None if validation_data is None else net.evaluate(*validation_data)
+        return Epoch(
+            epoch=epoch,
+            loss=loss,
+            accuracy=accuracy,
+            validation_loss=None if validation is None else validation.loss,
+            validation_accuracy=validation.score if validation and self.classifies else None,
+            seconds=self.images / images_per_second,
+            images_per_second=images_per_second,
+        )
+
+
+def advice(epoch: int, optimizer: Optimizer) -> str:
+    """Say what to do about an epoch that diverged."""
+    kept = "from before training" if epoch == 1 else f"from the end of epoch {epoch - 1}"
+    return (
+        f"the network has its weights {kept}; train with a smaller learning rate than "
+        f"{optimizer.learning_rate:g}"
+    )
