@@ -48,7 +48,7 @@ ALLOWED = {
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
-    "estimator": {"training", *NETWORK},
+    "estimator": {"augment", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
         "atomic",
@@ -62,7 +62,7 @@ ALLOWED = {
         "zoo",
         *NETWORK,
     },
-    "__init__": {"check", "data", "estimator", "export", "training", "zoo", *NETWORK},
+    "__init__": {"augment", "check", "data", "estimator", "export", "training", "zoo", *NETWORK},
     "__main__": {"cli"},
 }
 # Network.summary and the lane engine are imported when they are called; the passes name Network

@@ -13,15 +13,16 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
+from fullback.augment import Augment
 from fullback.errors import FullbackWarning, OptionError, ShapeError
-from fullback.estimator.patience import Patience
 from fullback.estimator.reading import Array, shape_of, whole_network
 from fullback.layers import Layer, Loss
 from fullback.network import Network
 from fullback.options import require_number, require_whole
+from fullback.training.callbacks import EarlyStopping
 from fullback.training.fit import fit
 from fullback.training.optimizers import OPTIMIZERS, SGD, Optimizer
-from fullback.training.schedules import SCHEDULES, constant
+from fullback.training.schedules import constant, parse
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
 _FEWEST, _MOST = 5, 200  # but so many at least and at most
@@ -43,6 +44,7 @@ class CNN(BaseEstimator):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         schedule: str = "warm_cosine",
+        augment: Augment | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -60,6 +62,7 @@ class CNN(BaseEstimator):
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.schedule = schedule
+        self.augment = augment
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -112,7 +115,7 @@ class CNN(BaseEstimator):
         watch = held_out = None
         if self.early_stopping and epochs is None:
             images, targets, weights, held_out = self._hold_out(images, targets, weights, seed)
-            watch = Patience(self.network_, self.n_iter_no_change, self.tol)
+            watch = EarlyStopping(self.network_, self.n_iter_no_change, self.tol)
         with warnings.catch_warnings():
             # of floats that look like bytes: an estimator takes either, whatever it was trained on
             warnings.filterwarnings("ignore", "the images are floats up to", FullbackWarning)
@@ -123,8 +126,9 @@ class CNN(BaseEstimator):
                 epochs=epochs or self._count(len(images)),
                 batch_size=min(self.batch_size, len(images)),
                 optimizer=self._optimizer(),
-                schedule=constant if epochs else SCHEDULES[self.schedule],
+                schedule=constant if epochs else parse(self.schedule),
                 validation_data=held_out,
+                augment=self._augment(),
                 sample_weight=weights,
                 callbacks=[] if watch is None else [watch],
                 seed=seed + self.t_,
@@ -134,9 +138,8 @@ class CNN(BaseEstimator):
         self.t_ += len(history)
         self.n_iter_ = len(history)
         if watch is not None:
-            watch.restore()
-            self.validation_scores_ = watch.scores
-            self.best_validation_score_ = max(watch.scores)
+            self.validation_scores_ = [epoch.figure for epoch in history]
+            self.best_validation_score_ = max(self.validation_scores_)
 
     def _hold_out(
         self, images: Array, targets: Array, weights: Array | None, seed: int
@@ -166,6 +169,9 @@ class CNN(BaseEstimator):
             return SGD(rate, self.momentum, nesterov, self.weight_decay)
         return OPTIMIZERS[self.solver](rate, weight_decay=self.weight_decay)  # type: ignore[call-arg]
 
+    def _augment(self) -> Augment | None:
+        return Augment.parse(self.augment) if isinstance(self.augment, str) else self.augment
+
     def _check_options(self) -> None:
         if self.epochs != "auto":
             require_whole("epochs", self.epochs, 1)
@@ -173,12 +179,11 @@ class CNN(BaseEstimator):
         require_whole("n_iter_no_change", self.n_iter_no_change, 1)
         require_number("validation_fraction", self.validation_fraction, "(0, 1)")
         require_number("tol", self.tol, "[0, inf)")
-        for name, value, known in (
-            ("solver", self.solver, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-        ):
-            if value not in known:
-                raise OptionError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.solver not in OPTIMIZERS:
+            raise OptionError(f"solver must be one of {', '.join(OPTIMIZERS)}, got {self.solver!r}")
+        if not isinstance(self.schedule, str):
+            raise OptionError(f"schedule must be text like 'cosine', got {self.schedule!r}")
+        parse(self.schedule)
 
     def _goes_on(self, images: Array, outputs: int) -> bool:
         """Whether ``warm_start`` has a network to go on with."""

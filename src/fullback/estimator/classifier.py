@@ -12,6 +12,7 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
+from fullback.augment import Augment
 from fullback.estimator.base import CNN
 from fullback.estimator.reading import Array, checked_weights, checked_y
 from fullback.layers import Layer, SoftmaxCrossEntropy
@@ -45,8 +46,12 @@ class CNNClassifier(ClassifierMixin, CNN):
         Nesterov's, of "sgd".
     weight_decay : float
         Of weights, not of biases; see ``fullback.SGD``.
-    schedule : "warm_cosine", "cosine" or "constant"
-        How the learning rate changes.
+    schedule : str
+        How the learning rate changes: "warm_cosine", "cosine", "constant", "one_cycle", "steps",
+        "plateau" or "warm_up", the last four with options as in ``"steps(factor=0.3, at=0.8)"``.
+    augment : str, Augment or None
+        How the views that are trained on differ from the images: ``"shift=2 rotate=10"``, see
+        ``fullback.Augment``.
     early_stopping : bool
         Keep a part of the images for validation, end when their score has not improved by ``tol``
         for ``n_iter_no_change`` epochs, and go back to the best epoch's weights.
@@ -86,6 +91,7 @@ class CNNClassifier(ClassifierMixin, CNN):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         schedule: str = "warm_cosine",
+        augment: Augment | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -105,6 +111,7 @@ class CNNClassifier(ClassifierMixin, CNN):
             momentum=momentum,
             weight_decay=weight_decay,
             schedule=schedule,
+            augment=augment,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,

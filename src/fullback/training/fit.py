@@ -267,11 +267,8 @@ def _by_class(
         for label, weight in class_weight.items():
             require_whole("a label in class_weight", label, 0)
             require_number(f"class_weight[{label}]", weight, "[0, inf)")
-            if label >= outputs or not np.isfinite(weight):
-                raise OptionError(
-                    f"class_weight[{label}] is {weight!r}; labels are 0 to {outputs - 1}, and "
-                    "weights are finite"
-                )
+            if label >= outputs:
+                raise OptionError(f"class_weight has label {label}; labels are 0 to {outputs - 1}")
             of_class[label] = weight
     else:
         raise OptionError(f"class_weight must be a dict or 'balanced', got {class_weight!r}")
