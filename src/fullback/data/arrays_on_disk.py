@@ -8,32 +8,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, channels_first, from_file
+from fullback.data.dataset import Dataset, Split, channels_first, from_file
+from fullback.data.npz import FORMS
 from fullback.errors import DataError
-
-_FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x", "y"))
 
 
 def is_array_folder(folder: Path) -> bool:
     """Whether a folder holds .npy files under the names of a data set."""
-    return any(all((folder / f"{name}.npy").is_file() for name in form) for form in _FORMS)
+    return any(all((folder / f"{name}.npy").is_file() for name in form) for form in FORMS)
 
 
-def load_array_folder(folder: Path) -> Dataset:
+def load_array_folder(folder: Path, how: Split | None = None) -> Dataset:
     """Load x_train.npy, y_train.npy, x_test.npy and y_test.npy as memory maps.
 
-    Images are read from the disk when they are trained on. With x.npy and y.npy alone, a fixed
-    fifth of each class is kept for testing, and to pick it the images are read into memory.
+    Images are read from the disk when they are trained on. With x.npy and y.npy alone, a share of
+    each class is kept for testing (``how``), and to pick it the images are read into memory.
 
     Raises
     ------
     DataError
         A file is missing, damaged or not of plain numbers, or the arrays do not make a `Dataset`.
     """
-    form = next(form for form in _FORMS if all((folder / f"{name}.npy").is_file() for name in form))
+    form = next(form for form in FORMS if all((folder / f"{name}.npy").is_file() for name in form))
     arrays = [_map(folder / f"{name}.npy") for name in form]
     images = [channels_first(x) for x in arrays[::2]]
-    return from_file(folder, folder.resolve().name, *zip(images, arrays[1::2], strict=True))
+    return from_file(
+        folder, folder.resolve().name, *zip(images, arrays[1::2], strict=True), how=how
+    )
 
 
 def _map(path: Path) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.errors import DataError, InputError, ShapeError
+from fullback.options import require_number, require_whole
 
 Images: TypeAlias = NDArray[Any]  # uint8, float32 or float64
 Labels: TypeAlias = NDArray[np.int64]
@@ -40,6 +42,8 @@ class Dataset:
         Their labels.
     class_names : tuple of str, optional
         The name of each label, in order. By default ``"0"``, ``"1"``, ... up to the largest label.
+    notes : tuple of str, optional
+        What was done to the images on the way, a line each.
 
     Raises
     ------
@@ -57,6 +61,7 @@ class Dataset:
     x_test: Images
     y_test: Labels
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -163,26 +168,59 @@ def channels_first(x: NDArray[Any]) -> NDArray[Any]:
     return x
 
 
-def split(name: str, x: Images, y: Labels, class_names: tuple[str, ...] = ()) -> Dataset:
-    """Keep a fixed fifth of each class of x (N, C, H, W), y (N,) for testing."""
+@dataclass(frozen=True)
+class Split:
+    """Which images of a data set without test images are kept for testing.
+
+    Parameters
+    ----------
+    share : of each class, in (0, 1)
+    seed : fixes which ones
+
+    Raises
+    ------
+    OptionError
+        A number is out of range.
+    """
+
+    share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_number("test_share", self.share, "(0, 1)")
+        require_whole("split_seed", self.seed, 0)
+
+
+def split(
+    name: str,
+    x: Images,
+    y: Labels,
+    class_names: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    how: Split | None = None,
+) -> Dataset:
+    """Keep a fixed share of each class of x (N, C, H, W), y (N,) for testing."""
     from sklearn.model_selection import train_test_split
 
     x, y = check_pair(x, y)
+    how = Split() if how is None else how
     labels, counts = np.unique(y, return_counts=True)
     if counts.min() < 2:
         raise InputError(
             f"class {labels[counts.argmin()]} has one image, which cannot be both trained on and "
             "tested on; add images, or give x_test and y_test as well"
         )
-    if len(x) < 5 * len(labels) - 4:  # a fifth, rounded up, must hold an image of every class
+    tested = math.ceil(how.share * len(x))
+    if tested < len(labels) or len(x) - tested < len(labels):  # both hold an image of every class
+        share = "a fifth" if how.share == 0.2 else f"{how.share:.3g} of them"
         raise InputError(
-            f"{len(x)} images of {len(labels)} classes are too few to keep a fifth for testing; "
-            f"give at least {5 * len(labels) - 4}, or give x_test and y_test as well"
+            f"{len(x)} images of {len(labels)} classes are too few to keep {share} for testing; "
+            "give more, or give x_test and y_test as well"
         )
     x_train, x_test, y_train, y_test = train_test_split(
-        x, y, test_size=0.2, stratify=y, random_state=0
+        x, y, test_size=how.share, stratify=y, random_state=how.seed
     )
-    return Dataset(name, x_train, y_train, x_test, y_test, class_names)
+    return Dataset(name, x_train, y_train, x_test, y_test, class_names, notes)
 
 
 def from_file(
@@ -192,14 +230,20 @@ def from_file(
     test: tuple[Images, Labels] | None = None,
     *,
     class_names: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    how: Split | None = None,
 ) -> Dataset:
     """Make the data set that `path` held; without `test`, `train` is split.
 
     What is wrong with the arrays is then wrong with the file: a DataError that names it.
     """
+    if test is not None and how is not None:
+        raise InputError(
+            f"{path} has test images of its own; leave out the share that is kept for testing"
+        )
     try:
         if test is None:
-            return split(name, *train, class_names)
-        return Dataset(name, *train, *test, class_names)
+            return split(name, *train, class_names, notes, how)
+        return Dataset(name, *train, *test, class_names, notes)
     except (ShapeError, InputError) as error:
         raise DataError(f"{path}: {error}") from error

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullback.data.dataset import Dataset, split
+from fullback.data.dataset import Dataset, Split, split
 
 
-def digits() -> Dataset:
+def digits(how: Split | None = None) -> Dataset:
     """Load 1,797 handwritten digits, brought to the form of MNIST.
 
     scikit-learn carries them as 8x8 images of 0..16. Here each is enlarged to 28x28 uint8,
     0..255: a glyph of about 21 pixels inside a margin of zeros, white on black.
 
+    Parameters
+    ----------
+    how : Split, optional
+        Which digits are kept for testing; by default a fifth, always the same.
+
     Returns
     -------
     Dataset
-        1,437 training and 360 test images of shape (1, 28, 28); the split is always the same, with
-        each digit in proportion.
+        1,437 training and 360 test images of shape (1, 28, 28), with each digit
+        in proportion.
 
     References
     ----------
@@ -36,4 +41,4 @@ def digits() -> Dataset:
     )
     # Bicubic overshoots beside sharp edges, below 0 and above 255.
     x = np.pad(enlarged.round().clip(0, 255).astype(np.uint8), [(0, 0), (1, 1), (1, 1)])
-    return split("digits", x[:, np.newaxis], source.target)
+    return split("digits", x[:, np.newaxis], source.target, how=how)

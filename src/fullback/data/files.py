@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,8 @@ MAX_BYTES = 4 * 2**30  # a file that unpacks to more is refused: 90 times MNIST
 def open_data(path: Path, kind: str) -> BinaryIO:
     """Open a file for reading; a DataError says in one line why it cannot be."""
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 -- opening it would wait
+            raise DataError(f"{path}: is a pipe; expected {kind}: write it to a file first")
         return path.open("rb")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected {kind}: check the path") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections import Counter
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, from_file
+from fullback.data.dataset import Dataset, Split, from_file
 from fullback.data.files import MAX_BYTES
-from fullback.data.images import check_image_shape, load_image
+from fullback.data.images import Resize, check_image_shape, is_coloured, load_image
 from fullback.errors import DataError, FullbackWarning
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
@@ -33,7 +34,12 @@ def is_image_folder(folder: Path) -> bool:
 
 
 def load_image_folder(
-    folder: Path, image_shape: Sequence[int] | None = None, *, progress: bool = True
+    folder: Path,
+    image_shape: Sequence[int] | None = None,
+    *,
+    resize: Resize = "stretch",
+    how: Split | None = None,
+    progress: bool = True,
 ) -> Dataset:
     """Load images whose folders are their classes.
 
@@ -46,6 +52,8 @@ def load_image_folder(
     image_shape : (rows, columns) or (channels, rows, columns)
         What images are brought to. By default the commonest size, but at most 64 rows or columns
         where sizes differ; grey where all images are, else RGB, as far as 200 of them tell.
+    resize : how images of other sizes are brought to it, see `load_image`
+    how : which images are kept for testing, where there is no folder for that
     progress : whether to show a bar on standard error
 
     Raises
@@ -69,14 +77,16 @@ def load_image_folder(
                 f"{parts[1]}: has the class {unknown[0]!r}, which {parts[0]} does not have; "
                 "move its images, or take it out"
             )
-    shape = _shape(files[0], wanted)
+    shape, note = chosen_shape((opened(path) for path, _ in sample(files[0])), wanted, resize)
+    if shape is None:
+        raise DataError(f"{files[0][0][0].parent}: not one file in it can be read as an image")
     count = sum(map(len, files))
     if count * int(np.prod(shape)) > MAX_BYTES:
         raise DataError(
             f"{folder}: {count:,} images of {' x '.join(map(str, shape))} need more than "
             f"{MAX_BYTES:,} bytes; bring them to a smaller size"
         )
-    pairs, unread = _read(files, names, shape, progress=progress)
+    pairs, unread = _read(files, names, shape, resize, progress=progress)
     for error in unread[:_LISTED]:
         warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=3)
     if unread:
@@ -89,7 +99,9 @@ def load_image_folder(
     for part, (x, _) in zip(parts, pairs, strict=True):
         if not len(x):
             raise DataError(f"{part}: not one file in it can be read as an image")
-    return from_file(folder, folder.resolve().name, *pairs, class_names=tuple(names))
+    return from_file(
+        folder, folder.resolve().name, *pairs, class_names=tuple(names), notes=note, how=how
+    )
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -150,41 +162,62 @@ def _tell_of(unused: Sequence[Path]) -> None:
         )
 
 
-def _shape(files: Sequence[File], wanted: tuple[int, ...] | None) -> tuple[int, int, int]:
-    """Return the (channels, rows, columns) that images are brought to."""
+Opened = tuple[tuple[int, int], bool]
+"""The (rows, columns) of an image as it is shown, and whether it has colours."""
+
+
+def sample(files: Sequence[Any]) -> Sequence[Any]:
+    """Return the files by which size and colours are chosen."""
+    return files[:: -(-len(files) // _LOOKED_AT)]
+
+
+def opened(file: Path | io.BytesIO) -> Opened | None:
+    """Look at the header of an image; None where it cannot be read, which is told later."""
     from PIL import Image
 
-    given = wanted or ()
-    if len(given) == 3:
-        return given[0], given[1], given[2]
-    sizes: Counter[tuple[int, int]] = Counter()
-    coloured = False
-    step = -(-len(files) // _LOOKED_AT)
-    for path, _ in files[::step]:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(path) as image:
-                    turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
-                    sizes[image.size[::-1] if turned else image.size] += 1
-                    coloured |= image.mode not in ("1", "L", "LA", "I", "I;16")
-        except Exception:  # noqa: BLE001, S112 -- told when it is read
-            continue
-    if not sizes:
-        raise DataError(f"{files[0][0].parent}: not one file in it can be read as an image")
-    columns, rows = sizes.most_common(1)[0][0]
-    if given:
-        rows, columns = given
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+                columns, rows = image.size[::-1] if turned else image.size
+                return (rows, columns), is_coloured(image)
+    except Exception:  # noqa: BLE001 -- whatever Pillow's readers raise on damaged files
+        return None
+
+
+def chosen_shape(
+    images: Iterable[Opened | None], wanted: tuple[int, ...] | None, resize: Resize
+) -> tuple[tuple[int, int, int] | None, tuple[str, ...]]:
+    """Return the (channels, rows, columns) that images are brought to, and a line about it.
+
+    The shape is None where not one of the images can be read.
+    """
+    found = [image for image in images if image is not None]
+    if not found:
+        return None, ()
+    sizes = Counter(size for size, _ in found)
+    rows, columns = sizes.most_common(1)[0][0]
+    channels = 3 if any(coloured for _, coloured in found) else 1
+    if wanted is not None:
+        rows, columns = wanted[-2:]
+        channels = wanted[0] if len(wanted) == 3 else channels
     elif len(sizes) > 1 and max(rows, columns) > _LONGEST:
         shrink = _LONGEST / max(rows, columns)
         rows, columns = max(1, round(rows * shrink)), max(1, round(columns * shrink))
-    return 3 if coloured else 1, rows, columns
+    if set(sizes) == {(rows, columns)}:
+        return (channels, rows, columns), ()
+    found_sizes = f"{len(sizes)} sizes" if len(sizes) > 1 else "{} x {}".format(*next(iter(sizes)))
+    words = {"stretch": "stretched", "pad": "padded with black", "crop": "cropped"}[resize]
+    note = f"images of {found_sizes} are brought to {rows} x {columns}, {words}"
+    return (channels, rows, columns), (note,)
 
 
 def _read(
     files: Sequence[Sequence[File]],
     names: Sequence[str],
     shape: tuple[int, int, int],
+    resize: Resize,
     *,
     progress: bool,
 ) -> tuple[list[tuple[NDArray[Any], NDArray[np.int64]]], list[DataError]]:
@@ -196,7 +229,7 @@ def _read(
         y: list[int] = []
         for path, name in _shown(part, progress=progress):
             try:
-                x[len(y)] = load_image(path, shape).pixels
+                x[len(y)] = load_image(path, shape, resize=resize).pixels
             except DataError as error:
                 unread.append(error)
             else:

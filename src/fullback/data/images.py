@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ from fullback.errors import DataError, OptionError, ShapeError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Resize: TypeAlias = Literal["stretch", "pad", "crop"]
+"""How an image of other proportions gets its size: stretched, with a black margin, or cut off."""
+
+RESIZES: tuple[Resize, ...] = ("stretch", "pad", "crop")
 
 _MODES = {1: "L", 3: "RGB"}
 _MOST_PIXELS = 50_000_000
@@ -37,7 +43,11 @@ class ImageFile:
 
 
 def load_image(
-    path: str | os.PathLike[str], shape: tuple[int, ...], *, invert: bool = False
+    path: str | os.PathLike[str],
+    shape: tuple[int, ...],
+    *,
+    invert: bool = False,
+    resize: Resize = "stretch",
 ) -> ImageFile:
     """Read an image file for a network whose input has this shape.
 
@@ -49,6 +59,8 @@ def load_image(
     path : any file that Pillow reads
     shape : (C, H, W), with C 1 or 3
     invert : swap dark and light: networks that learned light digits on dark take ink on paper so
+    resize : "stretch" the image to its size; "pad" it with black, so that it keeps its proportions;
+        or "crop" what is too long
 
     Raises
     ------
@@ -58,20 +70,45 @@ def load_image(
     ShapeError
         The network does not take images with one or three channels.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file can raise
+        check_channels(shape)
+        reason = "is no file" if os.path.exists(path) else "no such file"  # noqa: PTH110
+        raise DataError(f"{path}: {reason}; expected an image: check the path")
+    return read_image(path, str(path), shape, invert=invert, resize=resize)
 
+
+def check_channels(shape: tuple[int, ...]) -> None:
+    """Raise ShapeError unless image files can be read for networks that take this shape.
+
+    Raises
+    ------
+    ShapeError
+    """
     if len(shape) != 3 or shape[0] not in _MODES:
         raise ShapeError(
             f"image files can be read for networks that take (1, H, W) or (3, H, W), not {shape}"
         )
+
+
+def read_image(
+    file: str | os.PathLike[str] | io.BytesIO,
+    path: str,
+    shape: tuple[int, ...],
+    *,
+    invert: bool = False,
+    resize: Resize = "stretch",
+) -> ImageFile:
+    """Read an image as ``load_image`` does; ``path`` is what errors call it."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    check_channels(shape)
     channels, rows, columns = shape
-    if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file can raise
-        reason = "is no file" if os.path.exists(path) else "no such file"  # noqa: PTH110
-        raise DataError(f"{path}: {reason}; expected an image: check the path")
+    if resize not in RESIZES:
+        raise OptionError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 _check(path, image)
                 mode, size = image.mode, image.size
                 turned = _eight_bits(ImageOps.exif_transpose(image))
@@ -81,7 +118,12 @@ def load_image(
                     turned = Image.alpha_composite(white, turned)
                 ready = turned.convert(_MODES[channels])
                 if ready.size != (columns, rows):
-                    ready = ready.resize((columns, rows), Image.Resampling.LANCZOS)
+                    wanted, method = (columns, rows), Image.Resampling.LANCZOS
+                    if resize == "stretch":
+                        ready = ready.resize(wanted, method)
+                    else:
+                        fit = ImageOps.pad if resize == "pad" else ImageOps.fit
+                        ready = fit(ready, wanted, method)
     except UnidentifiedImageError:
         raise DataError(f"{path}: is no image that Pillow reads; convert it to PNG") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -114,7 +156,15 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
     return shape
 
 
-def _check(path: str | os.PathLike[str], image: Image.Image) -> None:
+def is_coloured(image: Image.Image) -> bool:
+    """Whether an image that was opened has colours, as far as its header tells."""
+    if image.mode == "P":
+        palette = np.array(image.getpalette("RGB") or [0]).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in ("1", "L", "LA", "I", "I;16")
+
+
+def _check(path: str, image: Image.Image) -> None:
     """Refuse, before any pixel is read, what is too large or has no known range."""
     if image.width * image.height > _MOST_PIXELS:
         raise DataError(

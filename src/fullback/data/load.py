@@ -5,34 +5,41 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from fullback.data.arrays_on_disk import is_array_folder, load_array_folder
-from fullback.data.dataset import Dataset, from_file
+from fullback.data.batches import load_batches
+from fullback.data.dataset import Dataset, Split, from_file
 from fullback.data.digits import digits
 from fullback.data.idx import find_idx_files, load_idx_pair
 from fullback.data.image_folder import is_image_folder, load_image_folder
+from fullback.data.images import RESIZES, Resize, check_image_shape
 from fullback.data.mnist import mnist
 from fullback.data.npz import load_npz
+from fullback.data.parquet import find_parquet, load_parquet
 from fullback.data.table import load_csv
-from fullback.errors import DataError, InputError
+from fullback.errors import DataError, InputError, OptionError
 
 _IMAGES = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)?-?images-idx\d-ubyte")
 
 
 def load_data(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Iterable[Any],
     data_dir: str | os.PathLike[str] | None = None,
     *,
     image_shape: Sequence[int] | None = None,
+    resize: Resize = "stretch",
+    test_share: float | None = None,
+    split_seed: int | None = None,
     progress: bool = True,
 ) -> Dataset:
-    """Load a data set by name or from a path.
+    """Load a data set by name, from a path or from batches.
 
     Parameters
     ----------
-    source : str or path-like
+    source : str, path-like or iterable
         One of:
 
         - ``"digits"``: the built-in digits, see `digits`;
@@ -46,15 +53,25 @@ def load_data(
           pair is split as above;
         - a folder of images, with a folder a class, see `load_image_folder`;
         - a folder of .npy files, which stay on the disk, see `load_array_folder`;
-        - a ``.csv`` file of labels and pixels, see `load_csv`.
+        - a ``.csv`` file of labels and pixels, see `load_csv`;
+        - a ``.parquet`` file of encoded images, or a folder of such files, see `load_parquet`;
+        - any iterable of batches (images, labels), see `load_batches`.
 
         IDX files may end in ``.gz``. A folder that is called digits or mnist is given as
         ``"./digits"`` or ``Path("digits")``.
     data_dir : path-like, optional
         The folder with the MNIST files. It goes with ``"mnist"`` only.
     image_shape : (rows, columns) or (channels, rows, columns), optional
-        What the images of a folder are brought to, or what a CSV file's pixels make. Other data
-        sets have their own.
+        What image files are brought to, or what a CSV file's pixels make. Other data sets have
+        their own.
+    resize : "stretch", "pad" or "crop"
+        How image files of other proportions are brought to it: stretched, with a black margin, or
+        cut off.
+    test_share : float, optional
+        Share of each class that is kept for testing, where the source has no test images of its
+        own; a fifth by default.
+    split_seed : int, optional
+        Fixes which images these are.
     progress : bool, default=True
         Show a progress bar on standard error while downloading, or reading images.
 
@@ -70,37 +87,74 @@ def load_data(
     DownloadError
         If MNIST could not be downloaded.
     InputError
-        If `data_dir` is given with anything but ``"mnist"``.
+        If an option is given that does not go with the source.
     """
-    if source == "mnist":
-        return mnist(data_dir, progress=progress)
+    if resize not in RESIZES:
+        raise OptionError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r}")
+    how = None
+    if test_share is not None or split_seed is not None:
+        share = Split.share if test_share is None else test_share
+        how = Split(share, 0 if split_seed is None else split_seed)
+    if not isinstance(source, str | os.PathLike):
+        data = load_batches(source, how)
+    elif source == "mnist":
+        if how is not None:
+            raise InputError("mnist has test images of its own; leave out the share for testing")
+        data = mnist(data_dir, progress=progress)
+    else:
+        data = _load(source, data_dir, image_shape, resize, how, progress=progress)
+    if image_shape is not None:
+        wanted = check_image_shape(image_shape)
+        if data.image_shape[-len(wanted) :] != wanted:
+            raise InputError(
+                "an image shape goes with image files and CSV files; "
+                f"{data.name} has images of {' x '.join(map(str, data.image_shape))}"
+            )
+    return data
+
+
+def _load(
+    source: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None,
+    image_shape: Sequence[int] | None,
+    resize: Resize,
+    how: Split | None,
+    *,
+    progress: bool,
+) -> Dataset:
+    """Load what is neither MNIST nor made of batches."""
     if data_dir is not None:
         raise InputError(
             f"data_dir (={str(data_dir)!r}) goes with 'mnist' only, but the data set is "
             f"{str(source)!r}; leave data_dir out, and give a data set of your own by its path"
         )
     if source == "digits":
-        return digits()
+        return digits(how)
     path = Path(source)
     if not os.fspath(source) or not os.path.exists(path):  # noqa: PTH110 -- Path.exists can raise
         close = difflib.get_close_matches(str(source).lower(), ("digits", "mnist"), 1)
         hint = f"did you mean {close[0]!r}?" if close else "check the path"
         raise DataError(
             f"{str(source)!r} is no data set and no file; expected 'digits', 'mnist', a folder of "
-            f"images, a folder with IDX or .npy files, an IDX images file, an .npz or a .csv file: "
-            f"{hint}"
+            "images, a folder with IDX, .npy or .parquet files, an IDX images file, or an .npz, "
+            f".csv or .parquet file: {hint}"
         )
     if path.is_dir():
         if is_array_folder(path):
-            return load_array_folder(path)
+            return load_array_folder(path, how)
+        if files := find_parquet(path):
+            return load_parquet(files, path, image_shape, resize=resize, how=how)
         if not find_idx_files(path) and is_image_folder(path):
-            return load_image_folder(path, image_shape, progress=progress)
-        return _load_folder(path)
-    if path.suffix.lower() == ".csv":
-        return load_csv(path, image_shape)
-    if path.suffix.lower() == ".npz":
-        return load_npz(path)
-    return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)))
+            return load_image_folder(path, image_shape, resize=resize, how=how, progress=progress)
+        return _load_folder(path, how)
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        return load_csv(path, image_shape, how)
+    if kind == ".npz":
+        return load_npz(path, how)
+    if kind == ".parquet":
+        return load_parquet([path], path, image_shape, resize=resize, how=how)
+    return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)), how=how)
 
 
 def _labels_beside(images: Path) -> Path:
@@ -121,7 +175,7 @@ def _labels_beside(images: Path) -> Path:
     return found[wanted]
 
 
-def _load_folder(folder: Path) -> Dataset:
+def _load_folder(folder: Path, how: Split | None) -> Dataset:
     """Load the one data set of IDX files in a folder."""
     found = find_idx_files(folder)
     images = [(match, found[name]) for name in found if (match := _IMAGES.fullmatch(name))]
@@ -137,4 +191,4 @@ def _load_folder(folder: Path) -> Dataset:
         )
     order = ("train", "test") if whole else tuple(parts)
     pairs = [load_idx_pair(parts[part], _labels_beside(parts[part])) for part in order]
-    return from_file(folder, folder.resolve().name, *pairs)
+    return from_file(folder, folder.resolve().name, *pairs, how=how)

@@ -21,16 +21,18 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, channels_first, from_file
+from fullback.data.dataset import Dataset, Split, channels_first, from_file
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
 from fullback.errors import DataError
 
-_FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x", "y"))
+FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x", "y"))
+"""The names of a data set's arrays."""
+
 _HEADER_BYTES = 2**16  # more than NumPy accepts as a header
 _READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def load_npz(path: str | os.PathLike[str]) -> Dataset:
+def load_npz(path: str | os.PathLike[str], how: Split | None = None) -> Dataset:
     """Load a data set from an .npz file.
 
     Parameters
@@ -40,6 +42,8 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         them; or with ``x`` and ``y``, of which a fixed fifth of each class is kept for testing.
         Images are (N, H, W), (N, C, H, W), or (N, H, W, C) where the last axis is 1 or 3 and
         axis 1 is neither; labels are (N,) or (N, 1).
+    how : Split, optional
+        Which images are kept for testing, where the file has no test images.
 
     Returns
     -------
@@ -53,10 +57,10 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
         4 GiB, lacks an array, or if its arrays do not make a `Dataset`.
     """
     path = Path(path)
-    arrays = list(read_npz(path, *_FORMS).values())
+    arrays = list(read_npz(path, *FORMS).values())
     images = [channels_first(x) for x in arrays[::2]]
     labels = [y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for y in arrays[1::2]]
-    return from_file(path, path.stem, *zip(images, labels, strict=True))
+    return from_file(path, path.stem, *zip(images, labels, strict=True), how=how)
 
 
 def read_npz(path: str | os.PathLike[str], *forms: tuple[str, ...]) -> dict[str, NDArray[Any]]:

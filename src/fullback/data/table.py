@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, from_file
-from fullback.data.files import open_data
+from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.files import MAX_BYTES, open_data
 from fullback.data.images import check_image_shape
 from fullback.errors import DataError
 
 _MOST_LINE = 2**20  # bytes: a line is one image
 
 
-def load_csv(path: Path, image_shape: Sequence[int] | None = None) -> Dataset:
+def load_csv(
+    path: Path, image_shape: Sequence[int] | None = None, how: Split | None = None
+) -> Dataset:
     """Load images from a CSV file; a fixed fifth of each class is kept for testing.
 
     Parameters
@@ -30,14 +33,20 @@ def load_csv(path: Path, image_shape: Sequence[int] | None = None) -> Dataset:
         label comes first. Whole pixels from 0 to 255 become uint8, others float32.
     image_shape : (rows, columns) or (channels, rows, columns)
         By default a square of one channel.
+    how : which images are kept for testing
 
     Raises
     ------
     DataError
-        It cannot be read, its lines are not as long as each other or not of numbers, or the pixels
-        are not those of such images.
+        It cannot be read or has more than 4 GiB, its lines are not as long as each other or not of
+        numbers, or the pixels are not those of such images.
     """
     with open_data(path, "a CSV file") as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise DataError(
+                f"{path}: has more than {MAX_BYTES:,} bytes; save the images as x_train.npy and "
+                "so on in a folder, from which they are trained on without being loaded"
+            )
         first = file.readline(_MOST_LINE).decode("utf-8-sig", "replace").strip()
         names = [name.strip().strip("\"'").lower() for name in first.split(",")]
         header = not all(map(_is_number, names))
@@ -60,7 +69,7 @@ def load_csv(path: Path, image_shape: Sequence[int] | None = None) -> Dataset:
     shape = _shape_of(path, x.shape[1], wanted)
     if ((x >= 0) & (x <= 255) & (x == np.floor(x))).all() and x.max() > 1:
         x = x.astype(np.uint8)
-    return from_file(path, path.stem, (x.reshape(len(x), *shape), y))
+    return from_file(path, path.stem, (x.reshape(len(x), *shape), y), how=how)
 
 
 def _is_number(text: str) -> bool:

@@ -1,0 +1,53 @@
+"""Data sets from a program's own batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fullback.data.dataset import Dataset, Split, channels_first, split
+from fullback.data.files import MAX_BYTES
+from fullback.errors import DataError, InputError, ShapeError
+
+
+def load_batches(batches: Iterable[Any], how: Split | None = None) -> Dataset:
+    """Collect batches (images, labels) into a data set.
+
+    Parameters
+    ----------
+    batches : pairs of images, (N, C, H, W), (N, H, W) or (N, H, W, C), and labels (N,); anything
+        that NumPy takes for an array. It is gone through once
+    how : which images are kept for testing
+
+    Raises
+    ------
+    InputError, ShapeError
+        A batch is no such pair, or another shape or dtype than the first one.
+    DataError
+        There are no batches, or they need more than 4 GiB.
+    """
+    images: list[Any] = []
+    labels: list[Any] = []
+    size = 0
+    for number, batch in enumerate(batches):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise InputError(f"batch {number} is no pair (images, labels) but {type(batch)}")
+        x, y = channels_first(np.asarray(batch[0])), np.asarray(batch[1])
+        if images and (x.shape[1:] != images[0].shape[1:] or x.dtype != images[0].dtype):
+            raise ShapeError(
+                f"batch {number} has images of shape {x.shape[1:]} and {x.dtype}, the first one "
+                f"of {images[0].shape[1:]} and {images[0].dtype}"
+            )
+        size += x.nbytes
+        if size > MAX_BYTES:
+            raise DataError(
+                f"the batches need more than {MAX_BYTES:,} bytes; write them to x_train.npy and so "
+                "on in a folder, from which they are trained on without being loaded"
+            )
+        images.append(np.array(x))  # a generator may use its array again
+        labels.append(np.array(y))
+    if not images:
+        raise DataError("there are no batches; an iterator can be gone through once only")
+    return split("batches", np.concatenate(images), np.concatenate(labels), how=how)
