@@ -106,7 +106,7 @@ def test_split_of_too_few_images(tmp_path):
         if n == 15:
             refuses(
                 path,
-                "15 images of 4 classes are too few to keep a fifth for testing; give more, or give x_test",
+                "15 images of 4 classes are too few to keep a fifth for testing; give more",
             )
     assert sorted(load_npz(path).y_test) == [0, 1, 2, 3]
 

@@ -1,5 +1,7 @@
 """People's own data: folders of images, .npy files that stay on the disk, CSV files."""
 
+import io
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 import fullback as fb
-from fullback.errors import DataError, FullbackWarning, OptionError
+from fullback.errors import DataError, FullbackWarning, InputError, OptionError, ShapeError
 from test_cli_process import posix
 
 RNG = np.random.default_rng(0)
@@ -263,3 +265,277 @@ class TestCSV:
         (tmp_path / "d.csv").write_bytes(bytes(range(256)) * 9)
         with pytest.raises(DataError, match="no CSV file of numbers"):
             fb.load_data(tmp_path / "d.csv")
+
+
+class TestResizing:
+    """A grey picture of 8 x 4 on its way to 4 x 4."""
+
+    @pytest.fixture
+    def wide(self, tmp_path):
+        pixels = np.full((4, 8), 100, np.uint8)
+        pixels[:, 2:6] = 200
+        for n in range(6):
+            path = tmp_path / "wide" / "ab"[n % 2] / f"{n}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+        return tmp_path / "wide"
+
+    def load(self, folder, resize):
+        return fb.load_data(folder, image_shape=(4, 4), resize=resize, test_share=0.4)
+
+    def test_pad_keeps_the_proportions(self, wide):
+        data = self.load(wide, "pad")
+        assert (data.x_train[0, 0, [0, 3]] == 0).all()
+        assert data.x_train[0, 0, 1:3].min() >= 95
+
+    def test_crop_cuts_off_the_sides(self, wide):
+        assert (self.load(wide, "crop").x_train == 200).all()
+
+    def test_stretch_shows_all(self, wide):
+        image = self.load(wide, "stretch").x_train[0, 0]
+        assert image[:, 0].max() < 150 < 180 < image[:, 1].min()
+
+    def test_what_was_done_is_noted(self, wide):
+        notes = self.load(wide, "pad").notes
+        assert notes == ("images of 4 x 8 are brought to 4 x 4, padded with black",)
+        assert fb.load_data(wide, test_share=0.4).notes == ()
+
+    def test_what_is_no_way_to_resize(self, wide):
+        with pytest.raises(OptionError, match="resize must be one of stretch, pad, crop"):
+            self.load(wide, "fill")
+
+    def test_palettes_of_greys_have_no_colours(self, tmp_path):
+        grey = Image.fromarray(RNG.integers(0, 255, (5, 6), dtype=np.uint8))
+        for name in "ab":
+            for n in range(5):
+                path = tmp_path / "p" / name / f"{n}.gif"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                grey.convert("P").save(path)
+        assert fb.load_data(tmp_path / "p").image_shape == (1, 5, 6)
+
+
+class TestSplit:
+    def test_share_and_seed(self, folder):
+        data = fb.load_data(folder, test_share=0.5, split_seed=3)
+        assert (len(data.x_train), len(data.x_test)) == (15, 15)
+        assert np.bincount(data.y_test).tolist() == [5, 5, 5]
+        same = fb.load_data(folder, test_share=0.5, split_seed=3)
+        other = fb.load_data(folder, test_share=0.5, split_seed=4)
+        np.testing.assert_array_equal(same.x_test, data.x_test)
+        assert not np.array_equal(other.x_test, data.x_test)
+
+    def test_of_the_digits(self):
+        assert len(fb.load_data("digits", test_share=0.1).x_test) == 180
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"test_share": 1.5}, "test_share must be a number"),
+            ({"split_seed": -1}, "split_seed must be a whole number"),
+        ],
+    )
+    def test_numbers_out_of_range(self, options, message):
+        with pytest.raises(OptionError, match=message):
+            fb.load_data("digits", **options)
+
+    def test_test_images_that_are_there_are_not_made(self, tmp_path):
+        for part in ("train", "test"):
+            for name in "ab":
+                picture(tmp_path / part / name / "1.png")
+        with pytest.raises(InputError, match="has test images of its own"):
+            fb.load_data(tmp_path, test_share=0.3)
+        with pytest.raises(InputError, match="has test images of its own"):
+            fb.load_data("mnist", test_share=0.3)
+
+
+class TestBatches:
+    def batches(self):
+        for n in range(4):
+            yield RNG.integers(0, 256, (10, 5, 6), dtype=np.uint8), np.arange(10) % 2 + (n == 3)
+
+    def test_any_iterable(self):
+        data = fb.load_data(self.batches())
+        assert data.image_shape == (1, 5, 6)
+        assert (len(data.x_train), len(data.x_test)) == (32, 8)
+        assert data.classes == 3
+
+    def test_an_array_that_is_used_again(self):
+        x = np.zeros((5, 1, 2, 2), np.uint8)
+
+        def batches():
+            for n in range(4):
+                x[...] = n
+                yield x, np.arange(5) % 2
+
+        data = fb.load_data(batches())
+        assert set(np.unique(data.x_train)) == {0, 1, 2, 3}
+
+    @pytest.mark.parametrize(
+        ("batches", "error", "message"),
+        [
+            ([], DataError, "there are no batches"),
+            ([np.zeros((3, 4, 4))], InputError, "batch 0 is no pair"),
+            (
+                [(np.zeros((3, 4, 4)), [0, 1, 0]), (np.zeros((3, 4, 5)), [0, 1, 0])],
+                ShapeError,
+                r"batch 1 has images of shape \(1, 4, 5\)",
+            ),
+            ([(np.zeros((3, 4, 4)), [0, 1])] * 3, ShapeError, "give one label per image"),
+        ],
+    )
+    def test_what_is_refused(self, batches, error, message):
+        with pytest.raises(error, match=message):
+            fb.load_data(batches)
+
+    def test_more_than_there_is_room_for(self, monkeypatch):
+        monkeypatch.setattr("fullback.data.batches.MAX_BYTES", 1000)
+        with pytest.raises(DataError, match=r"write them to x_train\.npy"):
+            fb.load_data(self.batches())
+
+
+def encoded(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+class TestParquet:
+    """The form of the Hugging Face hub: encoded images in a struct, names in the metadata."""
+
+    @pytest.fixture(autouse=True)
+    def _needs_pyarrow(self):
+        pytest.importorskip("pyarrow")
+
+    def write(self, path, images, labels, names=("cat", "dog"), **columns):
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+        described = json.dumps({"info": {"features": features}}).encode()
+        column = [{"bytes": image, "path": None} for image in images]
+        table = pa.table({"image": column, "label": labels, **columns})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": described}), path)
+        return path
+
+    def some(self, count, size=(5, 6)):
+        return RNG.integers(0, 256, (count, *size), dtype=np.uint8), np.arange(count) % 2
+
+    def test_train_and_test_files(self, tmp_path):
+        x, y = self.some(30)
+        z, w = self.some(7)
+        images = list(map(encoded, x))
+        self.write(tmp_path / "data" / "train-00000-of-00002.parquet", images[:20], y[:20])
+        self.write(tmp_path / "data" / "train-00001-of-00002.parquet", images[20:], y[20:])
+        self.write(tmp_path / "data" / "test-00000-of-00001.parquet", map(encoded, z), w)
+        data = fb.load_data(tmp_path)
+        np.testing.assert_array_equal(data.x_train[:, 0], x)
+        np.testing.assert_array_equal(data.y_train, y)
+        np.testing.assert_array_equal(data.x_test[:, 0], z)
+        assert data.class_names == ("cat", "dog")
+
+    def test_one_file_is_split(self, tmp_path):
+        x, y = self.some(30, (8, 8, 3))
+        path = self.write(tmp_path / "pets.parquet", map(encoded, x), y, names=())
+        data = fb.load_data(path, image_shape=(1, 4, 4), test_share=0.5)
+        assert (data.name, data.image_shape, len(data.x_test)) == ("pets", (1, 4, 4), 15)
+        assert data.class_names == ("0", "1")
+        assert data.notes == ("images of 8 x 8 are brought to 4 x 4, stretched",)
+
+    def test_plain_bytes_and_one_column_of_numbers(self, tmp_path):
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        x, y = self.some(20)
+        table = pa.table({"picture": list(map(encoded, x)), "kind": y, "note": ["a"] * 20})
+        pyarrow.parquet.write_table(table, tmp_path / "p.parquet")
+        assert len(fb.load_data(tmp_path / "p.parquet").x_train) == 16
+
+    def test_images_that_cannot_be_read_are_left_out(self, tmp_path):
+        x, y = self.some(20)
+        images = list(map(encoded, x))
+        images[3], images[4] = b"no image", None
+        path = self.write(tmp_path / "p.parquet", images, y)
+        with pytest.warns(FullbackWarning) as caught:
+            data = fb.load_data(path)
+        assert len(data.x_train) + len(data.x_test) == 18
+        told = [str(own.message) for own in caught]
+        assert "image 3: is no image that Pillow reads" in told[0]
+        assert "2 images in" in told[-1]
+
+    def test_what_is_refused(self, tmp_path):
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        (tmp_path / "a.parquet").write_bytes(b"PAR1 and then nothing of use PAR1")
+        with pytest.raises(DataError, match="is not an intact Parquet file"):
+            fb.load_data(tmp_path / "a.parquet")
+        pyarrow.parquet.write_table(pa.table({"text": ["a"], "n": [1]}), tmp_path / "b.parquet")
+        with pytest.raises(DataError, match="has the columns text, n; expected one of encoded"):
+            fb.load_data(tmp_path / "b.parquet")
+        x, y = self.some(20)
+        labels = [None, *y.tolist()[1:]]
+        self.write(tmp_path / "c.parquet", map(encoded, x), labels)
+        with pytest.raises(DataError, match="labels are whole numbers"):
+            fb.load_data(tmp_path / "c.parquet")
+        whole = self.write(tmp_path / "d.parquet", map(encoded, x), y).read_bytes()
+        for cut in (10, len(whole) // 2, len(whole) - 3):
+            (tmp_path / "d.parquet").write_bytes(whole[:cut])
+            with pytest.raises(DataError, match="is not an intact Parquet file"):
+                fb.load_data(tmp_path / "d.parquet")
+
+    def test_without_pyarrow(self, tmp_path, monkeypatch):
+        path = self.write(tmp_path / "p.parquet", [], [])
+        monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+        with pytest.raises(DataError, match=r"pip install 'fullback\[parquet\]'"):
+            fb.load_data(path)
+
+
+def test_the_same_images_in_every_form_train_the_same_network(tmp_path):
+    """A folder of PNG files, IDX, .npz, .npy, Parquet: the same weights, bit for bit."""
+    pytest.importorskip("pyarrow")
+    digits = fb.load_data("digits")
+    parts = {}
+    for part, count in (("train", 60), ("test", 20)):
+        x, y = getattr(digits, f"x_{part}")[:count, 0], getattr(digits, f"y_{part}")[:count]
+        order = np.argsort(y, kind="stable")  # the order of a folder a class
+        parts[part] = x[order], y[order]
+    arrays = {
+        f"{name}_{part}": own
+        for part, pair in parts.items()
+        for name, own in zip("xy", pair, strict=True)
+    }
+    for part, (x, y) in parts.items():
+        for n, (image, label) in enumerate(zip(x, y, strict=True)):
+            path = tmp_path / "folder" / part / str(label) / f"{n:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        TestParquet().write(
+            tmp_path / "parquet" / f"{part}-0.parquet", map(encoded, x), y, "0123456789"
+        )
+        prefix = {"train": "train", "test": "t10k"}[part]
+        (tmp_path / "idx").mkdir(exist_ok=True)
+        for kind, own, code in (("images-idx3", x, 3), ("labels-idx1", y.astype(np.uint8), 1)):
+            header = bytes([0, 0, 8, code]) + b"".join(n.to_bytes(4, "big") for n in own.shape)
+            (tmp_path / "idx" / f"{prefix}-{kind}-ubyte").write_bytes(header + own.tobytes())
+    np.savez(tmp_path / "a.npz", **arrays)
+    (tmp_path / "npy").mkdir()
+    for name, own in arrays.items():
+        np.save(tmp_path / "npy" / f"{name}.npy", own)
+    trained = []
+    for form in ("folder", "parquet", "idx", "a.npz", "npy"):
+        data = fb.load_data(tmp_path / form)
+        net = fb.Network.parse("conv2 tanh pool flatten dense10", data.image_shape)
+        fb.fit(net, data.x_train, data.y_train, epochs=2, verbose=False, batch_size=16)
+        trained.append(
+            (net.parameters["dense1.weight"].tobytes(), net.logits(data.x_test).tobytes())
+        )
+    assert len(set(trained)) == 1
+
+
+@posix
+def test_a_pipe_is_not_waited_for(tmp_path):
+    for name in ("a.npz", "a.csv"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match="is a pipe"):
+            fb.load_data(tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import warnings
@@ -93,24 +94,25 @@ def _parts(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return train or list(files), []
 
 
-def _open(path: Path) -> Any:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a Parquet file; whatever goes wrong while it is read becomes a DataError."""
     try:
         import pyarrow.parquet as parquet
     except ImportError:
         raise DataError(
             f"{path}: reading Parquet files needs pyarrow; pip install 'fullback[parquet]'"
         ) from None
-    file = open_data(path, "a Parquet file")
-    try:
-        return parquet.ParquetFile(file)
-    except Exception as error:  # noqa: BLE001 -- on damaged files, whatever its reader raises
-        file.close()
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:200]
-    return DataError(f"{path}: is not an intact Parquet file ({reason}); copy it again")
+    with open_data(path, "a Parquet file") as file:
+        try:
+            yield parquet.ParquetFile(file)
+        except DataError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- on damaged files, whatever its reader raises
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"{path}: is not an intact Parquet file ({reason}); copy it again"
+            ) from None
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str]:
@@ -137,18 +139,13 @@ def _columns(path: Path, schema: Any) -> tuple[str, str]:
 def _rows(files: Sequence[Path]) -> Iterator[tuple[bytes, int]]:
     """Yield the encoded images and their labels."""
     for path in files:
-        file = _open(path)
-        image, label = _columns(path, file.schema_arrow)
-        try:
+        with _opened(path) as file:
+            image, label = _columns(path, file.schema_arrow)
             for batch in file.iter_batches(_AT_ONCE, columns=[image, label]):
                 for row in batch.to_pylist():
                     encoded = row[image]
                     encoded = encoded.get("bytes") if isinstance(encoded, dict) else encoded
                     yield encoded or b"", row[label]
-        except Exception as error:  # noqa: BLE001
-            raise _damaged(path, error) from None
-        finally:
-            file.close(force=True)
 
 
 def _some(rows: Iterator[tuple[bytes, int]], count: int) -> Iterator[tuple[bytes, int]]:
@@ -180,14 +177,13 @@ def _read(
 
 def _class_names(path: Path) -> tuple[str, ...]:
     """Return the labels' names from the hub's metadata; nothing where they are not there."""
-    file = _open(path)
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        _, label = _columns(path, schema)
     try:
-        _, label = _columns(path, file.schema_arrow)
-        metadata = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = metadata["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return ()
-    finally:
-        file.close(force=True)
     whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if whole else ()
