@@ -45,6 +45,8 @@ ALLOWED = {
     "augment": NETWORK,
     "engine": {"atomic", "augment", *NETWORK},
     "check": NETWORK,
+    "metrics": {"errors"},
+    "plots": {"atomic", "metrics", "training", *NETWORK},
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
@@ -52,6 +54,9 @@ ALLOWED = {
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
         "atomic",
+        "augment",
+        "metrics",
+        "plots",
         "bench",
         "check",
         "data",

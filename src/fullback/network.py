@@ -63,6 +63,7 @@ class Network:
         Entries may be assigned; shapes are checked and values cast
     statistics : what is measured and not trained: {"batchnorm1.mean": (C,), ...}; likewise
     frozen : names of the layers whose parameters and statistics training leaves alone
+    class_names : names of the outputs, where somebody gave them some; kept in model files
 
     Where a method takes ``engine``, it is ``"lanes"``, the fast one, or ``"reference"``, the pages
     of ``layers/`` in NumPy. None, the default, is ``"lanes"`` for a float32 network; a float64
@@ -98,6 +99,7 @@ class Network:
         self.names = _names(self.layers)
         self.shapes = _shapes(self.layers, self.names, self.input_shape)
         self._frozen: frozenset[str] = frozenset()
+        self.class_names: tuple[str, ...] = ()
         self.machines: dict[str, list[Any]] = {}  # the lane engine's, kept for the next prediction
         parameters, statistics = array_shapes(self.layers, self.input_shape)
         self._parameters = Arrays(parameters, self.dtype)

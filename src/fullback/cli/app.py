@@ -17,6 +17,7 @@ from fullback.cli.interrupt import INTERRUPTED
 from fullback.cli.output import USAGE, fail
 from fullback.cli.predict import predict
 from fullback.cli.program import program
+from fullback.cli.rate import rate
 from fullback.cli.runs import runs
 from fullback.cli.summary import summary
 from fullback.cli.train import train
@@ -34,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
+app.command()(rate)
 app.command()(runs)
 app.command()(data)
 app.command("eval")(evaluate)

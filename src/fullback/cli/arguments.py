@@ -7,7 +7,7 @@ import os
 import re
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         help="**digits** (built in), **mnist**, a folder of images with a folder a class, a folder "
-        "of IDX or .npy files, an IDX images file, an .npz or a .csv file.",
+        "of IDX, .npy or .parquet files, an IDX images file, or an .npz, .csv or .parquet file.",
         metavar="NAME|PATH",
     ),
 ]
@@ -44,6 +44,36 @@ ImageSizeOption = Annotated[
         metavar="[C x]HxW",
         show_default="their own",
     ),
+]
+
+
+class ResizeName(str, Enum):
+    """The ways to bring an image to a size that ``--resize`` takes."""
+
+    stretch = "stretch"
+    pad = "pad"
+    crop = "crop"
+
+
+ResizeOption = Annotated[
+    ResizeName,
+    typer.Option(
+        help="How image files of other proportions get their size: **stretch**; **pad**, with "
+        "black; or **crop**.",
+        metavar="NAME",
+    ),
+]
+TestShareOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of each class to keep for testing, of data without test images.",
+        metavar="SHARE",
+        show_default="0.2",
+    ),
+]
+SplitSeedOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Fixes which images that are.", metavar="N", show_default="0"),
 ]
 NetworkArgument = Annotated[
     str,
@@ -94,10 +124,17 @@ def image_shape(size: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, size.split("x")))
 
 
-def load_dataset(data: str, data_dir: Path | None, shape: tuple[int, ...] | None = None) -> Dataset:
+def load_dataset(
+    data: str,
+    data_dir: Path | None,
+    shape: tuple[int, ...] | None = None,
+    resize: Literal["stretch", "pad", "crop"] = "stretch",
+    test_share: float | None = None,
+    split_seed: int | None = None,
+) -> Dataset:
     """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
 
-    ``shape`` is what the images of a folder are brought to.
+    ``shape`` is what image files are brought to.
     """
     from fullback.data import load_data
 
@@ -105,7 +142,17 @@ def load_dataset(data: str, data_dir: Path | None, shape: tuple[int, ...] | None
         raise OptionError(f"--data-dir goes with --data mnist, not with --data {data}")
     if data == "mnist":
         raise_on_ctrl_c()  # a download takes away what it has begun
-    return load_data(data, data_dir, image_shape=shape)
+    try:
+        return load_data(
+            data,
+            data_dir,
+            image_shape=shape,
+            resize=resize,
+            test_share=test_share,
+            split_seed=split_seed,
+        )
+    except InputError as error:  # options that do not go with the data
+        raise OptionError(str(error)) from error
 
 
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:

@@ -51,6 +51,11 @@ def predict(
     table.add_column("predicted", justify="right", style="bold")
     table.add_column("probability", justify="right")
     table.add_column("else", style="dim", no_wrap=True)
+    names = network.class_names
+
+    def name_of(label: int) -> str:
+        return printable(names[label]) if label < len(names) else str(label)
+
     failures = 0
     for path in images:
         try:
@@ -65,14 +70,15 @@ def predict(
             "prediction",
             image=str(path),
             label=int(best[0]),
+            name=name_of(best[0]),
             probabilities=[round(float(value), 6) for value in p],
         )
         table.add_row(
             Text(printable(str(path))),
             f"{image.mode} {image.size[0]}x{image.size[1]}",
-            str(best[0]),
+            Text(name_of(best[0])),
             f"{p[best[0]]:.1%}",
-            ", ".join(f"{k} {p[k]:.1%}" for k in best[1:]),
+            Text(", ".join(f"{name_of(k)} {p[k]:.1%}" for k in best[1:])),
         )
     if table.row_count:
         output.fact("model", f"{model}, for images of {' x '.join(map(str, network.input_shape))}")

@@ -3,20 +3,22 @@
 =======================  =========================================================================
 config.toml              the command's options, as ``fullback train --config`` reads them
 checkpoint.safetensors   the run after its last finished epoch, see ``training/checkpoint.py``
-history.csv              the figures of its epochs
+best.safetensors         the network of the best epoch, where there are images for validation
+history.csv, .json       the figures of its epochs
+log.txt                  what happened, and when
 model.safetensors        the network, when the run has ended
 result.json              what it was worth on the test images
+plots/                   pictures of the run, where matplotlib is installed
+tensorboard/             its figures for TensorBoard, where tensorboardX is installed
 =======================  =========================================================================
 """
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
+import datetime
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,7 @@ else:
 if TYPE_CHECKING:
     from filelock import FileLock
 
+    from fullback.training.callbacks import Callback
     from fullback.training.history import Epoch
 
 _MOST_BYTES = 2**20  # of a configuration or a result
@@ -50,7 +53,8 @@ class RunFolder:
         self.path = path
         self.config = path / "config.toml"
         self.checkpoint = path / "checkpoint.safetensors"
-        self.history = path / "history.csv"
+        self.best = path / "best.safetensors"
+        self.plots = path / "plots"
         self.model = path / "model.safetensors"
         self.result = path / "result.json"
         self._lock: FileLock | None = None
@@ -112,15 +116,17 @@ class RunFolder:
 
         return read_run(self.checkpoint)[1] if self.checkpoint.exists() else []
 
-    def write_history(self, epochs: Sequence[Epoch]) -> None:
-        """Write the figures of the epochs as a table."""
-        from fullback.training.history import Epoch
+    def reporter(self) -> Callback:
+        """Return what writes down every epoch while ``fit`` trains."""
+        from fullback.cli.reporter import Reporter
 
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(field.name for field in dataclasses.fields(Epoch))
-        table.writerows(vars(epoch).values() for epoch in epochs)
-        write_atomically(self.history, text.getvalue().encode())
+        return Reporter(self)
+
+    def log(self, text: str) -> None:
+        """Add a line to the log."""
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{now}  {text}\n")
 
     def write_result(self, **figures: Any) -> None:
         """Write what the run was worth."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,15 +18,20 @@ from fullback.cli.arguments import (
     EngineOption,
     ImageSizeOption,
     JsonOption,
-    build,
+    ResizeName,
+    ResizeOption,
+    SplitSeedOption,
+    TestShareOption,
     image_shape,
     load_dataset,
 )
 from fullback.cli.interrupt import INTERRUPTED, raise_on_ctrl_c
 from fullback.cli.options import started_with, take_config, take_resumed
 from fullback.cli.output import Output, one_line_errors
+from fullback.cli.recipe import OptimizerName, Recipe, chosen_optimizer, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
 from fullback.errors import DivergenceError, OptionError
+from fullback.options import require_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,39 +39,10 @@ if TYPE_CHECKING:
     from fullback.cli.results import Answers
     from fullback.data import Dataset
     from fullback.network import Network
+    from fullback.training.fit import AnyCallback
     from fullback.training.history import Epoch, History
-    from fullback.training.optimizers import Optimizer
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images, but at least 5
-
-
-class OptimizerName(str, Enum):
-    """The optimizers that ``--optimizer`` takes."""
-
-    sgd = "sgd"
-    adam = "adam"
-    adamw = "adamw"
-
-
-class ScheduleName(str, Enum):
-    """The schedules that ``--schedule`` takes."""
-
-    constant = "constant"
-    cosine = "cosine"
-    warm_cosine = "warm_cosine"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Recipe:
-    """What is trained, and how: the same whole and with its filters frozen."""
-
-    net: str
-    epochs: int
-    batch_size: int
-    optimizer: Optimizer
-    schedule: ScheduleName
-    seed: int
-    engine: EngineName
 
 
 @one_line_errors
@@ -75,6 +51,9 @@ def train(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
+    resize: ResizeOption = ResizeName.stretch,
+    test_share: TestShareOption = None,
+    split_seed: SplitSeedOption = None,
     net: Annotated[
         str,
         typer.Option(
@@ -122,13 +101,75 @@ def train(
         ),
     ] = None,
     schedule: Annotated[
-        ScheduleName,
+        str,
         typer.Option(
-            help="The learning rate: **constant**; **cosine**, down to 0; or **warm_cosine**, up "
-            "over the first three tenths of the run and then down to 0.",
+            help="The learning rate: **constant**; **cosine**, down to 0; **warm_cosine**, up over "
+            "the first three tenths of the run and then down to 0; **one_cycle**, **steps**, "
+            '**plateau** or **warm_up**, with options as in "steps(factor=0.3, at=0.8)".',
             metavar="NAME",
         ),
-    ] = ScheduleName.warm_cosine,
+    ] = "warm_cosine",
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="How views differ from their image, at most: "
+            '"shift=2 rotate=10 scale=0.1 shear=0.1 flip=horizontal crop=2 erase=6 elastic=34".',
+            metavar="OPTIONS",
+            show_default="not at all",
+        ),
+    ] = None,
+    mixup: Annotated[
+        float,
+        typer.Option(help="Mix images by a share from Beta(ALPHA, ALPHA).", metavar="ALPHA"),
+    ] = 0.0,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="What pulls weights to 0.",
+            metavar="SHARE",
+            show_default="0.01 for adamw, 0 for the others",
+        ),
+    ] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            help="The largest length of all gradients together.",
+            metavar="LENGTH",
+            show_default="any",
+        ),
+    ] = None,
+    average: Annotated[
+        float,
+        typer.Option(
+            help="Decay of a running average of the weights, which the model is in the end, like "
+            "0.999; 0 for none.",
+            metavar="DECAY",
+        ),
+    ] = 0.0,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of a label that goes to all classes.", metavar="SHARE")
+    ] = 0.0,
+    balanced: Annotated[
+        bool,
+        typer.Option("--balanced", help="Give all classes the same weight, however rare."),
+    ] = False,
+    validation: Annotated[
+        float,
+        typer.Option(
+            help="Share of the training images to keep for validation after every epoch.",
+            metavar="SHARE",
+        ),
+    ] = 0.0,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="End when so many epochs were no better than the best one, and take its weights; "
+            "with --validation.",
+            metavar="N",
+            show_default="never",
+        ),
+    ] = None,
     engine: EngineOption = EngineName.lanes,
     freeze: Annotated[
         list[str] | None,
@@ -199,39 +240,51 @@ def train(
     dense layers, on the built-in digits; once whole, and once with its filters frozen.
     """
     from fullback.atomic import check_writable
-    from fullback.training.fit import check_options
+    from fullback.augment import Augment
+    from fullback.training.schedules import parse
 
     output = Output(as_json=as_json)
-    chosen = _optimizer(optimizer, lr, momentum)
+    chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip)
     kept_in = run or resume
     folder = RunFolder(kept_in) if kept_in else None
     if out is None:
         out = Path("model.safetensors") if folder is None else folder.model
     if folder is None:
         check_writable(out)
-    shape = image_shape(image_size)
-    dataset = load_dataset(data, data_dir, shape)
-    if shape is not None and dataset.image_shape[-len(shape) :] != shape:
-        raise OptionError(
-            f"--image-size goes with folders of images and CSV files; {dataset.name} has images of "
-            f"{' x '.join(map(str, dataset.image_shape))}"
-        )
+    if patience is not None and not validation:
+        raise OptionError("--patience needs images to tell by; give --validation 0.1")
+    require_number("--validation", validation, "[0, 1)")
+    rate = parse(schedule)
+    views = None if augment is None else Augment.parse(augment)
+    dataset = load_dataset(
+        data, data_dir, image_shape(image_size), resize.value, test_share, split_seed
+    )
     if epochs is None:
         epochs = max(5, round(_IMAGES_TO_SEE / len(dataset.x_train)))
     if batch_size is None:
         batch_size = min(64, len(dataset.x_train))
     if compare is None:
         compare = folder is None and data == "digits" and net == "question" and not freeze
-    recipe = _Recipe(net, epochs, batch_size, chosen, schedule, seed, engine)
-    network = build(net, dataset.image_shape, dataset.classes, seed)
+    recipe = Recipe(
+        net=net,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=chosen,
+        schedule=rate,
+        augment=views,
+        mixup=mixup,
+        average=average,
+        label_smoothing=label_smoothing,
+        class_weight="balanced" if balanced else None,
+        validation=validation,
+        patience=patience,
+        seed=seed,
+        engine=engine,
+    )
+    network = recipe.network(dataset)
     network.freeze(*(freeze or []))
-    if network.output_shape[0] < dataset.classes:
-        raise OptionError(
-            f"the network has {network.output_shape[0]} outputs, but {dataset.name} has "
-            f"{dataset.classes} classes; end it with dense{dataset.classes}"
-        )
-    twin = _with_frozen_filters(network, recipe, dataset) if compare else None
-    check_options(network, len(dataset.x_train), epochs, batch_size, chosen, seed)
+    twin = with_frozen_filters(network, recipe, dataset) if compare else None
+    recipe.check(network, dataset)
 
     raise_on_ctrl_c()  # which ends training, and what was learned is saved
     with folder or contextlib.nullcontext():
@@ -244,7 +297,7 @@ def _train_one(
     output: Output,
     network: Network,
     dataset: Dataset,
-    recipe: _Recipe,
+    recipe: Recipe,
     out: Path,
     folder: RunFolder | None,
     twin: Network | None,
@@ -266,16 +319,19 @@ def _train_one(
         seconds=seconds,
         model=str(out),
     )
-    if folder is not None and not history.interrupted:
-        folder.write_result(
-            test_accuracy=answers.accuracy, test_loss=answers.loss, epochs=len(history)
-        )
     output.show("")
     show_answers(output, answers, dataset.class_names)
     output.show("")
     output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
+    if folder is not None and not history.interrupted:
+        folder.write_result(
+            test_accuracy=answers.accuracy, test_loss=answers.loss, epochs=len(history)
+        )
+        folder.log(f"test accuracy {answers.accuracy:.4%}, loss {answers.loss:.6f}")
+        _show_pictures(output, folder, network, recipe.network(dataset), answers, history)
     if history.interrupted:
         if folder is not None:
+            folder.log(f"interrupted in epoch {len(history) + 1}")
             output.fact("to go on", f"fullback train --resume {folder.path}")
         raise typer.Exit(INTERRUPTED)
     if twin is not None:
@@ -292,9 +348,27 @@ def _train_one(
         output.show("", _comparison(answers, frozen))
 
 
-def _announce(output: Output, network: Network, dataset: Dataset, recipe: _Recipe) -> None:
+def _show_pictures(
+    output: Output,
+    folder: RunFolder,
+    network: Network,
+    before: Network,
+    answers: Answers,
+    history: History,
+) -> None:
+    """Draw the run, where what draws is installed."""
+    if find_spec("matplotlib") is None:
+        output.fact("pictures", "none without matplotlib: pip install 'fullback[plot]'")
+        return
+    from fullback.cli.pictures import draw_run
+
+    output.fact("pictures", ", ".join(draw_run(folder.plots, network, before, answers, history)))
+
+
+def _announce(output: Output, network: Network, dataset: Dataset, recipe: Recipe) -> None:
     """Say what is about to be trained, on what, and how."""
     from fullback.summary import summary_table
+    from fullback.training.schedules import text_of
 
     output.event(
         "start",
@@ -307,7 +381,8 @@ def _announce(output: Output, network: Network, dataset: Dataset, recipe: _Recip
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         optimizer=repr(recipe.optimizer),
-        schedule=recipe.schedule.value,
+        schedule=text_of(recipe.schedule),
+        augment=None if recipe.augment is None else repr(recipe.augment),
         seed=recipe.seed,
         engine=recipe.engine.value,
     )
@@ -317,20 +392,24 @@ def _announce(output: Output, network: Network, dataset: Dataset, recipe: _Recip
         f"{dataset.name}: {len(dataset.x_train):,} training and {len(dataset.x_test):,} test "
         f"images of {shape}, {dataset.classes} classes",
     )
+    for note in dataset.notes:
+        output.fact("", note)
     output.fact("network", f"{recipe.net}, seed {recipe.seed}")
     output.show(summary_table(network))
     output.fact(
         "training",
         f"{recipe.epochs} epochs in batches of {recipe.batch_size}, {recipe.optimizer}, "
-        f"{recipe.schedule.value} rate",
+        f"{text_of(recipe.schedule)} rate",
     )
+    if recipe.augment is not None:
+        output.fact("", repr(recipe.augment))
 
 
 def _run_and_save(
     output: Output,
     network: Network,
     dataset: Dataset,
-    recipe: _Recipe,
+    recipe: Recipe,
     out: Path,
     folder: RunFolder | None,
 ) -> History:
@@ -351,61 +430,31 @@ def _run_and_save(
     return history
 
 
-def _optimizer(name: OptimizerName, lr: float | None, momentum: float | None) -> Optimizer:
-    from fullback.training.optimizers import OPTIMIZERS, SGD
-
-    if name is OptimizerName.sgd:
-        momentum = 0.9 if momentum is None else momentum
-        return SGD(0.05 if lr is None else lr, momentum=momentum, nesterov=momentum > 0)
-    if momentum is not None:
-        raise OptionError(f"--momentum goes with sgd, not with {name.value}")
-    return OPTIMIZERS[name.value](0.001 if lr is None else lr)
-
-
-def _with_frozen_filters(network: Network, recipe: _Recipe, dataset: Dataset) -> Network:
-    """Return the same network with all its filters frozen, for the comparison."""
-    named = zip(network.names, network.layers, strict=True)
-    filters = {name for name, layer in named if layer.kind == "conv"}
-    if not filters - network.frozen:
-        raise OptionError("--compare needs filters that are trained, and the network has none")
-    twin = build(recipe.net, dataset.image_shape, dataset.classes, recipe.seed)
-    twin.freeze(*filters, *network.frozen)
-    if not twin.trainable():
-        raise OptionError("--compare needs layers to train beside the filters, and there are none")
-    return twin
-
-
 def _run(
     output: Output,
     network: Network,
     dataset: Dataset,
-    recipe: _Recipe,
+    recipe: Recipe,
     *,
     comparison: bool,
     folder: RunFolder | None = None,
 ) -> History:
-    from fullback.training.fit import fit
-    from fullback.training.schedules import SCHEDULES
+    from fullback.training.callbacks import EarlyStopping
 
-    epochs = [] if folder is None else folder.epochs()
+    callbacks: list[AnyCallback] = []
+    if recipe.validation and not comparison:
+        best = None if folder is None else folder.best
+        callbacks.append(EarlyStopping(network, recipe.patience, file=best))
+    if folder is not None:
+        callbacks.append(folder.reporter())
 
     def report(epoch: Epoch) -> None:
-        epochs.append(epoch)
-        if folder is not None:
-            folder.write_history(epochs)
         output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
 
-    return fit(
+    return recipe.train(
         network,
-        dataset.x_train,
-        dataset.y_train,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        optimizer=recipe.optimizer,
-        schedule=SCHEDULES[recipe.schedule.value],
-        callbacks=[report],
-        seed=recipe.seed,
-        engine=recipe.engine.value,
+        dataset,
+        callbacks=[*callbacks, report],
         checkpoint=None if folder is None else folder.checkpoint,
         verbose=output.progress,
     )

@@ -5,7 +5,10 @@ The metadata has one entry, ``fullback``, a JSON object::
     {"version": 1,
      "layers": [{"kind": "conv", "filters": 8, "kernel_size": 3, ...}, ...],
      "input_shape": [1, 28, 28], "dtype": "float32", "frozen": ["conv1"],
-     "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0}}
+     "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0},
+     "class_names": ["cat", "dog"]}
+
+``class_names`` is there where the network has some.
 
 One entry, because safetensors writes several in an order that changes from run to run, and the same
 network shall give the same file, to the bit. Nothing is pickled. Every array's name, shape and type
@@ -62,6 +65,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
         "loss": _as_json(net.loss),
         "frozen": sorted(net.frozen),
     }
+    if net.class_names:
+        architecture["class_names"] = list(net.class_names)
     arrays = {**net.parameters, **net.statistics}
     write_atomically(path, to_bytes(arrays, metadata={"fullback": json.dumps(architecture)}))
 
@@ -127,6 +132,7 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
         _check_arrays(path, {**parameters, **statistics}, _TYPES[options["dtype"]], file)
         net = Network(layers, input_shape, **options)
         net.freeze(*frozen)
+        net.class_names = tuple(map(str, described.get("class_names", ())))
     except ModelFileError:
         raise
     except (

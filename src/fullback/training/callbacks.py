@@ -13,6 +13,7 @@ from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.options import require_number, require_whole
 from fullback.training.history import Epoch, History, improvements
+from fullback.training.snapshot import restore, snapshot
 
 
 class Callback:
@@ -70,11 +71,11 @@ class EarlyStopping(Callback):
             check_writable(self.file)
         self.best = 0
         self._epochs: list[Epoch] = []
-        self._arrays = _copy(net)
+        self._arrays = snapshot(net)
 
     def begin(self, history: History) -> bool:
         """Find the best of the epochs that are done."""
-        self._epochs, self.best, self._arrays = [], 0, _copy(self.net)
+        self._epochs, self.best, self._arrays = [], 0, snapshot(self.net)
         for epoch in history:
             self._note(epoch)
         if self.best and self.best < len(history):
@@ -86,7 +87,7 @@ class EarlyStopping(Callback):
     def __call__(self, epoch: Epoch) -> bool:
         """Note an epoch; return whether it is time to end."""
         if self._note(epoch):
-            self._arrays = _copy(self.net)
+            self._arrays = snapshot(self.net)
             if self.file is not None:
                 self._write()
         return self._enough()
@@ -94,9 +95,7 @@ class EarlyStopping(Callback):
     def finish(self, history: History) -> None:
         """Give the network its best epoch's arrays back."""
         if self.best:
-            for name, array in self._arrays.items():
-                own = self.net.parameters if name in self.net.parameters else self.net.statistics
-                own[name] = array
+            restore(self.net, self._arrays)
 
     def _note(self, epoch: Epoch) -> bool:
         """Take note of an epoch; return whether it is the best so far."""
@@ -129,9 +128,4 @@ class EarlyStopping(Callback):
         kept = load(self.file)
         if kept.layers != self.net.layers or kept.input_shape != self.net.input_shape:
             raise InputError(f"{self.file} holds another network; give another file")
-        return _copy(kept)
-
-
-def _copy(net: Network) -> dict[str, Array]:
-    both = (*net.parameters.items(), *net.statistics.items())
-    return {name: array.copy() for name, array in both}
+        return snapshot(kept)

@@ -28,6 +28,7 @@ from fullback.training.optimizers import SGD, Optimizer, State
 from fullback.training.progress import TrainingProgress
 from fullback.training.run import Run, advice
 from fullback.training.schedules import Plateau, Schedule, text_of, warm_cosine
+from fullback.training.snapshot import restore, snapshot
 from fullback.training.steps import ReferenceSteps, Steps
 
 if TYPE_CHECKING:
@@ -189,13 +190,13 @@ def fit(
         with _averaged(net, state):
             enough = _some_end(_hook(own, "begin", history) for own in callbacks)
         for epoch in range(len(history) + 1, 1 if enough else epochs + 1):
-            before = _snapshot(net)
+            before = snapshot(net)
             now = schedule.after(history.epochs) if isinstance(schedule, Plateau) else schedule
             try:
                 figures = run.train(epoch, now, progress, interrupt)
                 _require_finite(net, epoch, optimizer)
             except DivergenceError:
-                _restore(net, before)
+                restore(net, before)
                 raise
             if not interrupt.requested:
                 with _averaged(net, state):
@@ -364,17 +365,6 @@ def _console(verbose: bool | Console) -> Console | None:
 
         return Console(stderr=True)
     return verbose
-
-
-def _snapshot(net: Network) -> dict[str, Array]:
-    return {
-        name: array.copy() for name, array in (*net.parameters.items(), *net.statistics.items())
-    }
-
-
-def _restore(net: Network, arrays: dict[str, Array]) -> None:
-    for name, array in arrays.items():
-        (net.parameters if name in net.parameters else net.statistics)[name] = array
 
 
 def _require_finite(net: Network, epoch: int, optimizer: Optimizer) -> None:

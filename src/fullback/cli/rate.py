@@ -1,0 +1,85 @@
+"""``fullback rate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fullback.cli.arguments import (
+    DataDirOption,
+    DataOption,
+    ImageSizeOption,
+    JsonOption,
+    build,
+    image_shape,
+    load_dataset,
+)
+from fullback.cli.output import Output, one_line_errors
+from fullback.cli.recipe import OptimizerName, chosen_optimizer
+
+
+@one_line_errors
+def rate(
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    image_size: ImageSizeOption = None,
+    net: Annotated[
+        str,
+        typer.Option(help="A network of the zoo, or layers.", metavar="NAME|LAYERS"),
+    ] = "question",
+    optimizer: Annotated[
+        OptimizerName,
+        typer.Option(help="How a step is made: **sgd**, **adam** or **adamw**.", metavar="NAME"),
+    ] = OptimizerName.sgd,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.", metavar="N")] = 64,
+    steps: Annotated[
+        int, typer.Option(min=10, help="Steps from the least rate to the most.", metavar="N")
+    ] = 300,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="Fixes the weights and the order of the images.", metavar="N"),
+    ] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the loss over the rate to this PNG file.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find a learning rate: train a few steps while it grows, and see where the loss does, too."""
+    from fullback.training.rate_finder import find_rate
+
+    output = Output(as_json=as_json)
+    dataset = load_dataset(data, data_dir, image_shape(image_size))
+    network = build(net, dataset.image_shape, dataset.classes, seed)
+    found = find_rate(
+        network,
+        dataset.x_train,
+        dataset.y_train,
+        optimizer=chosen_optimizer(optimizer, None, None, None, None),
+        batch_size=min(batch_size, len(dataset.x_train)),
+        steps=steps,
+        seed=seed,
+    )
+    output.event(
+        "result",
+        data=dataset.name,
+        net=net,
+        suggestion=found.suggestion,
+        rates=found.rates.tolist(),
+        losses=found.losses.tolist(),
+    )
+    output.fact("data", dataset.name)
+    output.fact("network", f"{net}, {optimizer.value}")
+    output.show("", found.table())
+    output.fact("suggestion", (f"--lr {found.suggestion:g}", "bold green"))
+    if plot is not None:
+        from fullback import plots
+
+        plots.write(plots.rates(found), plot)
+        output.fact("written", str(plot))

@@ -1,0 +1,190 @@
+"""What ``fullback train`` trains and how: its options, checked and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fullback.cli.arguments import EngineName, build
+from fullback.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from fullback.augment import Augment
+    from fullback.data import Dataset
+    from fullback.network import Network
+    from fullback.training.fit import AnyCallback
+    from fullback.training.history import History
+    from fullback.training.optimizers import Optimizer
+    from fullback.training.schedules import Schedule
+
+
+class OptimizerName(str, Enum):
+    """The optimizers that ``--optimizer`` takes."""
+
+    sgd = "sgd"
+    adam = "adam"
+    adamw = "adamw"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; what is not an option of ``fit`` is described there.
+
+    Attributes
+    ----------
+    net : the network's name or text
+    label_smoothing : of the loss
+    class_weight : "balanced" or None
+    validation : share of the training images that is kept for validation, or 0
+    patience : epochs without improvement, after which training ends, or None
+    """
+
+    net: str
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    schedule: Schedule
+    augment: Augment | None
+    mixup: float
+    average: float
+    label_smoothing: float
+    class_weight: str | None
+    validation: float
+    patience: int | None
+    seed: int
+    engine: EngineName
+
+    def network(self, dataset: Dataset) -> Network:
+        """Return the network before training."""
+        from fullback.layers import SoftmaxCrossEntropy
+
+        network = build(self.net, dataset.image_shape, dataset.classes, self.seed)
+        if network.output_shape[0] < dataset.classes:
+            raise OptionError(
+                f"the network has {network.output_shape[0]} outputs, but {dataset.name} has "
+                f"{dataset.classes} classes; end it with dense{dataset.classes}"
+            )
+        if self.label_smoothing:
+            network.loss = SoftmaxCrossEntropy(self.label_smoothing)
+        network.class_names = dataset.class_names
+        return network
+
+    def check(self, network: Network, dataset: Dataset) -> None:
+        """Raise an error where ``fit`` could not train so."""
+        from fullback.training.fit import check_options, check_practice
+
+        count = len(dataset.x_train)
+        check_options(network, count, self.epochs, self.batch_size, self.optimizer, self.seed)
+        check_practice(network, self.augment, self.mixup, self.average)
+        self.held_out(dataset)
+
+    def held_out(self, dataset: Dataset) -> NDArray[np.int64] | None:
+        """Return the places of the images that are kept for validation, of each class a share."""
+        from sklearn.model_selection import train_test_split
+
+        if not self.validation:
+            return None
+        places = np.arange(len(dataset.y_train))
+        try:
+            _, held = train_test_split(
+                places,
+                test_size=self.validation,
+                stratify=dataset.y_train,
+                random_state=self.seed,
+            )
+        except ValueError:
+            raise InputError(
+                f"{dataset.name} has too few training images of some class to keep "
+                f"{self.validation:g} of each for validation; give a larger share, or none"
+            ) from None
+        return np.sort(held)
+
+    def train(
+        self,
+        network: Network,
+        dataset: Dataset,
+        *,
+        callbacks: Sequence[AnyCallback] = (),
+        checkpoint: Path | None = None,
+        verbose: bool | Console = False,
+    ) -> History:
+        """Train a network.
+
+        Images for validation are not copied out of the others, which may be on the disk: they get
+        no weight.
+        """
+        from fullback.training.fit import fit
+
+        held = self.held_out(dataset)
+        weights: NDArray[np.float64] | None = None
+        validation: tuple[NDArray[Any], NDArray[np.int64]] | None = None
+        if held is not None:
+            weights = np.ones(len(dataset.y_train))
+            weights[held] = 0
+            validation = dataset.x_train[held], dataset.y_train[held]
+        return fit(
+            network,
+            dataset.x_train,
+            dataset.y_train,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            validation_data=validation,
+            sample_weight=weights,
+            class_weight="balanced" if self.class_weight else None,
+            augment=self.augment,
+            mixup=self.mixup,
+            average=self.average,
+            callbacks=callbacks,
+            seed=self.seed,
+            engine=self.engine.value,
+            checkpoint=checkpoint,
+            verbose=verbose,
+        )
+
+
+def chosen_optimizer(
+    name: OptimizerName,
+    lr: float | None,
+    momentum: float | None,
+    weight_decay: float | None,
+    clip: float | None,
+) -> Optimizer:
+    """Return the optimizer that the options describe."""
+    from fullback.training.optimizers import OPTIMIZERS, SGD
+
+    if name is OptimizerName.sgd:
+        momentum = 0.9 if momentum is None else momentum
+        return SGD(
+            0.05 if lr is None else lr,
+            momentum=momentum,
+            nesterov=momentum > 0,
+            weight_decay=weight_decay or 0.0,
+            clip_norm=clip,
+        )
+    if momentum is not None:
+        raise OptionError(f"--momentum goes with sgd, not with {name.value}")
+    more = {} if weight_decay is None else {"weight_decay": weight_decay}
+    return OPTIMIZERS[name.value](0.001 if lr is None else lr, clip_norm=clip, **more)
+
+
+def with_frozen_filters(network: Network, recipe: Recipe, dataset: Dataset) -> Network:
+    """Return the same network with all its filters frozen, for the comparison."""
+    named = zip(network.names, network.layers, strict=True)
+    filters = {name for name, layer in named if layer.kind == "conv"}
+    if not filters - network.frozen:
+        raise OptionError("--compare needs filters that are trained, and the network has none")
+    twin = recipe.network(dataset)
+    twin.freeze(*filters, *network.frozen)
+    if not twin.trainable():
+        raise OptionError("--compare needs layers to train beside the filters, and there are none")
+    return twin

@@ -1,0 +1,81 @@
+"""What a run's folder gets while it is trained: history, log and events for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from fullback.atomic import write_atomically
+from fullback.training.callbacks import Callback
+from fullback.training.history import Epoch, History
+
+if TYPE_CHECKING:
+    from fullback.cli.run_folder import RunFolder
+
+_CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "images_per_second")
+
+
+class Reporter(Callback):
+    """Writes the epochs down; those that a checkpoint brought are written anew."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.epochs: list[Epoch] = []
+        self.events: Any = None  # tensorboardX's writer
+
+    def begin(self, history: History) -> None:
+        """Write the epochs that a checkpoint brought."""
+        self.epochs = list(history)
+        self.folder.log(
+            f"goes on after epoch {len(self.epochs)}" if self.epochs else "training begins"
+        )
+        if find_spec("tensorboardX") is not None:
+            from tensorboardX import SummaryWriter
+
+            events = self.folder.path / "tensorboard"
+            for old in events.glob("events.out.tfevents.*"):
+                old.unlink()
+            self.events = SummaryWriter(str(events))
+        for epoch in self.epochs:
+            self._add_events(epoch)
+        if self.epochs:
+            self._write_history()
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Write an epoch."""
+        self.epochs.append(epoch)
+        self._write_history()
+        self._add_events(epoch)
+        figures = [
+            f"{name.replace('_', ' ')} {value:.6g}"
+            for name in _CURVES
+            if (value := getattr(epoch, name)) is not None
+        ]
+        self.folder.log(f"epoch {epoch.epoch}: {', '.join(figures)}")
+
+    def finish(self, history: History) -> None:
+        """Close what is open."""
+        if self.events is not None:
+            self.events.close()
+        if not history.interrupted:
+            self.folder.log(f"training ended after epoch {len(history)}")
+
+    def _write_history(self) -> None:
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(field.name for field in dataclasses.fields(Epoch))
+        table.writerows(vars(epoch).values() for epoch in self.epochs)
+        write_atomically(self.folder.path / "history.csv", text.getvalue().encode())
+        rows = json.dumps([vars(epoch) for epoch in self.epochs], indent=1)
+        write_atomically(self.folder.path / "history.json", rows.encode() + b"\n")
+
+    def _add_events(self, epoch: Epoch) -> None:
+        if self.events is not None:
+            for name in _CURVES:
+                if (value := getattr(epoch, name)) is not None:
+                    self.events.add_scalar(name, value, epoch.epoch)
+            self.events.flush()

@@ -1,0 +1,189 @@
+"""Pictures of training and of answers, by matplotlib, which the extra ``plot`` brings.
+
+Colours are told apart by the colour-blind (Okabe and Ito 2008), and lines by their dashes, too.
+Every function returns a figure, and `write` puts it into a file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.atomic import write_atomically
+from fullback.errors import OptionError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fullback.metrics import Metrics
+    from fullback.network import Network
+    from fullback.training.history import Epoch
+    from fullback.training.rate_finder import RateFinding
+
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
+_MOST_NUMBERS = 12  # classes of which a confusion matrix shows numbers
+_MOST_FILTERS = 64
+_MISTAKES = 15
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise OptionError("pictures need matplotlib; pip install 'fullback[plot]'") from None
+    return Figure((width, height), dpi=120, layout="constrained")
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure to a PNG file, atomically."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    write_atomically(path, file.getvalue())
+
+
+def training(epochs: Sequence[Epoch]) -> Figure:
+    """Draw loss and accuracy over the epochs."""
+    figure = _figure(9, 3.6)
+    from matplotlib.ticker import MaxNLocator
+
+    numbers = [epoch.epoch for epoch in epochs]
+    for place, name in enumerate(("loss", "accuracy"), 1):
+        axes = figure.add_subplot(1, 2, place)
+        for field, label, style, colour in (
+            (name, "training", "-", _BLUE),
+            (f"validation_{name}", "validation", "--", _ORANGE),
+        ):
+            values = [getattr(epoch, field) for epoch in epochs]
+            if any(value is not None for value in values):
+                marker = "o" if len(numbers) < 30 else ""
+                axes.plot(numbers, values, style, color=colour, label=label, marker=marker, ms=3)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        if axes.lines:
+            axes.legend(frameon=False)
+    return figure
+
+
+def confusion(found: Metrics, class_names: Sequence[str]) -> Figure:
+    """Draw how often which class was taken for which."""
+    classes = len(found.confusion)
+    size = min(10.0, 3.5 + 0.35 * classes)
+    figure = _figure(size, size)
+    axes = figure.add_subplot()
+    shares = found.confusion / np.maximum(found.confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+    if classes <= _MOST_NUMBERS:
+        for label, row in enumerate(found.confusion):
+            for answer, count in enumerate(row):
+                colour = "black" if shares[label, answer] > 0.6 else "white"
+                if count:
+                    axes.text(
+                        answer, label, f"{count}", ha="center", va="center", color=colour, size=8
+                    )
+    names = [_cut(name) for name in class_names[:classes]]
+    axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("label")
+    axes.set_title(f"accuracy {found.accuracy:.2%}, {found.support.sum():,} images", size=10)
+    return figure
+
+
+def calibration(found: Metrics) -> Figure:
+    """Draw how often answers of a probability are right."""
+    figure = _figure(4.2, 4)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], ":", color=_GREY, label="as probable as right")
+    axes.plot(found.probability, found.right, "o-", color=_BLUE, label="answers")
+    for x, y, count in zip(found.probability, found.right, found.images, strict=True):
+        axes.annotate(f"{count}", (x, y), (4, -10), textcoords="offset points", size=7)
+    axes.set_xlabel("probability of the answer")
+    axes.set_ylabel("share that is right")
+    axes.set_title(f"calibration error {found.calibration_error:.4f}", size=10)
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def filters(before: Network, after: Network) -> Figure | None:
+    """Draw the first convolution's filters before and after training; None without one."""
+    name = next((n for n in after.parameters if n.startswith("conv") and n.endswith("weight")), "")
+    if not name:
+        return None
+    pairs = [np.asarray(net.parameters[name])[:_MOST_FILTERS] for net in (before, after)]
+    count = len(pairs[0])
+    across = min(count, 16)
+    lines = -(-count // across)
+    figure = _figure(max(4.0, 0.6 * across + 1), 1.5 * lines + 0.8)
+    halves: Any = figure.subfigures(2, 1)
+    largest = max(float(abs(values).max()) for values in pairs) or 1.0
+    for half, values, title in zip(halves, pairs, ("before", "after training"), strict=True):
+        half.suptitle(f"{name} {title}", size=9)
+        for axes, own in zip(_cells(half, lines, across), values, strict=False):
+            axes.imshow(own.mean(axis=0), cmap="PuOr", vmin=-largest, vmax=largest)
+    return figure
+
+
+def mistakes(
+    images: NDArray[Any],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[Any],
+    class_names: Sequence[str],
+) -> Figure | None:
+    """Draw the images that a network was most wrong about; None where there are none."""
+    of_label = probabilities[np.arange(len(labels)), labels]
+    answers = probabilities.argmax(axis=1)
+    order = [int(n) for n in np.argsort(of_label, kind="stable") if answers[n] != labels[n]]
+    if not order:
+        return None
+    across, lines = 5, -(-min(len(order), _MISTAKES) // 5)
+    figure = _figure(1.7 * across, 2.1 * lines)
+    for axes, n in zip(_cells(figure, lines, across), order, strict=False):
+        shown = images[n].transpose(1, 2, 0)
+        if shown.dtype != np.uint8:
+            low, high = float(shown.min()), float(shown.max())
+            shown = (shown - low) / ((high - low) or 1.0)
+        axes.imshow(shown if shown.shape[2] == 3 else shown[:, :, 0], cmap="gray")
+        label, answer = (_cut(_name(class_names, int(own[n]))) for own in (labels, answers))
+        axes.set_title(f"{label}, taken for {answer}\n({probabilities[n].max():.0%})", size=8)
+    return figure
+
+
+def rates(found: RateFinding) -> Figure:
+    """Draw the loss over the learning rate, and what is suggested."""
+    figure = _figure(6, 3.6)
+    axes = figure.add_subplot()
+    axes.plot(found.rates, found.losses, color=_BLUE)
+    axes.axvline(found.suggestion, color=_ORANGE, ls="--", label=f"{found.suggestion:.2g}")
+    axes.set_xscale("log")
+    axes.set_ylim(0.9 * float(found.losses.min()), 1.5 * float(found.losses[0]))
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss, smoothed")
+    axes.legend(frameon=False, title="suggestion")
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def _cells(figure: Any, lines: int, across: int) -> list[Axes]:
+    """Return the axes of a grid of pictures, without ticks."""
+    cells: list[Axes] = list(figure.subplots(lines, across, squeeze=False).ravel())
+    for axes in cells:
+        axes.set_axis_off()
+    return cells
+
+
+def _name(class_names: Sequence[str], label: int) -> str:
+    return class_names[label] if label < len(class_names) else str(label)
+
+
+def _cut(name: str) -> str:
+    safe = "".join(c if c.isprintable() else "?" for c in name).replace("$", r"\$")
+    return safe if len(safe) <= 16 else f"{safe[:15]}..."

@@ -1,0 +1,154 @@
+"""A learning-rate finder: one short run in which the rate grows until the loss does.
+
+Source: Smith, Cyclical learning rates (2017), section 3.3, with a rate that grows by a factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
+
+from fullback.errors import OptionError
+from fullback.network import Network
+from fullback.options import require_number, require_whole
+from fullback.passes import Engine
+from fullback.training.fit import check_options
+from fullback.training.optimizers import SGD, Optimizer
+from fullback.training.snapshot import restore, snapshot
+from fullback.training.steps import Batches, ReferenceSteps, Steps
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MEMORY = 0.95  # of the smoothed loss
+_BLOWN_UP = 3.0  # times the smallest loss: what comes after is not looked at
+_BELOW = 5.0  # the suggestion is so many times smaller than where the loss was smallest
+_ROWS = 14
+
+
+@dataclass(frozen=True, eq=False)
+class RateFinding:
+    """The loss over the learning rate.
+
+    Attributes
+    ----------
+    rates : of every step, of shape (steps,)
+    losses : the loss before every step, smoothed, of shape (steps,)
+    suggestion : a rate at which the loss falls fast, a fifth of the one at which it was smallest
+    """
+
+    rates: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    suggestion: float
+
+    def table(self) -> Table:
+        """Return the rich table that ``print`` shows."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("learning rate", justify="right")
+        table.add_column("loss", justify="right")
+        table.add_column("")
+        places = np.linspace(0, len(self.rates) - 1, min(_ROWS, len(self.rates))).astype(int)
+        nearest = int(abs(np.log(self.rates[places] / self.suggestion)).argmin())
+        largest = float(self.losses[places].max())
+        for line, place in enumerate(places):
+            loss = float(self.losses[place])
+            bar = "█" * max(1, round(30 * loss / largest))
+            style = "bold" if line == nearest else ""
+            mark = " ◀ about here" if line == nearest else ""
+            table.add_row(f"{self.rates[place]:.2g}", f"{loss:.4f}", bar + mark, style=style)
+        return table
+
+
+def find_rate(
+    net: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    optimizer: Optimizer = SGD(0.05, momentum=0.9, nesterov=True),
+    batch_size: int = 64,
+    least: float = 1e-5,
+    most: float = 10.0,
+    steps: int = 300,
+    seed: int = 0,
+    engine: Engine | None = None,
+) -> RateFinding:
+    """Train a few steps while the learning rate grows; the network is left as it was.
+
+    Parameters
+    ----------
+    net, x, y, batch_size, seed, engine : as for ``fit``
+    optimizer : which one; its own learning rate is not used
+    least, most : the first and the last learning rate
+    steps : from the one to the other
+
+    Raises
+    ------
+    OptionError, ShapeError, InputError
+        Options or data that cannot be used, or a loss that grows from the start.
+    """
+    images = net.check_images(x)
+    targets = net.loss.targets(y, len(images), net.output_shape[0])
+    check_options(net, len(images), 1, batch_size, optimizer, seed)
+    require_number("least", least, "(0, 1e6]")
+    require_number("most", most, "(0, 1e6]")
+    require_whole("steps", steps, 10)
+    if least >= most:
+        raise OptionError(f"least (={least:g}) must be smaller than most (={most:g})")
+    before = snapshot(net)
+    state = optimizer.initial_state(net.parameters, net.parameters)
+    run: Steps
+    if net.choose_engine(engine) == "lanes":
+        from fullback.training.lanes import LaneSteps
+
+        run = LaneSteps(net, images, targets, None, optimizer, state, batch_size)
+    else:
+        run = ReferenceSteps(net, images, targets, None, optimizer, state)
+    rates = np.geomspace(least, most, steps)
+    rng = np.random.default_rng([seed, 0])
+    try:
+        with threadpool_limits(1, "blas"):
+            run.begin()
+            figures = run.train(
+                Batches(
+                    order=_order(rng, len(images), steps * batch_size),
+                    size=batch_size,
+                    factors=(rates / optimizer.learning_rate).tolist(),
+                    seeds=[(seed, 0, n) for n in range(steps)],
+                )
+            )
+            run.end()
+    finally:
+        restore(net, before)
+    losses = _smooth(figures[:, 0])
+    if len(losses):
+        blown = np.flatnonzero(losses > _BLOWN_UP * np.minimum.accumulate(losses))
+        losses = losses[: blown[0]] if blown.size else losses
+    if len(losses) < 10 or losses.argmin() == 0:
+        raise OptionError(
+            f"the loss does not fall at learning rates from {least:g} to {most:g}; give a smaller "
+            "least, or look at the data and the network"
+        )
+    suggestion = float(rates[losses.argmin()] / _BELOW)
+    return RateFinding(rates[: len(losses)], losses, float(f"{suggestion:.2g}"))
+
+
+def _order(rng: np.random.Generator, images: int, count: int) -> NDArray[np.int64]:
+    """Return so many images' numbers, epoch after epoch."""
+    epochs = [rng.permutation(images) for _ in range(-(-count // images))]
+    return np.concatenate(epochs)[:count]
+
+
+def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the running average, corrected for its start at 0."""
+    made, average = np.empty_like(losses), 0.0
+    for n, loss in enumerate(losses):
+        average = _MEMORY * average + (1 - _MEMORY) * float(loss)
+        made[n] = average / (1 - _MEMORY ** (n + 1))
+    return made
