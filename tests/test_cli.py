@@ -255,22 +255,25 @@ def test_interrupted(toy, tmp_path, monkeypatch, batch):
 
 class TestEval:
     def test_what_train_said(self, trained, model):
-        ran = done("eval", model, "--json")
-        assert ran.events == [
-            {
-                "event": "result",
-                "model": str(model),
-                "data": "digits",
-                "test_images": 360,
-                "test_accuracy": trained.result["test_accuracy"],
-                "test_loss": trained.result["test_loss"],
-            }
-        ]
+        (result,) = done("eval", model, "--json").events
+        metrics = result.pop("metrics")
+        assert metrics["accuracy"] == trained.result["test_accuracy"]
+        assert sum(metrics["support"]) == 360
+        assert result == {
+            "event": "result",
+            "model": str(model),
+            "data": "digits",
+            "test_images": 360,
+            "test_accuracy": trained.result["test_accuracy"],
+            "test_loss": trained.result["test_loss"],
+        }
 
     def test_page(self, trained, model):
         page = done("eval", model).out
         assert f"model      {model}\n" in page
         assert "data       digits, 360 test images" in page
+        page, _, classes = page.partition("precision")
+        assert re.search(r"F1 +0\.\d{4} on average", classes)
         rows = [line.split() for line in page.splitlines() if re.match(r" \d  ", line)]
         counts = [[int(n.replace(".", "0")) for n in row[1:11]] for row in rows]
         right = sum(counts[k][k] for k in range(10))

@@ -49,10 +49,12 @@ class TestEval:
         page = done(
             "eval", tmp_path / "m.safetensors", "--data", tmp_path / "x.npz", columns=columns
         ).out
-        lines = page.partition("most wrong about")[2].splitlines()
+        lines = page.partition("most wrong about")[2].partition("precision")[0].splitlines()
         assert max(map(len, lines)) <= columns
         picture = [
-            line.split("   ")[0] for line in lines if line and set(line) <= set(" .:-=+*#%@")
+            line.split("   ")[0]
+            for line in lines
+            if line.strip() and set(line) <= set(" .:-=+*#%@")
         ]
         assert {len(line) for line in picture} == {23}
 
@@ -85,7 +87,7 @@ class TestPredict:
         assert [e["image"] for e in events] == [*map(str, files)]
         assert [e["label"] for e in events] == p.argmax(axis=1).tolist()
         np.testing.assert_allclose([e["probabilities"] for e in events], p, rtol=0, atol=1e-6)
-        assert {tuple(e) for e in events} == {("event", "image", "label", "probabilities")}
+        assert {tuple(e) for e in events} == {("event", "image", "label", "name", "probabilities")}
 
     def test_page(self, model, digits):
         files, x = digits

@@ -19,12 +19,15 @@ from test_cli import run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 OPTIONS = {
-    "train": """--data --data-dir --image-size --net --epochs --batch-size --optimizer --lr
-        --momentum --schedule --engine --freeze --compare --no-compare --seed --out --run --resume
-        --config --json --help""",
+    "train": """--data --data-dir --image-size --resize --test-share --split-seed --net --epochs
+        --batch-size --optimizer --lr --momentum --schedule --augment --mixup --weight-decay --clip
+        --average --label-smoothing --balanced --validation --patience --engine --freeze --compare
+        --no-compare --seed --out --run --resume --config --json --help""",
+    "rate": """--data --data-dir --image-size --net --optimizer --batch-size --steps --seed --plot
+        --json --help""",
     "runs": "--json --help",
     "data": "--data-dir --image-size --sheet --json --help",
-    "eval": "--data --data-dir --json --help",
+    "eval": "--data --data-dir --plots --json --help",
     "predict": "--model --invert --json --help",
     "summary": "--input-shape --classes --json --help",
     "bench": "--net --batch --threads --rival --rounds --quick --json --help",

@@ -49,11 +49,13 @@ def started(toy, folder, *more):
 def test_a_run_has_a_folder(toy, tmp_path):
     folder = tmp_path / "runs" / "first"
     assert train(*started(toy, folder, "--lr", 0.01, "--freeze", "conv1")).code == 0
-    assert {path.name for path in folder.iterdir()} == {
+    assert {path.name for path in folder.iterdir()} - {"plots", "tensorboard"} == {
         ".lock",
         "checkpoint.safetensors",
         "config.toml",
         "history.csv",
+        "history.json",
+        "log.txt",
         "model.safetensors",
         "result.json",
     }
@@ -140,6 +142,10 @@ def test_a_run_that_has_ended_is_told_again(toy, tmp_path):
     assert (folder / "model.safetensors").read_bytes() == model
 
 
+def last_change(path):
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 @posix
 def test_a_run_that_is_killed_thirty_times_ends_with_the_same_weights(toy, tmp_path):
     """At random moments, by a signal that no process can handle."""
@@ -156,7 +162,15 @@ def test_a_run_that_is_killed_thirty_times_ends_with_the_same_weights(toy, tmp_p
             stderr=subprocess.DEVNULL,
             env=environment(),
         )
-        time.sleep(draw.uniform(0.2, 0.5))
+        if kills % 3:  # while it trains
+            before = last_change(broken / "checkpoint.safetensors")
+            for _ in range(3000):
+                if last_change(broken / "checkpoint.safetensors") != before:
+                    break
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.1))
+        else:  # also before it does
+            time.sleep(draw.uniform(0.05, 0.8))
         if training.poll() is not None:
             break
         training.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -153,6 +154,28 @@ def load_dataset(
         )
     except InputError as error:  # options that do not go with the data
         raise OptionError(str(error)) from error
+
+
+def load_dataset_for(network: Network, model: str, data: str, data_dir: Path | None) -> Dataset:
+    """Load what ``--data`` names, with image files brought to what a network takes.
+
+    Raises
+    ------
+    ShapeError
+        The images are not what it takes.
+    """
+    shape = network.input_shape
+    dataset = None
+    if len(shape) == 3 and shape[0] in (1, 3):
+        with contextlib.suppress(OptionError):  # data whose images have a shape of their own
+            dataset = load_dataset(data, data_dir, shape)
+    dataset = load_dataset(data, data_dir) if dataset is None else dataset
+    if shape != dataset.image_shape:
+        raise ShapeError(
+            f"{model} takes images of shape {shape}, but {dataset.name} has images of shape "
+            f"{dataset.image_shape}; give the data that it was trained on"
+        )
+    return dataset
 
 
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:

@@ -18,10 +18,10 @@ from fullback.cli.arguments import (
     NetworkArgument,
     build,
     load_dataset,
+    load_dataset_for,
     open_classifier,
 )
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors
-from fullback.errors import ShapeError
 
 if TYPE_CHECKING:
     from fullback.check.gradient_report import GradientRow
@@ -63,15 +63,10 @@ def check(
     output = Output(as_json=as_json)
     if net.endswith(".safetensors") or os.path.isfile(net):  # noqa: PTH113 -- any text may come
         network = open_classifier(Path(net))
-        dataset = load_dataset(data, data_dir, network.input_shape)
+        dataset = load_dataset_for(network, net, data, data_dir)
     else:
         dataset = load_dataset(data, data_dir)
         network = build(net, dataset.image_shape, dataset.classes, seed)
-    if network.input_shape != dataset.image_shape:
-        raise ShapeError(
-            f"{net} takes images of shape {network.input_shape}, but {dataset.name} has images of "
-            f"shape {dataset.image_shape}; give the data that it was trained on"
-        )
     x, y = dataset.x_train[:images], dataset.y_train[:images]
     result = check_gradients(
         network, x, y, samples=samples, training=training, seed=seed, engine=engine.value

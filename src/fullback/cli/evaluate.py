@@ -12,11 +12,10 @@ from fullback.cli.arguments import (
     DataOption,
     JsonOption,
     ModelArgument,
-    load_dataset,
+    load_dataset_for,
     open_classifier,
 )
 from fullback.cli.output import Output, one_line_errors, printable
-from fullback.errors import ShapeError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,12 +53,7 @@ def evaluate(
 
     output = Output(as_json=as_json)
     network = open_classifier(model)
-    dataset = load_dataset(data, data_dir, network.input_shape)
-    if network.input_shape != dataset.image_shape:
-        raise ShapeError(
-            f"{model} takes images of shape {network.input_shape}, but {dataset.name} has images "
-            f"of shape {dataset.image_shape}; give the data that it was trained on"
-        )
+    dataset = load_dataset_for(network, str(model), data, data_dir)
     answers = take_test(network, dataset.x_test, dataset.y_test)
     found = measure(answers.labels, answers.probabilities)
     output.event(

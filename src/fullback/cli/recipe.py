@@ -8,12 +8,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fullback.cli.arguments import EngineName, build
 from fullback.errors import InputError, OptionError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
 
@@ -88,10 +87,11 @@ class Recipe:
 
     def held_out(self, dataset: Dataset) -> NDArray[np.int64] | None:
         """Return the places of the images that are kept for validation, of each class a share."""
-        from sklearn.model_selection import train_test_split
-
         if not self.validation:
             return None
+        import numpy as np
+        from sklearn.model_selection import train_test_split
+
         places = np.arange(len(dataset.y_train))
         try:
             _, held = train_test_split(
@@ -121,6 +121,8 @@ class Recipe:
         Images for validation are not copied out of the others, which may be on the disk: they get
         no weight.
         """
+        import numpy as np
+
         from fullback.training.fit import fit
 
         held = self.held_out(dataset)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from fullback.training.history import Epoch, History
 if TYPE_CHECKING:
     from fullback.cli.run_folder import RunFolder
 
+_SHORT = 2.0  # seconds: a run that takes no longer does without tensorboardX till its end
 _CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "images_per_second")
 
 
@@ -26,6 +28,8 @@ class Reporter(Callback):
         self.folder = folder
         self.epochs: list[Epoch] = []
         self.events: Any = None  # tensorboardX's writer
+        self.written = 0  # epochs that it was given
+        self.start = time.monotonic()
 
     def begin(self, history: History) -> None:
         """Write the epochs that a checkpoint brought."""
@@ -33,15 +37,7 @@ class Reporter(Callback):
         self.folder.log(
             f"goes on after epoch {len(self.epochs)}" if self.epochs else "training begins"
         )
-        if find_spec("tensorboardX") is not None:
-            from tensorboardX import SummaryWriter
-
-            events = self.folder.path / "tensorboard"
-            for old in events.glob("events.out.tfevents.*"):
-                old.unlink()
-            self.events = SummaryWriter(str(events))
-        for epoch in self.epochs:
-            self._add_events(epoch)
+        self.start = time.monotonic()
         if self.epochs:
             self._write_history()
 
@@ -49,7 +45,8 @@ class Reporter(Callback):
         """Write an epoch."""
         self.epochs.append(epoch)
         self._write_history()
-        self._add_events(epoch)
+        if time.monotonic() - self.start > _SHORT:
+            self._add_events()
         figures = [
             f"{name.replace('_', ' ')} {value:.6g}"
             for name in _CURVES
@@ -59,6 +56,7 @@ class Reporter(Callback):
 
     def finish(self, history: History) -> None:
         """Close what is open."""
+        self._add_events()
         if self.events is not None:
             self.events.close()
         if not history.interrupted:
@@ -73,9 +71,20 @@ class Reporter(Callback):
         rows = json.dumps([vars(epoch) for epoch in self.epochs], indent=1)
         write_atomically(self.folder.path / "history.json", rows.encode() + b"\n")
 
-    def _add_events(self, epoch: Epoch) -> None:
-        if self.events is not None:
+    def _add_events(self) -> None:
+        """Give TensorBoard's files the epochs that they lack, where what writes them is there."""
+        if self.events is None:
+            if find_spec("tensorboardX") is None:
+                return
+            from tensorboardX import SummaryWriter
+
+            events = self.folder.path / "tensorboard"
+            for old in events.glob("events.out.tfevents.*"):
+                old.unlink()
+            self.events = SummaryWriter(str(events))
+        for epoch in self.epochs[self.written :]:
             for name in _CURVES:
                 if (value := getattr(epoch, name)) is not None:
                     self.events.add_scalar(name, value, epoch.epoch)
-            self.events.flush()
+        self.written = len(self.epochs)
+        self.events.flush()

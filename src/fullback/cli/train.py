@@ -31,7 +31,6 @@ from fullback.cli.output import Output, one_line_errors
 from fullback.cli.recipe import OptimizerName, Recipe, chosen_optimizer, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
 from fullback.errors import DivergenceError, OptionError
-from fullback.options import require_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -241,6 +240,7 @@ def train(
     """
     from fullback.atomic import check_writable
     from fullback.augment import Augment
+    from fullback.options import require_number
     from fullback.training.schedules import parse
 
     output = Output(as_json=as_json)
