@@ -26,7 +26,8 @@ OPTIONS = {
     "rate": """--data --data-dir --image-size --net --optimizer --batch-size --steps --seed --plot
         --json --help""",
     "runs": "--json --help",
-    "data": "--data-dir --image-size --sheet --json --help",
+    "data": """--data-dir --image-size --resize --test-share --split-seed --sheet --augment --json
+        --help""",
     "eval": "--data --data-dir --plots --json --help",
     "predict": "--model --invert --json --help",
     "summary": "--input-shape --classes --json --help",

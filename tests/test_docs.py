@@ -1,12 +1,14 @@
-"""docs/diagnose.md: its Python runs and prints what the page shows, its catalogue is whole."""
+"""The pages whose Python is run: it prints what they show, and the catalogue is whole."""
 
 import contextlib
 import io
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 
+import fullback
 from fullback.check.mistakes import MISTAKES
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +37,23 @@ def test_what_the_page_shows_is_what_is_printed(monkeypatch):
                 exec(compile(block, PAGE, "exec"), names)
             printed = out.getvalue()
     assert shown == 4
+
+
+def test_training_md_prints_what_it_shows(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    names, printed, shown = {}, "", 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fullback.DeadUnitWarning)
+        for kind, block in re.findall(r"```(python|text)\n(.*?)```", text, re.DOTALL):
+            if kind == "text":
+                assert block == printed
+                shown += 1
+            else:
+                with contextlib.redirect_stdout(io.StringIO()) as out:
+                    exec(compile(block, "training.md", "exec"), names)
+                printed = out.getvalue()
+    assert shown == 5
 
 
 def test_the_lines_of_the_example_are_in_it():

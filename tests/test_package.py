@@ -21,7 +21,7 @@ PUBLIC = """
     MeanSquaredError SoftmaxCrossEntropy
     Network Trace zoo
     check_gradients check_layer diagnose probe Diagnosis Finding GradientCheck LayerCheck
-    SGD Adam AdamW Augment Callback EarlyStopping Epoch History fit schedules
+    SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules
     CNNClassifier CNNRegressor
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from fullback.training.fit import fit
     from fullback.training.history import Epoch, History
     from fullback.training.optimizers import SGD, Adam, AdamW
+    from fullback.training.rate_finder import find_rate
 else:  # the same imports, each when its name is first used
     import importlib
     import sys
@@ -81,6 +82,7 @@ else:  # the same imports, each when its name is first used
         "fullback.training.fit": "fit",
         "fullback.training.history": "Epoch History",
         "fullback.training.optimizers": "SGD Adam AdamW",
+        "fullback.training.rate_finder": "find_rate",
     }
     _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
@@ -148,6 +150,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "diagnose",
+    "find_rate",
     "fit",
     "load",
     "load_data",

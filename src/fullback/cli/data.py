@@ -12,15 +12,24 @@ from fullback.cli.arguments import (
     DataDirOption,
     ImageSizeOption,
     JsonOption,
+    ResizeName,
+    ResizeOption,
+    SplitSeedOption,
+    TestShareOption,
     image_shape,
     load_dataset,
 )
 from fullback.cli.output import Output, one_line_errors, printable
+from fullback.errors import OptionError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
+    from fullback.augment import Augment
     from fullback.data import Dataset
+    from fullback.data.dataset import Images
     from fullback.data.describe import Description
 
 _LISTED = 8
@@ -34,11 +43,22 @@ def data(
     ] = "digits",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
+    resize: ResizeOption = ResizeName.stretch,
+    test_share: TestShareOption = None,
+    split_seed: SplitSeedOption = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
             help="Write a picture of some images, a row a class, to this PNG file.",
             metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help='Draw views of the images: "shift=2 rotate=10", see train.',
+            metavar="OPTIONS",
             show_default=False,
         ),
     ] = None,
@@ -49,10 +69,16 @@ def data(
     Suspicious are classes without images, images of one colour alone, images that are there twice
     (with the same label, or another one), and test images that are among the training images.
     """
+    from fullback.augment import Augment
     from fullback.data.describe import describe
 
     output = Output(as_json=as_json)
-    dataset = load_dataset(source, data_dir, image_shape(image_size))
+    if augment is not None and sheet is None:
+        raise OptionError("--augment goes with --sheet FILE, which draws the views")
+    views = None if augment is None else Augment.parse(augment)
+    dataset = load_dataset(
+        source, data_dir, image_shape(image_size), resize.value, test_share, split_seed
+    )
     found = describe(dataset)
     output.event(
         "data",
@@ -72,6 +98,8 @@ def data(
     )
     shape = " x ".join(map(str, dataset.image_shape))
     output.fact("data", f"{dataset.name}, {dataset.x_train.dtype} images of {shape}")
+    for note in dataset.notes:
+        output.fact("", note)
     output.fact(
         "pixels",
         f"from {min(found.train.low, found.test.low):g} to "
@@ -83,7 +111,7 @@ def data(
     if not found.suspicious:
         output.fact("suspicious", "nothing")
     if sheet is not None:
-        _write_sheet(dataset, sheet)
+        _write_sheet(dataset, sheet, views)
         output.fact("written", str(sheet))
 
 
@@ -134,12 +162,18 @@ def _some(places: list[int] | list[str]) -> str:
     return ", ".join(map(str, places[:_LISTED])) + more
 
 
-def _write_sheet(dataset: Dataset, path: Path) -> None:
+def _write_sheet(dataset: Dataset, path: Path, views: Augment | None) -> None:
     from PIL import Image
 
     from fullback.atomic import write_atomically
     from fullback.data.describe import contact_sheet
 
+    def change(images: Images, places: NDArray[np.int64]) -> Images:
+        if views is None:
+            return images
+        shown = views.apply(images, images=places)
+        return (255 * shown).round().astype(images.dtype) if images.dtype == "uint8" else shown
+
     file = io.BytesIO()
-    Image.fromarray(contact_sheet(dataset)).save(file, "PNG")
+    Image.fromarray(contact_sheet(dataset, change)).save(file, "PNG")
     write_atomically(path, file.getvalue())

@@ -362,7 +362,8 @@ def _show_pictures(
         return
     from fullback.cli.pictures import draw_run
 
-    output.fact("pictures", ", ".join(draw_run(folder.plots, network, before, answers, history)))
+    drawn = draw_run(folder.plots, network, before, answers, history)
+    output.fact("pictures", f"{len(drawn)} in {folder.plots}")
 
 
 def _announce(output: Output, network: Network, dataset: Dataset, recipe: Recipe) -> None:

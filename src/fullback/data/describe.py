@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,8 +97,16 @@ def _some(x: Images) -> Iterator[tuple[int, Images]]:
         yield start, x[start : start + step]
 
 
-def contact_sheet(data: Dataset, *, across: int = 20) -> NDArray[np.uint8]:
-    """Return a picture of some training images, a row a class, of shape (rows, columns, 3)."""
+def contact_sheet(
+    data: Dataset,
+    change: Callable[[Images, NDArray[np.int64]], Images] | None = None,
+    *,
+    across: int = 20,
+) -> NDArray[np.uint8]:
+    """Return a picture of some training images, a row a class, of shape (rows, columns, 3).
+
+    ``change`` is what is done to images, given their places.
+    """
     channels, rows, columns = data.image_shape
     low, high = float(data.x_train.min()), float(data.x_train.max())
     scale = 1.0 if data.x_train.dtype == np.uint8 else 255 / ((high - low) or 1.0)
@@ -106,8 +114,11 @@ def contact_sheet(data: Dataset, *, across: int = 20) -> NDArray[np.uint8]:
     classes = np.unique(data.y_train)
     sheet = np.full((len(classes), rows + 2, across, columns + 2, 3), 128, np.uint8)
     for line, label in enumerate(classes):
-        for place, n in enumerate(np.flatnonzero(data.y_train == label)[:across]):
-            pixels = ((data.x_train[n].astype(np.float64) - shift) * scale).astype(np.uint8)
+        places = np.flatnonzero(data.y_train == label)[:across]
+        images = data.x_train[places] if change is None else change(data.x_train[places], places)
+        for place, image in enumerate(images):
+            pixels = (image.astype(np.float64) - shift) * scale
+            pixels = pixels.clip(0, 255).astype(np.uint8)
             shown = pixels if channels == 3 else np.repeat(pixels[:1], 3, axis=0)
             sheet[line, 1:-1, place, 1:-1] = shown.transpose(1, 2, 0)
     return sheet.reshape(len(classes) * (rows + 2), across * (columns + 2), 3)
