@@ -61,7 +61,7 @@ class TestStructure:
 
     def test_repr_builds_the_same_network(self):
         net = small(loss=SoftmaxCrossEntropy(0.1))
-        again = eval(repr(net), vars(fullback))
+        again = eval(repr(net), {name: getattr(fullback, name) for name in fullback.__all__})
         assert (again.layers, again.loss, again.dtype) == (net.layers, net.loss, net.dtype)
 
     @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
 
+_AT_ONCE = 2**24  # values that are looked at together
 _MOST_VALUES = 2**28  # parameters of a network, or values of one activation of one image
 
 
@@ -419,13 +420,22 @@ class Network:
                 f"images must be uint8 (0 to 255) or float (used as it is), got {images.dtype}; "
                 "convert them with x.astype('uint8') or x / 255"
             )
-        if images.dtype.kind == "f" and not np.isfinite(images).all():
-            finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+        wrong: Array = _not_finite(images) if images.dtype.kind == "f" else np.array([])
+        if len(wrong):
             raise InputError(
-                f"image {int(np.flatnonzero(~finite)[0])} holds NaN or infinity "
-                f"({int((~finite).sum())} of {len(images)} images do); remove them or mend them"
+                f"image {int(wrong[0])} holds NaN or infinity "
+                f"({len(wrong)} of {len(images)} images do); remove them or mend them"
             )
         return images
+
+
+def _not_finite(images: Array) -> Array:
+    """Return the places of images with values that are not finite; they may be on the disk."""
+    step = max(1, _AT_ONCE // max(images[0].size, 1))
+    axes = tuple(range(1, images.ndim))
+    finite = [np.isfinite(images[n : n + step]).all(axis=axes) for n in range(0, len(images), step)]
+    wrong: Array = np.flatnonzero(~np.concatenate(finite))
+    return wrong
 
 
 def in_batches(images: Array) -> Iterator[Array]:
