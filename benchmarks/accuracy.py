@@ -28,12 +28,6 @@ from rich.table import Table
 
 import fullback as fb
 
-RECIPE = (
-    "conv24 relu conv24 relu pool conv48 relu conv48 relu pool flatten dropout0.4 dense128 relu "
-    "dense10"
-)
-RECIPE_VIEWS = fb.Augment(shift=2, rotate=10, scale=0.1, shear=0.1)
-
 CIFAR_NET = (
     "conv32 batchnorm relu pool conv32 batchnorm relu pool conv64 batchnorm relu pool flatten "
     "dense10"
@@ -109,10 +103,14 @@ ROWS = {
     ),
     "recipe": Row(
         "fullback",
-        "the recipe of docs/training.md",
+        "deep, the recipe of docs/training.md",
         0.4,
-        lambda seed: fb.Network.parse(RECIPE, (1, 28, 28), seed=seed),
-        {"epochs": 30, "optimizer": fb.Adam(0.001), "augment": RECIPE_VIEWS},
+        lambda seed: fb.zoo.deep(seed=seed),
+        {
+            "epochs": 20,
+            "optimizer": fb.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-4),
+            "augment": fb.Augment(shift=2, rotate=10, scale=0.1, shear=0.1),
+        },
     ),
 }
 

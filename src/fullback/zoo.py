@@ -50,6 +50,19 @@ def wide(
     return Network.parse(text, input_shape, seed=seed, dtype=dtype)
 
 
+def deep(
+    input_shape: tuple[int, ...] = (1, 28, 28),
+    classes: int = 10,
+    *,
+    seed: int = 0,
+    dtype: DType = "float32",
+) -> Network:
+    """Three stages of two 3x3 convolutions with batch normalisation, of 16, 32 and 64 filters."""
+    stages = [" ".join([f"conv{k}(bias=false) batchnorm relu"] * 2) for k in (16, 32, 64)]
+    text = f"{' pool '.join(stages)} flatten dropout0.4 dense{classes}"
+    return Network.parse(text, input_shape, seed=seed, dtype=dtype)
+
+
 def lenet1(
     input_shape: tuple[int, ...] = (1, 28, 28),
     classes: int = 10,
@@ -93,6 +106,6 @@ def lenet5(
 
 
 NETWORKS: dict[str, Callable[..., Network]] = {
-    network.__name__: network for network in (question, lenet1, lenet5, small, wide)
+    network.__name__: network for network in (question, lenet1, lenet5, small, wide, deep)
 }
 """Every network of the zoo by its name."""

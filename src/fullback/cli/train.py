@@ -56,7 +56,7 @@ def train(
     net: Annotated[
         str,
         typer.Option(
-            help="**question**, **lenet1**, **lenet5**, **small**, **wide**, or layers: "
+            help="**question**, **lenet1**, **lenet5**, **small**, **wide**, **deep**, or layers: "
             '"conv8 relu pool conv16 relu pool flatten dense10".',
             metavar="NAME|LAYERS",
         ),
