@@ -121,8 +121,18 @@ class TestZoo:
         total = next(line for line in net.summary().splitlines() if line.split()[:1] == ["total"])
         assert total.split() == ["total", f"{parameters:,}", f"{costs:,}"]
 
+    def test_the_size_of_deep(self):
+        """Filters without biases, two numbers a channel to normalise, a dense layer."""
+        widths = ((1, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64))
+        filters = sum(9 * below * above for below, above in widths)
+        channels = sum(above for _, above in widths)
+        net = zoo.deep()
+        count = sum(array.size for array in net.parameters.values())
+        assert count == filters + 2 * channels + 64 * 7 * 7 * 10 + 10
+        assert len(net.layers) == 6 * 3 + 2 + 3
+
     def test_options(self):
-        assert list(zoo.NETWORKS) == list(ZOO)
+        assert list(zoo.NETWORKS) == [*ZOO, "deep"]
         for network in zoo.NETWORKS.values():
             net = network((3, 32, 36), 7, seed=3, dtype="float64")
             assert (net.input_shape, net.output_shape, net.dtype) == ((3, 32, 36), (7,), np.float64)
