@@ -93,7 +93,7 @@ def test_the_engine_mixes_as_the_reference_does(count):
 
 
 def test_partners():
-    assert partners(20).tolist() == [*range(1, 16), 0, 17, 18, 19, 19]
+    assert partners(20).tolist() == [*range(1, 16), 0, 17, 18, 19, 16]
     assert partners(1).tolist() == [0]
 
 
@@ -226,6 +226,8 @@ def test_the_text_form_is_read():
     [
         ("shfit=2", "did you mean shift"),
         ("shift", "written like shift=2"),
+        ("shift=2 crop=99999", "at most 10,000 pixels"),
+        ("rotate", "written like shift=2, got 'rotate'"),
         ("shift=2 shift=3", "has shift twice"),
         ("shift=wide", r"shift must be a number in \[0, 1e4\]"),
         ("rotate=181", "rotate must be a number"),
@@ -238,6 +240,18 @@ def test_the_text_form_is_read():
 def test_wrong_options_are_refused(text, message):
     with pytest.raises(fb.OptionError, match=message):
         fb.Augment.parse(text)
+
+
+def test_the_text_may_have_spaces():
+    assert fb.Augment.parse("shift = 2; rotate=3") == fb.Augment(shift=2, rotate=3)
+
+
+@pytest.mark.parametrize(
+    "options", [{"images": 3}, {"images": [0, -1]}, {"images": [0.5, 1.0]}, {"seed": -1}]
+)
+def test_views_of_images_that_cannot_be(options):
+    with pytest.raises(fb.FullbackError):
+        fb.Augment(shift=1).apply(images((1, 4, 4), 2), **options)
 
 
 def test_shapes_that_are_no_images_are_refused():

@@ -151,6 +151,8 @@ def test_a_run_that_is_killed_thirty_times_ends_with_the_same_weights(toy, tmp_p
     """At random moments, by a signal that no process can handle."""
     options = ("--data", toy, "--net", "conv2 batchnorm relu pool flatten dropout0.2 dense3")
     options = (*options, "--optimizer", "adam", "--epochs", 1500, "--json")
+    options = (*options, "--validation", 0.2, "--average", 0.9, "--mixup", 0.3, "--clip", 1)
+    options = (*options, "--augment", "shift=1 flip=both", "--schedule", "plateau(patience=50)")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert train(*options, "--run", whole).code == 0
     draw, kills, arguments = random.Random(0), 0, (*options, "--run", broken)

@@ -104,8 +104,25 @@ class TestImageFolder:
     def test_what_is_no_file_is_not_opened(self, folder):
         os.mkfifo(folder / "cat" / "pipe.png")
         (folder / "cat" / "loop").symlink_to(folder)
-        with pytest.warns(FullbackWarning, match="loop; images are looked for in a folder a class"):
+        with pytest.warns(FullbackWarning, match="loop and 1 more; images are looked for in"):
             assert len(fb.load_data(folder).x_train) == 24
+
+    def test_an_image_that_is_refused_does_not_decide(self, folder):
+        Image.fromarray(np.zeros((5, 6), np.float32)).save(folder / "cat" / "f.tiff")
+        with (
+            pytest.warns(FullbackWarning, match="floating-point pixels"),
+            pytest.warns(FullbackWarning, match="1 of 31 files"),
+        ):
+            assert fb.load_data(folder).image_shape == (1, 5, 6)
+
+    def test_empty_folders_and_dangling_links_are_told(self, folder):
+        (folder / "empty").mkdir()
+        (folder / "cat" / "link.png").symlink_to(folder / "nowhere")
+        with pytest.warns(FullbackWarning) as caught:
+            fb.load_data(folder)
+        told = " ".join(str(own.message) for own in caught)
+        assert "empty" in told
+        assert "link.png" in told
 
     def test_images_in_other_places_are_told(self, folder):
         picture(folder / "loose.png")
@@ -332,6 +349,7 @@ class TestSplit:
         [
             ({"test_share": 1.5}, "test_share must be a number"),
             ({"split_seed": -1}, "split_seed must be a whole number"),
+            ({"split_seed": 2**40}, "split_seed must be less than"),
         ],
     )
     def test_numbers_out_of_range(self, options, message):
@@ -380,12 +398,25 @@ class TestBatches:
                 ShapeError,
                 r"batch 1 has images of shape \(1, 4, 5\)",
             ),
-            ([(np.zeros((3, 4, 4)), [0, 1])] * 3, ShapeError, "give one label per image"),
+            ([(np.zeros((3, 4, 4)), [0, 1])] * 3, ShapeError, r"labels of shape \(2,\)"),
+            ([(5, 3)], ShapeError, "batch 0 has images of shape"),
+            ([(np.zeros((2, 4, 4)), [[0], [1]])], ShapeError, r"labels of shape \(2, 1\)"),
+            ([([[1, 2], [3]], [0, 1])], InputError, "cannot be read as arrays"),
         ],
     )
     def test_what_is_refused(self, batches, error, message):
         with pytest.raises(error, match=message):
             fb.load_data(batches)
+
+    def test_batches_whose_sums_alone_agree(self):
+        x = np.zeros((6, 4, 4), np.uint8)
+        with pytest.raises(ShapeError, match=r"batch 0 .* labels of shape \(5,\)"):
+            fb.load_data([(x, np.zeros(5, int)), (x, np.zeros(7, int))])
+
+    @pytest.mark.parametrize("source", [5, None])
+    def test_what_is_no_source(self, source):
+        with pytest.raises(InputError, match="a name, a path or an iterable"):
+            fb.load_data(source)
 
     def test_more_than_there_is_room_for(self, monkeypatch):
         monkeypatch.setattr("fullback.data.batches.MAX_BYTES", 1000)
@@ -461,7 +492,7 @@ class TestParquet:
         assert len(data.x_train) + len(data.x_test) == 18
         told = [str(own.message) for own in caught]
         assert "image 3: is no image that Pillow reads" in told[0]
-        assert "2 images in" in told[-1]
+        assert "2 of the images in" in told[-1]
 
     def test_what_is_refused(self, tmp_path):
         import pyarrow as pa
@@ -483,6 +514,26 @@ class TestParquet:
             (tmp_path / "d.parquet").write_bytes(whole[:cut])
             with pytest.raises(DataError, match="is not an intact Parquet file"):
                 fb.load_data(tmp_path / "d.parquet")
+
+    def test_files_that_are_not_used_are_told(self, tmp_path):
+        x, y = self.some(20)
+        for name in ("train-0", "test-0", "validation-0", "more"):
+            self.write(tmp_path / "a" / f"{name}.parquet", map(encoded, x), y)
+        with pytest.warns(FullbackWarning, match=r"left out: more.parquet, validation-0"):
+            fb.load_data(tmp_path / "a")
+        for name in ("test-0", "test-1"):
+            self.write(tmp_path / "b" / f"{name}.parquet", map(encoded, x), y)
+        with pytest.raises(DataError, match="none whose name begins with train"):
+            fb.load_data(tmp_path / "b")
+
+    def test_labels_that_no_class_has(self, tmp_path):
+        import pyarrow as pa
+
+        x, _ = self.some(20)
+        labels = pa.array([2**63 + 5] * 20, pa.uint64())
+        path = self.write(tmp_path / "p.parquet", map(encoded, x), labels)
+        with pytest.raises(DataError, match="labels are whole numbers"):
+            fb.load_data(path)
 
     def test_without_pyarrow(self, tmp_path, monkeypatch):
         path = self.write(tmp_path / "p.parquet", [], [])

@@ -66,6 +66,11 @@ class TestMeasure:
         with pytest.raises(fb.FullbackError, match=message):
             measure(labels, probabilities)
 
+    @pytest.mark.parametrize("k", [0, -1, 2.5, True, 4])
+    def test_a_k_that_cannot_be(self, k):
+        with pytest.raises(fb.FullbackError, match="k "):
+            measure([0, 1, 2], np.eye(3), k)
+
 
 class TestRateFinder:
     @pytest.mark.filterwarnings("ignore::fullback.DeadUnitWarning")
@@ -89,6 +94,18 @@ class TestRateFinder:
         net = fb.Network.parse("flatten dense3", (1, 6, 6))
         one, two = (find_rate(net, x, y, batch_size=20, engine=engine) for _ in range(2))
         np.testing.assert_array_equal(one.losses, two.losses)
+
+    def test_it_measures_what_fit_measures(self):
+        data = fb.load_data("digits")
+        x = data.x_train[:600].astype(np.float32) * 3 + 40
+        found = []
+        for adapted in (True, False):
+            net = fb.Network.parse("normalize conv4 tanh flatten dense10", (1, 28, 28))
+            if adapted:
+                net.adapt(x)
+            found.append(find_rate(net, x, data.y_train[:600]).suggestion)
+            assert net.statistics["normalize1.images"] == (600 if adapted else 0)
+        assert found[0] == found[1]
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -201,3 +218,16 @@ def test_class_names_are_kept_and_said(tmp_path):
     assert fb.load(model).class_names == ("cat", "dog")
     page = done("predict", tmp_path / "pets" / "dog" / "3.png", "--model", model, columns=200).out
     assert re.search(r"L 8x8 +dog +\d", page)
+
+
+def test_eval_tests_on_the_images_that_were_kept_for_it(tmp_path):
+    """Random labels are learned by heart: on other images than those kept, that would show."""
+    path, model = tmp_path / "noise.npz", tmp_path / "m.safetensors"
+    np.savez(path, x=RNG.integers(0, 256, (300, 8, 8), dtype=np.uint8), y=RNG.integers(0, 4, 300))
+    options = ["--data", path, "--net", "flatten dense128 relu dense4", "--epochs", 60]
+    options += ["--split-seed", 1, "--test-share", 0.3, "--json", "--out", model]
+    trained = done("train", *options).result
+    assert trained["test_accuracy"] < 0.5
+    (result,) = done("eval", model, "--data", path, "--json").events
+    assert result["test_accuracy"] == trained["test_accuracy"]
+    assert result["test_images"] == 90

@@ -45,7 +45,7 @@ ALLOWED = {
     "augment": NETWORK,
     "engine": {"atomic", "augment", *NETWORK},
     "check": NETWORK,
-    "metrics": {"errors"},
+    "metrics": {"errors", "options"},
     "plots": {"atomic", "metrics", "training", *NETWORK},
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},

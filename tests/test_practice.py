@@ -343,6 +343,11 @@ class TestSchedules:
             ("constant", schedules.constant),
             ("steps", schedules.Steps()),
             ("steps(factor=0.3, at=0.8)", schedules.Steps(0.3, 0.8)),
+            ("steps(at=(0.2, 0.5))", schedules.Steps(at=(0.2, 0.5))),
+            (
+                "warm_up(then=steps(factor=0.3, at=0.5), share=0.2)",
+                schedules.WarmUp(0.2, schedules.Steps(0.3, 0.5)),
+            ),
             (" one_cycle(rise=0.4)", schedules.OneCycle(0.4)),
             ("warm_up(share=0.2, then=constant)", schedules.WarmUp(0.2, schedules.constant)),
             ("plateau(patience=5)", schedules.Plateau(patience=5)),
@@ -474,3 +479,82 @@ class TestCallbacks:
         net, history = train(callbacks=[Unwilling()])
         assert len(history) == 0
         assert_same(net, network())
+
+
+class TestTheEndOfTraining:
+    @pytest.mark.parametrize("average", [0.0, 0.9])
+    def test_after_a_divergence_the_best_epoch_is_given_back(self, average):
+        net, seen = network("conv4 relu pool flatten dense3"), {}
+        stopping = fb.EarlyStopping(net, None)
+
+        def keep(epoch):
+            seen[epoch.epoch] = {name: array.copy() for name, array in arrays(net).items()}
+
+        with pytest.raises(fb.DivergenceError):
+            train(
+                net,
+                epochs=5,
+                average=average,
+                schedule=lambda done: 1.0 if done < 0.6 else 1e30,
+                validation_data=(X, (Y + 1) % 3),
+                callbacks=[keep, stopping],
+            )
+        for name, array in seen[stopping.best].items():
+            np.testing.assert_array_equal(arrays(net)[name], array)
+
+    def test_a_network_that_is_not_trained_is_not_watched(self):
+        with pytest.raises(fb.OptionError, match="watches another network"):
+            train(callbacks=[fb.EarlyStopping(network())])
+
+
+class TestImagesWithoutWeight:
+    """They take no part, in nothing that is measured either."""
+
+    weights = np.r_[np.ones(30), np.zeros(20)]
+
+    def test_normalize_does_not_see_them(self):
+        x = X.copy()
+        x[30:] = 255
+        net, alone = network("normalize flatten dense3"), network("normalize flatten dense3")
+        train(net, x, sample_weight=self.weights)
+        train(alone, x[:30], Y[:30])
+        assert_same(net, alone)
+
+    def test_balanced_does_not_count_them(self):
+        y = np.r_[np.arange(30) % 2, np.ones(20, int)]
+        one = train(y=y, sample_weight=self.weights, class_weight="balanced")[0]
+        assert_same(one, train(y=y, sample_weight=self.weights)[0])  # 15 and 15 are balanced
+
+
+def test_mixup_counts_either_label_by_its_share():
+    """A network that is right about all images is right about all mixtures, as far as it can be."""
+    x = np.zeros((48, 1, 3, 3), np.float32)
+    y = np.arange(48) % 3
+    x[np.arange(48), 0, y, y] = 1
+    for engine in ("lanes", "reference"):
+        net = fb.Network.parse("flatten dense3", (1, 3, 3))
+        _, history = train(net, x, y, epochs=40, mixup=1.0, engine=engine, optimizer=fb.SGD(0.5))
+        assert net.score(x, y) == 1
+        assert 0.7 < history["accuracy"][-1] < 0.95  # the larger share of two
+
+
+def test_mixup_needs_two_images():
+    with pytest.raises(fb.OptionError, match="batches of at least 2"):
+        train(batch_size=1, mixup=0.2)
+
+
+def test_a_network_without_parameters():
+    with pytest.raises(fb.OptionError, match="the network has no parameters"):
+        train(fb.Network.parse("flatten", (3, 1, 1)), np.zeros((9, 3, 1, 1)), Y[:9], batch_size=2)
+
+
+def test_class_weights_in_an_array():
+    with pytest.raises(fb.OptionError, match="class_weight must be a dict"):
+        train(class_weight=np.ones(3))
+
+
+def test_a_checkpoint_knows_the_validation_data(tmp_path):
+    path = tmp_path / "run.safetensors"
+    train(checkpoint=path, validation_data=(X[:9], Y[:9]))
+    with pytest.raises(fb.InputError, match="validation_data"):
+        train(checkpoint=path, validation_data=(X[9:20], Y[9:20]))

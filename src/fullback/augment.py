@@ -25,6 +25,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ _FLIPS = ("none", "horizontal", "vertical", "both")
 _KEY, _MIXTURE_KEY = 2**32 - 1, 2**32 - 2  # beside layers' places in what draws depend on
 _SPLINE_POWER = 151 / 315  # integral of a cubic B-spline's square
 _MOST_KNOTS = 2**16
+_MOST_PIXELS = 10_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,6 +99,8 @@ class Augment:
         require_number("Augment: elastic", self.elastic, "[0, 1e4]")
         require_number("Augment: sigma", self.sigma, "[0.5, 1e4]")
         require_number("Augment: fill", self.fill, "[-1e4, 1e4]")
+        if max(self.crop, self.erase) > _MOST_PIXELS:
+            raise OptionError(f"Augment: crop and erase are at most {_MOST_PIXELS:,} pixels")
         if self.flip not in _FLIPS:
             raise OptionError(
                 f"Augment: flip must be one of {', '.join(_FLIPS)}, got {self.flip!r}"
@@ -114,9 +118,11 @@ class Augment:
         OptionError
             An option is unknown, given twice or out of range.
         """
+        if not isinstance(text, str):
+            raise OptionError(f"augmentation is text like 'shift=2 rotate=10', got {text!r}")
         known = [field.name for field in dataclasses.fields(cls)]
         options: dict[str, Any] = {}
-        for word in text.replace(",", " ").split():
+        for word in re.sub(r"\s*=\s*", "=", re.sub(r"[,;]", " ", text)).split():
             name, equals, value = word.partition("=")
             if not equals or name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
@@ -209,6 +215,12 @@ class Augment:
             raise ShapeError(f"x has shape {x.shape}; expected images (N, C, H, W)")
         self.check_shape(x.shape[1:])
         places = np.arange(len(x)) if images is None else np.asarray(images)
+        if places.shape != (len(x),) or places.dtype.kind not in "iu" or places.min(initial=0) < 0:
+            raise ShapeError(
+                f"images must be {len(x)} places in a training set, got {images!r:.100}"
+            )
+        require_whole("seed", seed, 0)
+        require_whole("epoch", epoch, 0)
         values = scaled(x, np.dtype(np.float64 if x.dtype == np.float64 else np.float32))
         return self.view(values, image_keys((seed, epoch), places))
 
@@ -320,4 +332,4 @@ def partners(images: int) -> NDArray[np.int64]:
     """Return which image of a batch is mixed into each: the next of its group, in a circle."""
     places = np.arange(images)
     first = places // GROUP * GROUP
-    return np.minimum(first + (places - first + 1) % GROUP, images - 1)
+    return first + (places - first + 1) % np.minimum(GROUP, images - first)

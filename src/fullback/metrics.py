@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fullback.errors import InputError, ShapeError
+from fullback.options import require_whole
 
 _BINS = 10
 
@@ -74,7 +75,11 @@ def measure(labels: ArrayLike, probabilities: ArrayLike, k: int | None = None) -
         raise InputError(f"labels must be whole numbers from 0 to {len(classes) - 1}")
     if not np.isfinite(p).all() or p.min() < 0 or p.max() > 1 + 1e-6:
         raise InputError("probabilities must be from 0 to 1")
-    if k is None:
+    if k is not None:
+        require_whole("k", k, 1)
+        if k > len(classes):
+            raise InputError(f"k (={k}) is more than the {len(classes)} classes")
+    else:
         k = 1 if len(classes) < 3 else 5 if len(classes) > 10 else min(3, len(classes) - 1)
     answers: NDArray[np.int64] = p.argmax(axis=1)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(

@@ -65,6 +65,8 @@ class Network:
     statistics : what is measured and not trained: {"batchnorm1.mean": (C,), ...}; likewise
     frozen : names of the layers whose parameters and statistics training leaves alone
     class_names : names of the outputs, where somebody gave them some; kept in model files
+    data_options : options of ``load_data`` by which the images were read, and are to be again:
+        resize, test_share and split_seed; kept in model files
 
     Where a method takes ``engine``, it is ``"lanes"``, the fast one, or ``"reference"``, the pages
     of ``layers/`` in NumPy. None, the default, is ``"lanes"`` for a float32 network; a float64
@@ -101,6 +103,7 @@ class Network:
         self.shapes = _shapes(self.layers, self.names, self.input_shape)
         self._frozen: frozenset[str] = frozenset()
         self.class_names: tuple[str, ...] = ()
+        self.data_options: dict[str, Any] = {}
         self.machines: dict[str, list[Any]] = {}  # the lane engine's, kept for the next prediction
         parameters, statistics = array_shapes(self.layers, self.input_shape)
         self._parameters = Arrays(parameters, self.dtype)

@@ -32,11 +32,23 @@ _MOST_FILTERS = 64
 _MISTAKES = 15
 
 
-def _figure(width: float, height: float) -> Figure:
+def require_matplotlib() -> None:
+    """Raise OptionError where matplotlib is not installed.
+
+    Raises
+    ------
+    OptionError
+    """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError:
         raise OptionError("pictures need matplotlib; pip install 'fullback[plot]'") from None
+
+
+def _figure(width: float, height: float) -> Figure:
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     return Figure((width, height), dpi=120, layout="constrained")
 
 

@@ -8,7 +8,7 @@ import os
 import re
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -156,19 +156,38 @@ def load_dataset(
         raise OptionError(str(error)) from error
 
 
+def data_options(
+    resize: ResizeName, test_share: float | None, split_seed: int | None
+) -> dict[str, Any]:
+    """Return how images are read, as far as it is not by default."""
+    options: dict[str, Any] = {}
+    if resize is not ResizeName.stretch:
+        options["resize"] = resize.value
+    if test_share is not None:
+        options["test_share"] = test_share
+    if split_seed is not None:
+        options["split_seed"] = split_seed
+    return options
+
+
 def load_dataset_for(network: Network, model: str, data: str, data_dir: Path | None) -> Dataset:
-    """Load what ``--data`` names, with image files brought to what a network takes.
+    """Load what ``--data`` names, read as the images were that a network was trained on.
 
     Raises
     ------
     ShapeError
         The images are not what it takes.
     """
-    shape = network.input_shape
+    shape, known = network.input_shape, network.data_options
+    resize = known.get("resize", "stretch")
+    split = {name: value for name, value in known.items() if name != "resize"}
     dataset = None
-    if len(shape) == 3 and shape[0] in (1, 3):
-        with contextlib.suppress(OptionError):  # data whose images have a shape of their own
-            dataset = load_dataset(data, data_dir, shape)
+    shapes = [shape] if len(shape) == 3 and shape[0] in (1, 3) else []
+    for wanted in (*shapes, None):  # data may have images of a shape, and a split, of their own
+        for options in (split, {}) if split else ({},):
+            if dataset is None:
+                with contextlib.suppress(OptionError):
+                    dataset = load_dataset(data, data_dir, wanted, resize, **options)
     dataset = load_dataset(data, data_dir) if dataset is None else dataset
     if shape != dataset.image_shape:
         raise ShapeError(

@@ -172,7 +172,11 @@ def _write_sheet(dataset: Dataset, path: Path, views: Augment | None) -> None:
         if views is None:
             return images
         shown = views.apply(images, images=places)
-        return (255 * shown).round().astype(images.dtype) if images.dtype == "uint8" else shown
+        return (
+            (255 * shown).round().clip(0, 255).astype(images.dtype)
+            if images.dtype == "uint8"
+            else shown
+        )
 
     file = io.BytesIO()
     Image.fromarray(contact_sheet(dataset, change)).save(file, "PNG")

@@ -51,7 +51,7 @@ def predict(
     table.add_column("predicted", justify="right", style="bold")
     table.add_column("probability", justify="right")
     table.add_column("else", style="dim", no_wrap=True)
-    names = network.class_names
+    names, resize = network.class_names, network.data_options.get("resize", "stretch")
 
     def name_of(label: int) -> str:
         return printable(names[label]) if label < len(names) else str(label)
@@ -59,7 +59,7 @@ def predict(
     failures = 0
     for path in images:
         try:
-            image = load_image(path, network.input_shape, invert=invert)
+            image = load_image(path, network.input_shape, invert=invert, resize=resize)
         except DataError as error:
             fail(str(error))
             failures += 1

@@ -52,9 +52,14 @@ def rate(
     as_json: JsonOption = False,
 ) -> None:
     """Find a learning rate: train a few steps while it grows, and see where the loss does, too."""
+    from fullback.atomic import check_writable
+    from fullback.plots import require_matplotlib
     from fullback.training.rate_finder import find_rate
 
     output = Output(as_json=as_json)
+    if plot is not None:
+        check_writable(plot)
+        require_matplotlib()
     dataset = load_dataset(data, data_dir, image_shape(image_size))
     network = build(net, dataset.image_shape, dataset.classes, seed)
     found = find_rate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -44,6 +44,7 @@ class Recipe:
     class_weight : "balanced" or None
     validation : share of the training images that is kept for validation, or 0
     patience : epochs without improvement, after which training ends, or None
+    data_options : how the images were read, where it was not by default; kept with the model
     """
 
     net: str
@@ -60,6 +61,7 @@ class Recipe:
     patience: int | None
     seed: int
     engine: EngineName
+    data_options: Mapping[str, Any]
 
     def network(self, dataset: Dataset) -> Network:
         """Return the network before training."""
@@ -74,6 +76,7 @@ class Recipe:
         if self.label_smoothing:
             network.loss = SoftmaxCrossEntropy(self.label_smoothing)
         network.class_names = dataset.class_names
+        network.data_options = dict(self.data_options)
         return network
 
     def check(self, network: Network, dataset: Dataset) -> None:
@@ -82,7 +85,7 @@ class Recipe:
 
         count = len(dataset.x_train)
         check_options(network, count, self.epochs, self.batch_size, self.optimizer, self.seed)
-        check_practice(network, self.augment, self.mixup, self.average)
+        check_practice(network, self.batch_size, self.augment, self.mixup, self.average)
         self.held_out(dataset)
 
     def held_out(self, dataset: Dataset) -> NDArray[np.int64] | None:
@@ -92,19 +95,20 @@ class Recipe:
         import numpy as np
         from sklearn.model_selection import train_test_split
 
-        places = np.arange(len(dataset.y_train))
-        try:
-            _, held = train_test_split(
-                places,
-                test_size=self.validation,
-                stratify=dataset.y_train,
-                random_state=self.seed,
-            )
-        except ValueError:
+        places, classes = np.arange(len(dataset.y_train)), np.unique(dataset.y_train)
+        count = int(np.ceil(self.validation * len(places)))
+        fewest = np.bincount(dataset.y_train)[classes].min()
+        if fewest < 2 or min(count, len(places) - count) < len(classes):
             raise InputError(
                 f"{dataset.name} has too few training images of some class to keep "
                 f"{self.validation:g} of each for validation; give a larger share, or none"
-            ) from None
+            )
+        _, held = train_test_split(
+            places,
+            test_size=count,
+            stratify=dataset.y_train,
+            random_state=self.seed % 2**32,
+        )
         return np.sort(held)
 
     def train(

@@ -22,6 +22,7 @@ from fullback.cli.arguments import (
     ResizeOption,
     SplitSeedOption,
     TestShareOption,
+    data_options,
     image_shape,
     load_dataset,
 )
@@ -280,6 +281,7 @@ def train(
         patience=patience,
         seed=seed,
         engine=engine,
+        data_options=data_options(resize, test_share, split_seed),
     )
     network = recipe.network(dataset)
     network.freeze(*(freeze or []))

@@ -12,6 +12,20 @@ from fullback.data.files import MAX_BYTES
 from fullback.errors import DataError, InputError, ShapeError
 
 
+def _arrays(number: int, x: Any, y: Any) -> tuple[Any, Any]:
+    """Return a batch's images and labels as arrays, one label an image."""
+    try:
+        images, labels = channels_first(np.asarray(x)), np.asarray(y)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"batch {number} cannot be read as arrays ({error})") from None
+    if images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise ShapeError(
+            f"batch {number} has images of shape {np.shape(x)} and labels of shape "
+            f"{labels.shape}; expected (N, C, H, W), (N, H, W) or (N, H, W, C), and (N,)"
+        )
+    return images, labels
+
+
 def load_batches(batches: Iterable[Any], how: Split | None = None) -> Dataset:
     """Collect batches (images, labels) into a data set.
 
@@ -34,7 +48,7 @@ def load_batches(batches: Iterable[Any], how: Split | None = None) -> Dataset:
     for number, batch in enumerate(batches):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise InputError(f"batch {number} is no pair (images, labels) but {type(batch)}")
-        x, y = channels_first(np.asarray(batch[0])), np.asarray(batch[1])
+        x, y = _arrays(number, *batch)
         if images and (x.shape[1:] != images[0].shape[1:] or x.dtype != images[0].dtype):
             raise ShapeError(
                 f"batch {number} has images of shape {x.shape[1:]} and {x.dtype}, the first one "

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.errors import DataError, InputError, ShapeError
+from fullback.errors import DataError, InputError, OptionError, ShapeError
 from fullback.options import require_number, require_whole
 
 Images: TypeAlias = NDArray[Any]  # uint8, float32 or float64
@@ -189,6 +189,8 @@ class Split:
     def __post_init__(self) -> None:
         require_number("test_share", self.share, "(0, 1)")
         require_whole("split_seed", self.seed, 0)
+        if self.seed >= 2**32:
+            raise OptionError(f"split_seed must be less than 2**32, got {self.seed}")
 
 
 def split(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fullback.data.dataset import Dataset, Split, from_file
 from fullback.data.files import MAX_BYTES
-from fullback.data.images import Resize, check_image_shape, is_coloured, load_image
+from fullback.data.images import Resize, check_image, check_image_shape, is_coloured, load_image
 from fullback.errors import DataError, FullbackWarning
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
@@ -137,17 +137,20 @@ def _parts(folder: Path) -> list[Path]:
 
 def _files(part: Path) -> list[File]:
     folders = sorted(_visible(part), key=lambda path: _natural(path.name))
-    _tell_of([path for path in folders if path.is_file()])
+    _tell_of([path for path in folders if not path.is_dir()])
     files: list[File] = []
+    empty: list[Path] = []
     for folder in filter(Path.is_dir, folders):
         inside = _visible(folder)
         files += [(path, folder.name) for path in inside if path.is_file()]
-        _tell_of([path for path in inside if path.is_dir()])
+        empty += [] if inside else [folder]
+        _tell_of([path for path in inside if not path.is_file()])
     if not files:
         raise DataError(
             f"{part}: holds no images; expected a folder a class, with the images of the class in "
             "it"
         )
+    _tell_of(empty)
     return files
 
 
@@ -180,6 +183,7 @@ def opened(file: Path | io.BytesIO) -> Opened | None:
             warnings.simplefilter("ignore")
             with Image.open(file) as image:
                 turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+                check_image("image", image)  # what is refused later decides nothing
                 columns, rows = image.size[::-1] if turned else image.size
                 return (rows, columns), is_coloured(image)
     except Exception:  # noqa: BLE001 -- whatever Pillow's readers raise on damaged files

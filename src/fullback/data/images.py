@@ -109,7 +109,7 @@ def read_image(
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
-                _check(path, image)
+                check_image(path, image)
                 mode, size = image.mode, image.size
                 turned = _eight_bits(ImageOps.exif_transpose(image))
                 if turned.has_transparency_data:
@@ -164,7 +164,7 @@ def is_coloured(image: Image.Image) -> bool:
     return image.mode not in ("1", "L", "LA", "I", "I;16")
 
 
-def _check(path: str, image: Image.Image) -> None:
+def check_image(path: str, image: Image.Image) -> None:
     """Refuse, before any pixel is read, what is too large or has no known range."""
     if image.width * image.height > _MOST_PIXELS:
         raise DataError(

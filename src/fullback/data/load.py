@@ -96,6 +96,8 @@ def load_data(
         share = Split.share if test_share is None else test_share
         how = Split(share, 0 if split_seed is None else split_seed)
     if not isinstance(source, str | os.PathLike):
+        if not isinstance(source, Iterable):
+            raise InputError(f"data is a name, a path or an iterable of batches, got {source!r}")
         data = load_batches(source, how)
     elif source == "mnist":
         if how is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
 from fullback.data.files import MAX_BYTES, open_data
 from fullback.data.image_folder import chosen_shape, opened
 from fullback.data.images import Resize, check_image_shape, read_image
@@ -64,7 +64,15 @@ def load_parquet(
         Of images that cannot be read, which are left out.
     """
     wanted = None if image_shape is None else check_image_shape(image_shape)
-    train, test = _parts(files)
+    train, test = _parts(files, source)
+    unused = [path for path in files if path not in (*train, *test)]
+    if unused:
+        warnings.warn(
+            f"left out: {', '.join(path.name for path in unused[:_LISTED])}, of {len(files):,} "
+            "Parquet files; names begin with train and with test, or with neither",
+            FullbackWarning,
+            stacklevel=3,
+        )
     first = [image for image, _ in _some(_rows(train), _LOOKED_AT)]
     shape, notes = chosen_shape((opened(io.BytesIO(image)) for image in first), wanted, resize)
     if shape is None:
@@ -76,7 +84,7 @@ def load_parquet(
         warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=3)
     if unread:
         warnings.warn(
-            f"{len(unread):,} images in {source} cannot be read, and are left out",
+            f"{len(unread):,} of the images in {source} cannot be read, and are left out",
             FullbackWarning,
             stacklevel=3,
         )
@@ -84,14 +92,17 @@ def load_parquet(
     return from_file(source, name, *pairs, class_names=names, notes=notes, how=how)
 
 
-def _parts(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def _parts(files: Sequence[Path], source: Path) -> tuple[list[Path], list[Path]]:
     """Return the files for training and for testing."""
     train = [path for path in files if path.name.startswith("train")]
     for name in _TEST_NAMES:
         test = [path for path in files if path.name.startswith(name)]
         if train and test:
             return train, test
-    return train or list(files), []
+    rest = [path for path in files if not path.name.startswith(_TEST_NAMES)]
+    if len(files) > 1 and not rest:
+        raise DataError(f"{source}: has files for testing, but none whose name begins with train")
+    return train or rest or list(files), []
 
 
 @contextlib.contextmanager
@@ -163,13 +174,13 @@ def _read(
     for number, (encoded, label) in enumerate(_rows(files)):
         if len(images) > most:
             raise DataError(f"{files[0]}: its images need more than {MAX_BYTES:,} bytes")
-        name = f"{files[0].parent}: image {number}"
+        name = f"{files[0]}{' and others' if len(files) > 1 else ''}: image {number}"
         try:
             images.append(read_image(io.BytesIO(encoded), name, shape, resize=resize).pixels)
         except DataError as error:
             unread.append(error)
         else:
-            labels.append(-1 if label is None else label)  # which the data set refuses
+            labels.append(label if label in range(MAX_LABEL + 1) else -1)  # which is refused later
     if not images:
         raise DataError(f"{files[0]}: not one image in it can be read")
     return np.stack(images), np.array(labels, np.int64)

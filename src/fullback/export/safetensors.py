@@ -6,9 +6,9 @@ The metadata has one entry, ``fullback``, a JSON object::
      "layers": [{"kind": "conv", "filters": 8, "kernel_size": 3, ...}, ...],
      "input_shape": [1, 28, 28], "dtype": "float32", "frozen": ["conv1"],
      "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0},
-     "class_names": ["cat", "dog"]}
+     "class_names": ["cat", "dog"], "data_options": {"split_seed": 1}}
 
-``class_names`` is there where the network has some.
+``class_names`` and ``data_options`` are there where the network has some.
 
 One entry, because safetensors writes several in an order that changes from run to run, and the same
 network shall give the same file, to the bit. Nothing is pickled. Every array's name, shape and type
@@ -32,6 +32,7 @@ VERSION = 1
 
 _MOST_METADATA = 2**20  # characters of JSON
 _MOST_LAYERS = 1000
+_DATA_OPTIONS = ("resize", "test_share", "split_seed")
 _TYPES = {"float32": "F32", "float64": "F64"}
 
 
@@ -67,6 +68,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     }
     if net.class_names:
         architecture["class_names"] = list(net.class_names)
+    if net.data_options:
+        architecture["data_options"] = net.data_options
     arrays = {**net.parameters, **net.statistics}
     write_atomically(path, to_bytes(arrays, metadata={"fullback": json.dumps(architecture)}))
 
@@ -133,6 +136,8 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
         net = Network(layers, input_shape, **options)
         net.freeze(*frozen)
         net.class_names = tuple(map(str, described.get("class_names", ())))
+        options = dict(described.get("data_options", {}))
+        net.data_options = {name: options[name] for name in _DATA_OPTIONS if name in options}
     except ModelFileError:
         raise
     except (

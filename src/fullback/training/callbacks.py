@@ -17,7 +17,11 @@ from fullback.training.snapshot import restore, snapshot
 
 
 class Callback:
-    """What ``fit`` calls; to be subclassed. A plain function does for ``__call__`` alone."""
+    """What ``fit`` calls; to be subclassed. A plain function does for ``__call__`` alone.
+
+    With ``average``, the network has the averages while it is called, and gets its own parameters
+    back afterwards.
+    """
 
     def begin(self, history: History) -> object:
         """Be told before the first epoch. ``history`` has those that a checkpoint brought.
@@ -29,7 +33,7 @@ class Callback:
         """Be told after every epoch, when its checkpoint is written; True ends training."""
 
     def finish(self, history: History) -> None:
-        """Be told when training has ended: by itself, by a callback or by Ctrl-C."""
+        """Be told when training has ended: by itself, a callback, Ctrl-C or a DivergenceError."""
 
 
 class EarlyStopping(Callback):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from fullback.augment import Augment
@@ -19,7 +19,7 @@ from fullback.layers.base import Array
 from fullback.network import Network, check_weights
 from fullback.options import require_number, require_whole
 from fullback.passes import Engine
-from fullback.training.callbacks import Callback
+from fullback.training.callbacks import Callback, EarlyStopping
 from fullback.training.checkpoint import Checkpoint, fingerprint
 from fullback.training.dead import warn_of_dead_units
 from fullback.training.history import Epoch, History
@@ -104,7 +104,8 @@ def fit(
     OptionError, ShapeError, InputError
         Options or data that cannot be used; nothing was trained.
     DivergenceError
-        The loss was no longer finite. The network is as it was when the epoch began.
+        The loss was no longer finite. The network is as it was when the epoch began, or what a
+        callback or ``average`` makes of it.
     ModelFileError
         The checkpoint is damaged.
     OSError
@@ -124,10 +125,16 @@ def fit(
         weights = _by_class(net, targets, class_weight, weights)
     check_options(net, len(images), epochs, batch_size, optimizer, seed)
     _check_hooks(schedule, callbacks, validation_data, verbose)
-    check_practice(net, augment, mixup, average)
+    check_practice(net, batch_size, augment, mixup, average)
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.net is not net:
+            raise OptionError("EarlyStopping watches another network than the one that is trained")
+    validation = None
     if validation_data is not None:
         held_out = net.check_images(validation_data[0])
-        net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
+        wanted = net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
+        validation = fingerprint(held_out, wanted)
+    order = np.arange(len(images)) if weights is None else np.flatnonzero(weights)
 
     chosen_engine = net.choose_engine(engine)
     kept = None
@@ -150,6 +157,7 @@ def fit(
             images=len(images),
             data=fingerprint(images, targets),
             sample_weight=None if weights is None else fingerprint(weights, weights),
+            validation_data=validation,
         )
     state = optimizer.initial_state(net.parameters, net.parameters)  # a callback may unfreeze
     if average:
@@ -164,13 +172,13 @@ def fit(
     else:
         steps = ReferenceSteps(net, *data, optimizer, state, augment, average)
     _warn_of_pixels(images)
-    _measure(net, images)
+    measure(net, images, order)
     run = Run(
         net=net,
         images=images,
         targets=targets,
         steps=steps,
-        order=np.arange(len(images)) if weights is None else np.flatnonzero(weights),
+        order=order,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -179,7 +187,8 @@ def fit(
         augment=augment,
         mixup=mixup,
     )
-    watched = images[np.linspace(0, len(images) - 1, min(len(images), _WATCHED_IMAGES)).astype(int)]
+    some = np.linspace(0, len(order) - 1, min(len(order), _WATCHED_IMAGES)).astype(int)
+    watched = images[order[some]]
     known_dead: set[str] = set()
     progress = TrainingProgress(_console(verbose), epochs, run.batches)
     # One thread for NumPy's products: they are small, several threads are slower at them, and sums
@@ -188,7 +197,7 @@ def fit(
         if history.epochs:
             progress.say(f"goes on after epoch {len(history)} of {epochs}, from {checkpoint}")
         with _averaged(net, state):
-            enough = _some_end(_hook(own, "begin", history) for own in callbacks)
+            enough = any([_hook(own, "begin", history) is True for own in callbacks])  # noqa: C419
         for epoch in range(len(history) + 1, 1 if enough else epochs + 1):
             before = snapshot(net)
             now = schedule.after(history.epochs) if isinstance(schedule, Plateau) else schedule
@@ -197,6 +206,7 @@ def fit(
                 _require_finite(net, epoch, optimizer)
             except DivergenceError:
                 restore(net, before)
+                _end(net, state, callbacks, history)
                 raise
             if not interrupt.requested:
                 with _averaged(net, state):
@@ -206,7 +216,7 @@ def fit(
                 if kept is not None:
                     kept.save(net, state, history.epochs)
                 with _averaged(net, state):
-                    enough = _some_end(callback(row) for callback in callbacks)
+                    enough = any([own(row) is True for own in callbacks])  # noqa: C419 -- call all
                 warn_of_dead_units(net, watched, known_dead, layers_only=epoch < epochs)
             if interrupt.requested:  # in the epoch, or in its validation or callbacks
                 history.interrupted = True
@@ -216,9 +226,7 @@ def fit(
                 )
             if interrupt.requested or enough:
                 break
-        _give_averages(net, state)
-        for callback in callbacks:
-            _hook(callback, "finish", history)
+        _end(net, state, callbacks, history)
     return history
 
 
@@ -236,17 +244,23 @@ def check_options(
     if not isinstance(optimizer, Optimizer):
         raise OptionError(f"optimizer must be an optimizer like SGD(0.05), got {optimizer!r}")
     require_whole("seed", seed, 0)
+    if not net.parameters:
+        raise OptionError(f"the network has no parameters: there is nothing to train in {net}")
     if not net.trainable():
         raise OptionError("every layer with parameters is frozen: there is nothing to train")
 
 
-def check_practice(net: Network, augment: object, mixup: float, average: float) -> None:
+def check_practice(
+    net: Network, batch_size: int, augment: object, mixup: float, average: float
+) -> None:
     """Raise OptionError or ShapeError where these do not go with the network."""
     if augment is not None:
         if not isinstance(augment, Augment):
             raise OptionError(f"augment must be like Augment(shift=2), got {augment!r}")
         augment.check_shape(net.input_shape)
     require_number("mixup", mixup, "[0, 1e4]")
+    if mixup and batch_size < 2:
+        raise OptionError("mixup needs batches of at least 2 images, to mix one with another")
     require_number("average", average, "[0, 1)")
 
 
@@ -260,9 +274,10 @@ def _by_class(
     if not net.loss.classifies:
         raise OptionError(f"class_weight goes with classes, and the loss is {net.loss}")
     outputs = net.output_shape[0]
-    if class_weight == "balanced":
-        counts = np.bincount(targets, minlength=outputs)
-        of_class = len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        given = np.ones(len(targets)) if weights is None else weights
+        sums = np.bincount(targets, given, minlength=outputs)
+        of_class = given.sum() / (np.count_nonzero(sums) * np.where(sums > 0, sums, 1))
     elif isinstance(class_weight, Mapping):
         of_class = np.ones(outputs)
         for label, weight in class_weight.items():
@@ -273,15 +288,18 @@ def _by_class(
             of_class[label] = weight
     else:
         raise OptionError(f"class_weight must be a dict or 'balanced', got {class_weight!r}")
-    own = of_class[targets] if weights is None else of_class[targets] * weights
+    own: Array = of_class[targets]
+    own = own if weights is None else own * weights
     if not own.any():
         raise InputError("with this class_weight every image has weight 0; nothing is trained on")
     return own
 
 
-def _some_end(answers: Iterable[object]) -> bool:
-    """Return whether a callback wants training to end, when all have been called."""
-    return [answer is True for answer in answers].count(True) > 0
+def _end(net: Network, state: State, callbacks: Sequence[AnyCallback], history: History) -> None:
+    """Give the network its averages, and tell the callbacks that training has ended."""
+    _give_averages(net, state)
+    for callback in callbacks:
+        _hook(callback, "finish", history)
 
 
 def _hook(callback: object, name: str, history: History) -> object:
@@ -346,15 +364,15 @@ def _warn_of_pixels(images: Array) -> None:
         )
 
 
-def _measure(net: Network, images: Array) -> None:
-    """Adapt a Normalize layer that nobody has adapted or frozen."""
+def measure(net: Network, images: Array, order: NDArray[np.int64]) -> None:
+    """Adapt a Normalize layer that nobody has adapted or frozen to the images that take part."""
     first, name = net.layers[0], net.names[0]
     if (
         isinstance(first, Normalize)
         and name not in net.frozen
         and not net.statistics[f"{name}.images"]
     ):
-        net.adapt(images)
+        net.adapt(images if len(order) == len(images) else images[order])
 
 
 def _console(verbose: bool | Console) -> Console | None:

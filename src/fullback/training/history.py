@@ -14,7 +14,8 @@ class Epoch:
     ----------
     epoch : its number, from 1
     loss : mean of the batches' losses while they were trained
-    accuracy : share of images that were right while they were trained; None without classes
+    accuracy : share of images that were right while they were trained; None without classes. Where
+        images are mixed, either label counts by its share
     validation_loss, validation_accuracy : the same of the validation data after the epoch, or None
     seconds : time it took, without validation
     images_per_second : images trained in a second

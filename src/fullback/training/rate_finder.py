@@ -16,7 +16,7 @@ from fullback.errors import OptionError
 from fullback.network import Network
 from fullback.options import require_number, require_whole
 from fullback.passes import Engine
-from fullback.training.fit import check_options
+from fullback.training.fit import check_options, measure
 from fullback.training.optimizers import SGD, Optimizer
 from fullback.training.snapshot import restore, snapshot
 from fullback.training.steps import Batches, ReferenceSteps, Steps
@@ -28,6 +28,8 @@ _MEMORY = 0.95  # of the smoothed loss
 _BLOWN_UP = 3.0  # times the smallest loss: what comes after is not looked at
 _BELOW = 5.0  # the suggestion is so many times smaller than where the loss was smallest
 _ROWS = 14
+_AT_ONCE = 10  # steps
+_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,8 @@ def find_rate(
     require_number("least", least, "(0, 1e6]")
     require_number("most", most, "(0, 1e6]")
     require_whole("steps", steps, 10)
+    if steps > _MOST_STEPS:
+        raise OptionError(f"steps must be at most {_MOST_STEPS:,}, got {steps}")
     if least >= most:
         raise OptionError(f"least (={least:g}) must be smaller than most (={most:g})")
     before = snapshot(net)
@@ -113,20 +117,26 @@ def find_rate(
     rates = np.geomspace(least, most, steps)
     rng = np.random.default_rng([seed, 0])
     try:
+        measure(net, images, np.arange(len(images)))
+        rest = Batches(
+            order=_order(rng, len(images), steps * batch_size),
+            size=batch_size,
+            factors=(rates / optimizer.learning_rate).tolist(),
+            seeds=[(seed, 0, n) for n in range(steps)],
+        )
+        found: list[float] = []
         with threadpool_limits(1, "blas"):
             run.begin()
-            figures = run.train(
-                Batches(
-                    order=_order(rng, len(images), steps * batch_size),
-                    size=batch_size,
-                    factors=(rates / optimizer.learning_rate).tolist(),
-                    seeds=[(seed, 0, n) for n in range(steps)],
-                )
-            )
+            while rest.factors:  # a few at a time, between which Ctrl-C comes through
+                part, rest = rest.split(_AT_ONCE)
+                made = run.train(part)
+                found += made[:, 0].tolist()
+                if len(made) < len(part.factors):
+                    break
             run.end()
     finally:
         restore(net, before)
-    losses = _smooth(figures[:, 0])
+    losses = _smooth(np.array(found))
     if len(losses):
         blown = np.flatnonzero(losses > _BLOWN_UP * np.minimum.accumulate(losses))
         losses = losses[: blown[0]] if blown.size else losses

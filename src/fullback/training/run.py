@@ -122,7 +122,7 @@ class EpochFigures:
         self.batches = 0
         self.images = 0
         self.loss = 0.0
-        self.right = 0
+        self.right = 0.0
         self.start = time.perf_counter()
 
     def add(self, made: NDArray[np.float64], batches: Batches) -> None:
@@ -133,7 +133,7 @@ class EpochFigures:
         self.batches += len(made)
         self.images += images
         self.loss += float((made[:, 0] * sizes).sum())
-        self.right += int(made[:, 1].sum())
+        self.right += float(made[:, 1].sum())
 
     def so_far(self) -> tuple[float, float | None, float]:
         """Loss, accuracy, images a second."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -218,15 +219,25 @@ def parse(text: str) -> Schedule:
         raise OptionError(f"{text!r} lacks its closing bracket")
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     options: dict[str, Any] = {}
-    for option in filter(None, map(str.strip, rest.rstrip().removesuffix(")").split(","))):
+    for option in _split(rest.rstrip().removesuffix(")")):
         key, equals, value = (part.strip() for part in option.partition("="))
         if not equals or key not in known or key in options:
             raise OptionError(
                 f"{name}: cannot read {option!r}; its options are written name=value: "
                 f"{', '.join(known)}"
             )
-        options[key] = parse(value) if key == "then" else read_value(value)
+        if key == "then":
+            options[key] = parse(value)
+        elif value.startswith("("):
+            options[key] = tuple(map(read_value, _split(value.strip("()"))))
+        else:
+            options[key] = read_value(value)
     return kind(**options)
+
+
+def _split(text: str) -> list[str]:
+    """Split a text at the commas that are not in brackets."""
+    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
 
 
 def text_of(schedule: Schedule) -> str:

@@ -144,9 +144,13 @@ class ReferenceSteps:
                 for name in net.trainable():
                     kept = self.state[f"average.{name}"]
                     kept += share * (net.parameters[name] - kept)
-            right = 0
+            right = 0.0
             if trace.probabilities is not None:
-                right = int((trace.probabilities.argmax(axis=1) == self.targets[chosen]).sum())
+                labels, answers = self.targets[chosen], trace.probabilities.argmax(axis=1)
+                right = float((answers == labels).sum())
+                if batches.mixtures:  # of both labels
+                    own, other = batches.mixtures[n], labels[partners(len(labels))]
+                    right = own * right + (1 - own) * float((answers == other).sum())
             figures.append((trace.loss, right))
         return np.array(figures, np.float64).reshape(-1, 2)
 

@@ -31,6 +31,7 @@ from fullback.engine.context import (
     STEP,
 )
 from fullback.engine.kernels.functions import cosine, sine
+from fullback.engine.kernels.images import lanes_used
 from fullback.engine.simd import (
     LANES,
     Integers,
@@ -39,8 +40,10 @@ from fullback.engine.simd import (
     broadcast,
     doubles,
     draw,
+    first_lanes,
     fma,
     integers,
+    lane,
     load,
     pick,
     row,
@@ -188,17 +191,22 @@ def mix(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
     Operands: x, plane, pitch; C, H, W.
     """
     own = splat(doubles(c[RATES])[RATES_EACH * c[STEP] + MIXTURE])
+    used = lanes_used(c, i)
     for channel in range(k[3]):
         for h in range(k[4]):
             x = k[0] + channel * k[1] + h * k[2]
             for n in range(x, x + k[5] * LANES, LANES):
                 v = load(a, n)
-                store(a, n, mixed(v, own))
+                store(a, n, mixed(v, own, used))
 
 
-def mixed(v: Vector, own: Vector) -> Vector:
-    """Return a share of each lane's value, and the rest of the next lane's."""
-    return fma(own, v - turned(v), turned(v))
+def mixed(v: Vector, own: Vector, used: int) -> Vector:
+    """Return a share of each lane's value and the rest of the next one's; of the last, the first's.
+
+    ``used`` is how many lanes hold images.
+    """
+    other = select(first_lanes(used - 1), turned(v), splat(lane(v, 0)))
+    return fma(own, v - other, other)
 
 
 KERNELS = (distort, erase, mix)

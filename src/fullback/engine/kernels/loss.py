@@ -25,11 +25,13 @@ from fullback.engine.simd import (
     first_lanes,
     fma,
     integers,
+    lane,
     load,
     select,
     splat,
     store,
     sum_lanes,
+    turned,
 )
 
 
@@ -69,7 +71,7 @@ def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int
     """
     x, dx, classes, room = k[0], k[1], k[2], k[3]
     smoothing, mixes = s[k[4]], k[5]
-    own = own_share(c, mixes)
+    own, count = own_share(c, mixes), lanes_used(c, i)
     for n in range(LANES):
         a[room + n] = integers(c[TARGETS])[image_number(c, i, n)]
     label, share = load(a, room), shares(a, room, c, i)
@@ -89,14 +91,18 @@ def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int
     loss = splat(0.0)
     for n in range(classes):
         t = select(label == splat(n), on, off)
-        t = mixed(t, own) if mixes else t
+        t = mixed(t, own, count) if mixes else t
         # not two differences, which the compiler may take in the other order: it rounds x first
         log_p = fma(log_total, splat(-1.0), load(a, x + n * LANES) - largest)
         loss = loss - t * log_p
         p = load(a, dx + n * LANES) * scale
         store(a, dx + n * LANES, (p - t) * share)
-    used = first_lanes(lanes_used(c, i))
-    right = select((answer == label) & used, splat(1.0), splat(0.0))
+    used = first_lanes(count)
+    right = select(answer == label, splat(1.0), splat(0.0))
+    if mixes:  # of both labels
+        other = select(first_lanes(count - 1), turned(label), splat(lane(label, 0)))
+        right = own * right + select(answer == other, splat(1.0) - own, splat(0.0))
+    right = select(used, right, splat(0.0))
     report(c, i, sum_lanes(select(used, loss * share, splat(0.0))), sum_lanes(right))
 
 
@@ -106,7 +112,7 @@ def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j
     Operands: x; dx; outputs; room for a vector; whether images are mixed.
     """
     x, dx, outputs, room, mixes = k[0], k[1], k[2], k[3], k[4]
-    own = own_share(c, mixes)
+    own, count = own_share(c, mixes), lanes_used(c, i)
     share = shares(a, room, c, i)
     loss = splat(0.0)
     for n in range(outputs):
@@ -114,7 +120,7 @@ def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j
             place = image_number(c, i, image) * outputs + n
             a[room + image] = doubles(c[TARGETS])[place]
         t = load(a, room)
-        t = mixed(t, own) if mixes else t
+        t = mixed(t, own, count) if mixes else t
         difference = load(a, x + n * LANES) - t
         loss = fma(difference * splat(1 / outputs), difference, loss)
         store(a, dx + n * LANES, splat(2 / outputs) * difference * share)
