@@ -43,6 +43,7 @@ ALLOWED = {
     "summary": NETWORK,
     "engine": {"atomic", *NETWORK},
     "check": NETWORK,
+    "explain": {"atomic", "engine", *NETWORK},
     "training": {"atomic", "engine", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
