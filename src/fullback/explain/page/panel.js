@@ -6,15 +6,18 @@ import { make } from "./picture.js";
 
 const FEW = 4; // equations, and factors of a line, that are shown at once
 const ROWS = 60; // rows of the table that are shown at once
+const MOVES = [["←", "left", 0, -1], ["↑", "up", -1, 0], ["↓", "down", 1, 0], ["→", "right", 0, 1]];
 const WRITTEN = 7; // a grid with as many columns has its numbers written into it
 
-export function mountPanel(root, { onSelect = () => {}, onShine = () => {} } = {}) {
-  return new Panel(root, onSelect, onShine);
+// Mount the panel. `onSelect(cell)` is called where another number is asked for, `onShine(cells)`
+// with the cells of a term that is pointed at, `onMove(rows, columns)` to go to a cell beside.
+export function mountPanel(root, { onSelect = () => {}, onShine = () => {}, onMove = () => {} } = {}) {
+  return new Panel(root, onSelect, onShine, onMove);
 }
 
 class Panel {
-  constructor(root, onSelect, onShine) {
-    Object.assign(this, { root, onSelect, onShine, zeros: false });
+  constructor(root, onSelect, onShine, onMove) {
+    Object.assign(this, { root, onSelect, onShine, onMove, zeros: false });
     root.classList.add("panel");
     this.empty();
   }
@@ -48,6 +51,7 @@ class Panel {
     const heading = make(this.root, "h2", {});
     make(heading, "span", { textContent: title });
     make(heading, "output", { className: "value", textContent: ` = ${number(value, 5)}` });
+    this.moves(heading);
     make(this.root, "p", { className: "rule", textContent: rule });
     if (formula) make(this.root, "div", { className: "formula", textContent: formula });
     if (working) make(this.root, "div", { className: "formula numbers", textContent: `= ${working} = ${number(value)}` });
@@ -59,12 +63,22 @@ class Panel {
     }
   }
 
+  // Buttons that move to the cells beside this one, for fingers.
+  moves(heading) {
+    const pad = make(heading, "span", { className: "moves", role: "group", ariaLabel: "Move to the cell beside it" });
+    for (const [text, says, rows, columns] of MOVES) {
+      const button = make(pad, "button", { type: "button", textContent: text, title: says, ariaLabel: says });
+      button.dataset.move = says;
+      button.addEventListener("click", () => this.onMove(rows, columns));
+    }
+  }
+
   // The sum with its numbers, as far as it fits on a line.
   line(terms, value) {
-    const counted = terms.filter(({ product }) => product !== 0);
+    const counted = terms.length <= FEW + 1 ? terms : terms.filter(({ product }) => product !== 0);
     const shown = counted.slice(0, FEW + 1).map(({ factors }) => factors.map(({ value: own }) => number(own, 3)).join(" × "));
     const more = counted.length - shown.length;
-    const text = shown.length ? shown.join("  +  ") : "0";
+    const text = shown.length ? shown.join("  +  ") : terms.length ? `all ${terms.length} products are 0` : "no terms";
     make(this.root, "div", {
       className: "formula numbers",
       textContent: `= ${text}${more > 0 ? `  +  … (${more} more)` : ""} = ${number(value)}`,
@@ -74,13 +88,15 @@ class Panel {
   // Windows and what they meet --------------------------------------------------------------------
 
   equations() {
-    const { equations } = this.origin;
-    if (!equations.length) return;
+    if (!this.origin.equations.length) return;
+    const counts = ({ product }) => !product || product.rows.flat().some(({ value }) => value !== 0);
+    const [some, none] = [true, false].map((wanted) => this.origin.equations.filter((one) => counts(one) === wanted));
+    const equations = [...some, ...none]; // those whose products are all 0 come last
     const all = make(this.root, "div", { className: "equations" });
     const show = (from, to) => equations.slice(from, to).forEach((one) => this.equation(all, one));
     show(0, FEW);
     if (equations.length > FEW) {
-      const more = make(this.root, "button", { type: "button", className: "more", textContent: `show the other ${equations.length - FEW}` });
+      const more = make(this.root, "button", { type: "button", className: "more", textContent: `show the other ${equations.length - FEW}${none.length ? `, ${none.length} of them 0` : ""}` });
       more.addEventListener("click", () => { more.remove(); show(FEW); });
     }
   }

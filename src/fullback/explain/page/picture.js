@@ -4,6 +4,9 @@ import { Model, number, palette, sameCell } from "./arrays.js";
 import { placeOf, titleOf } from "./origins.js";
 import { Tiles } from "./tiles.js";
 
+const LEAST = 54; // pixels of a map, where the page is narrow
+const LEAST_OF_MANY = 60; // where there are several filters, whose numbers are to be read
+
 // Mount the picture in `root`. `onSelect(cell)` is called for a cell that is clicked or moved to,
 // and `onStep(i)` where a layer's name is pressed, with the first instruction that shows it.
 export function mountPicture(root, document, { onSelect = () => {}, onStep = () => {} } = {}) {
@@ -93,11 +96,11 @@ class Picture {
     const button = make(head, "button", { type: "button", className: "name", textContent: name, title: note });
     button.addEventListener("click", () => this.onStep(this.firstStep(kind, name)));
     make(head, "div", { className: "shape", textContent: shape });
-    const folds = this.foldable(kind, name);
-    if (folds) {
+    const of = this.foldable(kind, name);
+    if (of) {
       const fold = make(head, "button", { type: "button", className: "fold" });
-      fold.dataset.fold = name;
-      fold.addEventListener("click", () => this.fold(name, !this.isFolded(name)));
+      fold.dataset.fold = of;
+      fold.addEventListener("click", () => this.fold(of, !this.isFolded(of)));
     }
   }
 
@@ -111,20 +114,21 @@ class Picture {
 
   foldable(kind, name) {
     const id = kind === "parameters" ? `p:${name}.weight` : `a:${name}`;
-    if (kind === "loss" || !this.model.has(id)) return false;
+    if (kind === "loss" || !this.model.has(id)) return null;
     const tiles = new Tiles(this.root.ownerDocument, id);
     tiles.arrange(this.model.shape(id), { folded: true, size: 60 });
-    return tiles.plan.hidden > 0;
+    return tiles.plan.hidden > 0 ? id : null;
   }
 
-  isFolded(name) {
-    return this.folded.get(name) ?? true;
+  // Columns fold by the array at their top.
+  isFolded(id) {
+    return this.folded.get(id) ?? true;
   }
 
-  fold(name, folded) {
-    this.folded.set(name, folded);
+  fold(id, folded) {
+    this.folded.set(id, folded);
     this.fit(true);
-    this.grid.querySelector(`[data-fold="${name}"]`)?.focus();
+    
   }
 
   buildTiles(id) {
@@ -161,6 +165,17 @@ class Picture {
     this.announcer.textContent = tiles.spoken(next);
   }
 
+  // The cell beside another one, or null at the edge.
+  beside({ array, index }, rows, columns) {
+    const tiles = this.tiles.get(array);
+    if (!tiles) { // the probabilities are a list
+      const next = [index[0] + rows + columns];
+      return this.model.value({ array, index: next }) === undefined ? null : { array, index: next };
+    }
+    const next = tiles.corner(index) && tiles.moved(index, rows, columns);
+    return next ? { array, index: next } : null;
+  }
+
   buildLoss(cell, row) {
     if (row === "forward") {
       this.answers = make(cell, "div", { className: "answers", role: "group" });
@@ -176,31 +191,35 @@ class Picture {
     const width = this.root.clientWidth;
     if (!width || (!force && width === this.width)) return;
     this.width = width;
-    const maps = this.columns.filter(({ kind }) => kind === "maps").length;
-    const filters = this.columns.filter(({ kind, weight }) => kind === "parameters" && weight === 4).length;
-    const vectors = this.columns.length - maps - filters - 1;
-    const left = width - 34 - 150 - 26 * this.columns.length - 50 * (vectors - 2);
-    const size = left / (maps + 1.3 * filters + 1.4);
     const many = this.columns.some(({ channels }) => channels > 1);
-    this.cell = Math.max(64, Math.min(many ? 84 : 120, Math.floor(size)));
-    for (const column of this.columns) {
-      for (const id of [...column.forward, ...column.backward]) {
-        this.tiles.get(id)?.arrange(this.model.shape(id), { folded: this.isFolded(column.name), size: this.cell });
-      }
-    }
+    const [least, most] = many ? [LEAST_OF_MANY, 84] : [LEAST, 120];
+    const narrow = this.widthAt(least);
+    const slope = (this.widthAt(most) - narrow) / (most - least);
+    this.arrange(Math.max(least, Math.min(most, Math.floor(least + (width - 4 - narrow) / slope))));
     for (const button of this.grid.querySelectorAll("[data-fold]")) this.sayFold(button);
     this.draw();
   }
 
+  widthAt(size) {
+    this.arrange(size);
+    return this.grid.offsetWidth;
+  }
+
+  arrange(size) {
+    for (const column of this.columns) {
+      for (const id of [...column.forward, ...column.backward]) {
+        this.tiles.get(id).arrange(this.model.shape(id), { folded: this.isFolded(column.forward[0]), size });
+      }
+    }
+  }
+
   sayFold(button) {
-    const name = button.dataset.fold;
-    const column = this.columns.find((one) => one.name === name && one.foldName === button.dataset.fold) ??
-      this.columns.find((one) => one.name === name);
-    const { plan } = this.tiles.get(column.forward[0]);
-    const folded = this.isFolded(name);
-    button.textContent = folded ? `+ ${plan.hidden} more` : "fold";
+    const id = button.dataset.fold;
+    const { plan } = this.tiles.get(id);
+    const folded = this.isFolded(id);
+    button.textContent = folded ? `+${plan.hidden}` : "fold";
     button.setAttribute("aria-expanded", String(!folded));
-    button.setAttribute("aria-label", folded ? `Show all ${plan.count} of ${name}` : `Fold ${name}`);
+    button.setAttribute("aria-label", folded ? `Show all ${plan.count} of ${nameOf(id)}` : `Fold ${nameOf(id)}`);
   }
 
   draw() {
@@ -287,7 +306,7 @@ class Picture {
   place({ array, index }) {
     const tiles = this.tiles.get(array);
     if (!tiles) return null;
-    if (!tiles.corner(index)) this.fold(this.columns.find(({ forward, backward }) => [...forward, ...backward].includes(array)).name, false);
+    if (!tiles.corner(index)) this.fold(this.columns.find(({ forward, backward }) => [...forward, ...backward].includes(array)).forward[0], false);
     const [x, y] = tiles.corner(index);
     const box = tiles.canvas.getBoundingClientRect();
     return { x: box.x + x + tiles.plan.width / 2, y: box.y + y + tiles.plan.height / 2 };

@@ -14,10 +14,10 @@ class Stepper {
     root.classList.add("stepper");
     listing.classList.add("listing");
     const buttons = make(root, "div", { className: "buttons", role: "group", ariaLabel: "Step through the program" });
-    this.button(buttons, "⏮", "First instruction", () => 0);
+    this.button(buttons, "|◀", "First instruction", () => 0);
     this.button(buttons, "◀", "One instruction back", () => this.at - 1);
     this.button(buttons, "▶", "One instruction on", () => (this.at >= this.count ? 0 : this.at + 1));
-    this.button(buttons, "⏭", "The whole pass", () => this.count);
+    this.button(buttons, "▶|", "The whole pass", () => this.count);
     this.scrubber = make(root, "input", { type: "range", min: 0, ariaLabel: "Instruction" });
     this.scrubber.addEventListener("input", () => this.go(Number(this.scrubber.value)));
     this.sentence = make(root, "p", { className: "sentence", ariaLive: "polite" });

@@ -7,6 +7,7 @@ import { rowLength } from "./origins.js";
 
 const GAP = 6; // between tiles
 const EDGE = 3; // room around all, for outlines
+const UNFOLDED = 7; // pixels of a weight, where all filters are shown
 const LIST = 12; // a vector as long as this is a list of numbers
 
 // How an array is cut into tiles: how many, rows and columns of each, cells of each, tiles a row.
@@ -19,35 +20,44 @@ export function tiling(shape) {
   return { ...cut(tiles, Math.ceil(length / columns), columns, length, 1), list: shape.length === 1 && length <= LIST };
 }
 
+// A bias, or another row of numbers that belongs to channels: one number, or a small square.
+function rowTiling(length) {
+  const columns = length === 1 ? 1 : Math.ceil(Math.sqrt(length));
+  return { ...cut(1, Math.ceil(length / columns), columns, length, 1), list: length === 1 };
+}
+
 function cut(count, rows, columns, cells, across) {
   return { count, rows, columns, cells, across, list: false };
 }
 
 // Which tiles are shown, and how many in a row.
-export function arrangement(shape, { folded, size }) {
-  const whole = tiling(shape);
+export function arrangement(shape, { folded, size, row = false }) {
+  const whole = row ? rowTiling(shape[0]) : tiling(shape);
   const every = [...Array(whole.count).keys()];
   if (shape.length === 4) {
     const channels = whole.across;
-    const [most, wide] = folded ? [4, 2] : [Infinity, Infinity];
-    const shown = every.filter((n) => Math.floor(n / channels) < most && n % channels < wide);
-    const across = Math.min(channels, wide);
-    const cell = shown.length === 1 ? size * 1.3 / 3 : Math.max(folded ? size / 3 : 6, folded ? size / whole.rows : 0);
+    const [most, across] = folded ? [4, 1] : [Infinity, channels];
+    const shown = every.filter((n) => Math.floor(n / channels) < most && n % channels < across);
+    const cell = shown.length === 1 ? (size * 1.25) / whole.rows : folded ? size / whole.rows : UNFOLDED;
     return { ...whole, shown, across, width: cell, height: cell, hidden: whole.count - shown.length };
   }
   if (whole.list) {
     return { ...whole, shown: every, across: 1, width: 42, height: 15, hidden: 0 };
   }
+  if (row) {
+    const side = Math.max(4, Math.min(12, size / 2 / whole.columns));
+    return { ...whole, shown: every, across: 1, width: side, height: side, hidden: 0 };
+  }
   if (shape.length === 2) {
     const shown = folded ? every.slice(0, 4) : every;
     const across = folded ? Math.min(2, shown.length) : Math.ceil(Math.sqrt(whole.count));
-    const side = whole.columns === 1 ? size * 0.8 : size * 0.48;
+    const side = whole.columns === 1 ? size * 0.8 : size * 0.44;
     const cell = Math.max(side / whole.rows, 1);
     return { ...whole, shown, across, width: whole.columns === 1 ? Math.max(cell, 6) : cell, height: cell, hidden: whole.count - shown.length };
   }
   const shown = folded ? every.slice(0, 4) : every;
   const across = folded ? 1 : Math.ceil(Math.sqrt(whole.count / 1.5));
-  const tile = shape.length === 1 ? size * 0.75 : folded || whole.count <= 4 ? size : Math.max(28, size * 0.6);
+  const tile = shape.length === 1 ? Math.max(38, size * 0.66) : folded || whole.count <= 4 ? size : Math.max(28, size * 0.6);
   const cell = tile / Math.max(whole.rows, whole.columns);
   return { ...whole, shown, across: whole.count <= 4 ? 1 : across, width: cell, height: cell, hidden: whole.count - shown.length };
 }
@@ -72,7 +82,8 @@ export class Tiles {
 
   arrange(shape, options) {
     this.shape = shape;
-    this.plan = arrangement(shape, options);
+    const row = shape.length === 1 && /^[pg]:/.test(this.id);
+    this.plan = arrangement(shape, { ...options, row });
     const { shown, across, rows, columns, width, height } = this.plan;
     const down = Math.ceil(shown.length / across);
     this.pitch = [columns * width + GAP, rows * height + GAP];
@@ -140,12 +151,13 @@ export class Tiles {
     const most = extent(values);
     const scale = scaleOf(this.id, values);
     this.exponent = exponentOf(most);
-    this.caption.textContent = `±${number(most, 2)}${this.numbered && this.exponent ? `, in ${power(this.exponent)}` : ""}`;
+    this.caption.textContent = `±${number(most, 2)}`;
+    if (this.numbered && this.exponent) this.caption.append(document.createElement("br"), `in ${power(this.exponent)}`);
     this.paint(values, most, colours, scale);
   }
 
   get numbered() {
-    return this.plan.width >= 19 && this.plan.height >= 14;
+    return this.plan.width >= 19.5 && this.plan.height >= 14;
   }
 
   paint(values, most, colours, scale) {

@@ -17,6 +17,13 @@ export function mountView(root, document, { onChange = () => {} } = {}) {
   const panel = mountPanel(panelRoot, {
     onSelect: (cell) => select(cell),
     onShine: (cells) => picture.shine(cells),
+    onMove: (rows, columns) => {
+      const next = picture.beside(view.cell, rows, columns);
+      if (!next) return;
+      const { move } = root.ownerDocument.activeElement.dataset;
+      select(next);
+      panelRoot.querySelector(`[data-move="${move}"]`)?.focus();
+    },
   });
   const picture = mountPicture(pictureRoot, document, {
     onSelect: (cell) => select(cell),
