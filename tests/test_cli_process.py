@@ -32,6 +32,7 @@ OPTIONS = {
     "check": """--data --data-dir --images --engine --samples --training --prediction --seed --json
         --help""",
     "diagnose": "--probe --training --prediction --seed --json --help",
+    "explain": "--model --label --out --invert --json --help",
     "program": "--input-shape --classes --batch-size --training --prediction --json --help",
 }
 

@@ -20,7 +20,7 @@ PUBLIC = """
     ReLU Sigmoid Tanh
     MeanSquaredError SoftmaxCrossEntropy
     Network Trace zoo
-    check_gradients check_layer diagnose probe Diagnosis Finding GradientCheck LayerCheck
+    check_gradients check_layer diagnose explain probe Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW History fit schedules CNNClassifier CNNRegressor
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
@@ -55,18 +55,25 @@ ALLOWED = {
         "check",
         "data",
         "engine",
+        "explain",
         "export",
         "summary",
         "training",
         "zoo",
         *NETWORK,
     },
-    "__init__": {"check", "data", "estimator", "export", "training", "zoo", *NETWORK},
+    "__init__": {"check", "data", "estimator", "explain", "export", "training", "zoo", *NETWORK},
     "__main__": {"cli"},
 }
-# Network.summary and the lane engine are imported when they are called; the passes name Network
-# in their types alone.
-EXCEPTIONS = {("network", "summary"), ("network", "engine"), ("passes", "network")}
+# Network.summary, the lane engine and what notebooks show are imported when they are called; the
+# passes name Network in their types alone.
+EXCEPTIONS = {
+    ("network", "summary"),
+    ("network", "engine"),
+    ("network", "explain"),
+    ("passes", "network"),
+    ("passes", "explain"),
+}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

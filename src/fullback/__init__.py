@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fullback.check.report import Diagnosis, Finding
     from fullback.data import Dataset, load_data
     from fullback.estimator import CNNClassifier, CNNRegressor
+    from fullback.explain.report import explain
     from fullback.export.safetensors import load, save
     from fullback.layers import (
         AvgPool2D,
@@ -68,6 +69,7 @@ else:  # the same imports, each when its name is first used
         "fullback.check.report": "Diagnosis Finding",
         "fullback.data": "Dataset load_data",
         "fullback.estimator": "CNNClassifier CNNRegressor",
+        "fullback.explain.report": "explain",
         "fullback.export.safetensors": "load save",
         "fullback.layers": """
             AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
@@ -140,6 +142,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "diagnose",
+    "explain",
     "fit",
     "load",
     "load_data",

@@ -167,6 +167,11 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "machines": {}}
 
+    def _repr_html_(self) -> str:
+        from fullback.explain.notebook import network_html
+
+        return network_html(self)
+
     def choose_engine(self, engine: Engine | None) -> Engine:
         """Return the engine that is meant: see the class.
 
