@@ -30,7 +30,6 @@ import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -56,13 +55,18 @@ Work: TypeAlias = Callable[[Session, Fields], Any]
 PAGE = Path(__file__).parent.parent / "page"
 
 _MOST_JSON_BYTES = 2**20
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 _MOST_SHOWN = 120  # images of the data set in one answer
 _LOG = logging.getLogger("fullback.explore")
 
 
-def create_app(start: Start, door: Door) -> Starlette:
-    """Return the server's application."""
+def create_app(start: Start, door: Door) -> Guard:
+    """Return the server's application, behind its door."""
     sessions = Sessions(start)
 
     @asynccontextmanager
@@ -72,12 +76,11 @@ def create_app(start: Start, door: Door) -> Starlette:
 
     app = Starlette(
         routes=[*_page_routes(), *_api_routes(sessions)],
-        middleware=[Middleware(Guard, door=door)],
         exception_handlers={HTTPException: _refused, FullbackError: _failed, Exception: _broken},
         lifespan=life,
     )
     app.state.sessions = sessions
-    return app
+    return Guard(app, door)  # around all of it: also around answers to what went wrong
 
 
 # The page's files -------------------------------------------------------------------------------
@@ -368,7 +371,9 @@ def _save_model(session: Session, fields: Fields) -> Response:
 def _batch(session: Session) -> lab.Batch:
     """Return the image on the page with a few others."""
     with session.lock:
-        net, first, label = session.net, session.image, session.shown_label
+        net, label = session.net, session.shown_label
+        first: Any = session.image
+        x: Any
         if session.fits:
             data = session.data
             others = np.flatnonzero(data.y_train != label)[: lab.COMPANIONS]

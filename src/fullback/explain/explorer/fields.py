@@ -44,7 +44,7 @@ class Fields:
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
         """Return a whole number from ``low`` to ``high``."""
-        value = self.given.get(name, default)
+        value: Any = self.given.get(name, default)
         require_whole(name, value, low)
         if value > high:
             raise InputError(f"{name} must be at most {high}, got {value}")
@@ -52,7 +52,7 @@ class Fields:
 
     def number(self, name: str, interval: str, default: float | None = None) -> float:
         """Return a number in an interval, written like ``(0, 1]``."""
-        value = self.given.get(name, default)
+        value: Any = self.given.get(name, default)
         require_number(name, value, interval)
         return float(value)
 

@@ -340,9 +340,7 @@ class Student:
 
     def __init__(self, net: Network, choice: Choice | None, rate: float, seed: int) -> None:
         self.choice, self.rate = choice, rate
-        self.net = Network(
-            net.layers, net.input_shape, loss=net.loss, seed=seed, dtype="float64"
-        )
+        self.net = Network(net.layers, net.input_shape, loss=net.loss, seed=seed, dtype="float64")
         for name, layer in zip(net.names, net.layers, strict=True):
             if isinstance(layer, Normalize):
                 for key in layer.statistic_shapes(net.input_shape):
@@ -395,7 +393,8 @@ def curves(
 ) -> Iterator[dict[str, Any]]:
     """Train from new weights, rightly and with the mistake; yield the losses, step by step.
 
-    Both see the same batches, at the learning rates of ``schedules.warm_cosine``. A network whose loss is no longer finite stops.
+    Both see the same batches, at the learning rates of ``schedules.warm_cosine``. A
+    network whose loss is no longer finite stops.
     """
     rng = np.random.default_rng(seed)
     size = min(_BATCH, len(train[0]))

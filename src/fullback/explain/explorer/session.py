@@ -39,12 +39,29 @@ _ADAPTED_ON = 4096  # images that a Normalize layer is measured on
 class Data(Protocol):
     """The data set that images are picked from, and that networks are trained on."""
 
-    name: str
-    x_train: Array
-    y_train: Array
-    x_test: Array
-    y_test: Array
-    class_names: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """What to call it."""
+
+    @property
+    def x_train(self) -> Array:
+        """Training images (N, C, H, W)."""
+
+    @property
+    def y_train(self) -> Array:
+        """Their labels."""
+
+    @property
+    def x_test(self) -> Array:
+        """Test images."""
+
+    @property
+    def y_test(self) -> Array:
+        """Their labels."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each label."""
 
     @property
     def image_shape(self) -> Shape:
@@ -118,9 +135,7 @@ class Session:
     def fits(self) -> bool:
         """Whether the network takes the data set's images and has an output for every class."""
         classes = len(self.data.class_names)
-        return (
-            self.net.input_shape == self.data.image_shape and self.net.output_shape[0] >= classes
-        )
+        return self.net.input_shape == self.data.image_shape and self.net.output_shape[0] >= classes
 
     @property
     def classes(self) -> list[str]:
@@ -254,7 +269,11 @@ class Session:
         self.require_idle()
         old = self.net
         net = Network(
-            old.layers, old.input_shape, loss=old.loss, seed=seed, dtype=str(old.dtype)  # type: ignore[arg-type]
+            old.layers,
+            old.input_shape,
+            loss=old.loss,
+            seed=seed,
+            dtype=str(old.dtype),  # type: ignore[arg-type]
         )
         if self.fits:
             self._adapt(net)
