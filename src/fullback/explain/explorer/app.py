@@ -117,12 +117,7 @@ def _api_routes(sessions: Sessions) -> list[Route]:
 
         def open_session() -> Answer:
             session = sessions.new()
-            left_out = None
-            try:
-                session.restore(fields)
-            except FullbackError as error:
-                left_out = str(error)
-            return {**session.state(), "left_out": left_out}
+            return {"left_out": session.restore(fields), **session.state()}
 
         return _json(await run_in_threadpool(open_session))
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fullback.errors import InputError, OptionError, ShapeError
+from fullback.errors import FullbackError, InputError, OptionError, ShapeError
 from fullback.explain.document import document
 from fullback.explain.explorer.fields import Fields
 from fullback.explain.explorer.training import SCHEDULES, Run, Trainer, set_frozen
@@ -33,6 +33,7 @@ _MOST_PARAMETERS = 4_000_000
 _MOST_VALUES = 2_000_000  # of all activations of one image
 _LONGEST_TEXT = 2000
 _MOST_ACTIONS = 200
+_LOOKED_AT, _UNSURE = 300, 0.7  # test images, and the probability of the first one's label
 _ADAPTED_ON = 4096  # images that a Normalize layer is measured on
 
 
@@ -122,7 +123,7 @@ class Session:
         self.image = np.zeros(self.net.input_shape, np.uint8)
         self.origin: dict[str, Any] = {"from": "drawing"}
         if self.fits:
-            self.pick("test", 0)
+            self.pick("test", self._telling_image())
 
     # What is shown ------------------------------------------------------------------------------
 
@@ -201,6 +202,15 @@ class Session:
         self.image = np.array(x[index])
         self.label = int(y[index])
         self.origin = {"from": "data", "part": part, "index": index}
+
+    def _telling_image(self) -> int:
+        """Return a test image that the network is right about, but not sure: its deltas are seen.
+
+        Of an image that it is sure of, all of them are next to 0.
+        """
+        x, y = self.data.x_test[:_LOOKED_AT], self.data.y_test[:_LOOKED_AT]
+        p = self.net.predict_proba(x)[np.arange(len(x)), y]
+        return int(abs(p - _UNSURE).argmin())
 
     def part(self, name: str) -> tuple[Array, Array]:
         """Return the images and labels of the data set's training or test part."""
@@ -376,26 +386,33 @@ class Session:
 
     # Links --------------------------------------------------------------------------------------
 
-    def restore(self, given: Fields) -> None:
+    def restore(self, given: Fields) -> str | None:
         """Do again what a link tells: the network's actions, the image, the label.
 
-        Raises
-        ------
-        OptionError, InputError, ShapeError
-            The link is damaged, or from a server that was started with another network.
+        Return why some of it was left out, or None: a link may be damaged, or from a server that
+        was started with another network.
         """
-        if given.has("actions"):
-            actions = given.given["actions"]
-            if not isinstance(actions, list) or len(actions) > _MOST_ACTIONS:
-                raise InputError("the link is damaged: its actions are no list")
-            own = given.text("start", 8, "")
-            builds = bool(actions) and Fields.of(actions[0], "an action").has("text")
-            if own != self.fingerprint() and not builds:
-                raise InputError(
-                    "the link was made with another network than this server was started with"
-                )
-            for action in actions:
-                self._repeat(Fields.of(action, "an action"))
+        left_out = None
+        for work in (self._restore_network, self._restore_shown):
+            try:
+                work(given)
+            except FullbackError as error:
+                left_out = left_out or str(error)
+        return left_out
+
+    def _restore_network(self, given: Fields) -> None:
+        actions = given.given.get("actions") or []
+        if not isinstance(actions, list) or len(actions) > _MOST_ACTIONS:
+            raise InputError("it is damaged: its actions are no list")
+        builds = bool(actions) and Fields.of(actions[0], "an action").has("text")
+        if given.has("start") and given.text("start", 8) != self.fingerprint() and not builds:
+            raise InputError("it was made with another network than this server was started with")
+        for action in actions:
+            self._repeat(Fields.of(action, "an action"))
+        if given.flag("partial"):
+            raise InputError("it could not hold how its network was made")
+
+    def _restore_shown(self, given: Fields) -> None:
         if given.has("image"):
             self._restore_image(Fields.of(given.given["image"], "image"))
         if given.has("label"):

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from fullback.errors import FullbackError, InputError
 from fullback.layers.base import Array
 from fullback.network import Network
+from fullback.training.dead import dead_units
 from fullback.training.fit import check_options
 from fullback.training.optimizers import SGD
 from fullback.training.schedules import Schedule, constant, warm_cosine
@@ -29,6 +30,7 @@ PACES = {"full": 0.0, "slow": 0.1, "step": 0.5}
 
 _PIECE_SECONDS = 0.04  # of training in one piece: others wait for the network as long as that
 _BREATH = 0.004  # seconds between two pieces, in which they get it
+_WATCHED = 64  # images on which dead layers are looked for
 _MOST_POINTS = 20_000  # losses that are kept for the curve
 
 
@@ -207,8 +209,15 @@ class Trainer:
                 "accuracy": float(made[:, 1].sum() / len(self.images)),
                 "test_loss": right.loss,
                 "test_accuracy": right.score,
+                "dead": self._dead_layers(),
             }
         )
+
+    def _dead_layers(self) -> list[str]:
+        """Return the layers that are 0 everywhere, for some images."""
+        shapes = dict(zip(self.net.names, self.net.shapes, strict=True))
+        dead = dead_units(self.net, self.images[:_WATCHED])
+        return [name for name, units in dead.items() if len(units) == shapes[name][0]]
 
     def report(self) -> dict[str, Any]:
         """Return the run's options and what it has done, as the page shows it."""
