@@ -81,6 +81,8 @@ class Explorer:
 
     def start(self) -> Explorer:
         """Serve in a thread, and return when the page can be opened."""
+        if self._thread is not None:
+            return self
         self._thread = threading.Thread(target=self._serve, name="fullback-explorer", daemon=True)
         self._thread.start()
         pause, waited = threading.Event(), 0.0
