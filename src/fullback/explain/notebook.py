@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fullback.network import Network
     from fullback.passes import Trace
 
-_PIXELS = 96  # of a map, and of an array without rows and columns, at most
+_PIXELS = 64  # of a map, and of an array without rows and columns, at most
 _MOST_MAPS = 4
 _PLUS, _ZERO, _MINUS = (192, 74, 0), (241, 241, 239), (18, 90, 168)  # as in the page, in light
 _CELL = "padding:2px 10px;text-align:left;vertical-align:middle"
@@ -76,7 +76,9 @@ def _pictures(array: Array) -> str:
     most = _extent(array)
     shown = "".join(_picture(one, most) for one in maps[:_MOST_MAPS])
     more = f" +{len(maps) - _MOST_MAPS}" if len(maps) > _MOST_MAPS else ""
-    return f"{shown}{more} <small>&plusmn;{most:.3g}</small>"
+    return (
+        f"<span style='white-space:nowrap'>{shown}{more} <small>&plusmn;{most:.3g}</small></span>"
+    )
 
 
 def _picture(values: Array, most: float) -> str:

@@ -118,7 +118,7 @@ export function signed(text) {
 export function number(value, digits = 4) {
   if (Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : `${MINUS}∞`;
-  if (value === 0) return "0";
+  if (Number.isInteger(value) && Math.abs(value) < 1e4) return signed(String(value + 0));
   const size = Math.abs(value);
   if (size >= 1e6 || size < 1e-4) {
     const [mantissa, exponent] = value.toExponential(digits - 1).split("e");

@@ -1,5 +1,6 @@
 // Picture, panel and stepper together.
 
+import { origin } from "./origins.js";
 import { make, mountPicture } from "./picture.js";
 import { mountPanel } from "./panel.js";
 import { mountStepper } from "./stepper.js";
@@ -69,6 +70,7 @@ export function mountView(root, document, { onChange = () => {} } = {}) {
   return {
     picture, panel, stepper, update, select,
     step: (i) => stepper.go(i),
+    origin: (cell) => origin(picture.model, cell),
     get state() {
       return { step: view.step, cell: view.cell };
     },
