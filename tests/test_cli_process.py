@@ -33,6 +33,8 @@ OPTIONS = {
         --help""",
     "diagnose": "--probe --training --prediction --seed --json --help",
     "explain": "--model --label --out --invert --json --help",
+    "explore": """--data --data-dir --image-size --seed --port --host --browser --no-browser --json
+        --help""",
     "program": "--input-shape --classes --batch-size --training --prediction --json --help",
 }
 

@@ -6,10 +6,12 @@ import io
 import json
 import os
 import re
+import signal
 import struct
 import sys
 import threading
 import time
+import urllib.request
 import warnings
 import zlib
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 
 import fullback as fb
 from fullback.errors import InputError, OptionError, ShapeError
+from test_cli_process import start, time_limit
 
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")
@@ -887,6 +890,76 @@ def test_start_up_is_not_slowed(tmp_path):
     )
     modules = set(done.stdout.split())
     assert not modules & {"starlette", "uvicorn", "fullback.explain", "fullback.explore"}
+
+
+class TestCommand:
+    """``fullback explore`` as a process of its own."""
+
+    def start(self, *arguments):
+        return start("explore", "--port", 0, "--no-browser", *arguments)
+
+    def events(self, process, count):
+        return [json.loads(process.stdout.readline()) for _ in range(count)]
+
+    @pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+    def test_train_serve_end(self):
+        process = self.start("--json", "--seed", 2)
+        with time_limit(process):
+            made, address = self.events(process, 2)
+            assert made["event"] == "trained"
+            assert made["test_accuracy"] > 0.85
+            page, _, token = address["address"].partition("/#token=")
+            with urllib.request.urlopen(f"{page}/") as answer:
+                assert b"<title>fullback explore</title>" in answer.read()
+            request = urllib.request.Request(f"{page}/api/sessions", method="POST", data=b"{}")
+            request.add_header("X-Fullback-Token", token)
+            with urllib.request.urlopen(request) as answer:
+                assert json.load(answer)["name"] == "question"
+            process.send_signal(signal.SIGINT)
+            assert [event["event"] for event in self.events(process, 1)] == ["end"]
+            assert process.wait(30) == 0
+            assert process.stderr.read() == ""
+        process.stdout.close()
+        process.stderr.close()
+
+    def test_a_saved_model_is_not_trained(self, tmp_path, net):
+        fb.save(net, tmp_path / "m.safetensors")
+        process = self.start("--json", tmp_path / "m.safetensors")
+        with time_limit(process):
+            (address,) = self.events(process, 1)
+            assert address["event"] == "address"
+        process.stdout.close()
+        process.stderr.close()
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "match"),
+        [
+            (["nowhere.safetensors"], 1, "does not exist"),
+            (["cnov8 dense10"], 2, "did you mean conv"),
+            (["--host", "192.0.2.1"], 2, "cannot listen at 192.0.2.1"),
+            (["--data", "nowhere"], 1, "no data set and no file"),
+        ],
+    )
+    def test_what_will_not_do(self, arguments, code, match):
+        failed = self.start(*arguments)
+        out, err = failed.communicate(timeout=60)
+        assert failed.returncode == code
+        assert match in err
+        assert len(err.splitlines()) == 1
+        assert "http://" not in out
+
+    def test_the_browser_is_opened(self, monkeypatch):
+        from fullback.explain.explorer import serve
+        from test_cli import run
+
+        opened = []
+        monkeypatch.setattr("webbrowser.open", opened.append)
+        monkeypatch.setattr(serve.Explorer, "wait", lambda self: None)
+        ran = run("explore", "--port", 0, columns=100)
+        assert ran.code == 0
+        assert len(opened) == 1
+        assert opened[0] in ran.out
+        assert "of the test images are right" in ran.out
 
 
 def test_the_document_is_what_fb_explain_writes(tab, net, data):

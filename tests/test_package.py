@@ -43,7 +43,8 @@ ALLOWED = {
     "summary": NETWORK,
     "engine": {"atomic", *NETWORK},
     "check": NETWORK,
-    "explain": {"atomic", "engine", *NETWORK},
+    "explain": {"atomic", "check", "engine", "training", *NETWORK},
+    "explore": {"data", "explain", "export", *NETWORK},
     "training": {"atomic", "engine", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
@@ -56,6 +57,7 @@ ALLOWED = {
         "data",
         "engine",
         "explain",
+        "explore",
         "export",
         "summary",
         "training",
@@ -66,11 +68,13 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 # Network.summary, the lane engine and what notebooks show are imported when they are called; the
-# passes name Network in their types alone.
+# passes name Network, and Network the data set that it is explored on, in their types alone.
 EXCEPTIONS = {
     ("network", "summary"),
     ("network", "engine"),
     ("network", "explain"),
+    ("network", "explore"),
+    ("network", "data"),
     ("passes", "network"),
     ("passes", "explain"),
 }

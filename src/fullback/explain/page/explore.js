@@ -1,7 +1,7 @@
 // The explorer's page: the picture, and everything around it that asks the server.
 
 import { cellKey, number, parseCell, unpack } from "./arrays.js";
-import { Client, latest } from "./client.js";
+import { Client, Failure, latest } from "./client.js";
 import { Pad, toBase64 } from "./draw.js";
 import { Gallery } from "./gallery.js";
 import { Lab } from "./lab.js";
@@ -117,7 +117,7 @@ class App {
     await this.trying(async () => {
       const keep = this.document.image.from === "drawing" && this.document.image.label_given;
       this.update(await this.client.post("/image", { pixels: toBase64(bytes), keep_label: keep }));
-      if (this.lab.shown) this.lab.run();
+      if (this.lab.shown && this.lab.mistake?.ways.length) this.lab.run();
     });
   }
 
@@ -326,10 +326,10 @@ function stored(area, name) {
 // has another token; the one of the running server may be known from another tab.
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
-  let state = null;
+  let state;
   try {
     const text = given.get("state");
-    state = text && JSON.parse(atob(text.replace(/-/g, "+").replace(/_/g, "/")));
+    state = text ? JSON.parse(atob(text.replace(/-/g, "+").replace(/_/g, "/"))) : {};
   } catch {
     showProblem("The link is damaged; the page begins anew.");
   }
@@ -339,16 +339,20 @@ function readAddress() {
 async function main() {
   showTheme(stored("localStorage", "theme"));
   const { tokens, state } = readAddress();
-  for (const token of new Set(tokens)) {
+  const known = new Set(tokens.filter(Boolean));
+  if (!known.size) showProblem("This page needs its whole address: open the address that fullback explore printed, with all that is behind the #.");
+  for (const token of known) {
     try {
       const app = new App(new Client(token));
+      byId("problem").hidden = state !== undefined;
       await app.start(state);
       window.fullback = app;
       remember("localStorage", "token", token); // for links of an earlier run of the server
       return;
     } catch (error) {
       showProblem(error.message);
-      if (error.status !== 401) throw error;
+      if (!(error instanceof Failure)) throw error;
+      if (error.status !== 401) return;
     }
   }
 }
