@@ -928,6 +928,7 @@ class TestCommand:
         with time_limit(process):
             (address,) = self.events(process, 1)
             assert address["event"] == "address"
+        process.wait(30)
         process.stdout.close()
         process.stderr.close()
 

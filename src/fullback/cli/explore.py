@@ -84,10 +84,10 @@ def explore(
     page = explorer(network, dataset, name=net, host=host, port=port)
     if not is_loopback(host):
         output.fact("careful", ("everybody who knows the address can use the page", "yellow"))
-    output.event("address", address=page.address)
-    output.fact("page", (page.address, "bold cyan"), "  (Ctrl-C ends it)")
     raise_on_ctrl_c()
     with page:
+        output.event("address", address=page.address)
+        output.fact("page", (page.address, "bold cyan"), "  (Ctrl-C ends it)")
         if browser:
             import webbrowser
 
