@@ -337,6 +337,21 @@ def test_channels_fold_and_unfold(show):
     assert page.locator(".panel").get_attribute("data-cell") == "g:conv2.weight/15,7,2,2"
 
 
+def test_what_a_cell_is_made_of_is_seen_though_folded(show):
+    page = show("small")
+    shown = "(id) => fullback.picture.tiles.get(id).plan.shown"
+    assert page.evaluate(shown, "a:pool1") == [0, 1, 2, 3]
+    page.evaluate("fullback.select({ array: 'g:conv2.weight', index: [15, 7, 2, 2] })")
+    assert page.evaluate(shown, "g:conv2.weight") == [8 * k + 7 for k in (0, 1, 2, 15)]
+    assert page.evaluate(shown, "p:conv2.weight") == [8 * k + 7 for k in (0, 1, 2, 15)]
+    assert page.evaluate(shown, "a:pool1") == page.evaluate(shown, "d:pool1") == [0, 1, 2, 7]
+    assert page.evaluate(shown, "d:conv2") == [0, 1, 2, 15]
+    caption = page.locator("figure[data-array='d:conv2'] figcaption")
+    assert caption.inner_text().startswith("0, 1, 2, 15\n")
+    page.evaluate("fullback.select(null)")
+    assert page.evaluate(shown, "d:conv2") == [0, 1, 2, 3]
+
+
 def test_the_address_keeps_the_place(show):
     page = show("question", "#step=19&cell=d%3Apool1%2F0%2C2%2C3")
     assert page.evaluate("fullback.state") == {

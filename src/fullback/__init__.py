@@ -58,7 +58,11 @@ else:  # the same imports, each when its name is first used
     import importlib
     import sys
 
-    _MODULES = {"schedules": "fullback.training.schedules", "zoo": "fullback.zoo"}
+    _MODULES = {
+        "explain": "fullback.explain",  # which can be called
+        "schedules": "fullback.training.schedules",
+        "zoo": "fullback.zoo",
+    }
     _NAMES = {
         "fullback.check.diagnose": "diagnose",
         "fullback.check.gradient_report": "GradientCheck",
@@ -69,7 +73,6 @@ else:  # the same imports, each when its name is first used
         "fullback.check.report": "Diagnosis Finding",
         "fullback.data": "Dataset load_data",
         "fullback.estimator": "CNNClassifier CNNRegressor",
-        "fullback.explain.report": "explain",
         "fullback.export.safetensors": "load save",
         "fullback.layers": """
             AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D

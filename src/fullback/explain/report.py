@@ -63,7 +63,7 @@ def report(shown: dict[str, Any], *, title: str | None = None) -> str:
     shape = " x ".join(map(str, network["input_shape"]))
     exactness = "" if network["dtype"] == "float32" else ", rounded from float64"
     about = (
-        f"{network['parameter_count']:,} parameters, for images of {shape}; every number is the "
+        f"{network['parameter_count']:,} parameters, for inputs of {shape}; every number is the "
         f"trace's{exactness}."
     )
     parts = {

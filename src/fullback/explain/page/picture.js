@@ -52,6 +52,7 @@ class Picture {
     this.selected = cell;
     this.lit = lit;
     this.bright = [];
+    this.reveal();
     this.outline();
   }
 
@@ -208,7 +209,25 @@ class Picture {
   arrange(size) {
     for (const column of this.columns) {
       for (const id of [...column.forward, ...column.backward]) {
-        this.tiles.get(id).arrange(this.model.shape(id), { folded: this.isFolded(column.forward[0]), size });
+        this.tiles.get(id).arrange(this.model.shape(id), { folded: this.isFolded(column.forward[0]), size, wanted: column.wanted });
+      }
+    }
+    this.size = size;
+  }
+
+  // Bring the tiles of the selected cell, and of those it is made of, to where they are seen.
+  reveal() {
+    for (const column of this.columns) {
+      const [first, second] = [column.forward[0], column.backward[0]];
+      const cells = [this.selected, ...this.lit].filter((cell) => cell && [first, second].includes(cell.array));
+      const wanted = first ? [...new Set(cells.map(({ index }) => this.tiles.get(first).tileOf(index)))] : [];
+      if (wanted.join() === column.wanted.join()) continue;
+      column.wanted = wanted;
+      for (const id of [first, second]) {
+        const tiles = this.tiles.get(id);
+        const had = tiles.plan.shown.join();
+        tiles.arrange(this.model.shape(id), { folded: this.isFolded(first), size: this.size, wanted });
+        if (tiles.plan.shown.join() !== had) tiles.draw(this.model, this.colours);
       }
     }
   }
@@ -333,7 +352,7 @@ function columnsOf(model) {
     });
   }
   columns.push({ kind: "loss", name: "loss", shape: model.has("probabilities") ? "softmax" : "", note: model.network.loss_text, forward: [], backward: [], channels: 1 });
-  return columns;
+  return columns.map((column) => ({ ...column, wanted: [] }));
 }
 
 function band(grid, name, says) {

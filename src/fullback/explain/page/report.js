@@ -5,10 +5,8 @@ import { mountView } from "./view.js";
 
 const given = JSON.parse(document.getElementById("document").textContent);
 const said = document.getElementById("said");
-if (given.label !== null) {
-  const picked = (name) => given.classes[name];
-  said.textContent = `Label ${picked(given.label)}, loss ${given.loss === null ? "not finite" : number(given.loss)}`;
-}
+const labelled = given.label === null ? "" : `Its label is ${given.classes[given.label]}, its `;
+said.textContent = `${labelled || "Its "}loss is ${given.loss === null ? "not finite" : number(given.loss)}`;
 const view = mountView(document.getElementById("view"), given, {
   onChange: ({ step, cell }) => {
     const place = new URLSearchParams({ step, ...(cell ? { cell: cellKey(cell) } : {}) });

@@ -7,6 +7,8 @@ import { rowLength } from "./origins.js";
 
 const GAP = 6; // between tiles
 const EDGE = 3; // room around all, for outlines
+const FOLDED = 4; // tiles of a folded array
+const LARGEST = 30; // pixels of a cell of a map
 const UNFOLDED = 7; // pixels of a weight, where all filters are shown
 const LIST = 12; // a vector as long as this is a list of numbers
 
@@ -30,14 +32,17 @@ function cut(count, rows, columns, cells, across) {
   return { count, rows, columns, cells, across, list: false };
 }
 
-// Which tiles are shown, and how many in a row.
-export function arrangement(shape, { folded, size, row = false }) {
+// Which tiles are shown, and how many in a row. Folded, that is four: those that are wanted, and
+// the first ones.
+export function arrangement(shape, { folded, size, row = false, wanted = [] }) {
   const whole = row ? rowTiling(shape[0]) : tiling(shape);
   const every = [...Array(whole.count).keys()];
   if (shape.length === 4) {
     const channels = whole.across;
-    const [most, across] = folded ? [4, 1] : [Infinity, channels];
-    const shown = every.filter((n) => Math.floor(n / channels) < most && n % channels < across);
+    const channel = (wanted[0] ?? 0) % channels;
+    const filters = chosen(shape[0], wanted.filter((n) => n % channels === channel).map((n) => Math.floor(n / channels)));
+    const shown = folded ? filters.map((k) => k * channels + channel) : every;
+    const across = folded ? 1 : channels;
     const cell = shown.length === 1 ? (size * 1.25) / whole.rows : folded ? size / whole.rows : UNFOLDED;
     return { ...whole, shown, across, width: cell, height: cell, hidden: whole.count - shown.length };
   }
@@ -49,17 +54,23 @@ export function arrangement(shape, { folded, size, row = false }) {
     return { ...whole, shown: every, across: 1, width: side, height: side, hidden: 0 };
   }
   if (shape.length === 2) {
-    const shown = folded ? every.slice(0, 4) : every;
+    const shown = folded ? chosen(whole.count, wanted) : every;
     const across = folded ? Math.min(2, shown.length) : Math.ceil(Math.sqrt(whole.count));
     const side = whole.columns === 1 ? size * 0.8 : size * 0.44;
     const cell = Math.max(side / whole.rows, 1);
     return { ...whole, shown, across, width: whole.columns === 1 ? Math.max(cell, 6) : cell, height: cell, hidden: whole.count - shown.length };
   }
-  const shown = folded ? every.slice(0, 4) : every;
+  const shown = folded ? chosen(whole.count, wanted) : every;
   const across = folded ? 1 : Math.ceil(Math.sqrt(whole.count / 1.5));
   const tile = shape.length === 1 ? Math.max(38, size * 0.66) : folded || whole.count <= 4 ? size : Math.max(28, size * 0.6);
-  const cell = tile / Math.max(whole.rows, whole.columns);
+  const cell = Math.min(LARGEST, tile / Math.max(whole.rows, whole.columns));
   return { ...whole, shown, across: whole.count <= 4 ? 1 : across, width: cell, height: cell, hidden: whole.count - shown.length };
+}
+
+function chosen(count, wanted) {
+  const must = [...new Set(wanted)].slice(0, FOLDED);
+  const others = [...Array(count).keys()].filter((n) => !must.includes(n)).slice(0, Math.max(0, FOLDED - must.length));
+  return [...must, ...others].sort((one, other) => one - other);
 }
 
 export class Tiles {
@@ -90,6 +101,21 @@ export class Tiles {
     this.size = [across * this.pitch[0] - GAP + 2 * EDGE, down * this.pitch[1] - GAP + 2 * EDGE];
     this.canvas.style.width = `${this.size[0]}px`;
     this.canvas.style.height = `${this.size[1]}px`;
+  }
+
+  // The tile that a cell lies on.
+  tileOf(index) {
+    return Math.floor(flat(index, this.shape) / tiling(this.shape).cells);
+  }
+
+  // What is to be said of the tiles, where they are not the first ones.
+  get chosen() {
+    const { shown, hidden } = this.plan;
+    if (!hidden || shown.every((n, at) => n === at * (this.shape.length === 4 ? this.shape[1] : 1))) return "";
+    if (this.shape.length !== 4) return shown.join(", ");
+    const channels = this.shape[1];
+    const filters = shown.map((n) => Math.floor(n / channels)).join(", ");
+    return channels > 1 ? `${filters} of ch. ${shown[0] % channels}` : filters;
   }
 
   // The upper left corner of a cell on the canvas; null where its tile is folded away.
@@ -152,6 +178,12 @@ export class Tiles {
     const scale = scaleOf(this.id, values);
     this.exponent = exponentOf(most);
     this.caption.textContent = `±${number(most, 2)}`;
+    if (this.chosen) {
+      const chosen = document.createElement("span");
+      chosen.className = "chosen";
+      chosen.textContent = this.chosen;
+      this.caption.prepend(chosen);
+    }
     if (this.numbered && this.exponent) this.caption.append(document.createElement("br"), `in ${power(this.exponent)}`);
     this.paint(values, most, colours, scale);
   }
