@@ -5,7 +5,9 @@
 // the loss, "k:dropout1.mask" is what a layer kept. A cell is {array, index}.
 
 export function unpack({ shape, data }) {
-  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  const text = atob(data);
+  const bytes = new Uint8Array(text.length);
+  for (let n = 0; n < text.length; n += 1) bytes[n] = text.charCodeAt(n); // faster than Uint8Array.from
   return { shape, values: new Float32Array(bytes.buffer) };
 }
 

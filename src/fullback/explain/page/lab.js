@@ -6,6 +6,7 @@ import { make } from "./picture.js";
 import { Tiles } from "./tiles.js";
 import { percent } from "./training.js";
 
+const MOST_SLICES = 2; // maps of an array that are shown: those that differ most
 const MAP = 84; // pixels of a map
 
 export class Lab {
@@ -161,13 +162,15 @@ export class Lab {
     const [right, wrong] = [unpack(row.right), unpack(row.wrong)];
     const most = Math.max(extent(right.values), extent(wrong.values));
     const difference = { shape: right.shape, values: right.values.map((value, n) => wrong.values[n] - value) };
+    const slices = telling(difference);
     const sides = make(part, "div", { className: "sides" });
     for (const [said, array] of [["right", right], ["wrong", wrong], ["difference", difference]]) {
       const figure = make(sides, "figure");
       const label = `${title}, ${said}: up to ±${number(extent(array.values), 3)}`;
-      this.maps(figure, array, most, colours, label);
+      this.maps(figure, picked(array, slices), most, colours, label);
       make(figure, "figcaption", { textContent: said });
     }
+    if (slices && slices.length < slicesOf(right.shape)) make(part, "p", { className: "small", textContent: nameOf(slices, right.shape) });
   }
 
   maps(figure, { shape, values }, most, colours, label) {
@@ -224,4 +227,35 @@ export class Lab {
       { points: smooth(points("wrong")), colour: colour(canvas, "mistaken"), width: 2, dashed: true },
     ], { last: 160, unit: "steps", top: right.length ? Math.max(...right.map(([, loss]) => loss)) * 1.3 : 1 });
   }
+}
+
+// Maps, or slices of filters, of an array; 0 where it has none.
+function slicesOf(shape) {
+  return shape.length < 3 ? 0 : shape.slice(0, -2).reduce((product, n) => product * n, 1);
+}
+
+// Where an array has several maps, the numbers of those that differ most; else null.
+function telling({ shape, values }) {
+  const count = slicesOf(shape);
+  if (!count) return null;
+  const size = values.length / count;
+  const off = (n) => values.subarray(n * size, (n + 1) * size).reduce((sum, value) => sum + value * value, 0);
+  const order = [...Array(count).keys()].map((n) => [off(n), n]).sort(([a], [b]) => b - a);
+  return order.slice(0, MOST_SLICES).map(([, n]) => n).sort((a, b) => a - b);
+}
+
+// Those maps of an array alone.
+function picked({ shape, values }, slices) {
+  if (!slices) return { shape, values };
+  const [rows, columns] = shape.slice(-2);
+  const size = rows * columns;
+  const kept = new Float32Array(slices.length * size);
+  slices.forEach((n, at) => kept.set(values.subarray(n * size, (n + 1) * size), at * size));
+  return { shape: shape.length === 3 ? [slices.length, rows, columns] : [slices.length, 1, rows, columns], values: kept };
+}
+
+function nameOf(slices, shape) {
+  if (shape.length === 3) return `Shown: ${slices.length > 1 ? "channels" : "channel"} ${slices.join(" and ")} of ${shape[0]}, which differ most.`;
+  const names = slices.map((n) => `filter ${Math.floor(n / shape[1])}, channel ${n % shape[1]}`);
+  return `Shown: ${names.join("; ")}, which differ most.`;
 }
