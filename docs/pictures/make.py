@@ -1,4 +1,4 @@
-"""Make the pictures of docs/answer.md, docs/explain.md and the README.
+"""Make the pictures of docs/answer.md, docs/explain.md, docs/explore.md and the README.
 
 Needs Chromium and the package playwright: ``python docs/pictures/make.py``.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import fullback as fb
+from fullback.explore import explorer
 
 HERE = Path(__file__).parent
 PARTS = {  # the cells whose windows docs/answer.md shows
@@ -39,7 +40,46 @@ def main() -> None:
         for scheme in ("light", "dark"):
             page = open_report(browser, path, scheme, 980, "#step=19&cell=d:pool1/0,6,9")
             page.screenshot(path=HERE / f"explain-{scheme}.png")
+        explore(browser, net, data)
         browser.close()
+
+
+def explore(browser: Browser, net: fb.Network, data: fb.Dataset) -> None:
+    """Make the pictures of the explorer: a drawn digit, and the lab."""
+    with explorer(net, data, name="question", port=0) as server:
+        page = open_explorer(browser, server.address, "light")
+        page.click("#clear")
+        draw(page, [(0.3, 0.22), (0.7, 0.22), (0.45, 0.8)])
+        page.evaluate("fullback.view.select({ array: 'g:conv1.weight', index: [0, 0, 1, 1] })")
+        page.wait_for_timeout(500)
+        page.screenshot(path=HERE / "explore-light.png")
+        page = open_explorer(browser, server.address, "dark")
+        page.click("#tab-lab")
+        page.select_option("#mistake", "relu-mask-missing")
+        page.wait_for_selector("#checks li")
+        page.wait_for_selector("#lab-view[data-state=done]")
+        page.click("#controls")
+        page.wait_for_timeout(500)
+        page.screenshot(path=HERE / "explore-lab.png")
+
+
+def open_explorer(browser: Browser, address: str, scheme: str) -> Page:
+    """Return a page of the explorer."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=scheme)
+    page.goto(address)
+    page.wait_for_selector("html[data-ready]")
+    return page
+
+
+def draw(page: Page, places: list[tuple[float, float]]) -> None:
+    """Draw a line on the pad, through places that are shares of its sides."""
+    box = page.locator("#pad").bounding_box()
+    for n, (x, y) in enumerate(places):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=9)
+        if not n:
+            page.mouse.down()
+    page.mouse.up()
+    page.wait_for_timeout(500)
 
 
 def open_report(browser: Browser, path: Path, scheme: str, height: int, place: str = "") -> Page:
