@@ -700,6 +700,40 @@ class TestTraining:
         assert len(trainer.progress.losses) <= 11
 
 
+def test_weights_that_are_not_finite(net, data):
+    """The page shows them, and everything else says what is wrong."""
+    broken = session.copy_of(net)
+    broken.parameters["conv2.weight"] = np.full((1, 1, 3, 3), np.nan)
+    with explorer(broken, data, port=0) as server:
+        tab = Browser(server)
+        tab.open()
+        shown = tab.get("/document")
+        assert shown["loss"] is None
+        assert np.isnan(numbers(shown["activations"]["conv2"])).all()
+        choice = {"mistake": "sign-flipped", "said": "t - p stands for p - t"}
+        for path, body in (("/step", {}), ("/lab/pass", choice)):
+            status, _, content = tab.raw(
+                "POST", f"/api/sessions/{tab.session}{path}", json.dumps(body).encode()
+            )
+            assert status in (200, 400), content
+        assert tab.get("/images", status=400)["error"]
+        for path in ("/lab/checks", "/lab/curves"):
+            assert tab.lines(path, choice)
+        tab.post("/training", {"epochs": 1})
+        assert "no longer finite" in tab.until_done()["failure"]
+        assert tab.post("/reset", {"seed": 0})["document"]["loss"]
+
+
+def test_a_bug_in_training_is_told(tab, monkeypatch):
+    def broken(self, count):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(training.Trainer, "_piece", broken)
+    monkeypatch.setattr(threading, "excepthook", lambda given: None)
+    tab.post("/training", {"epochs": 1})
+    assert "RuntimeError('a bug')" in tab.until_done()["failure"]
+
+
 class TestTabs:
     def test_each_has_its_own_network(self, server):
         one, other = Browser(server), Browser(server)
@@ -774,6 +808,11 @@ class TestLinks:
         other = Browser(server)
         assert other.open(**link)["left_out"]
         assert other.get("/document")["loss"] > 0
+
+    def test_a_link_that_would_take_too_long(self, server):
+        run = {"do": "train", "epochs": 500, "batches": 11_000}
+        state = Browser(server).open(actions=[run, run])
+        assert "take too long" in state["left_out"]
 
     def test_what_was_trained_before_a_reset_is_left_out(self, tab):
         tab.post("/training", {"epochs": 1})

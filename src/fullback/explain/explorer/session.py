@@ -33,6 +33,7 @@ _MOST_PARAMETERS = 4_000_000
 _MOST_VALUES = 2_000_000  # of all activations of one image
 _LONGEST_TEXT = 2000
 _MOST_ACTIONS = 200
+_MOST_REPEATED = 20_000  # batches of training that a link does again
 _LOOKED_AT, _UNSURE = 300, 0.7  # test images, and the probability of the first one's label
 _ADAPTED_ON = 4096  # images that a Normalize layer is measured on
 
@@ -209,7 +210,10 @@ class Session:
         Of an image that it is sure of, all of them are next to 0.
         """
         x, y = self.data.x_test[:_LOOKED_AT], self.data.y_test[:_LOOKED_AT]
-        p = self.net.predict_proba(x)[np.arange(len(x)), y]
+        try:
+            p = self.net.predict_proba(x)[np.arange(len(x)), y]
+        except InputError:  # its weights are not finite, which the page shows
+            return 0
         return int(abs(p - _UNSURE).argmin())
 
     def part(self, name: str) -> tuple[Array, Array]:
@@ -407,8 +411,14 @@ class Session:
         builds = bool(actions) and Fields.of(actions[0], "an action").has("text")
         if given.has("start") and given.text("start", 8) != self.fingerprint() and not builds:
             raise InputError("it was made with another network than this server was started with")
-        for action in actions:
-            self._repeat(Fields.of(action, "an action"))
+        every = [Fields.of(action, "an action") for action in actions]
+        if sum(action.whole("batches", 0, 10**9, 0) for action in every) > _MOST_REPEATED:
+            raise InputError(
+                f"its network was trained on more than {_MOST_REPEATED:,} batches, which would "
+                "take too long to do again; save the model, and open it"
+            )
+        for action in every:
+            self._repeat(action)
         if given.flag("partial"):
             raise InputError("it could not hold how its network was made")
 

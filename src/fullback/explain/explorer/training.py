@@ -153,6 +153,9 @@ class Trainer:
                 except FullbackError as error:
                     self.progress.failure = str(error)
                     return
+                except BaseException as error:
+                    self.progress.failure = f"training broke off ({error!r}); reset the network"
+                    raise
                 seconds = time.perf_counter() - start
                 ideal = made * _PIECE_SECONDS / max(seconds, 1e-6)
                 at_once = max(1, min(2 * made, int(ideal)))

@@ -241,6 +241,7 @@ class App {
     });
     this.wireDrops();
     this.wireTabs();
+    this.wireOrder();
     byId("link").addEventListener("click", () => this.copyLink());
     byId("controls").addEventListener("click", () => {
       const hidden = document.body.classList.toggle("without-controls");
@@ -269,6 +270,16 @@ class App {
       const [file] = event.clipboardData.files;
       if (file) this.upload(file);
     });
+  }
+
+  // On a phone the picture comes behind the image, and the other controls behind it; the order of
+  // the page is the order in which the keyboard goes through it.
+  wireOrder() {
+    const narrow = matchMedia("(max-width: 820px)");
+    const main = document.querySelector("main");
+    const order = () => (narrow.matches ? byId("image-card").after(main) : main.parentElement.append(main));
+    narrow.addEventListener("change", order);
+    order();
   }
 
   wireTabs() {

@@ -7,7 +7,7 @@ import { Tiles } from "./tiles.js";
 import { percent } from "./training.js";
 
 const MOST_SLICES = 2; // maps of an array that are shown: those that differ most
-const MAP = 84; // pixels of a map
+const MAP = 72; // pixels of a map
 
 export class Lab {
   constructor(app, byId) {
