@@ -80,13 +80,14 @@ class App {
     if (this.lab.shown) this.lab.open();
   }
 
-  // Take another document: another image or label, or another step of training.
-  update(shown) {
+  // Take another document: another image or label, or another step of training. What was drawn on
+  // the pad stays there: it may hold more by now than the answer.
+  update(shown, { drawn = false } = {}) {
     this.document = shown;
     if (this.view) this.view.update(shown);
     else this.view = mountView(byId("picture-view"), shown, { onChange: () => this.remember() });
     const { shape, values } = unpack(shown.input);
-    this.pad.show(shape, values);
+    if (!drawn) this.pad.show(shape, values);
     byId("label").value = shown.image.label_given ? shown.label : "";
     byId("origin").textContent = originText(shown.image);
     this.answer(shown);
@@ -116,7 +117,7 @@ class App {
   async draw(bytes) {
     await this.trying(async () => {
       const keep = this.document.image.from === "drawing" && this.document.image.label_given;
-      this.update(await this.client.post("/image", { pixels: toBase64(bytes), keep_label: keep }));
+      this.update(await this.client.post("/image", { pixels: toBase64(bytes), keep_label: keep }), { drawn: true });
       if (this.lab.shown && this.lab.mistake?.ways.length) this.lab.run();
     });
   }
