@@ -253,9 +253,9 @@ def test_what_a_number_is_made_of_lights_up(show):
         "Object.fromEntries([...fullback.picture.tiles].map(([id, { marks }]) => [id, marks]))"
     )
     assert marks["g:conv2.weight"]["selected"] == [0, 0, 0, 0]
-    assert marks["d:conv2"]["box"] == {"from": [0, 0, 0], "to": [0, 13, 13]}
-    assert marks["a:pool1"]["box"] == {"from": [0, 0, 0], "to": [0, 12, 12]}
-    assert not marks["a:conv1"]["box"]
+    assert marks["d:conv2"]["boxes"] == [{"from": [0, 0, 0], "to": [0, 13, 13]}]
+    assert marks["a:pool1"]["boxes"] == [{"from": [0, 0, 0], "to": [0, 12, 12]}]
+    assert not marks["a:conv1"]["boxes"]
     assert not marks["a:conv1"]["lit"]
     page.hover(".panel tbody tr:nth-child(2)")
     bright = page.evaluate("fullback.picture.tiles.get('d:conv2').marks.bright")

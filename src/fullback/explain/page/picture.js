@@ -236,13 +236,11 @@ class Picture {
   arrange(size) {
     for (const column of this.columns) {
       for (const id of [...column.forward, ...column.backward]) {
-        this.tiles
-          .get(id)
-          .arrange(this.model.shape(id), {
-            folded: this.isFolded(column.forward[0]),
-            size,
-            wanted: column.wanted,
-          });
+        this.tiles.get(id).arrange(this.model.shape(id), {
+          folded: this.isFolded(column.forward[0]),
+          size,
+          wanted: column.wanted,
+        });
       }
     }
     this.size = size;

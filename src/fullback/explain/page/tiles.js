@@ -135,7 +135,7 @@ export class Tiles {
     this.element.className = "array";
     this.element.dataset.array = id;
     this.element.append(this.canvas, this.caption);
-    this.marks = { lit: [], bright: [], selected: null };
+    this.marks = { lit: [], boxes: [], bright: [], selected: null };
   }
 
   arrange(shape, options) {
@@ -290,7 +290,7 @@ export class Tiles {
     for (const index of this.marks.lit) this.frame(context, index, css(colours.select, 0.9), 1.25);
     for (const index of this.marks.bright) this.frame(context, index, css(colours.focus), 2.5);
     if (this.marks.selected) this.frame(context, this.marks.selected, css(colours.focus), 2.5, 1.5);
-    if (this.marks.box) this.box(context, this.marks.box, css(colours.select));
+    for (const box of this.marks.boxes) this.box(context, box, css(colours.select));
   }
 
   frame(context, index, style, line, out = 0) {
@@ -320,28 +320,32 @@ export class Tiles {
     );
   }
 
-  // Mark the cells of this array: as one box where they fill one, else each.
+  // Mark the cells of this array: those of a tile as a box where they fill one, else each.
   mark(cells, bright, selected) {
-    const box = boxOf(cells, this.shape);
-    this.marks = { lit: box ? [] : cells, box, bright, selected };
+    const tiles = new Map();
+    for (const index of cells) {
+      const lead = index.slice(0, -2).join();
+      if (!tiles.has(lead)) tiles.set(lead, []);
+      tiles.get(lead).push(index);
+    }
+    const boxes = [];
+    const lit = [];
+    for (const own of tiles.values()) {
+      const box = boxOf(own);
+      if (box) boxes.push(box);
+      else lit.push(...own);
+    }
+    this.marks = { lit, boxes, bright, selected };
   }
 }
 
 // The corners of the box that cells of one tile fill, where there are four or more; else null.
-function boxOf(cells, shape) {
-  if (cells.length < 4 || shape.length < 3) return null;
-  const [rows, columns] = [2, 1].map((behind) =>
-    cells.map((index) => index[shape.length - behind]),
-  );
-  const lead = cells[0].slice(0, -2);
-  if (!cells.every((index) => lead.every((n, axis) => index[axis] === n))) return null;
-  const [top, bottom, left, right] = [
-    Math.min(...rows),
-    Math.max(...rows),
-    Math.min(...columns),
-    Math.max(...columns),
-  ];
+function boxOf(cells) {
+  if (cells.length < 4 || cells[0].length < 3) return null;
+  const [rows, columns] = [-2, -1].map((axis) => cells.map((index) => index.at(axis)));
+  const [from, to] = [Math.min, Math.max].map((most) => [most(...rows), most(...columns)]);
   const distinct = new Set(cells.map((index) => index.slice(-2).join())).size;
-  if ((bottom - top + 1) * (right - left + 1) !== distinct) return null;
-  return { from: [...lead, top, left], to: [...lead, bottom, right] };
+  if ((to[0] - from[0] + 1) * (to[1] - from[1] + 1) !== distinct) return null;
+  const lead = cells[0].slice(0, -2);
+  return { from: [...lead, ...from], to: [...lead, ...to] };
 }
