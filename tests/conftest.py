@@ -9,6 +9,8 @@ import pytest
 @pytest.fixture(scope="session")
 def browser():
     """Chromium; without it, tests that need it are skipped, but never where CI is set."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
     from playwright.sync_api import sync_playwright
 
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")

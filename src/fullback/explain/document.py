@@ -38,6 +38,8 @@ def document(
 ) -> dict[str, Any]:
     """Run one image forward and backward; return everything as a dict that JSON takes.
 
+    The program is that of a training step, whatever ``training`` is.
+
     Arrays are ``{"shape": [...], "data": base64 of little-endian float32}``; those of a float64
     network are rounded to float32, and ``["network"]["dtype"]`` says so.
 

@@ -154,8 +154,20 @@ export function brief(value, exponent = 0) {
 
 // Colours -------------------------------------------------------------------------------------
 
-const NAMES = ["zero", "ink", "picture", "forward-plus", "forward-minus", "backward-plus",
-  "backward-minus", "wrong", "select", "read", "write", "focus"];
+const NAMES = [
+  "zero",
+  "ink",
+  "picture",
+  "forward-plus",
+  "forward-minus",
+  "backward-plus",
+  "backward-minus",
+  "wrong",
+  "select",
+  "read",
+  "write",
+  "focus",
+];
 
 // The colours of the style sheet as they are now, light or dark, as [r, g, b].
 export function palette(element) {
@@ -166,7 +178,10 @@ export function palette(element) {
   for (const name of NAMES) {
     probe.style.color = `var(--${name})`;
     const found = getComputedStyle(probe).color;
-    colours[name] = found.match(/[\d.]+/g).slice(0, 3).map(Number);
+    colours[name] = found
+      .match(/[\d.]+/g)
+      .slice(0, 3)
+      .map(Number);
   }
   probe.remove();
   return colours;
@@ -179,7 +194,8 @@ export function css([red, green, blue], alpha = 1) {
 export function colourOf(value, most, colours, scale) {
   if (!Number.isFinite(value)) return colours.wrong;
   const share = most > 0 ? Math.min(1, Math.abs(value) / most) ** 0.7 : 0;
-  const end = scale === "picture" ? colours.picture : colours[`${scale}-${value < 0 ? "minus" : "plus"}`];
+  const end =
+    scale === "picture" ? colours.picture : colours[`${scale}-${value < 0 ? "minus" : "plus"}`];
   return colours.zero.map((own, n) => Math.round(own + (end[n] - own) * share));
 }
 

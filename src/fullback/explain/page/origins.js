@@ -9,13 +9,23 @@ import { flat, number, unflat } from "./arrays.js";
 
 export function origin(model, cell) {
   const [letter, name] = cell.array.includes(":") ? cell.array.split(":") : ["", cell.array];
-  const made = { a: activation, d: delta, p: parameter, g: gradient, "": atLoss }[letter](model, name, cell);
+  const made = { a: activation, d: delta, p: parameter, g: gradient, "": atLoss }[letter](
+    model,
+    name,
+    cell,
+  );
   const terms = (made.terms ?? []).map((term) => ({
     ...term,
     product: term.factors.reduce((product, factor) => product * factor.value, 1),
   }));
   return {
-    sum: true, equations: [], lit: [], ...made, terms, cell, value: model.value(cell),
+    sum: true,
+    equations: [],
+    lit: [],
+    ...made,
+    terms,
+    cell,
+    value: model.value(cell),
     title: titleOf(model, cell),
   };
 }
@@ -73,7 +83,9 @@ function grid(caption, rows) {
 }
 
 function product(one, other) {
-  return one.rows.map((row, r) => row.map((left, c) => ({ value: left.value * other.rows[r][c].value })));
+  return one.rows.map((row, r) =>
+    row.map((left, c) => ({ value: left.value * other.rows[r][c].value })),
+  );
 }
 
 function equation(caption, left, right) {
@@ -82,7 +94,10 @@ function equation(caption, left, right) {
 
 function termsOf(equations) {
   return equations.flatMap(({ left, right, caption }) =>
-    left.rows.flatMap((row, r) => row.map((one, c) => ({ factors: [one, right.rows[r][c]], caption }))));
+    left.rows.flatMap((row, r) =>
+      row.map((one, c) => ({ factors: [one, right.rows[r][c]], caption })),
+    ),
+  );
 }
 
 function counting(length) {
@@ -95,54 +110,77 @@ function activation(model, name, cell) {
   if (name === "input") {
     return {
       rule: "A pixel of the image, as the network takes it. Bytes are divided by 255.",
-      formula: "x", sum: false,
+      formula: "x",
+      sum: false,
     };
   }
   const layer = model.layer(name);
   const forward = FORWARD[layer.kind];
-  return forward ? forward(model, layer, cell.index, model.before(name)) : unknown(layer, "forward");
+  return forward
+    ? forward(model, layer, cell.index, model.before(name))
+    : unknown(layer, "forward");
 }
 
 function unknown(layer, pass) {
   return {
-    rule: `${layer.name} is a layer that this page has no formula for (${layer.text}). Its ${pass} ` +
+    rule:
+      `${layer.name} is a layer that this page has no formula for (${layer.text}). Its ${pass} ` +
       "pass computed this number; it is shown as it came.",
-    formula: "", sum: false,
+    formula: "",
+    sum: false,
   };
 }
 
 const FORWARD = {
   conv(model, layer, [k, p, q], before) {
-    const { window: [rows, columns], step, reach, pads, groups } = layer.options;
+    const {
+      window: [rows, columns],
+      step,
+      reach,
+      pads,
+      groups,
+    } = layer.options;
     const [filters, channels] = model.shape(`p:${layer.name}.weight`);
     const first = Math.floor(k / (filters / groups)) * channels;
     const equations = counting(channels).map((c) => {
-      const seen = counting(rows).map((r) => counting(columns).map((s) => {
-        const i = p * step[0] + r * reach[0] - pads[0][0];
-        const j = q * step[1] + s * reach[1] - pads[1][0];
-        return cellOrPadding(model, `a:${before}`, [first + c, i, j]);
-      }));
-      const weights = counting(rows).map((r) => counting(columns).map((s) =>
-        taken(model, `p:${layer.name}.weight`, [k, c, r, s])));
-      return equation(channels > 1 ? `channel ${first + c}` : "", grid(`window of ${before}`, seen),
-        grid(`${layer.name}.weight`, weights));
+      const seen = counting(rows).map((r) =>
+        counting(columns).map((s) => {
+          const i = p * step[0] + r * reach[0] - pads[0][0];
+          const j = q * step[1] + s * reach[1] - pads[1][0];
+          return cellOrPadding(model, `a:${before}`, [first + c, i, j]);
+        }),
+      );
+      const weights = counting(rows).map((r) =>
+        counting(columns).map((s) => taken(model, `p:${layer.name}.weight`, [k, c, r, s])),
+      );
+      return equation(
+        channels > 1 ? `channel ${first + c}` : "",
+        grid(`window of ${before}`, seen),
+        grid(`${layer.name}.weight`, weights),
+      );
     });
     return {
-      rule: `The filter lies on a window of ${before}: each weight times the cell under it, all added ` +
+      rule:
+        `The filter lies on a window of ${before}: each weight times the cell under it, all added ` +
         "up, and the bias.",
       formula: "y[k, p, q] = b[k] + Σ(c, r, s) w[k, c, r, s] · x[c, p + r, q + s]",
-      equations, terms: [...bias(model, layer, k), ...termsOf(equations)],
+      equations,
+      terms: [...bias(model, layer, k), ...termsOf(equations)],
     };
   },
 
   dense(model, layer, [k], before) {
-    const equations = [vectors(model, `a:${before}`, `p:${layer.name}.weight`, (n) => [k, n], {
-      left: before, right: `${layer.name}.weight, unit ${k}`,
-    })];
+    const equations = [
+      vectors(model, `a:${before}`, `p:${layer.name}.weight`, (n) => [k, n], {
+        left: before,
+        right: `${layer.name}.weight, unit ${k}`,
+      }),
+    ];
     return {
       rule: `The unit adds up all of ${before}, each times its weight, and its bias.`,
       formula: "y[k] = b[k] + Σ(c) w[k, c] · x[c]",
-      equations, terms: [...bias(model, layer, k), ...termsOf(equations)],
+      equations,
+      terms: [...bias(model, layer, k), ...termsOf(equations)],
     };
   },
 
@@ -155,23 +193,31 @@ const FORWARD = {
     };
   },
 
-  relu: (model, layer, index, before) => slopeForward(model, before, index, {
-    rule: "ReLU: what is negative becomes 0.", formula: "y = max(x, 0)",
-    slope: (x) => [x > 0 ? 1 : 0, x > 0 ? "1 (x > 0)" : "0 (x ≤ 0)"],
-  }),
+  relu: (model, layer, index, before) =>
+    slopeForward(model, before, index, {
+      rule: "ReLU: what is negative becomes 0.",
+      formula: "y = max(x, 0)",
+      slope: (x) => [x > 0 ? 1 : 0, x > 0 ? "1 (x > 0)" : "0 (x ≤ 0)"],
+    }),
 
-  leakyrelu: (model, layer, index, before) => slopeForward(model, before, index, {
-    rule: "Leaky ReLU: what is negative becomes small.", formula: "y = x where x > 0, else a · x",
-    slope: (x) => [x > 0 ? 1 : layer.options.slope, x > 0 ? "1 (x > 0)" : "a (x ≤ 0)"],
-  }),
+  leakyrelu: (model, layer, index, before) =>
+    slopeForward(model, before, index, {
+      rule: "Leaky ReLU: what is negative becomes small.",
+      formula: "y = x where x > 0, else a · x",
+      slope: (x) => [x > 0 ? 1 : layer.options.slope, x > 0 ? "1 (x > 0)" : "a (x ≤ 0)"],
+    }),
 
   sigmoid: (model, layer, index, before) => ({
-    rule: "Sigmoid.", formula: "y = 1 / (1 + exp(−x))", sum: false,
+    rule: "Sigmoid.",
+    formula: "y = 1 / (1 + exp(−x))",
+    sum: false,
     terms: [{ factors: [taken(model, `a:${before}`, index)] }],
   }),
 
   tanh: (model, layer, index, before) => ({
-    rule: "Hyperbolic tangent.", formula: "y = tanh(x)", sum: false,
+    rule: "Hyperbolic tangent.",
+    formula: "y = tanh(x)",
+    sum: false,
     terms: [{ factors: [taken(model, `a:${before}`, index)] }],
   }),
 
@@ -179,20 +225,28 @@ const FORWARD = {
     const seen = poolWindow(model, layer, [c, p, q], before);
     const won = winnerOf(seen);
     return {
-      rule: "Max pooling: the largest cell of the window. It alone made a difference, so on the way " +
+      rule:
+        "Max pooling: the largest cell of the window. It alone made a difference, so on the way " +
         "back it alone gets this cell's delta.",
       formula: "y[c, p, q] = max over r, s of x[c, p · stride + r, q · stride + s]",
-      equations: [{ caption: "", left: grid(`window of ${before}`, seen) }], sum: false,
-      lit: seen.flat().filter(({ cell }) => cell).map(({ cell }) => cell),
+      equations: [{ caption: "", left: grid(`window of ${before}`, seen) }],
+      sum: false,
+      lit: seen
+        .flat()
+        .filter(({ cell }) => cell)
+        .map(({ cell }) => cell),
       terms: [{ factors: [won] }],
-      links: [{ text: "and its delta went to", cell: { array: `d:${before}`, index: won.cell.index } }],
+      links: [
+        { text: "and its delta went to", cell: { array: `d:${before}`, index: won.cell.index } },
+      ],
     };
   },
 
   avgpool(model, layer, index, before) {
     const seen = poolWindow(model, layer, index, before).flat();
     return {
-      rule: "Average pooling: the mean of the window" +
+      rule:
+        "Average pooling: the mean of the window" +
         (seen.some(({ why }) => why) ? ", zeros of the padding counted." : "."),
       formula: "y[c, p, q] = Σ(r, s) x[c, p · stride + r, q · stride + s] / (R · S)",
       terms: seen.map((one) => ({ factors: [one, constant(1 / seen.length, `1/${seen.length}`)] })),
@@ -202,7 +256,8 @@ const FORWARD = {
   globalavgpool(model, layer, [c], before) {
     const [, rows, columns] = layer.input_shape;
     return {
-      rule: `The mean of channel ${c}.`, formula: "y[c] = Σ(i, j) x[c, i, j] / (H · W)",
+      rule: `The mean of channel ${c}.`,
+      formula: "y[c] = Σ(i, j) x[c, i, j] / (H · W)",
       terms: counting(rows * columns).map((n) => ({
         factors: [
           taken(model, `a:${before}`, [c, Math.floor(n / columns), n % columns]),
@@ -214,10 +269,14 @@ const FORWARD = {
 
   dropout(model, layer, index, before) {
     return {
-      rule: maskOf(model, layer, index) ? "Dropout: the feature times its mask, which is 0 where it " +
-        "is left out and 1 / (1 − rate) where it stays." : "Dropout is not in force: nothing changes.",
+      rule: maskOf(model, layer, index)
+        ? "Dropout: the feature times its mask, which is 0 where it " +
+          "is left out and 1 / (1 − rate) where it stays."
+        : "Dropout is not in force: nothing changes.",
       formula: "y = m · x",
-      terms: [{ factors: [taken(model, `a:${before}`, index), ...maskFactors(model, layer, index)] }],
+      terms: [
+        { factors: [taken(model, `a:${before}`, index), ...maskFactors(model, layer, index)] },
+      ],
     };
   },
 
@@ -226,7 +285,8 @@ const FORWARD = {
     const scale = constant(1 / deviation.value, `1 / s = 1 / ${number(deviation.value)}`);
     const mean = taken(model, `k:${layer.name}.mean`, [index[0]]);
     return {
-      rule: "Normalize: less the channel's mean m, divided by its deviation s, both measured on the " +
+      rule:
+        "Normalize: less the channel's mean m, divided by its deviation s, both measured on the " +
         "training images.",
       formula: "y = (x − m) / s",
       terms: [
@@ -240,7 +300,8 @@ const FORWARD = {
     const [mean, scale] = moments(model, layer, index[0]);
     const weight = taken(model, `p:${layer.name}.weight`, [index[0]]);
     return {
-      rule: `Batch normalisation: ${whose(model, layer)} mean m and variance v bring the channel to mean 0 ` +
+      rule:
+        `Batch normalisation: ${whose(model, layer)} mean m and variance v bring the channel to mean 0 ` +
         "and variance 1; then weight and bias.",
       formula: "y = weight · (x − m) / √(v + ε) + bias",
       terms: [
@@ -268,9 +329,21 @@ function vectors(model, array, weight, place, captions) {
   const length = shape.reduce((all, n) => all * n, 1);
   const columns = rowLength(length);
   const rows = counting(Math.ceil(length / columns)).map((r) =>
-    counting(columns).map((c) => r * columns + c).filter((n) => n < length));
-  return equation("", grid(captions.left, rows.map((row) => row.map((n) => taken(model, array, unflat(n, shape))))),
-    grid(captions.right, rows.map((row) => row.map((n) => taken(model, weight, place(n))))));
+    counting(columns)
+      .map((c) => r * columns + c)
+      .filter((n) => n < length),
+  );
+  return equation(
+    "",
+    grid(
+      captions.left,
+      rows.map((row) => row.map((n) => taken(model, array, unflat(n, shape)))),
+    ),
+    grid(
+      captions.right,
+      rows.map((row) => row.map((n) => taken(model, weight, place(n)))),
+    ),
+  );
 }
 
 export function rowLength(length) {
@@ -283,11 +356,17 @@ function slopeForward(model, before, index, { rule, formula, slope }) {
 }
 
 function poolWindow(model, layer, [c, p, q], before) {
-  const { window: [rows, columns], step, pads } = layer.options;
-  const seen = counting(rows).map((r) => counting(columns).map((s) => {
-    const index = [c, p * step[0] + r - pads[0][0], q * step[1] + s - pads[1][0]];
-    return cellOrPadding(model, `a:${before}`, index);
-  }));
+  const {
+    window: [rows, columns],
+    step,
+    pads,
+  } = layer.options;
+  const seen = counting(rows).map((r) =>
+    counting(columns).map((s) => {
+      const index = [c, p * step[0] + r - pads[0][0], q * step[1] + s - pads[1][0]];
+      return cellOrPadding(model, `a:${before}`, index);
+    }),
+  );
   if (layer.kind === "pool") {
     const won = winnerOf(seen);
     if (won) won.won = true;
@@ -300,7 +379,12 @@ function winnerOf(seen) {
   let best = null;
   for (const one of seen.flat()) {
     if (!one.cell) continue;
-    if (best === null || one.value > best.value || (Number.isNaN(one.value) && !Number.isNaN(best.value))) best = one;
+    if (
+      best === null ||
+      one.value > best.value ||
+      (Number.isNaN(one.value) && !Number.isNaN(best.value))
+    )
+      best = one;
   }
   return best;
 }
@@ -342,7 +426,8 @@ function firstDelta(model, name, [k]) {
   const target = taken(model, "target", [k]);
   if (model.network.loss === "softmax_cross_entropy") {
     return {
-      rule: "Here the backward pass begins. The derivative of softmax and cross-entropy together is " +
+      rule:
+        "Here the backward pass begins. The derivative of softmax and cross-entropy together is " +
         "the probability less the target: p − y, with y 1 for the label and 0 elsewhere.",
       formula: "dL/dx[k] = p[k] − y[k]",
       terms: [
@@ -368,44 +453,63 @@ function firstDelta(model, name, [k]) {
 
 const BACKWARD = {
   conv(model, layer, [c, i, j], name) {
-    const { window: [rows, columns], step, reach, pads, groups } = layer.options;
+    const {
+      window: [rows, columns],
+      step,
+      reach,
+      pads,
+      groups,
+    } = layer.options;
     const [filters, channels] = model.shape(`p:${layer.name}.weight`);
     const each = filters / groups;
     const first = Math.floor(c / channels) * each;
     const equations = counting(each).map((n) => {
       const k = first + n;
       const turned = (length) => counting(length).reverse();
-      const deltas = turned(rows).map((r) => turned(columns).map((s) => {
-        const down = i + pads[0][0] - r * reach[0];
-        const across = j + pads[1][0] - s * reach[1];
-        if (down % step[0] || across % step[1]) return nothing("between (stride)");
-        return cellOrPadding(model, `d:${layer.name}`, [k, down / step[0], across / step[1]]);
-      }));
-      const weights = turned(rows).map((r) => turned(columns).map((s) =>
-        taken(model, `p:${layer.name}.weight`, [k, c % channels, r, s])));
-      return equation(each > 1 ? `filter ${k}` : "", grid(`delta of ${layer.name}, zeros around it`, deltas),
-        grid(`${layer.name}.weight, turned by 180°`, weights));
+      const deltas = turned(rows).map((r) =>
+        turned(columns).map((s) => {
+          const down = i + pads[0][0] - r * reach[0];
+          const across = j + pads[1][0] - s * reach[1];
+          if (down % step[0] || across % step[1]) return nothing("between (stride)");
+          return cellOrPadding(model, `d:${layer.name}`, [k, down / step[0], across / step[1]]);
+        }),
+      );
+      const weights = turned(rows).map((r) =>
+        turned(columns).map((s) => taken(model, `p:${layer.name}.weight`, [k, c % channels, r, s])),
+      );
+      return equation(
+        each > 1 ? `filter ${k}` : "",
+        grid(`delta of ${layer.name}, zeros around it`, deltas),
+        grid(`${layer.name}.weight, turned by 180°`, weights),
+      );
     });
     return {
-      rule: `The full convolution: this cell went into the outputs of ${layer.name} around it, through ` +
+      rule:
+        `The full convolution: this cell went into the outputs of ${layer.name} around it, through ` +
         "one weight each; its delta collects theirs through the same weights. The index runs " +
         "backwards, which turns the filter by 180°; where there is no output, there is a zero." +
         (each > 1 ? ` Added up over ${each} filters.` : ""),
       formula: "dx[c, i, j] = Σ(k, r, s) w[k, c, r, s] · dy[k, i − r, j − s]",
-      equations, terms: termsOf(equations),
+      equations,
+      terms: termsOf(equations),
     };
   },
 
   dense(model, layer, index, name) {
     const place = flat(index, model.shape(`d:${name}`));
-    const equations = [vectors(model, `d:${layer.name}`, `p:${layer.name}.weight`, (n) => [n, place], {
-      left: `delta of ${layer.name}`, right: `${layer.name}.weight, input ${place}`,
-    })];
+    const equations = [
+      vectors(model, `d:${layer.name}`, `p:${layer.name}.weight`, (n) => [n, place], {
+        left: `delta of ${layer.name}`,
+        right: `${layer.name}.weight, input ${place}`,
+      }),
+    ];
     return {
-      rule: `This number went to every unit of ${layer.name}, through one weight each; its delta collects ` +
+      rule:
+        `This number went to every unit of ${layer.name}, through one weight each; its delta collects ` +
         "theirs through the same weights.",
       formula: "dx[c] = Σ(k) w[k, c] · dy[k]",
-      equations, terms: termsOf(equations),
+      equations,
+      terms: termsOf(equations),
     };
   },
 
@@ -417,27 +521,36 @@ const BACKWARD = {
     };
   },
 
-  relu: (model, layer, index, name) => slopeBackward(model, layer, index, name, {
-    rule: "ReLU's mask: the delta passes where the input was positive, and stops elsewhere.",
-    formula: "dx = dy where x > 0, else 0",
-    slope: ({ x }) => [x > 0 ? 1 : 0, `mask: x = ${number(x)} ${x > 0 ? "> 0" : "≤ 0"}`],
-  }),
+  relu: (model, layer, index, name) =>
+    slopeBackward(model, layer, index, name, {
+      rule: "ReLU's mask: the delta passes where the input was positive, and stops elsewhere.",
+      formula: "dx = dy where x > 0, else 0",
+      slope: ({ x }) => [x > 0 ? 1 : 0, `mask: x = ${number(x)} ${x > 0 ? "> 0" : "≤ 0"}`],
+    }),
 
-  leakyrelu: (model, layer, index, name) => slopeBackward(model, layer, index, name, {
-    rule: "Leaky ReLU's slope: the delta passes where the input was positive, and shrinks elsewhere.",
-    formula: "dx = dy where x > 0, else a · dy",
-    slope: ({ x }) => [x > 0 ? 1 : layer.options.slope, `slope: x = ${number(x)} ${x > 0 ? "> 0" : "≤ 0"}`],
-  }),
+  leakyrelu: (model, layer, index, name) =>
+    slopeBackward(model, layer, index, name, {
+      rule: "Leaky ReLU's slope: the delta passes where the input was positive, and shrinks elsewhere.",
+      formula: "dx = dy where x > 0, else a · dy",
+      slope: ({ x }) => [
+        x > 0 ? 1 : layer.options.slope,
+        `slope: x = ${number(x)} ${x > 0 ? "> 0" : "≤ 0"}`,
+      ],
+    }),
 
-  sigmoid: (model, layer, index, name) => slopeBackward(model, layer, index, name, {
-    rule: "The delta times the slope of the sigmoid there.", formula: "dx = dy · y (1 − y)",
-    slope: ({ y }) => [y * (1 - y), `slope y (1 − y), y = ${number(y)}`],
-  }),
+  sigmoid: (model, layer, index, name) =>
+    slopeBackward(model, layer, index, name, {
+      rule: "The delta times the slope of the sigmoid there.",
+      formula: "dx = dy · y (1 − y)",
+      slope: ({ y }) => [y * (1 - y), `slope y (1 − y), y = ${number(y)}`],
+    }),
 
-  tanh: (model, layer, index, name) => slopeBackward(model, layer, index, name, {
-    rule: "The delta times the slope of tanh there.", formula: "dx = dy · (1 − y²)",
-    slope: ({ y }) => [1 - y * y, `slope 1 − y², y = ${number(y)}`],
-  }),
+  tanh: (model, layer, index, name) =>
+    slopeBackward(model, layer, index, name, {
+      rule: "The delta times the slope of tanh there.",
+      formula: "dx = dy · (1 − y²)",
+      slope: ({ y }) => [1 - y * y, `slope 1 − y², y = ${number(y)}`],
+    }),
 
   pool(model, layer, [c, i, j], name) {
     const windows = windowsOver(layer, i, j).map(([p, q]) => {
@@ -447,19 +560,31 @@ const BACKWARD = {
       return { p, q, seen, won, dy: taken(model, `d:${layer.name}`, [c, p, q]), winner: cell };
     });
     return {
-      rule: windows.length === 0 ? "No window holds this cell (the stride left it over): its delta is 0." :
-        "Max pooling: a cell gets the delta of a window that it won, as the largest (the first, where " +
-        "several are). The others made no difference, and get 0.",
+      rule:
+        windows.length === 0
+          ? "No window holds this cell (the stride left it over): its delta is 0."
+          : "Max pooling: a cell gets the delta of a window that it won, as the largest (the first, where " +
+            "several are). The others made no difference, and get 0.",
       formula: "dx[c, i, j] = sum of dy[c, p, q] over the windows that (i, j) won",
       equations: windows.map(({ p, q, seen, dy, won }) => ({
-        caption: windows.length > 1 ? `window ${p}, ${q}` : "", left: grid(`window of ${name}`, seen),
-        right: grid(`delta of ${layer.name}`, [[dy]]), said: won ? "won by this cell" : "won by another cell",
+        caption: windows.length > 1 ? `window ${p}, ${q}` : "",
+        left: grid(`window of ${name}`, seen),
+        right: grid(`delta of ${layer.name}`, [[dy]]),
+        said: won ? "won by this cell" : "won by another cell",
       })),
-      lit: windows.flatMap(({ seen }) => seen.flat()).filter(({ cell }) => cell).map(({ cell }) => cell),
-      terms: windows.map(({ won, dy }) => ({ factors: [constant(won ? 1 : 0, won ? "1 (won)" : "0 (lost)"), dy] })),
-      links: windows.filter(({ won }) => !won).map(({ winner }) => ({
-        text: "its delta went to the winner,", cell: { array: `d:${name}`, index: winner.index },
+      lit: windows
+        .flatMap(({ seen }) => seen.flat())
+        .filter(({ cell }) => cell)
+        .map(({ cell }) => cell),
+      terms: windows.map(({ won, dy }) => ({
+        factors: [constant(won ? 1 : 0, won ? "1 (won)" : "0 (lost)"), dy],
       })),
+      links: windows
+        .filter(({ won }) => !won)
+        .map(({ winner }) => ({
+          text: "its delta went to the winner,",
+          cell: { array: `d:${name}`, index: winner.index },
+        })),
     };
   },
 
@@ -477,30 +602,39 @@ const BACKWARD = {
   globalavgpool(model, layer, [c]) {
     const cells = layer.input_shape[1] * layer.input_shape[2];
     return {
-      rule: "The mean of a whole map shares its delta out evenly.", formula: "dx[c, i, j] = dy[c] / (H · W)",
-      terms: [{ factors: [constant(1 / cells, `1/${cells}`), taken(model, `d:${layer.name}`, [c])] }],
+      rule: "The mean of a whole map shares its delta out evenly.",
+      formula: "dx[c, i, j] = dy[c] / (H · W)",
+      terms: [
+        { factors: [constant(1 / cells, `1/${cells}`), taken(model, `d:${layer.name}`, [c])] },
+      ],
     };
   },
 
   dropout(model, layer, index) {
     return {
-      rule: maskOf(model, layer, index) ? "Dropout: the delta times the same mask as forward." :
-        "Dropout is not in force: nothing changes.",
+      rule: maskOf(model, layer, index)
+        ? "Dropout: the delta times the same mask as forward."
+        : "Dropout is not in force: nothing changes.",
       formula: "dx = m · dy",
-      terms: [{ factors: [...maskFactors(model, layer, index), taken(model, `d:${layer.name}`, index)] }],
+      terms: [
+        { factors: [...maskFactors(model, layer, index), taken(model, `d:${layer.name}`, index)] },
+      ],
     };
   },
 
   normalize(model, layer, index) {
     const deviation = taken(model, `k:${layer.name}.deviation`, [index[0]]);
     return {
-      rule: "Normalize divided by the deviation s, and so does its delta.", formula: "dx = dy / s",
-      terms: [{
-        factors: [
-          constant(1 / deviation.value, `1 / s = 1 / ${number(deviation.value)}`),
-          taken(model, `d:${layer.name}`, index),
-        ],
-      }],
+      rule: "Normalize divided by the deviation s, and so does its delta.",
+      formula: "dx = dy / s",
+      terms: [
+        {
+          factors: [
+            constant(1 / deviation.value, `1 / s = 1 / ${number(deviation.value)}`),
+            taken(model, `d:${layer.name}`, index),
+          ],
+        },
+      ],
     };
   },
 
@@ -514,16 +648,30 @@ const BACKWARD = {
       const count = layer.input_shape[1] * layer.input_shape[2];
       const z = (model.value({ array: `a:${name}`, index }) - mean) * scale;
       terms.push(
-        { factors: [...factors, taken(model, `g:${layer.name}.bias`, [channel]), constant(-1 / count, `−1/${count}`)] },
-        { factors: [...factors, taken(model, `g:${layer.name}.weight`, [channel]), constant(-z / count, `−z/${count}`)] },
+        {
+          factors: [
+            ...factors,
+            taken(model, `g:${layer.name}.bias`, [channel]),
+            constant(-1 / count, `−1/${count}`),
+          ],
+        },
+        {
+          factors: [
+            ...factors,
+            taken(model, `g:${layer.name}.weight`, [channel]),
+            constant(-z / count, `−z/${count}`),
+          ],
+        },
       );
     }
     return {
-      rule: usesBatch(model, layer) ? "The delta times the scale, less two terms that are there because every " +
-        "cell of the channel also moved its mean and its variance." :
-        "The delta times the scale; mean and variance are the running ones, which are constants.",
-      formula: usesBatch(model, layer) ? "dx = weight/√(v + ε) · (dy − dbias/M − z · dweight/M)" :
-        "dx = weight/√(v + ε) · dy",
+      rule: usesBatch(model, layer)
+        ? "The delta times the scale, less two terms that are there because every " +
+          "cell of the channel also moved its mean and its variance."
+        : "The delta times the scale; mean and variance are the running ones, which are constants.",
+      formula: usesBatch(model, layer)
+        ? "dx = weight/√(v + ε) · (dy − dbias/M − z · dweight/M)"
+        : "dx = weight/√(v + ε) · dy",
       terms,
       lit: [{ array: `a:${name}`, index }],
     };
@@ -535,7 +683,8 @@ function slopeBackward(model, layer, index, name, { rule, formula, slope }) {
   const y = { array: `a:${layer.name}`, index };
   const factor = constant(...slope({ x: model.value(x), y: model.value(y) }));
   return {
-    rule, formula,
+    rule,
+    formula,
     terms: [{ factors: [factor, taken(model, `d:${layer.name}`, index)] }],
     lit: [layer.kind.endsWith("relu") ? x : y],
   };
@@ -548,7 +697,8 @@ function windowsOver(layer, i, j) {
     counting(layer.output_shape[axis + 1]).filter((n) => {
       const start = n * step[axis] - pads[axis][0];
       return start <= place && place < start + window[axis];
-    }));
+    }),
+  );
   return rows.flatMap((p) => columns.map((q) => [p, q]));
 }
 
@@ -567,20 +717,31 @@ const GRADIENT = {
     const [filters, channels] = model.shape(`p:${layer.name}.weight`);
     const channel = Math.floor(k / (filters / groups)) * channels + c;
     const [, rows, columns] = layer.output_shape;
-    const seen = counting(rows).map((p) => counting(columns).map((q) => {
-      const i = p * step[0] + r * reach[0] - pads[0][0];
-      const j = q * step[1] + s * reach[1] - pads[1][0];
-      return cellOrPadding(model, `a:${before}`, [channel, i, j]);
-    }));
-    const deltas = counting(rows).map((p) => counting(columns).map((q) => taken(model, `d:${layer.name}`, [k, p, q])));
-    const equations = [equation("", grid(`${before}, the part under this weight`, seen),
-      grid(`delta of ${layer.name}${filters > 1 ? `, filter ${k}` : ""}`, deltas))];
+    const seen = counting(rows).map((p) =>
+      counting(columns).map((q) => {
+        const i = p * step[0] + r * reach[0] - pads[0][0];
+        const j = q * step[1] + s * reach[1] - pads[1][0];
+        return cellOrPadding(model, `a:${before}`, [channel, i, j]);
+      }),
+    );
+    const deltas = counting(rows).map((p) =>
+      counting(columns).map((q) => taken(model, `d:${layer.name}`, [k, p, q])),
+    );
+    const equations = [
+      equation(
+        "",
+        grid(`${before}, the part under this weight`, seen),
+        grid(`delta of ${layer.name}${filters > 1 ? `, filter ${k}` : ""}`, deltas),
+      ),
+    ];
     return {
-      rule: `This weight met every cell of that part of ${before}, and each product went into one output. So ` +
+      rule:
+        `This weight met every cell of that part of ${before}, and each product went into one output. So ` +
         "its gradient adds up, over all places, input times delta: the delta slides over the input " +
         "just as the filter did.",
       formula: "dw[k, c, r, s] = Σ(p, q) dy[k, p, q] · x[c, p + r, q + s]",
-      equations, terms: termsOf(equations),
+      equations,
+      terms: termsOf(equations),
     };
   },
 
@@ -596,14 +757,21 @@ const GRADIENT = {
   },
 
   "dense.weight": (model, layer, [k, c], before) => ({
-    rule: "The delta of the weight's unit times the weight's input.", formula: "dw[k, c] = dy[k] · x[c]",
-    terms: [{
-      factors: [taken(model, `d:${layer.name}`, [k]), taken(model, `a:${before}`, unflat(c, model.shape(`a:${before}`)))],
-    }],
+    rule: "The delta of the weight's unit times the weight's input.",
+    formula: "dw[k, c] = dy[k] · x[c]",
+    terms: [
+      {
+        factors: [
+          taken(model, `d:${layer.name}`, [k]),
+          taken(model, `a:${before}`, unflat(c, model.shape(`a:${before}`))),
+        ],
+      },
+    ],
   }),
 
   "dense.bias": (model, layer, [k]) => ({
-    rule: "The delta of the bias's unit.", formula: "db[k] = dy[k]",
+    rule: "The delta of the bias's unit.",
+    formula: "db[k] = dy[k]",
     terms: [{ factors: [taken(model, `d:${layer.name}`, [k])] }],
   }),
 
@@ -617,7 +785,10 @@ const GRADIENT = {
         const index = [channel, Math.floor(n / columns), n % columns];
         const x = taken(model, `a:${before}`, index);
         return {
-          factors: [taken(model, `d:${layer.name}`, index), { ...x, value: (x.value - mean) * scale, label: `z of ${x.label}` }],
+          factors: [
+            taken(model, `d:${layer.name}`, index),
+            { ...x, value: (x.value - mean) * scale, label: `z of ${x.label}` },
+          ],
         };
       }),
     };
@@ -638,9 +809,13 @@ const GRADIENT = {
 function parameter(model, name, cell) {
   const frozen = model.network.frozen.includes(name.split(".")[0]);
   return {
-    rule: "A number that was learned" + (frozen ? ", and is frozen now: training leaves it alone." :
-      ": a step of training moves it against its gradient."),
-    formula: frozen ? "" : "w ← w − rate · dL/dw", sum: false,
+    rule:
+      "A number that was learned" +
+      (frozen
+        ? ", and is frozen now: training leaves it alone."
+        : ": a step of training moves it against its gradient."),
+    formula: frozen ? "" : "w ← w − rate · dL/dw",
+    sum: false,
     links: [{ text: "its gradient is", cell: { array: `g:${name}`, index: cell.index } }],
   };
 }
@@ -650,9 +825,13 @@ function parameter(model, name, cell) {
 function atLoss(model, name, { index: [k] }) {
   if (name === "target") {
     return {
-      rule: model.network.loss === "softmax_cross_entropy" ? "The target: 1 for the label, 0 elsewhere" +
-        (model.network.loss_text.includes("smoothing") ? ", smoothed." : ".") : "The target that was given.",
-      formula: "y[k]", sum: false,
+      rule:
+        model.network.loss === "softmax_cross_entropy"
+          ? "The target: 1 for the label, 0 elsewhere" +
+            (model.network.loss_text.includes("smoothing") ? ", smoothed." : ".")
+          : "The target that was given.",
+      formula: "y[k]",
+      sum: false,
     };
   }
   const outputs = `a:${model.last}`;
@@ -661,13 +840,20 @@ function atLoss(model, name, { index: [k] }) {
   const most = Math.max(...logits.map(({ value }) => value));
   const all = logits.reduce((sum, { value }) => sum + Math.exp(value - most), 0);
   return {
-    rule: "Softmax: the exponential of the logit, divided by the sum of all. The largest logit is taken away " +
+    rule:
+      "Softmax: the exponential of the logit, divided by the sum of all. The largest logit is taken away " +
       "first, which changes nothing and keeps the exponentials small.",
     formula: "p[k] = exp(x[k] − max) / Σ(j) exp(x[j] − max)",
     sum: false,
-    working: `exp(${number(logits[k].value)} − ${number(most)}) / ${number(all)} = ` +
+    working:
+      `exp(${number(logits[k].value)} − ${number(most)}) / ${number(all)} = ` +
       `${number(Math.exp(logits[k].value - most))} / ${number(all)}`,
     terms: logits.map((logit) => ({ factors: [{ ...logit }] })),
-    links: [{ text: "less the target, it is the first delta,", cell: { array: `d:${model.last}`, index: [k] } }],
+    links: [
+      {
+        text: "less the target, it is the first delta,",
+        cell: { array: `d:${model.last}`, index: [k] },
+      },
+    ],
   };
 }

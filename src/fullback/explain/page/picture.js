@@ -19,7 +19,12 @@ class Picture {
     this.folded = new Map();
     root.classList.add("picture");
     this.announcer = make(root, "div", { className: "spoken", ariaLive: "polite" });
-    this.scroller = make(root, "div", { className: "scroller", tabIndex: 0, role: "region", ariaLabel: "Picture of the network; scrolls sideways" });
+    this.scroller = make(root, "div", {
+      className: "scroller",
+      tabIndex: 0,
+      role: "region",
+      ariaLabel: "Picture of the network; scrolls sideways",
+    });
     this.update(document);
     new ResizeObserver(() => this.fit()).observe(root);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolour());
@@ -28,7 +33,11 @@ class Picture {
   // Show another document: of the same network in place, of another one anew.
   update(document) {
     this.model = new Model(document);
-    const built = JSON.stringify([document.network.text, document.network.input_shape, document.classes]);
+    const built = JSON.stringify([
+      document.network.text,
+      document.network.input_shape,
+      document.classes,
+    ]);
     if (built !== this.built) {
       this.built = built;
       this.folded.clear();
@@ -82,7 +91,10 @@ class Picture {
     const head = make(this.grid, "div", { className: "head" });
     head.style.gridColumn = place;
     this.buildHead(head, column);
-    for (const [row, ids] of [["forward", column.forward], ["backward", column.backward]]) {
+    for (const [row, ids] of [
+      ["forward", column.forward],
+      ["backward", column.backward],
+    ]) {
       const cell = make(this.grid, "div", { className: `${row} ${column.kind}` });
       cell.style.gridColumn = place;
       if (column.kind === "loss") {
@@ -94,7 +106,12 @@ class Picture {
   }
 
   buildHead(head, { kind, name, shape, note }) {
-    const button = make(head, "button", { type: "button", className: "name", textContent: name, title: note });
+    const button = make(head, "button", {
+      type: "button",
+      className: "name",
+      textContent: name,
+      title: note,
+    });
     button.addEventListener("click", () => this.onStep(this.firstStep(kind, name)));
     make(head, "div", { className: "shape", textContent: shape });
     const of = this.foldable(kind, name);
@@ -107,9 +124,15 @@ class Picture {
 
   // The first instruction that shows the layer's output, or its weights' gradient.
   firstStep(kind, name) {
-    const wanted = kind === "loss" ? ["probabilities", `d:${this.model.last}`] :
-      kind === "parameters" ? [`g:${name}.weight`] : [`a:${name}`];
-    const found = this.model.program.findIndex(({ shows }) => wanted.some((id) => shows.includes(id)));
+    const wanted =
+      kind === "loss"
+        ? ["probabilities", `d:${this.model.last}`]
+        : kind === "parameters"
+          ? [`g:${name}.weight`]
+          : [`a:${name}`];
+    const found = this.model.program.findIndex(({ shows }) =>
+      wanted.some((id) => shows.includes(id)),
+    );
     return found < 0 ? this.model.program.length : found;
   }
 
@@ -129,15 +152,17 @@ class Picture {
   fold(id, folded) {
     this.folded.set(id, folded);
     this.fit(true);
-    
   }
 
   buildTiles(id) {
-    const spoken = (index) => `${titleOf(this.model, { array: id, index })}: ${number(this.model.value({ array: id, index }))}`;
+    const spoken = (index) =>
+      `${titleOf(this.model, { array: id, index })}: ${number(this.model.value({ array: id, index }))}`;
     const tiles = new Tiles(this.root.ownerDocument, id, spoken);
     this.tiles.set(id, tiles);
     const { canvas } = tiles;
-    canvas.addEventListener("click", (event) => this.pick(tiles, tiles.cellAt(event.offsetX, event.offsetY)));
+    canvas.addEventListener("click", (event) =>
+      this.pick(tiles, tiles.cellAt(event.offsetX, event.offsetY)),
+    );
     canvas.addEventListener("pointermove", (event) => {
       const index = tiles.cellAt(event.offsetX, event.offsetY);
       canvas.title = index ? spoken(index) : "";
@@ -156,7 +181,8 @@ class Picture {
     let next;
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key in moves) next = here ? tiles.moved(here, ...moves[event.key]) : tiles.first();
-    else if (event.key === "PageDown" || event.key === "PageUp") next = here && tiles.onTile(here, event.key === "PageUp" ? -1 : 1);
+    else if (event.key === "PageDown" || event.key === "PageUp")
+      next = here && tiles.onTile(here, event.key === "PageUp" ? -1 : 1);
     else if (event.key === "Enter" || event.key === " ") next = here ?? tiles.first();
     else return;
     event.preventDefault();
@@ -169,7 +195,8 @@ class Picture {
   // The cell beside another one, or null at the edge.
   beside({ array, index }, rows, columns) {
     const tiles = this.tiles.get(array);
-    if (!tiles) { // the probabilities are a list
+    if (!tiles) {
+      // the probabilities are a list
       const next = [index[0] + rows + columns];
       return this.model.value({ array, index: next }) === undefined ? null : { array, index: next };
     }
@@ -209,7 +236,11 @@ class Picture {
   arrange(size) {
     for (const column of this.columns) {
       for (const id of [...column.forward, ...column.backward]) {
-        this.tiles.get(id).arrange(this.model.shape(id), { folded: this.isFolded(column.forward[0]), size, wanted: column.wanted });
+        this.tiles.get(id).arrange(this.model.shape(id), {
+          folded: this.isFolded(column.forward[0]),
+          size,
+          wanted: column.wanted,
+        });
       }
     }
     this.size = size;
@@ -219,14 +250,22 @@ class Picture {
   reveal() {
     for (const column of this.columns) {
       const [first, second] = [column.forward[0], column.backward[0]];
-      const cells = [this.selected, ...this.lit].filter((cell) => cell && [first, second].includes(cell.array));
-      const wanted = first ? [...new Set(cells.map(({ index }) => this.tiles.get(first).tileOf(index)))] : [];
+      const cells = [this.selected, ...this.lit].filter(
+        (cell) => cell && [first, second].includes(cell.array),
+      );
+      const wanted = first
+        ? [...new Set(cells.map(({ index }) => this.tiles.get(first).tileOf(index)))]
+        : [];
       if (wanted.join() === column.wanted.join()) continue;
       column.wanted = wanted;
       for (const id of [first, second]) {
         const tiles = this.tiles.get(id);
         const had = tiles.plan.shown.join();
-        tiles.arrange(this.model.shape(id), { folded: this.isFolded(first), size: this.size, wanted });
+        tiles.arrange(this.model.shape(id), {
+          folded: this.isFolded(first),
+          size: this.size,
+          wanted,
+        });
         if (tiles.plan.shown.join() !== had) tiles.draw(this.model, this.colours);
       }
     }
@@ -238,7 +277,10 @@ class Picture {
     const folded = this.isFolded(id);
     button.textContent = folded ? `+${plan.hidden}` : "fold";
     button.setAttribute("aria-expanded", String(!folded));
-    button.setAttribute("aria-label", folded ? `Show all ${plan.count} of ${nameOf(id)}` : `Fold ${nameOf(id)}`);
+    button.setAttribute(
+      "aria-label",
+      folded ? `Show all ${plan.count} of ${nameOf(id)}` : `Fold ${nameOf(id)}`,
+    );
   }
 
   draw() {
@@ -246,7 +288,10 @@ class Picture {
     for (const [id, tiles] of this.tiles) {
       tiles.draw(this.model, this.colours);
       const shape = this.model.shape(id).join(" by ");
-      tiles.canvas.setAttribute("aria-label", `${nameOf(id)}, ${shape}, ${tiles.caption.textContent}. Arrow keys choose a cell.`);
+      tiles.canvas.setAttribute(
+        "aria-label",
+        `${nameOf(id)}, ${shape}, ${tiles.caption.textContent}. Arrow keys choose a cell.`,
+      );
     }
     this.drawAnswers();
     this.mark();
@@ -269,10 +314,16 @@ class Picture {
       row.classList.toggle("label", k === model.document.label);
       make(row, "span", { className: "class", textContent: model.classes[k] });
       const bar = make(make(row, "span", { className: "bar" }), "span", {});
-      bar.style.width = `${100 * Math.abs(value) / (id === "probabilities" ? 1 : most)}%`;
-      make(row, "span", { className: "share", textContent: id === "probabilities" ? percent(value) : number(value, 3) });
+      bar.style.width = `${(100 * Math.abs(value)) / (id === "probabilities" ? 1 : most)}%`;
+      make(row, "span", {
+        className: "share",
+        textContent: id === "probabilities" ? percent(value) : number(value, 3),
+      });
       const said = k === model.document.label ? ", the label" : "";
-      row.setAttribute("aria-label", `${model.classes[k]}: ${id === "probabilities" ? percent(value) : number(value, 3)}${said}`);
+      row.setAttribute(
+        "aria-label",
+        `${model.classes[k]}: ${id === "probabilities" ? percent(value) : number(value, 3)}${said}`,
+      );
       row.addEventListener("click", () => this.onSelect({ array: id, index: [k] }));
     });
     this.drawVerdict();
@@ -281,9 +332,16 @@ class Picture {
   drawVerdict() {
     const { loss, label } = this.model.document;
     this.verdict.replaceChildren();
-    make(this.verdict, "div", { className: "loss-value", textContent: `loss ${loss === null ? "not finite" : number(loss)}` });
-    if (label !== null) make(this.verdict, "div", { textContent: `label ${this.model.classes[label]}` });
-    make(this.verdict, "div", { className: "start", textContent: label === null ? "← 2 (x − y) / K" : "← p − y" });
+    make(this.verdict, "div", {
+      className: "loss-value",
+      textContent: `loss ${loss === null ? "not finite" : number(loss)}`,
+    });
+    if (label !== null)
+      make(this.verdict, "div", { textContent: `label ${this.model.classes[label]}` });
+    make(this.verdict, "div", {
+      className: "start",
+      textContent: label === null ? "← 2 (x − y) / K" : "← p − y",
+    });
   }
 
   // Which arrays are there at the present instruction, and which it reads and writes.
@@ -292,7 +350,11 @@ class Picture {
     const step = program[this.at];
     const known = new Set(program.slice(0, this.at + 1).flatMap(({ shows }) => shows));
     const all = this.at >= program.length;
-    const figures = [...[...this.tiles].map(([id, { element }]) => [id, element]), ["probabilities", this.answers], [`d:${this.model.last}`, this.verdict]];
+    const figures = [
+      ...[...this.tiles].map(([id, { element }]) => [id, element]),
+      ["probabilities", this.answers],
+      [`d:${this.model.last}`, this.verdict],
+    ];
     for (const [id, element] of figures) {
       element.classList.toggle("pale", !all && !known.has(id) && !id.startsWith("p:"));
       element.classList.toggle("read", Boolean(step?.from.includes(id)));
@@ -303,7 +365,11 @@ class Picture {
   }
 
   showStep(step) {
-    const written = step && [...step.shows, ...step.from].map((id) => this.tiles.get(id)?.element ?? (id === "probabilities" ? this.answers : null)).find(Boolean);
+    const written =
+      step &&
+      [...step.shows, ...step.from]
+        .map((id) => this.tiles.get(id)?.element ?? (id === "probabilities" ? this.answers : null))
+        .find(Boolean);
     if (written) scrollSideways(this.scroller, written);
   }
 
@@ -311,13 +377,23 @@ class Picture {
     const by = (cells, id) => cells.filter(({ array }) => array === id).map(({ index }) => index);
     for (const [id, tiles] of this.tiles) {
       const had = JSON.stringify(tiles.marks);
-      tiles.mark(by(this.lit, id), by(this.bright, id), this.selected?.array === id ? this.selected.index : null);
+      tiles.mark(
+        by(this.lit, id),
+        by(this.bright, id),
+        this.selected?.array === id ? this.selected.index : null,
+      );
       if (JSON.stringify(tiles.marks) !== had) tiles.draw(this.model, this.colours);
     }
     for (const row of this.answers.children) {
-      const cell = { array: this.model.has("probabilities") ? "probabilities" : `a:${this.model.last}`, index: [Number(row.dataset.class)] };
+      const cell = {
+        array: this.model.has("probabilities") ? "probabilities" : `a:${this.model.last}`,
+        index: [Number(row.dataset.class)],
+      };
       row.classList.toggle("selected", sameCell(cell, this.selected));
-      row.classList.toggle("lit", this.lit.some((one) => sameCell(one, cell)));
+      row.classList.toggle(
+        "lit",
+        this.lit.some((one) => sameCell(one, cell)),
+      );
     }
   }
 
@@ -325,7 +401,12 @@ class Picture {
   place({ array, index }) {
     const tiles = this.tiles.get(array);
     if (!tiles) return null;
-    if (!tiles.corner(index)) this.fold(this.columns.find(({ forward, backward }) => [...forward, ...backward].includes(array)).forward[0], false);
+    if (!tiles.corner(index))
+      this.fold(
+        this.columns.find(({ forward, backward }) => [...forward, ...backward].includes(array))
+          .forward[0],
+        false,
+      );
     const [x, y] = tiles.corner(index);
     const box = tiles.canvas.getBoundingClientRect();
     return { x: box.x + x + tiles.plan.width / 2, y: box.y + y + tiles.plan.height / 2 };
@@ -338,20 +419,40 @@ function columnsOf(model) {
   for (const name of model.names) {
     const layer = name === "input" ? null : model.layer(name);
     const shape = model.shape(`a:${name}`);
-    const own = [...model.packed.keys()].filter((id) => id.startsWith(`p:${name}.`)).map((id) => id.slice(2));
+    const own = [...model.packed.keys()]
+      .filter((id) => id.startsWith(`p:${name}.`))
+      .map((id) => id.slice(2));
     if (own.length) {
       columns.push({
-        kind: "parameters", name, shape: own[0].split(".")[1], note: `The parameters of ${name}`, weight: model.shape(`p:${own[0]}`).length,
+        kind: "parameters",
+        name,
+        shape: own[0].split(".")[1],
+        note: `The parameters of ${name}`,
+        weight: model.shape(`p:${own[0]}`).length,
         channels: layer.kind === "conv" ? model.shape(`p:${own[0]}`)[0] : 1,
-        forward: own.map((key) => `p:${key}`), backward: own.map((key) => `g:${key}`),
+        forward: own.map((key) => `p:${key}`),
+        backward: own.map((key) => `g:${key}`),
       });
     }
     columns.push({
-      kind: shape.length === 3 ? "maps" : "vector", name, shape: shape.join("×"), note: layer ? layer.text : "The image",
-      channels: shape.length === 3 ? shape[0] : 1, forward: [`a:${name}`], backward: [`d:${name}`],
+      kind: shape.length === 3 ? "maps" : "vector",
+      name,
+      shape: shape.join("×"),
+      note: layer ? layer.text : "The image",
+      channels: shape.length === 3 ? shape[0] : 1,
+      forward: [`a:${name}`],
+      backward: [`d:${name}`],
     });
   }
-  columns.push({ kind: "loss", name: "loss", shape: model.has("probabilities") ? "softmax" : "", note: model.network.loss_text, forward: [], backward: [], channels: 1 });
+  columns.push({
+    kind: "loss",
+    name: "loss",
+    shape: model.has("probabilities") ? "softmax" : "",
+    note: model.network.loss_text,
+    forward: [],
+    backward: [],
+    channels: 1,
+  });
   return columns.map((column) => ({ ...column, wanted: [] }));
 }
 
@@ -380,7 +481,8 @@ export function make(parent, tag, properties = {}) {
   const element = parent.ownerDocument.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name === "role") element.setAttribute("role", value);
-    else if (name.startsWith("aria")) element.setAttribute(`aria-${name.slice(4).toLowerCase()}`, value);
+    else if (name.startsWith("aria"))
+      element.setAttribute(`aria-${name.slice(4).toLowerCase()}`, value);
     else element[name] = value;
   }
   parent.append(element);

@@ -1,7 +1,18 @@
 // One array as tiles of cells on a canvas: the maps of an activation, the slices of filters.
 
 import {
-  brief, colourOf, css, exponentOf, extent, flat, inkOn, inside, number, power, scaleOf, unflat,
+  brief,
+  colourOf,
+  css,
+  exponentOf,
+  extent,
+  flat,
+  inkOn,
+  inside,
+  number,
+  power,
+  scaleOf,
+  unflat,
 } from "./arrays.js";
 import { rowLength } from "./origins.js";
 
@@ -15,11 +26,15 @@ const LIST = 12; // a vector as long as this is a list of numbers
 // How an array is cut into tiles: how many, rows and columns of each, cells of each, tiles a row.
 export function tiling(shape) {
   if (shape.length === 3) return cut(shape[0], shape[1], shape[2], shape[1] * shape[2], 1);
-  if (shape.length === 4) return cut(shape[0] * shape[1], shape[2], shape[3], shape[2] * shape[3], shape[1]);
+  if (shape.length === 4)
+    return cut(shape[0] * shape[1], shape[2], shape[3], shape[2] * shape[3], shape[1]);
   const length = shape[shape.length - 1];
   const columns = rowLength(length);
   const tiles = shape.length === 2 ? shape[0] : 1;
-  return { ...cut(tiles, Math.ceil(length / columns), columns, length, 1), list: shape.length === 1 && length <= LIST };
+  return {
+    ...cut(tiles, Math.ceil(length / columns), columns, length, 1),
+    list: shape.length === 1 && length <= LIST,
+  };
 }
 
 // A bias, or another row of numbers that belongs to channels: one number, or a small square.
@@ -40,11 +55,22 @@ export function arrangement(shape, { folded, size, row = false, wanted = [] }) {
   if (shape.length === 4) {
     const channels = whole.across;
     const channel = (wanted[0] ?? 0) % channels;
-    const filters = chosen(shape[0], wanted.filter((n) => n % channels === channel).map((n) => Math.floor(n / channels)));
+    const filters = chosen(
+      shape[0],
+      wanted.filter((n) => n % channels === channel).map((n) => Math.floor(n / channels)),
+    );
     const shown = folded ? filters.map((k) => k * channels + channel) : every;
     const across = folded ? 1 : channels;
-    const cell = shown.length === 1 ? (size * 1.25) / whole.rows : folded ? size / whole.rows : UNFOLDED;
-    return { ...whole, shown, across, width: cell, height: cell, hidden: whole.count - shown.length };
+    const cell =
+      shown.length === 1 ? (size * 1.25) / whole.rows : folded ? size / whole.rows : UNFOLDED;
+    return {
+      ...whole,
+      shown,
+      across,
+      width: cell,
+      height: cell,
+      hidden: whole.count - shown.length,
+    };
   }
   if (whole.list) {
     return { ...whole, shown: every, across: 1, width: 42, height: 15, hidden: 0 };
@@ -58,18 +84,39 @@ export function arrangement(shape, { folded, size, row = false, wanted = [] }) {
     const across = folded ? Math.min(2, shown.length) : Math.ceil(Math.sqrt(whole.count));
     const side = whole.columns === 1 ? size * 0.8 : size * 0.44;
     const cell = Math.max(side / whole.rows, 1);
-    return { ...whole, shown, across, width: whole.columns === 1 ? Math.max(cell, 6) : cell, height: cell, hidden: whole.count - shown.length };
+    return {
+      ...whole,
+      shown,
+      across,
+      width: whole.columns === 1 ? Math.max(cell, 6) : cell,
+      height: cell,
+      hidden: whole.count - shown.length,
+    };
   }
   const shown = folded ? chosen(whole.count, wanted) : every;
   const across = folded ? 1 : Math.ceil(Math.sqrt(whole.count / 1.5));
-  const tile = shape.length === 1 ? Math.max(38, size * 0.66) : folded || whole.count <= 4 ? size : Math.max(28, size * 0.6);
+  const tile =
+    shape.length === 1
+      ? Math.max(38, size * 0.66)
+      : folded || whole.count <= 4
+        ? size
+        : Math.max(28, size * 0.6);
   const cell = Math.min(LARGEST, tile / Math.max(whole.rows, whole.columns));
-  return { ...whole, shown, across: whole.count <= 4 ? 1 : across, width: cell, height: cell, hidden: whole.count - shown.length };
+  return {
+    ...whole,
+    shown,
+    across: whole.count <= 4 ? 1 : across,
+    width: cell,
+    height: cell,
+    hidden: whole.count - shown.length,
+  };
 }
 
 function chosen(count, wanted) {
   const must = [...new Set(wanted)].slice(0, FOLDED);
-  const others = [...Array(count).keys()].filter((n) => !must.includes(n)).slice(0, Math.max(0, FOLDED - must.length));
+  const others = [...Array(count).keys()]
+    .filter((n) => !must.includes(n))
+    .slice(0, Math.max(0, FOLDED - must.length));
   return [...must, ...others].sort((one, other) => one - other);
 }
 
@@ -88,7 +135,7 @@ export class Tiles {
     this.element.className = "array";
     this.element.dataset.array = id;
     this.element.append(this.canvas, this.caption);
-    this.marks = { lit: [], bright: [], selected: null };
+    this.marks = { lit: [], boxes: [], bright: [], selected: null };
   }
 
   arrange(shape, options) {
@@ -111,7 +158,8 @@ export class Tiles {
   // What is to be said of the tiles, where they are not the first ones.
   get chosen() {
     const { shown, hidden } = this.plan;
-    if (!hidden || shown.every((n, at) => n === at * (this.shape.length === 4 ? this.shape[1] : 1))) return "";
+    if (!hidden || shown.every((n, at) => n === at * (this.shape.length === 4 ? this.shape[1] : 1)))
+      return "";
     if (this.shape.length !== 4) return shown.join(", ");
     const channels = this.shape[1];
     const filters = shown.map((n) => Math.floor(n / channels)).join(", ");
@@ -184,7 +232,8 @@ export class Tiles {
       chosen.textContent = this.chosen;
       this.caption.prepend(chosen);
     }
-    if (this.numbered && this.exponent) this.caption.append(document.createElement("br"), `in ${power(this.exponent)}`);
+    if (this.numbered && this.exponent)
+      this.caption.append(document.createElement("br"), `in ${power(this.exponent)}`);
     this.paint(values, most, colours, scale);
   }
 
@@ -228,8 +277,12 @@ export class Tiles {
     for (let cell = 0; cell < cells; cell += 1) {
       const value = values[n * cells + cell];
       context.fillStyle = inkOn(colourOf(value, most, colours, scale));
-      context.fillText(brief(value, this.exponent), x + ((cell % columns) + 0.5) * width,
-        y + (Math.floor(cell / columns) + 0.5) * height + 0.5, width - 1);
+      context.fillText(
+        brief(value, this.exponent),
+        x + ((cell % columns) + 0.5) * width,
+        y + (Math.floor(cell / columns) + 0.5) * height + 0.5,
+        width - 1,
+      );
     }
   }
 
@@ -237,7 +290,7 @@ export class Tiles {
     for (const index of this.marks.lit) this.frame(context, index, css(colours.select, 0.9), 1.25);
     for (const index of this.marks.bright) this.frame(context, index, css(colours.focus), 2.5);
     if (this.marks.selected) this.frame(context, this.marks.selected, css(colours.focus), 2.5, 1.5);
-    if (this.marks.box) this.box(context, this.marks.box, css(colours.select));
+    for (const box of this.marks.boxes) this.box(context, box, css(colours.select));
   }
 
   frame(context, index, style, line, out = 0) {
@@ -245,7 +298,12 @@ export class Tiles {
     if (!corner) return;
     context.strokeStyle = style;
     context.lineWidth = line;
-    context.strokeRect(corner[0] - out, corner[1] - out, this.plan.width + 2 * out, this.plan.height + 2 * out);
+    context.strokeRect(
+      corner[0] - out,
+      corner[1] - out,
+      this.plan.width + 2 * out,
+      this.plan.height + 2 * out,
+    );
   }
 
   // One outline around all cells from one to another of the same tile.
@@ -254,24 +312,40 @@ export class Tiles {
     if (!one || !other) return;
     context.strokeStyle = style;
     context.lineWidth = 2;
-    context.strokeRect(one[0] - 1, one[1] - 1, other[0] - one[0] + this.plan.width + 2, other[1] - one[1] + this.plan.height + 2);
+    context.strokeRect(
+      one[0] - 1,
+      one[1] - 1,
+      other[0] - one[0] + this.plan.width + 2,
+      other[1] - one[1] + this.plan.height + 2,
+    );
   }
 
-  // Mark the cells of this array: as one box where they fill one, else each.
+  // Mark the cells of this array: those of a tile as a box where they fill one, else each.
   mark(cells, bright, selected) {
-    const box = boxOf(cells, this.shape);
-    this.marks = { lit: box ? [] : cells, box, bright, selected };
+    const tiles = new Map();
+    for (const index of cells) {
+      const lead = index.slice(0, -2).join();
+      if (!tiles.has(lead)) tiles.set(lead, []);
+      tiles.get(lead).push(index);
+    }
+    const boxes = [];
+    const lit = [];
+    for (const own of tiles.values()) {
+      const box = boxOf(own);
+      if (box) boxes.push(box);
+      else lit.push(...own);
+    }
+    this.marks = { lit, boxes, bright, selected };
   }
 }
 
 // The corners of the box that cells of one tile fill, where there are four or more; else null.
-function boxOf(cells, shape) {
-  if (cells.length < 4 || shape.length < 3) return null;
-  const [rows, columns] = [2, 1].map((behind) => cells.map((index) => index[shape.length - behind]));
-  const lead = cells[0].slice(0, -2);
-  if (!cells.every((index) => lead.every((n, axis) => index[axis] === n))) return null;
-  const [top, bottom, left, right] = [Math.min(...rows), Math.max(...rows), Math.min(...columns), Math.max(...columns)];
+function boxOf(cells) {
+  if (cells.length < 4 || cells[0].length < 3) return null;
+  const [rows, columns] = [-2, -1].map((axis) => cells.map((index) => index.at(axis)));
+  const [from, to] = [Math.min, Math.max].map((most) => [most(...rows), most(...columns)]);
   const distinct = new Set(cells.map((index) => index.slice(-2).join())).size;
-  if ((bottom - top + 1) * (right - left + 1) !== distinct) return null;
-  return { from: [...lead, top, left], to: [...lead, bottom, right] };
+  if ((to[0] - from[0] + 1) * (to[1] - from[1] + 1) !== distinct) return null;
+  const lead = cells[0].slice(0, -2);
+  return { from: [...lead, ...from], to: [...lead, ...to] };
 }

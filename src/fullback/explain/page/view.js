@@ -31,7 +31,10 @@ export function mountView(root, document, { onChange = () => {} } = {}) {
     onStep: (i) => stepper.go(i),
   });
   const stepper = mountStepper(stepperRoot, listing, document, {
-    onStep: (i) => { step(i); onChange({ step: view.step, cell: view.cell }); },
+    onStep: (i) => {
+      step(i);
+      onChange({ step: view.step, cell: view.cell });
+    },
   });
 
   function step(i) {
@@ -68,7 +71,11 @@ export function mountView(root, document, { onChange = () => {} } = {}) {
     if (event.key === "Escape" && view.cell) select(null);
   });
   return {
-    picture, panel, stepper, update, select,
+    picture,
+    panel,
+    stepper,
+    update,
+    select,
     step: (i) => stepper.go(i),
     origin: (cell) => origin(picture.model, cell),
     get state() {
