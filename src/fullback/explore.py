@@ -33,7 +33,7 @@ def explorer(
             f"the explorer needs {' and '.join(missing)}; pip install 'fullback[explore]'"
         )
     from fullback.explain.explorer.serve import Explorer
-    from fullback.explain.explorer.session import Start
+    from fullback.explain.explorer.start import Start
     from fullback.export.safetensors import load, save
 
     start = Start(

@@ -38,9 +38,11 @@ from fullback.check.probe import probe
 from fullback.errors import FullbackError, InputError, ShapeError
 from fullback.explain.explorer import lab
 from fullback.explain.explorer.fields import Fields
+from fullback.explain.explorer.links import LONGEST_TEXT, restore
 from fullback.explain.explorer.security import Door, Guard, refuse
-from fullback.explain.explorer.session import Session, Sessions, Start, read_run
-from fullback.explain.explorer.training import PACES
+from fullback.explain.explorer.session import Session, Sessions
+from fullback.explain.explorer.start import MOST_LAYERS, Start
+from fullback.explain.explorer.training import PACES, read_run
 from fullback.explain.explorer.uploads import (
     MOST_IMAGE_BYTES,
     MOST_MODEL_BYTES,
@@ -117,7 +119,7 @@ def _api_routes(sessions: Sessions) -> list[Route]:
 
         def open_session() -> Answer:
             session = sessions.new()
-            return {"left_out": session.restore(fields), **session.state()}
+            return {"left_out": restore(session, fields), **session.state()}
 
         return _json(await run_in_threadpool(open_session))
 
@@ -279,7 +281,7 @@ def _bytes(image: Any) -> str:
 
 
 def _step(session: Session, fields: Fields) -> Answer:
-    freeze = tuple(fields.texts("freeze", 40, 60))
+    freeze = tuple(fields.texts("freeze", 40, MOST_LAYERS))
     with session.lock:
         made = session.step(fields.number("rate", "(0, 100]", 0.05), freeze)
         return {**made, "document": session.document()}
@@ -335,7 +337,7 @@ def _reset(session: Session, fields: Fields) -> Answer:
 
 
 def _network(session: Session, fields: Fields) -> Answer:
-    text, seed = fields.text("text", 2000), fields.whole("seed", 0, 2**31, 0)
+    text, seed = fields.text("text", LONGEST_TEXT), fields.whole("seed", 0, 2**31, 0)
     with session.lock:
         session.build(text, seed)
         return {"state": session.state(), "document": session.document()}

@@ -7,18 +7,15 @@ import secrets
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from fullback.errors import FullbackError, InputError, OptionError, ShapeError
+from fullback.errors import InputError, OptionError, ShapeError
 from fullback.explain.document import document
-from fullback.explain.explorer.fields import Fields
-from fullback.explain.explorer.training import SCHEDULES, Run, Trainer, set_frozen
-from fullback.explain.explorer.uploads import ReadImage, read_pixels
+from fullback.explain.explorer.start import Data, Start, copy_of, require_shown, require_small
+from fullback.explain.explorer.training import Run, Trainer, described, set_frozen
 from fullback.layers import Normalize
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import layers_text, parse_layers
@@ -26,72 +23,10 @@ from fullback.network import Network, array_shapes
 from fullback.training.optimizers import SGD
 
 MOST_SESSIONS = 24
-MOST_EPOCHS = 500
+MOST_ACTIONS = 200  # that a link can hold
 
-_MOST_LAYERS = 60
-_MOST_PARAMETERS = 4_000_000
-_MOST_VALUES = 2_000_000  # of all activations of one image
-_LONGEST_TEXT = 2000
-_MOST_ACTIONS = 200
-_MOST_REPEATED = 20_000  # batches of training that a link does again
 _LOOKED_AT, _UNSURE = 300, 0.7  # test images, and the probability of the first one's label
 _ADAPTED_ON = 4096  # images that a Normalize layer is measured on
-
-
-class Data(Protocol):
-    """The data set that images are picked from, and that networks are trained on."""
-
-    @property
-    def name(self) -> str:
-        """What to call it."""
-
-    @property
-    def x_train(self) -> Array:
-        """Training images (N, C, H, W)."""
-
-    @property
-    def y_train(self) -> Array:
-        """Their labels."""
-
-    @property
-    def x_test(self) -> Array:
-        """Test images."""
-
-    @property
-    def y_test(self) -> Array:
-        """Their labels."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
-
-    @property
-    def image_shape(self) -> Shape:
-        """Shape (C, H, W) of an image."""
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """What a server is started with.
-
-    Attributes
-    ----------
-    net : the network that every tab begins with a copy of
-    name : what to call it
-    data : the data set
-    read_image : reads image files; see ``uploads``
-    read_model, write_model : read a network from a model file, and write it to one
-    """
-
-    net: Network
-    name: str
-    data: Data
-    read_image: ReadImage
-    read_model: Callable[[Path], Network]
-    write_model: Callable[[Network, Path], None]
-
-    def __post_init__(self) -> None:
-        require_shown(self.net)
 
 
 @dataclass(eq=False)
@@ -265,7 +200,7 @@ class Session:
         shape = self.data.image_shape
         layers = parse_layers(text)
         parameters, _ = array_shapes(layers, shape)
-        _require_small(len(layers), sum(int(np.prod(own)) for own in parameters.values()))
+        require_small(len(layers), sum(int(np.prod(own)) for own in parameters.values()))
         net = Network(layers, shape, seed=seed)
         require_shown(net)
         classes = len(self.data.class_names)
@@ -311,7 +246,7 @@ class Session:
             self.actions = []
         if self.actions is not None:
             self.actions.append(action)
-        if self.actions is not None and len(self.actions) > _MOST_ACTIONS:
+        if self.actions is not None and len(self.actions) > MOST_ACTIONS:
             self.actions = None
 
     # Training -----------------------------------------------------------------------------------
@@ -388,71 +323,6 @@ class Session:
             return {"part": self.origin["part"], "index": self.origin["index"]}
         return {"pixels": base64.b64encode(self.image.tobytes()).decode("ascii")}
 
-    # Links --------------------------------------------------------------------------------------
-
-    def restore(self, given: Fields) -> str | None:
-        """Do again what a link tells: the network's actions, the image, the label.
-
-        Return why some of it was left out, or None: a link may be damaged, or from a server that
-        was started with another network.
-        """
-        left_out = None
-        for work in (self._restore_network, self._restore_shown):
-            try:
-                work(given)
-            except FullbackError as error:
-                left_out = left_out or str(error)
-        return left_out
-
-    def _restore_network(self, given: Fields) -> None:
-        actions = given.given.get("actions") or []
-        if not isinstance(actions, list) or len(actions) > _MOST_ACTIONS:
-            raise InputError("it is damaged: its actions are no list")
-        builds = bool(actions) and Fields.of(actions[0], "an action").has("text")
-        if given.has("start") and given.text("start", 8) != self.fingerprint() and not builds:
-            raise InputError("it was made with another network than this server was started with")
-        every = [Fields.of(action, "an action") for action in actions]
-        if sum(action.whole("batches", 0, 10**9, 0) for action in every) > _MOST_REPEATED:
-            raise InputError(
-                f"its network was trained on more than {_MOST_REPEATED:,} batches, which would "
-                "take too long to do again; save the model, and open it"
-            )
-        for action in every:
-            self._repeat(action)
-        if given.flag("partial"):
-            raise InputError("it could not hold how its network was made")
-
-    def _restore_shown(self, given: Fields) -> None:
-        if given.has("image"):
-            self._restore_image(Fields.of(given.given["image"], "image"))
-        if given.has("label"):
-            self.set_label(given.whole("label", 0, 10**6))
-
-    def _restore_image(self, image: Fields) -> None:
-        if image.has("pixels"):
-            text = image.text("pixels", 4 * _MOST_VALUES)
-            self.show_image(read_pixels(text, self.net.input_shape), "drawing")
-        else:
-            part = image.choice("part", ("test", "train"))
-            self.pick(part, image.whole("index", 0, 10**9))
-
-    def _repeat(self, action: Fields) -> None:
-        kind = action.choice("do", ("network", "reset", "train", "step"))
-        if kind == "network":
-            self.build(action.text("text", _LONGEST_TEXT), action.whole("seed", 0, 2**31))
-        elif kind == "reset":
-            self.reset(action.whole("seed", 0, 2**31))
-        elif kind == "train":
-            run = read_run(action)
-            trainer = self.train(run)
-            trainer.train(action.whole("batches", 0, trainer.total))
-            self.settle()
-        else:
-            self._restore_image(Fields.of(action.given.get("image"), "image"))
-            self.set_label(action.whole("label", 0, 10**6))
-            freeze = tuple(action.texts("freeze", 40, _MOST_LAYERS))
-            self.step(action.number("rate", "(0, 100]"), freeze)
-
 
 class Sessions:
     """The sessions of a server; the ones that were used longest ago make room for new ones."""
@@ -487,64 +357,6 @@ class Sessions:
         for session in every:
             if session.trainer is not None:
                 session.trainer.pause()
-
-
-def read_run(given: Fields) -> Run:
-    """Read the options of a training run."""
-    return Run(
-        epochs=given.whole("epochs", 1, MOST_EPOCHS),
-        batch_size=given.whole("batch_size", 1, 4096, 64),
-        rate=given.number("rate", "(0, 100]", 0.05),
-        momentum=given.number("momentum", "[0, 1)", 0.9),
-        schedule=given.choice("schedule", tuple(SCHEDULES), "warm_cosine"),
-        seed=given.whole("seed", 0, 2**31, 0),
-        freeze=tuple(given.texts("freeze", 40, _MOST_LAYERS)),
-    )
-
-
-def described(run: Run) -> dict[str, Any]:
-    """Return a run's options as ``read_run`` reads them."""
-    return {**run.__dict__, "freeze": list(run.freeze)}
-
-
-def copy_of(net: Network) -> Network:
-    """Return a network with the same layers, numbers and frozen layers."""
-    copy = Network(net.layers, net.input_shape, loss=net.loss, dtype=str(net.dtype))  # type: ignore[arg-type]
-    copy.parameters.update(net.parameters)
-    copy.statistics.update(net.statistics)
-    set_frozen(copy, tuple(net.frozen))
-    return copy
-
-
-def require_shown(net: Network) -> None:
-    """Raise where the page cannot show a network: no images, no classes, or too much of it."""
-    if len(net.input_shape) != 3 or net.input_shape[0] not in (1, 3):
-        raise ShapeError(
-            "the page shows networks that take images of one or three channels, (C, H, W); this "
-            f"one takes {net.input_shape}"
-        )
-    if not net.loss.classifies:
-        raise InputError(
-            f"the page shows networks that tell classes apart; this one answers in numbers: its "
-            f"loss is {net.loss}"
-        )
-    _require_small(len(net.layers), sum(array.size for array in net.parameters.values()))
-    values = sum(int(np.prod(shape)) for shape in (net.input_shape, *net.shapes))
-    if values > _MOST_VALUES:
-        raise ShapeError(
-            f"one image makes {values:,} activations; the page shows at most {_MOST_VALUES:,}: "
-            "use fewer filters, smaller images or a stride"
-        )
-
-
-def _require_small(layers: int, parameters: int) -> None:
-    if layers > _MOST_LAYERS:
-        raise ShapeError(f"the network has {layers} layers; the page shows at most {_MOST_LAYERS}")
-    if parameters > _MOST_PARAMETERS:
-        raise ShapeError(
-            f"the network has {parameters:,} parameters; the page takes at most "
-            f"{_MOST_PARAMETERS:,}: use smaller layers"
-        )
 
 
 def _answer(trace: Any) -> dict[str, Any]:

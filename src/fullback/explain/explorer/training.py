@@ -15,6 +15,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fullback.errors import FullbackError, InputError
+from fullback.explain.explorer.fields import Fields
+from fullback.explain.explorer.start import MOST_LAYERS
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.training.dead import dead_units
@@ -28,6 +30,7 @@ SCHEDULES: dict[str, Schedule] = {"warm_cosine": warm_cosine, "constant": consta
 PACES = {"full": 0.0, "slow": 0.1, "step": 0.5}
 """Seconds from one piece of a run to the next, by the name of the pace."""
 
+_MOST_EPOCHS = 500
 _PIECE_SECONDS = 0.04  # of training in one piece: others wait for the network as long as that
 _BREATH = 0.004  # seconds between two pieces, in which they get it
 _WATCHED = 64  # images on which dead layers are looked for
@@ -246,3 +249,21 @@ def set_frozen(net: Network, names: tuple[str, ...]) -> None:
         net.unfreeze(*net.frozen)
     if names:
         net.freeze(*names)
+
+
+def read_run(given: Fields) -> Run:
+    """Read the options of a training run."""
+    return Run(
+        epochs=given.whole("epochs", 1, _MOST_EPOCHS),
+        batch_size=given.whole("batch_size", 1, 4096, 64),
+        rate=given.number("rate", "(0, 100]", 0.05),
+        momentum=given.number("momentum", "[0, 1)", 0.9),
+        schedule=given.choice("schedule", tuple(SCHEDULES), "warm_cosine"),
+        seed=given.whole("seed", 0, 2**31, 0),
+        freeze=tuple(given.texts("freeze", 40, MOST_LAYERS)),
+    )
+
+
+def described(run: Run) -> dict[str, Any]:
+    """Return a run's options as ``read_run`` reads them."""
+    return {**run.__dict__, "freeze": list(run.freeze)}
