@@ -27,7 +27,7 @@ pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")
 
 from fullback.explain.document import document
-from fullback.explain.explorer import lab, session, training, uploads
+from fullback.explain.explorer import curves, lab, session, training, uploads
 from fullback.explain.explorer import start as start_of
 from fullback.explain.explorer.app import PAGE
 from fullback.explain.explorer.security import Door, is_loopback
@@ -901,7 +901,7 @@ class TestLab:
 
     def test_curves(self, tab):
         rows = tab.lines("/lab/curves", self.choice(tab, "sign-flipped") | {"seed": 1})
-        assert len(rows) == lab.STEPS
+        assert len(rows) == curves.STEPS
         assert rows[-1]["right"] < 0.7 * rows[0]["right"]
         assert rows[-1]["right_accuracy"] > 0.7
         assert rows[-1].get("wrong") is None or rows[-1]["wrong"] > rows[0]["wrong"]
@@ -912,7 +912,7 @@ class TestLab:
         choice = lab.Choice(
             "gradients-not-cleared", "it is double: it was added to what earlier calls had left"
         )
-        student = lab.Student(net, choice, 1e-9, 0)
+        student = curves.Student(net, choice, 1e-9, 0)
         x, y = data.x_train[:8], data.y_train[:8]
         for _ in range(3):
             student.learn(x, y, 1.0)

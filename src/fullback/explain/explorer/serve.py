@@ -71,11 +71,7 @@ class Explorer:
         """What to open."""
         host = self.door.host
         if host in ("0.0.0.0", "::"):  # noqa: S104 -- compared, not listened to
-            host = socket.gethostname()
-            try:
-                host = socket.gethostbyname(host)
-            except OSError:
-                host = "127.0.0.1"
+            host = _own_address()
         host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}/#token={self.door.token}"
 
@@ -148,3 +144,14 @@ def _listen(host: str, port: int | None) -> socket.socket:
             ) from None
         return own
     raise AssertionError("there is always a last port")
+
+
+def _own_address() -> str:
+    """Return the address by which others reach this machine; without a network, 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        try:
+            own.connect(("192.0.2.1", 9))  # chooses the way there, and sends nothing
+        except OSError:
+            return "127.0.0.1"
+        address: str = own.getsockname()[0]
+        return address
