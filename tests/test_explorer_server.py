@@ -1003,6 +1003,17 @@ class TestCommand:
         assert "of the test images are right" in ran.out
 
 
+DOCS = Path(__file__).parent.parent / "docs" / "explore.md"
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="the tests are not in a checkout")
+def test_the_python_of_the_docs_runs(monkeypatch, capsys):
+    monkeypatch.chdir(DOCS.parent.parent)
+    (snippet,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(snippet, DOCS, "exec"), {})
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:")
+
+
 def test_the_document_is_what_fb_explain_writes(tab, net, data):
     shown = tab.post("/image", {"part": "test", "index": 4})
     own = document(net, data.x_test[4], int(data.y_test[4]), classes=[str(n) for n in range(10)])

@@ -47,13 +47,16 @@ def main() -> None:
 def explore(browser: Browser, net: fb.Network, data: fb.Dataset) -> None:
     """Make the pictures of the explorer: a drawn digit, and the lab."""
     with explorer(net, data, name="question", port=0) as server:
-        page = open_explorer(browser, server.address, "light")
+        page = open_explorer(browser, server.address, "light", 1160)
+        page.click("#reset")
+        page.click("#train")
+        page.wait_for_selector("text=Done, 20 epochs")
         page.click("#clear")
         draw(page, [(0.3, 0.22), (0.7, 0.22), (0.45, 0.8)])
         page.evaluate("fullback.view.select({ array: 'g:conv1.weight', index: [0, 0, 1, 1] })")
         page.wait_for_timeout(500)
         page.screenshot(path=HERE / "explore-light.png")
-        page = open_explorer(browser, server.address, "dark")
+        page = open_explorer(browser, server.address, "dark", 900)
         page.click("#tab-lab")
         page.select_option("#mistake", "relu-mask-missing")
         page.wait_for_selector("#checks li")
@@ -63,9 +66,9 @@ def explore(browser: Browser, net: fb.Network, data: fb.Dataset) -> None:
         page.screenshot(path=HERE / "explore-lab.png")
 
 
-def open_explorer(browser: Browser, address: str, scheme: str) -> Page:
+def open_explorer(browser: Browser, address: str, scheme: str, height: int) -> Page:
     """Return a page of the explorer."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=scheme)
+    page = browser.new_page(viewport={"width": 1400, "height": height}, color_scheme=scheme)
     page.goto(address)
     page.wait_for_selector("html[data-ready]")
     return page
