@@ -442,8 +442,8 @@ class TestTraining:
         )
         until(page, "!fullback.training.watching")
         page.fill("#rate", "0.05")
-        settled(page, lambda: page.click("#reset"))
-        assert shown(page)["loss"] < 10
+        page.click("#reset")
+        until(page, "fullback.document.loss < 10")
 
 
 class TestNetworks:
