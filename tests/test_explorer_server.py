@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -265,6 +266,19 @@ class TestServer:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(OptionError, match=r"pip install 'fullback\[explore\]'"):
             explorer(net, data)
+
+    def test_the_command_without_the_extra(self, tmp_path):
+        """As a process of its own, in which importing Starlette fails."""
+        script = (
+            "import sys; sys.modules.update(starlette=None, uvicorn=None); "
+            "sys.argv[1:] = ['explore']; from fullback.cli import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: the explorer needs starlette and uvicorn; pip")
+        assert len(done.stderr.splitlines()) == 1
 
     def test_a_notebook_opens_a_copy(self, net, data):
         before = {name: array.copy() for name, array in net.parameters.items()}
@@ -922,8 +936,6 @@ class TestLab:
 
 def test_start_up_is_not_slowed(tmp_path):
     """Neither Starlette nor the explorer is imported before it is asked for."""
-    import subprocess
-
     script = "import fullback as fb, sys; fb.zoo.question(); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60

@@ -27,11 +27,7 @@ def explorer(
     ShapeError, InputError
         The page cannot show the network.
     """
-    missing = [part for part in ("starlette", "uvicorn") if importlib.util.find_spec(part) is None]
-    if missing:
-        raise OptionError(
-            f"the explorer needs {' and '.join(missing)}; pip install 'fullback[explore]'"
-        )
+    require_installed()
     from fullback.explain.explorer.serve import Explorer
     from fullback.explain.explorer.start import Start
     from fullback.export.safetensors import load, save
@@ -47,15 +43,24 @@ def explorer(
     return Explorer(start, **options)
 
 
-def _read_image(path: Path, shape: Shape, invert: bool) -> Array:
-    from fullback.data import load_image
-
-    return load_image(path, shape, invert=invert).pixels
-
-
 def in_notebook(net: Network, data: Dataset | None, height: int) -> Explorer:
     """Start the explorer of a network for a notebook to show."""
     from fullback.data import digits
 
     shown = digits() if data is None else data
     return explorer(net, shown, port=0, framed=True, height=height).start()
+
+
+def require_installed() -> None:
+    """Raise OptionError where the packages of the extra ``explore`` are not installed."""
+    missing = [part for part in ("starlette", "uvicorn") if importlib.util.find_spec(part) is None]
+    if missing:
+        raise OptionError(
+            f"the explorer needs {' and '.join(missing)}; pip install 'fullback[explore]'"
+        )
+
+
+def _read_image(path: Path, shape: Shape, invert: bool) -> Array:
+    from fullback.data import load_image
+
+    return load_image(path, shape, invert=invert).pixels

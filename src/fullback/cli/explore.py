@@ -75,14 +75,14 @@ def explore(
     The network as a picture, with every delta and gradient and where each number comes from;
     drawing, training, and a lab of the mistakes that people make. It works offline.
     """
-    from fullback.explain.explorer.security import is_loopback
-    from fullback.explore import explorer
+    from fullback.explore import explorer, require_installed
 
     output = Output(as_json=as_json)
+    require_installed()
     dataset = load_dataset(data, data_dir, image_shape(image_size))
     network = open_classifier(Path(net)) if is_model(net) else _trained(net, dataset, seed, output)
     page = explorer(network, dataset, name=net, host=host, port=port)
-    if not is_loopback(host):
+    if not page.door.loopback:
         output.fact("careful", ("everybody who knows the address can use the page", "yellow"))
     raise_on_ctrl_c()
     with page:
