@@ -36,6 +36,9 @@ OPTIONS = {
     "check": """--data --data-dir --images --engine --samples --training --prediction --seed --json
         --help""",
     "diagnose": "--probe --training --prediction --seed --json --help",
+    "explain": "--model --label --out --invert --json --help",
+    "explore": """--data --data-dir --image-size --seed --port --host --browser --no-browser --json
+        --help""",
     "program": "--input-shape --classes --batch-size --training --prediction --json --help",
 }
 

@@ -22,6 +22,7 @@ from fullback import (
     zoo,
 )
 from fullback.errors import InputError, OptionError, ShapeError
+from fullback.layers.text import layers_text, parse_layers
 from fullback.network import PREDICTION_BATCH
 
 X = np.random.default_rng(0).random((5, 2, 6, 7))
@@ -483,3 +484,18 @@ def test_r2_of_one_image_is_nan():
 def test_a_layer_is_not_a_list_of_layers():
     with pytest.raises(fullback.OptionError, match=r"layers must be a list of layers, got Dense"):
         fullback.Network(fullback.Dense(2), (8,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv8 relu pool conv16 relu pool flatten dense10",
+        "conv4(kernel_size=5x3, stride=2, padding=valid, bias=false) leakyrelu0.25 pool3(stride=2)",
+        "conv6(kernel_size=1x5, padding=0x2, dilation=2, groups=2) batchnorm(epsilon=0.0000001)",
+        "normalize avgpool(size=2x3, padding=1) tanh sigmoid dropout0.125 globalavgpool dense3",
+    ],
+)
+def test_layers_are_written_as_they_are_read(text):
+    layers = parse_layers(text)
+    assert layers_text(layers) == text
+    assert parse_layers(layers_text(layers)) == layers

@@ -20,7 +20,7 @@ PUBLIC = """
     ReLU Sigmoid Tanh
     MeanSquaredError SoftmaxCrossEntropy
     Network Trace zoo
-    check_gradients check_layer diagnose probe Diagnosis Finding GradientCheck LayerCheck
+    check_gradients check_layer diagnose explain probe Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules
     CNNClassifier CNNRegressor
     Dataset load_data load save
@@ -47,6 +47,8 @@ ALLOWED = {
     "check": NETWORK,
     "metrics": {"errors", "options"},
     "plots": {"atomic", "metrics", "training", *NETWORK},
+    "explain": {"atomic", "check", "engine", "training", *NETWORK},
+    "explore": {"data", "explain", "export", *NETWORK},
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
@@ -61,18 +63,31 @@ ALLOWED = {
         "check",
         "data",
         "engine",
+        "explain",
+        "explore",
         "export",
         "summary",
         "training",
         "zoo",
         *NETWORK,
     },
-    "__init__": {"augment", "check", "data", "estimator", "export", "training", "zoo", *NETWORK},
+    "__init__": {
+        *("augment", "check", "data", "estimator", "explain", "export", "training", "zoo"),
+        *NETWORK,
+    },
     "__main__": {"cli"},
 }
-# Network.summary and the lane engine are imported when they are called; the passes name Network
-# in their types alone.
-EXCEPTIONS = {("network", "summary"), ("network", "engine"), ("passes", "network")}
+# Network.summary, the lane engine and what notebooks show are imported when they are called; the
+# passes name Network, and Network the data set that it is explored on, in their types alone.
+EXCEPTIONS = {
+    ("network", "summary"),
+    ("network", "engine"),
+    ("network", "explain"),
+    ("network", "explore"),
+    ("network", "data"),
+    ("passes", "network"),
+    ("passes", "explain"),
+}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -117,7 +132,12 @@ def test_public_names_are_exactly_these():
 
 def test_names_come_from_where_type_checkers_see_them():
     seen = {name: home for name, home in reexports().items() if home != "fullback.errors"}
-    modules = {name: home.rpartition(".")[0] for name, home in fullback._MODULES.items()}
+    assert seen.pop("explain") == f"{fullback._MODULES['explain']}.report"
+    modules = {
+        name: home.rpartition(".")[0]
+        for name, home in fullback._MODULES.items()
+        if name != "explain"
+    }
     assert {**fullback._HOMES, **modules} == seen
     for name, home in fullback._MODULES.items():
         assert getattr(fullback, name) is importlib.import_module(home)
@@ -134,6 +154,23 @@ def test_names_come_from_where_type_checkers_see_them():
     ],
 )
 def test_names_are_found_in_a_fresh_process(script):
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("first", ["explain", "explain.document", "explain.report"])
+def test_explain_is_a_function_whatever_was_imported_before(first):
+    script = f"""if True:
+        import inspect
+        import fullback.{first}
+        import fullback as fb
+        from fullback import explain
+        from fullback.explain.report import explain as report
+        assert callable(fb.explain) and explain is fb.explain
+        own, called = inspect.signature(report), inspect.signature(fb.explain)
+        assert own == called, (own, called)
+        import fullback.explain.document as module
+        assert module.document
+    """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 

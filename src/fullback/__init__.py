@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fullback.check.report import Diagnosis, Finding
     from fullback.data import Dataset, load_data
     from fullback.estimator import CNNClassifier, CNNRegressor
+    from fullback.explain.report import explain
     from fullback.export.safetensors import load, save
     from fullback.layers import (
         AvgPool2D,
@@ -60,7 +61,11 @@ else:  # the same imports, each when its name is first used
     import importlib
     import sys
 
-    _MODULES = {"schedules": "fullback.training.schedules", "zoo": "fullback.zoo"}
+    _MODULES = {
+        "explain": "fullback.explain",  # which can be called
+        "schedules": "fullback.training.schedules",
+        "zoo": "fullback.zoo",
+    }
     _NAMES = {
         "fullback.augment": "Augment",
         "fullback.check.diagnose": "diagnose",
@@ -150,6 +155,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "diagnose",
+    "explain",
     "find_rate",
     "fit",
     "load",

@@ -27,7 +27,9 @@ from fullback.passes import (
 )
 
 if TYPE_CHECKING:
+    from fullback.data import Dataset
     from fullback.engine.listing import Program
+    from fullback.explain.explorer.serve import Explorer
 
 PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
@@ -172,6 +174,34 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "machines": {}}
+
+    def _repr_html_(self) -> str:
+        from fullback.explain.notebook import network_html
+
+        return network_html(self)
+
+    def explore(self, data: Dataset | None = None, *, height: int = 900) -> Explorer:
+        """Open the explorer in a notebook: the network in a page to touch, train and break.
+
+        The page works on a copy; the network stays as it is. As the last line of a cell, the
+        explorer shows itself; its ``address`` opens in any browser on this machine, and ``close``
+        ends it.
+
+        Parameters
+        ----------
+        data : what images are picked from, and trained on; None for the built-in digits
+        height : of the page, in pixels
+
+        Raises
+        ------
+        OptionError
+            The packages of the extra ``explore`` are not installed.
+        ShapeError, InputError
+            The page cannot show the network: it takes no images, or tells no classes apart.
+        """
+        from fullback.explore import in_notebook
+
+        return in_notebook(self, data, height)
 
     def choose_engine(self, engine: Engine | None) -> Engine:
         """Return the engine that is meant: see the class.

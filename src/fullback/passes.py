@@ -49,6 +49,11 @@ class Trace:
             f"gradients={list(self.gradients)})"
         )
 
+    def _repr_html_(self) -> str:
+        from fullback.explain.notebook import trace_html
+
+        return trace_html(self)
+
 
 def forward_batch(
     net: Network, x: Array, *, training: bool = False, seed: Seed = 0

@@ -13,6 +13,8 @@ from fullback.cli.check import check
 from fullback.cli.data import data
 from fullback.cli.diagnose import diagnose
 from fullback.cli.evaluate import evaluate
+from fullback.cli.explain import explain
+from fullback.cli.explore import explore
 from fullback.cli.interrupt import INTERRUPTED
 from fullback.cli.output import USAGE, fail
 from fullback.cli.predict import predict
@@ -46,6 +48,8 @@ app.command()(warmup)
 app.command()(program)
 app.command()(check)
 app.command()(diagnose)
+app.command()(explain)
+app.command()(explore)
 
 
 @app.callback(invoke_without_command=True)

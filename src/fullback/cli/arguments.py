@@ -227,11 +227,16 @@ def open_classifier(model: Path) -> Network:
     return network
 
 
+def is_model(net: str) -> bool:
+    """Whether a text names a file that holds a saved model, and not a network."""
+    return net.endswith(".safetensors") or os.path.isfile(net)  # noqa: PTH113 -- any text may come
+
+
 def open_network(net: str, input_shape: str, classes: int) -> Network:
     """Load a saved model, or build what the text names."""
     from fullback.export.safetensors import load
 
-    if net.endswith(".safetensors") or os.path.isfile(net):  # noqa: PTH113 -- any text may come
+    if is_model(net):
         return load(net)
     if not re.fullmatch(r"\d{1,6}(x\d{1,6}x\d{1,6})?", input_shape):
         raise OptionError(f"--input-shape must be like 1x28x28, got {input_shape!r}")

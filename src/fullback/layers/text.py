@@ -11,6 +11,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+from collections.abc import Sequence
+
+import numpy as np
 
 from fullback.errors import OptionError
 from fullback.layers import LAYERS
@@ -76,6 +79,33 @@ def _layer(kind: str, number: str | None, options: str | None) -> Layer:
     if required:
         raise OptionError(f"{kind} needs its number of {required[0]}, like {kind}8")
     return LAYERS[kind](**values)
+
+
+def layers_text(layers: Sequence[Layer]) -> str:
+    """Write layers in their text form; ``parse_layers`` reads it."""
+    return " ".join(map(_word, layers))
+
+
+def _word(layer: Layer) -> str:
+    fields = dataclasses.fields(layer)  # type: ignore[arg-type]
+    word, options = layer.kind, []
+    for place, field in enumerate(fields):
+        value = getattr(layer, field.name)
+        if value == field.default:
+            continue
+        if not place and isinstance(value, int | float) and not isinstance(value, bool):
+            word += _written(value)
+        else:
+            options.append(f"{field.name}={_written(value)}")
+    return f"{word}({', '.join(options)})" if options else word
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    if isinstance(value, float):
+        return np.format_float_positional(value, trim="-")
+    return str(value).lower()
 
 
 def read_value(text: str) -> object:

@@ -1,0 +1,1 @@
+"""The explorer: a server on this machine, and what it does for the page."""

@@ -1,0 +1,203 @@
+"""The server: the page's files, and what the page asks for.
+
+==========================================  ======================================================
+``GET /``, ``GET /page/NAME``               the page's own files, read once when the server starts
+``POST /api/sessions``                      a new session, for a new tab; with a link, what it tells
+``.../SESSION``                             its state
+``.../SESSION/document``                    the image's forward and backward pass
+``.../SESSION/image``, ``label``, ``upload``  another image or label; answers with the document
+``.../SESSION/images``                      images of the data set, small, with predictions
+``.../SESSION/step``                        one step of gradient descent on the image
+``.../SESSION/training``                    a run: start, pause, go on, how far it is
+``.../SESSION/reset``, ``network``, ``model``  new weights, another network, a model file
+``.../SESSION/lab``, ``lab/pass``, ``lab/checks``, ``lab/curves``  the mistake lab
+==========================================  ======================================================
+
+A request that fails is answered with ``{"error": reason}``, and the page goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fullback.errors import FullbackError
+from fullback.explain.explorer import answers
+from fullback.explain.explorer.answers import Answer
+from fullback.explain.explorer.fields import Fields
+from fullback.explain.explorer.links import restore
+from fullback.explain.explorer.security import Door, Guard, refuse
+from fullback.explain.explorer.session import Session, Sessions
+from fullback.explain.explorer.start import Start
+from fullback.explain.explorer.uploads import MOST_IMAGE_BYTES, MOST_MODEL_BYTES
+
+Work: TypeAlias = Callable[[Session, Fields], Any]
+
+PAGE = Path(__file__).parent.parent / "page"
+
+_MOST_JSON_BYTES = 2**20
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_LOG = logging.getLogger("fullback.explore")
+
+
+def create_app(start: Start, door: Door) -> Guard:
+    """Return the server's application, behind its door."""
+    sessions = Sessions(start)
+
+    @asynccontextmanager
+    async def life(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(sessions.close)
+
+    app = Starlette(
+        routes=[*_page_routes(), *_api_routes(sessions)],
+        exception_handlers={HTTPException: _refused, FullbackError: _failed, Exception: _broken},
+        lifespan=life,
+    )
+    app.state.sessions = sessions
+    return Guard(app, door)  # around all of it: also around answers to what went wrong
+
+
+# The page's files -------------------------------------------------------------------------------
+
+
+def _page_routes() -> list[Route]:
+    files = {
+        path.name: (path.read_bytes(), _TYPES[path.suffix])
+        for path in PAGE.iterdir()
+        if path.suffix in _TYPES
+    }
+
+    def file(name: str) -> Response:
+        if name not in files:
+            return refuse(404, "there is no such file")
+        body, kind = files[name]
+        return Response(body, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    async def index(request: Request) -> Response:
+        return file("explore.html")
+
+    async def named(request: Request) -> Response:
+        return file(request.path_params["name"])
+
+    return [Route("/", index), Route("/page/{name}", named)]
+
+
+# Requests ---------------------------------------------------------------------------------------
+
+
+def _api_routes(sessions: Sessions) -> list[Route]:
+    async def new(request: Request) -> Response:
+        fields = Fields(await _body(request, _MOST_JSON_BYTES))
+
+        def open_session() -> Answer:
+            session = sessions.new()
+            return {"left_out": restore(session, fields), **session.state()}
+
+        return _json(await run_in_threadpool(open_session))
+
+    def route(path: str, method: str, work: Work) -> Route:
+        async def answer(request: Request) -> Response:
+            session = _session(sessions, request)
+            fields = Fields(await _body(request, _MOST_JSON_BYTES))
+            if method == "GET":
+                fields = Fields.of(dict(_numbers(request)), "the query")
+            made = await run_in_threadpool(work, session, fields)
+            return made if isinstance(made, Response) else _json(made)
+
+        return Route(f"/api/sessions/{{session}}{path}", answer, methods=[method])
+
+    def upload(path: str, most: int, work: Callable[[Session, bytes, Request], Answer]) -> Route:
+        async def answer(request: Request) -> Response:
+            session = _session(sessions, request)
+            body = await _body(request, most)
+            return _json(await run_in_threadpool(work, session, body, request))
+
+        return Route(f"/api/sessions/{{session}}{path}", answer, methods=["POST"])
+
+    return [
+        Route("/api/sessions", new, methods=["POST"]),
+        route("", "GET", lambda session, fields: session.state()),
+        route("/document", "GET", lambda session, fields: session.document()),
+        route("/image", "POST", answers.choose_image),
+        route("/label", "POST", answers.choose_label),
+        route("/images", "GET", answers.list_images),
+        route("/step", "POST", answers.step),
+        route("/training", "POST", answers.train),
+        route("/training", "GET", answers.training),
+        route("/training/pause", "POST", answers.pause),
+        route("/training/resume", "POST", answers.resume),
+        route("/training/pace", "POST", answers.set_pace),
+        route("/reset", "POST", answers.reset),
+        route("/network", "POST", answers.build_network),
+        route("/model", "GET", answers.save_model),
+        route("/lab", "GET", answers.mistakes),
+        route("/lab/pass", "POST", answers.mistaken_pass),
+        route("/lab/checks", "POST", answers.check_mistake),
+        route("/lab/curves", "POST", answers.train_mistaken),
+        upload("/upload", MOST_IMAGE_BYTES, answers.upload_picture),
+        upload("/model", MOST_MODEL_BYTES, answers.open_model),
+    ]
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Read a request's body, but no more of it than is allowed."""
+    parts, size = [], 0
+    length = request.headers.get("content-length", "0")
+    too_much = HTTPException(
+        413, f"the file has more than {most // 2**20} MiB, which is all that this page takes"
+    )
+    if not length.isdigit() or int(length) > most:
+        raise too_much
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise too_much
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _session(sessions: Sessions, request: Request) -> Session:
+    session = sessions.find(request.path_params["session"])
+    if session is None:
+        raise HTTPException(404, "the server does not know this tab any more; reload the page")
+    return session
+
+
+def _numbers(request: Request) -> Iterator[tuple[str, Any]]:
+    """Yield the query's fields, whole numbers as numbers."""
+    for name, value in request.query_params.items():
+        yield name, int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return JSONResponse(content, status, headers={"Cache-Control": "no-store"})
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return refuse(status, error.detail if isinstance(error, HTTPException) else str(error))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return refuse(400, str(error))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return refuse(500, f"something went wrong in the server ({type(error).__name__}: {error})")

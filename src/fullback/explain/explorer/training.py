@@ -1,0 +1,269 @@
+"""Live training: a run in a thread of its own, that can be watched, paused and gone on with.
+
+A run is ``fit``'s, batch for batch, so that it ends with the same weights as ``fit`` gives for the
+same options; but it is made in short pieces, between which others may look at the network.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from fullback.errors import FullbackError, InputError
+from fullback.explain.explorer.fields import Fields
+from fullback.explain.explorer.start import MOST_LAYERS
+from fullback.layers.base import Array
+from fullback.network import Network
+from fullback.training.dead import dead_units
+from fullback.training.fit import check_options
+from fullback.training.optimizers import SGD
+from fullback.training.schedules import Schedule, constant, warm_cosine
+from fullback.training.steps import Batches, ReferenceSteps, Steps
+
+SCHEDULES: dict[str, Schedule] = {"warm_cosine": warm_cosine, "constant": constant}
+
+PACES = {"full": 0.0, "slow": 0.1, "step": 0.5}
+"""Seconds from one piece of a run to the next, by the name of the pace."""
+
+_MOST_EPOCHS = 500
+_PIECE_SECONDS = 0.04  # of training in one piece: others wait for the network as long as that
+_BREATH = 0.004  # seconds between two pieces, in which they get it
+_WATCHED = 64  # images on which dead layers are looked for
+_MOST_POINTS = 20_000  # losses that are kept for the curve
+
+
+@dataclass(frozen=True)
+class Run:
+    """The options of a training run.
+
+    Attributes
+    ----------
+    epochs, batch_size, seed : as for ``fit``
+    rate, momentum : of SGD; with a momentum, in Nesterov's way
+    schedule : "warm_cosine" or "constant"
+    freeze : kinds or names of the layers that stay as they are
+    """
+
+    epochs: int
+    batch_size: int = 64
+    rate: float = 0.05
+    momentum: float = 0.9
+    schedule: str = "warm_cosine"
+    seed: int = 0
+    freeze: tuple[str, ...] = ()
+
+    @property
+    def optimizer(self) -> SGD:
+        """The optimizer that makes the steps."""
+        return SGD(self.rate, momentum=self.momentum, nesterov=self.momentum > 0)
+
+
+@dataclass
+class Progress:
+    """What a run has done so far.
+
+    Attributes
+    ----------
+    losses : mean loss of every piece: (batches done by then, loss)
+    epochs : of every finished epoch: number, loss, accuracy, and accuracy on the test images
+    failure : why it ended before its time, or None
+    """
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    failure: str | None = None
+
+
+class Trainer:
+    """One run on one network.
+
+    Parameters
+    ----------
+    net : the network, which the run changes
+    lock : what is held while the network is read or changed
+    train, test : images and labels
+    run : the options
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        lock: threading.RLock,
+        train: tuple[Array, Array],
+        test: tuple[Array, Array],
+        run: Run,
+    ) -> None:
+        self.net, self.lock, self.run, self.test = net, lock, run, test
+        self.images = net.check_images(train[0])
+        self.targets = net.loss.targets(train[1], len(self.images), net.output_shape[0])
+        set_frozen(net, run.freeze)
+        check_options(net, len(self.images), run.epochs, run.batch_size, run.optimizer, run.seed)
+        self.batches = -(-len(self.images) // run.batch_size)
+        self.total = self.batches * run.epochs
+        self.done = 0
+        self.progress = Progress()
+        self.pace = "full"
+        self._steps = self._new_steps()
+        self._epoch: list[Array] = []  # figures of the running epoch's pieces
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def _new_steps(self) -> Steps:
+        net, optimizer = self.net, self.run.optimizer
+        state = optimizer.initial_state(net.parameters, net.parameters)
+        data = (self.images, self.targets, None)
+        if net.choose_engine(None) == "lanes":
+            from fullback.training.lanes import LaneSteps
+
+            return LaneSteps(net, *data, optimizer, state, self.run.batch_size)
+        return ReferenceSteps(net, *data, optimizer, state)
+
+    @property
+    def running(self) -> bool:
+        """Whether it trains at this moment."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin, or go on, in a thread of its own."""
+        if self.running or self.done >= self.total or self.progress.failure:
+            return
+        self._stop.clear()
+        self._thread = threading.Thread(target=self.train, name="fullback-training", daemon=True)
+        self._thread.start()
+
+    def pause(self) -> None:
+        """Stop after the running piece, and wait for it."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def train(self, most: int | None = None) -> None:
+        """Train up to the end, a pause, or that many batches in all."""
+        end = self.total if most is None else min(most, self.total)
+        at_once = 1
+        with threadpool_limits(1, "blas"):
+            while self.done < end and not self._stop.is_set():
+                slow = PACES[self.pace]
+                start = time.perf_counter()
+                try:
+                    with self.lock:
+                        made = self._piece(1 if slow else min(at_once, end - self.done))
+                except FullbackError as error:
+                    self.progress.failure = str(error)
+                    return
+                except BaseException as error:
+                    self.progress.failure = f"training broke off ({error!r}); reset the network"
+                    raise
+                seconds = time.perf_counter() - start
+                ideal = made * _PIECE_SECONDS / max(seconds, 1e-6)
+                at_once = max(1, min(2 * made, int(ideal)))
+                self._stop.wait(max(slow - seconds, _BREATH))
+
+    def _piece(self, count: int) -> int:
+        """Train on some batches of the running epoch, and return on how many."""
+        epoch, first = divmod(self.done, self.batches)
+        epoch += 1
+        last = min(first + count, self.batches)
+        run, net = self.run, self.net
+        order = np.random.default_rng([run.seed, epoch]).permutation(len(self.images))
+        before = (epoch - 1) * self.batches
+        schedule = SCHEDULES[run.schedule]
+        batches = Batches(
+            order=order[first * run.batch_size : last * run.batch_size],
+            size=run.batch_size,
+            factors=[schedule((before + n) / self.total) for n in range(first, last)],
+            seeds=[(run.seed, epoch, n) for n in range(first, last)],
+        )
+        own = (net.parameters, net.statistics)
+        kept = [{name: array.copy() for name, array in arrays.items()} for arrays in own]
+        self._steps.begin()
+        figures = self._steps.train(batches)
+        self._steps.end()
+        finite = all(np.isfinite(array).all() for array in net.parameters.values())
+        if len(figures) < last - first or not finite:
+            for arrays, before_it in zip(own, kept, strict=True):
+                arrays.update(before_it)
+            raise InputError(
+                f"the loss is no longer finite in epoch {epoch}: the learning rate "
+                f"{run.rate:g} is too large; reset the network, and give a smaller one"
+            )
+        self.done += len(figures)
+        self._note(epoch, figures)
+        return len(figures)
+
+    def _note(self, epoch: int, figures: Array) -> None:
+        """Keep the figures of a piece, and of an epoch that it ends."""
+        self._epoch.append(figures)
+        self.progress.losses.append((self.done, float(figures[:, 0].mean())))
+        if len(self.progress.losses) > _MOST_POINTS:
+            del self.progress.losses[1::2]
+        if self.done % self.batches:
+            return
+        made = np.concatenate(self._epoch)
+        self._epoch = []
+        right = self.net.evaluate(*self.test)
+        self.progress.epochs.append(
+            {
+                "epoch": epoch,
+                "batches": self.done,
+                "loss": float(made[:, 0].mean()),
+                "accuracy": float(made[:, 1].sum() / len(self.images)),
+                "test_loss": right.loss,
+                "test_accuracy": right.score,
+                "dead": self._dead_layers(),
+            }
+        )
+
+    def _dead_layers(self) -> list[str]:
+        """Return the layers that are 0 everywhere, for some images."""
+        shapes = dict(zip(self.net.names, self.net.shapes, strict=True))
+        dead = dead_units(self.net, self.images[:_WATCHED])
+        return [name for name, units in dead.items() if len(units) == shapes[name][0]]
+
+    def report(self) -> dict[str, Any]:
+        """Return the run's options and what it has done, as the page shows it."""
+        progress = self.progress
+        return {
+            "running": self.running,
+            "batches": self.done,
+            "total": self.total,
+            "batches_per_epoch": self.batches,
+            "finished": self.done >= self.total,
+            "failure": progress.failure,
+            "losses": [[n, round(loss, 6)] for n, loss in list(progress.losses)],
+            "epochs": list(progress.epochs),
+            "rate": self.run.rate,
+            "frozen": sorted(self.net.frozen),
+            "pace": self.pace,
+        }
+
+
+def set_frozen(net: Network, names: tuple[str, ...]) -> None:
+    """Freeze these layers, and no others."""
+    if net.frozen:
+        net.unfreeze(*net.frozen)
+    if names:
+        net.freeze(*names)
+
+
+def read_run(given: Fields) -> Run:
+    """Read the options of a training run."""
+    return Run(
+        epochs=given.whole("epochs", 1, _MOST_EPOCHS),
+        batch_size=given.whole("batch_size", 1, 4096, 64),
+        rate=given.number("rate", "(0, 100]", 0.05),
+        momentum=given.number("momentum", "[0, 1)", 0.9),
+        schedule=given.choice("schedule", tuple(SCHEDULES), "warm_cosine"),
+        seed=given.whole("seed", 0, 2**31, 0),
+        freeze=tuple(given.texts("freeze", 40, MOST_LAYERS)),
+    )
+
+
+def described(run: Run) -> dict[str, Any]:
+    """Return a run's options as ``read_run`` reads them."""
+    return {**run.__dict__, "freeze": list(run.freeze)}

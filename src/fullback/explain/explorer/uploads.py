@@ -1,0 +1,102 @@
+"""Files that the page sends: pictures, and models.
+
+Nothing is ever opened by a name that the page sends. What it sends goes, under a name of the
+server's own, into a folder that nobody else can read, for the time that it takes to read it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from fullback.errors import DataError, FullbackError, InputError
+from fullback.layers.base import Array, Shape
+
+T = TypeVar("T")
+ReadImage: TypeAlias = Callable[[Path, Shape, bool], Array]
+"""Reads an image file for a network's input: (path, shape (C, H, W), invert) to uint8 (C, H, W)."""
+
+MOST_IMAGE_BYTES = 8 * 2**20
+MOST_MODEL_BYTES = 64 * 2**20
+
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
+_MOST_PIXELS = 16_000_000
+
+
+def read_picture(body: bytes, shape: Shape, read: ReadImage, *, invert: bool) -> Array:
+    """Return an uploaded picture in the shape that a network takes, as uint8 (C, H, W).
+
+    Raises
+    ------
+    DataError, ShapeError
+        It is no PNG, JPEG, GIF, BMP or WebP, damaged or too large, or the network takes no images.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Only these readers are tried: Pillow has others, some of which start programs.
+            with Image.open(io.BytesIO(body), formats=_FORMATS) as image:
+                columns, rows = image.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError("the picture has too many pixels; make it smaller") from None
+    except Exception as error:  # on damaged files, Pillow's readers raise whatever happens
+        raise DataError(
+            "the file is no picture that this page reads; expected PNG, JPEG, GIF, BMP or WebP"
+        ) from error
+    if columns * rows > _MOST_PIXELS:
+        raise DataError(
+            f"the picture has {columns} x {rows} pixels; expected at most {_MOST_PIXELS:,} in all: "
+            "make it smaller"
+        )
+    return _from_file(body, "the picture", lambda path: read(path, shape, invert))
+
+
+def read_model(body: bytes, read: Callable[[Path], T]) -> T:
+    """Return the network of an uploaded model file.
+
+    Raises
+    ------
+    ModelFileError
+        It is damaged, or no model of fullback's.
+    """
+    return _from_file(body, "the file", read)
+
+
+def _from_file(body: bytes, called: str, read: Callable[[Path], T]) -> T:
+    with tempfile.TemporaryDirectory(prefix="fullback-") as folder:
+        path = Path(folder, "upload")
+        path.write_bytes(body)
+        try:
+            return read(path)
+        except FullbackError as error:  # the message names the path, which is nobody's business
+            raise type(error)(str(error).replace(str(path), called)) from error
+
+
+def read_pixels(text: str, shape: Shape) -> Array:
+    """Return a drawing: base64 of one byte a pixel, in the order of (C, H, W).
+
+    Raises
+    ------
+    InputError
+        It is no base64, or has another number of pixels.
+    """
+    try:
+        pixels = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    except (binascii.Error, ValueError):
+        raise InputError("the drawing is no base64; reload the page") from None
+    if pixels.size != int(np.prod(shape)):
+        wanted = " x ".join(map(str, shape))
+        raise InputError(
+            f"the drawing has {pixels.size} pixels, but the network takes {wanted}; reload the page"
+        )
+    return pixels.reshape(shape)

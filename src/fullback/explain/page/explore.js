@@ -1,0 +1,372 @@
+// The explorer's page: the picture, and everything around it that asks the server.
+
+import { cellKey, number, parseCell, unpack } from "./arrays.js";
+import { Client, Failure, latest } from "./client.js";
+import { Pad, toBase64 } from "./draw.js";
+import { Gallery } from "./gallery.js";
+import { Lab } from "./lab.js";
+import { Models } from "./models.js";
+import { make } from "./picture.js";
+import { percent, Training } from "./training.js";
+import { mountView } from "./view.js";
+
+const byId = (name) => document.getElementById(name);
+const THEMES = { "": ["◐", "as the system has them"], light: ["☀", "light"], dark: ["☾", "dark"] };
+const LONGEST_LINK = 16000;
+
+class App {
+  constructor(client) {
+    this.client = client;
+    this.state = null;
+    this.document = null;
+    this.view = null;
+    this.labelGiven = false;
+  }
+
+  // Starting ------------------------------------------------------------------------------------
+
+  async start(link) {
+    const answer = await this.openSession(link);
+    this.client.session = answer.session;
+    remember("sessionStorage", "session", answer.session);
+    this.pad = new Pad(byId("pad"), latest((bytes) => this.draw(bytes)));
+    this.training = new Training(this, byId);
+    this.gallery = new Gallery(this, byId);
+    this.models = new Models(this, byId);
+    this.lab = new Lab(this, byId);
+    this.lab.wanted = link?.lab ?? null;
+    this.wire();
+    this.take(answer, await this.client.get("/document"));
+    if (answer.left_out) this.fail(`The link was not restored whole: ${answer.left_out}`);
+    if (link?.step !== undefined) this.view.step(link.step);
+    if (link?.cell) this.selectCell(parseCell(link.cell));
+    if (link?.view === "lab") this.open("lab");
+    document.documentElement.dataset.ready = "true";
+  }
+
+  // The session that this tab had before it was reloaded, or a new one with what the link tells.
+  async openSession(link) {
+    const [entry] = performance.getEntriesByType("navigation");
+    this.client.session = stored("sessionStorage", "session");
+    if (this.client.session && entry?.type === "reload") {
+      try {
+        return await this.client.get("");
+      } catch (error) {
+        if (error.status !== 404) throw error;
+      }
+    }
+    const { actions, image, label, partial, start } = link ?? {};
+    return (await this.client.ask("POST", "api/sessions", { actions, image, label, partial, start })).json();
+  }
+
+  selectCell(cell) {
+    if (this.view.picture.model.value(cell) !== undefined) this.view.select(cell);
+  }
+
+  // Showing -------------------------------------------------------------------------------------
+
+  // Take another state of the session: another network, or other weights.
+  take(state, shown) {
+    this.state = state;
+    byId("about").textContent = `${state.name}: ${state.text}`;
+    const label = byId("label");
+    label.replaceChildren();
+    make(label, "option", { value: "", textContent: "what it predicts" });
+    state.classes.forEach((name, n) => make(label, "option", { value: n, textContent: name }));
+    for (const name of ["pick", "previous", "next"]) byId(name).disabled = !state.data.fits;
+    this.models.show(state);
+    this.update(shown);
+    this.training.show(state);
+    if (this.lab.shown) this.lab.open();
+  }
+
+  // Take another document: another image or label, or another step of training. What was drawn on
+  // the pad stays there: it may hold more by now than the answer.
+  update(shown, { drawn = false } = {}) {
+    this.document = shown;
+    if (this.view) this.view.update(shown);
+    else this.view = mountView(byId("picture-view"), shown, { onChange: () => this.remember() });
+    const { shape, values } = unpack(shown.input);
+    if (!drawn) this.pad.show(shape, values);
+    byId("label").value = shown.image.label_given ? shown.label : "";
+    byId("origin").textContent = originText(shown.image);
+    this.answer(shown);
+    this.remember();
+  }
+
+  answer({ probabilities, classes, label, loss }) {
+    const { values } = unpack(probabilities);
+    const best = values.indexOf(Math.max(...values));
+    const answer = byId("answer");
+    answer.replaceChildren();
+    answer.append("It says ");
+    make(answer, "strong", { textContent: classes[best], id: "predicted" });
+    answer.append(` (${percent(values[best])}); loss `);
+    make(answer, "span", { textContent: loss === null ? "not finite" : number(loss), id: "loss" });
+    answer.classList.toggle("missed", best !== label);
+  }
+
+  // Ask for state and document anew, after a run.
+  async refresh() {
+    this.state = { ...await this.client.get(""), name: this.state.name };
+    this.update(await this.client.get("/document"));
+  }
+
+  // The image -----------------------------------------------------------------------------------
+
+  async draw(bytes) {
+    await this.trying(async () => {
+      const keep = this.document.image.from === "drawing" && this.document.image.label_given;
+      this.update(await this.client.post("/image", { pixels: toBase64(bytes), keep_label: keep }), { drawn: true });
+      if (this.lab.shown && this.lab.mistake?.ways.length) this.lab.run();
+    });
+  }
+
+  pick(part, index) {
+    return this.change(() => this.client.post("/image", { part, index }));
+  }
+
+  beside(by) {
+    const { from, part, index } = this.document.image;
+    if (from !== "data") return this.pick("test", 0);
+    const count = this.state.data[part];
+    return this.pick(part, (index + by + count) % count);
+  }
+
+  upload(file) {
+    if (!file) return null;
+    const query = byId("invert").checked ? "?invert=1" : "";
+    return this.change(() => this.client.post(`/upload${query}`, file));
+  }
+
+  change(work) {
+    return this.trying(async () => {
+      this.update(await work());
+      if (this.lab.shown) this.lab.open();
+    });
+  }
+
+  // Views, links, failures ----------------------------------------------------------------------
+
+  open(name) {
+    for (const own of ["picture", "lab"]) {
+      const here = own === name;
+      byId(`${own}-view`).hidden = !here;
+      byId(`tab-${own}`).setAttribute("aria-selected", here);
+      byId(`tab-${own}`).tabIndex = here ? 0 : -1;
+    }
+    if (name === "lab") this.lab.open();
+    else this.lab.stop();
+    this.remember();
+  }
+
+  // What a link restores.
+  get link() {
+    const { image, label, input } = this.document;
+    const { step, cell } = this.view.state;
+    const whole = step === this.document.program.length;
+    const told = {
+      start: this.state.start,
+      ...(this.state.actions?.length ? { actions: this.state.actions } : {}),
+      ...(this.state.actions === null ? { partial: true } : {}),
+      image: image.from === "data" ? { part: image.part, index: image.index } : { pixels: toBase64(Uint8Array.from(unpack(input).values, (value) => Math.round(value * 255))) },
+      ...(image.label_given ? { label } : {}),
+      ...(whole ? {} : { step }),
+      ...(cell ? { cell: cellKey(cell) } : {}),
+      ...(this.lab.shown ? { view: "lab", lab: this.lab.state } : {}),
+    };
+    return told;
+  }
+
+  get hash() {
+    const packed = (told) => `#token=${this.client.token}&state=${
+      btoa(JSON.stringify(told)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
+    const { actions, ...rest } = this.link;
+    const whole = packed(this.link);
+    return whole.length > LONGEST_LINK ? packed({ ...rest, partial: true }) : whole;
+  }
+
+  // Keep the address in step with what is shown; browsers allow so many changes a second only.
+  remember() {
+    clearTimeout(this.remembering);
+    this.remembering = setTimeout(() => history.replaceState(null, "", this.hash), 250);
+  }
+
+  copyLink() {
+    return this.trying(async () => {
+      this.state = { ...await this.client.get(""), name: this.state.name };
+      history.replaceState(null, "", this.hash);
+      const button = byId("link");
+      const left = this.state.actions === null ? ", without the network's weights" : "";
+      try {
+        await navigator.clipboard.writeText(location.href);
+        button.textContent = `Copied${left}`;
+      } catch {
+        button.textContent = `It is in the address bar${left}`;
+      }
+      setTimeout(() => { button.textContent = "Copy link"; }, 2500);
+    });
+  }
+
+  // Do something that can fail; say why it did, and go on.
+  async trying(work) {
+    try {
+      const made = await work();
+      byId("problem").hidden = true;
+      return made;
+    } catch (error) {
+      if (error.name !== "AbortError") this.fail(error.message);
+      return null;
+    }
+  }
+
+  fail(message) {
+    showProblem(message);
+  }
+
+  // The controls --------------------------------------------------------------------------------
+
+  wire() {
+    byId("clear").addEventListener("click", () => this.pad.clear());
+    byId("pick").addEventListener("click", () => this.gallery.open());
+    byId("previous").addEventListener("click", () => this.beside(-1));
+    byId("next").addEventListener("click", () => this.beside(1));
+    byId("upload").addEventListener("change", () => {
+      const [file] = byId("upload").files;
+      this.upload(file);
+      byId("upload").value = "";
+    });
+    byId("label").addEventListener("change", () => {
+      const { value } = byId("label");
+      this.change(() => this.client.post("/label", value === "" ? {} : { label: Number(value) }));
+    });
+    this.wireDrops();
+    this.wireTabs();
+    this.wireOrder();
+    byId("link").addEventListener("click", () => this.copyLink());
+    byId("controls").addEventListener("click", () => {
+      const hidden = document.body.classList.toggle("without-controls");
+      byId("controls").setAttribute("aria-expanded", !hidden);
+      byId("controls").textContent = hidden ? "Show controls" : "Hide controls";
+    });
+    byId("theme").addEventListener("click", () => {
+      const names = Object.keys(THEMES);
+      const now = document.documentElement.dataset.theme ?? "";
+      showTheme(names[(names.indexOf(now) + 1) % names.length]);
+      this.view.picture.recolour();
+      if (this.view.state.cell) this.view.select(this.view.state.cell);
+      this.training.draw();
+      this.lab.recolour();
+    });
+  }
+
+  // Pictures that are dropped anywhere on the page are uploads; so are pasted ones.
+  wireDrops() {
+    document.addEventListener("dragover", (event) => event.preventDefault());
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      this.upload(event.dataTransfer.files[0]);
+    });
+    document.addEventListener("paste", (event) => {
+      const [file] = event.clipboardData.files;
+      if (file) this.upload(file);
+    });
+  }
+
+  // On a phone the picture comes behind the image, and the other controls behind it; the order of
+  // the page is the order in which the keyboard goes through it.
+  wireOrder() {
+    const narrow = matchMedia("(max-width: 820px)");
+    const main = document.querySelector("main");
+    const order = () => (narrow.matches ? byId("image-card").after(main) : main.parentElement.append(main));
+    narrow.addEventListener("change", order);
+    order();
+  }
+
+  wireTabs() {
+    for (const name of ["picture", "lab"]) {
+      const tab = byId(`tab-${name}`);
+      const other = name === "picture" ? "lab" : "picture";
+      tab.addEventListener("click", () => this.open(name));
+      tab.addEventListener("keydown", (event) => {
+        if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+        event.preventDefault();
+        this.open(other);
+        byId(`tab-${other}`).focus();
+      });
+    }
+  }
+}
+
+function originText({ from, part, index }) {
+  if (from === "data") return `Image ${index} of the ${part === "train" ? "training" : "test"} images`;
+  return from === "upload" ? "Your picture" : "Your drawing";
+}
+
+function showProblem(message) {
+  byId("problem").textContent = message;
+  byId("problem").hidden = false;
+}
+
+function showTheme(name) {
+  const [sign, said] = THEMES[name] ?? THEMES[""];
+  if (name) document.documentElement.dataset.theme = name;
+  else delete document.documentElement.dataset.theme;
+  byId("theme").textContent = sign;
+  byId("theme").setAttribute("aria-label", `Colours: ${said}`);
+  remember("localStorage", "theme", name);
+}
+
+// Storage may be switched off, as in a notebook's frame.
+function remember(area, name, value) {
+  try {
+    window[area].setItem(name, value);
+  } catch {
+    // The tab then forgets it when it is reloaded.
+  }
+}
+
+function stored(area, name) {
+  try {
+    return window[area].getItem(name) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+// The address holds the token and, from a link, the state. A link of an earlier run of the server
+// has another token; the one of the running server may be known from another tab.
+function readAddress() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  let state;
+  try {
+    const text = given.get("state");
+    state = text ? JSON.parse(atob(text.replace(/-/g, "+").replace(/_/g, "/"))) : {};
+  } catch {
+    showProblem("The link is damaged; the page begins anew.");
+  }
+  return { tokens: [given.get("token") ?? "", stored("localStorage", "token")], state };
+}
+
+async function main() {
+  showTheme(stored("localStorage", "theme"));
+  const { tokens, state } = readAddress();
+  const known = new Set(tokens.filter(Boolean));
+  if (!known.size) showProblem("This page needs its whole address: open the address that fullback explore printed, with all that is behind the #.");
+  for (const token of known) {
+    try {
+      const app = new App(new Client(token));
+      byId("problem").hidden = state !== undefined;
+      await app.start(state);
+      window.fullback = app;
+      remember("localStorage", "token", token); // for links of an earlier run of the server
+      return;
+    } catch (error) {
+      showProblem(error.message);
+      if (!(error instanceof Failure)) throw error;
+      if (error.status !== 401) return;
+    }
+  }
+}
+
+main();

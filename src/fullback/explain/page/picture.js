@@ -1,0 +1,490 @@
+// The network as a picture: what flows forward above, what flows back below it.
+
+import { Model, number, palette, sameCell } from "./arrays.js";
+import { placeOf, titleOf } from "./origins.js";
+import { Tiles } from "./tiles.js";
+
+const LEAST = 54; // pixels of a map, where the page is narrow
+const LEAST_OF_MANY = 60; // where there are several filters, whose numbers are to be read
+
+// Mount the picture in `root`. `onSelect(cell)` is called for a cell that is clicked or moved to,
+// and `onStep(i)` where a layer's name is pressed, with the first instruction that shows it.
+export function mountPicture(root, document, { onSelect = () => {}, onStep = () => {} } = {}) {
+  return new Picture(root, document, onSelect, onStep);
+}
+
+class Picture {
+  constructor(root, document, onSelect, onStep) {
+    Object.assign(this, { root, onSelect, onStep, selected: null, lit: [], bright: [], at: null });
+    this.folded = new Map();
+    root.classList.add("picture");
+    this.announcer = make(root, "div", { className: "spoken", ariaLive: "polite" });
+    this.scroller = make(root, "div", {
+      className: "scroller",
+      tabIndex: 0,
+      role: "region",
+      ariaLabel: "Picture of the network; scrolls sideways",
+    });
+    this.update(document);
+    new ResizeObserver(() => this.fit()).observe(root);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolour());
+  }
+
+  // Show another document: of the same network in place, of another one anew.
+  update(document) {
+    this.model = new Model(document);
+    const built = JSON.stringify([
+      document.network.text,
+      document.network.input_shape,
+      document.classes,
+    ]);
+    if (built !== this.built) {
+      this.built = built;
+      this.folded.clear();
+      this.selected = null;
+      [this.lit, this.bright] = [[], []];
+      this.at = document.program.length;
+      this.build();
+    } else {
+      this.draw();
+    }
+  }
+
+  // Show the picture as it is before instruction i + 1: what is not computed yet is pale.
+  step(i) {
+    this.at = i;
+    this.mark();
+  }
+
+  // Select a cell, or nothing; `lit` are the cells it is made of, `bright` those of one term.
+  select(cell, lit = []) {
+    this.selected = cell;
+    this.lit = lit;
+    this.bright = [];
+    this.reveal();
+    this.outline();
+  }
+
+  shine(cells) {
+    this.bright = cells;
+    this.outline();
+  }
+
+  recolour() {
+    this.draw();
+  }
+
+  // Building ------------------------------------------------------------------------------------
+
+  build() {
+    this.scroller.replaceChildren();
+    this.tiles = new Map();
+    this.columns = columnsOf(this.model);
+    this.grid = make(this.scroller, "div", { className: "grid" });
+    band(this.grid, "forward", "values, left to right");
+    band(this.grid, "backward", "gradients, right to left");
+    this.columns.forEach((column, n) => this.buildColumn(column, n + 2));
+    this.fit(true);
+  }
+
+  buildColumn(column, place) {
+    const head = make(this.grid, "div", { className: "head" });
+    head.style.gridColumn = place;
+    this.buildHead(head, column);
+    for (const [row, ids] of [
+      ["forward", column.forward],
+      ["backward", column.backward],
+    ]) {
+      const cell = make(this.grid, "div", { className: `${row} ${column.kind}` });
+      cell.style.gridColumn = place;
+      if (column.kind === "loss") {
+        this.buildLoss(cell, row);
+      } else {
+        for (const id of ids) cell.append(this.buildTiles(id).element);
+      }
+    }
+  }
+
+  buildHead(head, { kind, name, shape, note }) {
+    const button = make(head, "button", {
+      type: "button",
+      className: "name",
+      textContent: name,
+      title: note,
+    });
+    button.addEventListener("click", () => this.onStep(this.firstStep(kind, name)));
+    make(head, "div", { className: "shape", textContent: shape });
+    const of = this.foldable(kind, name);
+    if (of) {
+      const fold = make(head, "button", { type: "button", className: "fold" });
+      fold.dataset.fold = of;
+      fold.addEventListener("click", () => this.fold(of, !this.isFolded(of)));
+    }
+  }
+
+  // The first instruction that shows the layer's output, or its weights' gradient.
+  firstStep(kind, name) {
+    const wanted =
+      kind === "loss"
+        ? ["probabilities", `d:${this.model.last}`]
+        : kind === "parameters"
+          ? [`g:${name}.weight`]
+          : [`a:${name}`];
+    const found = this.model.program.findIndex(({ shows }) =>
+      wanted.some((id) => shows.includes(id)),
+    );
+    return found < 0 ? this.model.program.length : found;
+  }
+
+  foldable(kind, name) {
+    const id = kind === "parameters" ? `p:${name}.weight` : `a:${name}`;
+    if (kind === "loss" || !this.model.has(id)) return null;
+    const tiles = new Tiles(this.root.ownerDocument, id);
+    tiles.arrange(this.model.shape(id), { folded: true, size: 60 });
+    return tiles.plan.hidden > 0 ? id : null;
+  }
+
+  // Columns fold by the array at their top.
+  isFolded(id) {
+    return this.folded.get(id) ?? true;
+  }
+
+  fold(id, folded) {
+    this.folded.set(id, folded);
+    this.fit(true);
+  }
+
+  buildTiles(id) {
+    const spoken = (index) =>
+      `${titleOf(this.model, { array: id, index })}: ${number(this.model.value({ array: id, index }))}`;
+    const tiles = new Tiles(this.root.ownerDocument, id, spoken);
+    this.tiles.set(id, tiles);
+    const { canvas } = tiles;
+    canvas.addEventListener("click", (event) =>
+      this.pick(tiles, tiles.cellAt(event.offsetX, event.offsetY)),
+    );
+    canvas.addEventListener("pointermove", (event) => {
+      const index = tiles.cellAt(event.offsetX, event.offsetY);
+      canvas.title = index ? spoken(index) : "";
+    });
+    canvas.addEventListener("keydown", (event) => this.walk(event, tiles));
+    return tiles;
+  }
+
+  pick(tiles, index) {
+    if (index) this.onSelect({ array: tiles.id, index });
+  }
+
+  walk(event, tiles) {
+    const here = this.selected?.array === tiles.id ? this.selected.index : null;
+    const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    let next;
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key in moves) next = here ? tiles.moved(here, ...moves[event.key]) : tiles.first();
+    else if (event.key === "PageDown" || event.key === "PageUp")
+      next = here && tiles.onTile(here, event.key === "PageUp" ? -1 : 1);
+    else if (event.key === "Enter" || event.key === " ") next = here ?? tiles.first();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!next) return;
+    this.onSelect({ array: tiles.id, index: next });
+    this.announcer.textContent = tiles.spoken(next);
+  }
+
+  // The cell beside another one, or null at the edge.
+  beside({ array, index }, rows, columns) {
+    const tiles = this.tiles.get(array);
+    if (!tiles) {
+      // the probabilities are a list
+      const next = [index[0] + rows + columns];
+      return this.model.value({ array, index: next }) === undefined ? null : { array, index: next };
+    }
+    const next = tiles.corner(index) && tiles.moved(index, rows, columns);
+    return next ? { array, index: next } : null;
+  }
+
+  buildLoss(cell, row) {
+    if (row === "forward") {
+      this.answers = make(cell, "div", { className: "answers", role: "group" });
+    } else {
+      this.verdict = make(cell, "div", { className: "verdict" });
+    }
+  }
+
+  // Drawing -------------------------------------------------------------------------------------
+
+  // Fit the picture into the width that there is.
+  fit(force = false) {
+    const width = this.root.clientWidth;
+    if (!width || (!force && width === this.width)) return;
+    this.width = width;
+    const many = this.columns.some(({ channels }) => channels > 1);
+    const [least, most] = many ? [LEAST_OF_MANY, 84] : [LEAST, 120];
+    const narrow = this.widthAt(least);
+    const slope = (this.widthAt(most) - narrow) / (most - least);
+    this.arrange(Math.max(least, Math.min(most, Math.floor(least + (width - 4 - narrow) / slope))));
+    for (const button of this.grid.querySelectorAll("[data-fold]")) this.sayFold(button);
+    this.draw();
+  }
+
+  widthAt(size) {
+    this.arrange(size);
+    return this.grid.offsetWidth;
+  }
+
+  arrange(size) {
+    for (const column of this.columns) {
+      for (const id of [...column.forward, ...column.backward]) {
+        this.tiles.get(id).arrange(this.model.shape(id), {
+          folded: this.isFolded(column.forward[0]),
+          size,
+          wanted: column.wanted,
+        });
+      }
+    }
+    this.size = size;
+  }
+
+  // Bring the tiles of the selected cell, and of those it is made of, to where they are seen.
+  reveal() {
+    for (const column of this.columns) {
+      const [first, second] = [column.forward[0], column.backward[0]];
+      const cells = [this.selected, ...this.lit].filter(
+        (cell) => cell && [first, second].includes(cell.array),
+      );
+      const wanted = first
+        ? [...new Set(cells.map(({ index }) => this.tiles.get(first).tileOf(index)))]
+        : [];
+      if (wanted.join() === column.wanted.join()) continue;
+      column.wanted = wanted;
+      for (const id of [first, second]) {
+        const tiles = this.tiles.get(id);
+        const had = tiles.plan.shown.join();
+        tiles.arrange(this.model.shape(id), {
+          folded: this.isFolded(first),
+          size: this.size,
+          wanted,
+        });
+        if (tiles.plan.shown.join() !== had) tiles.draw(this.model, this.colours);
+      }
+    }
+  }
+
+  sayFold(button) {
+    const id = button.dataset.fold;
+    const { plan } = this.tiles.get(id);
+    const folded = this.isFolded(id);
+    button.textContent = folded ? `+${plan.hidden}` : "fold";
+    button.setAttribute("aria-expanded", String(!folded));
+    button.setAttribute(
+      "aria-label",
+      folded ? `Show all ${plan.count} of ${nameOf(id)}` : `Fold ${nameOf(id)}`,
+    );
+  }
+
+  draw() {
+    this.colours = palette(this.root);
+    for (const [id, tiles] of this.tiles) {
+      tiles.draw(this.model, this.colours);
+      const shape = this.model.shape(id).join(" by ");
+      tiles.canvas.setAttribute(
+        "aria-label",
+        `${nameOf(id)}, ${shape}, ${tiles.caption.textContent}. Arrow keys choose a cell.`,
+      );
+    }
+    this.drawAnswers();
+    this.mark();
+    this.outline();
+  }
+
+  drawAnswers() {
+    const { model, answers } = this;
+    const id = model.has("probabilities") ? "probabilities" : `a:${model.last}`;
+    const { values } = model.array(id);
+    answers.replaceChildren();
+    answers.setAttribute("aria-label", model.has("probabilities") ? "Probabilities" : "Outputs");
+    const best = values.indexOf(Math.max(...values));
+    const most = Math.max(...values.map(Math.abs)) || 1;
+    values.forEach((value, k) => {
+      const row = make(answers, "button", { type: "button", className: "answer" });
+      row.dataset.class = k;
+      row.dataset.value = String(value);
+      row.classList.toggle("best", k === best);
+      row.classList.toggle("label", k === model.document.label);
+      make(row, "span", { className: "class", textContent: model.classes[k] });
+      const bar = make(make(row, "span", { className: "bar" }), "span", {});
+      bar.style.width = `${(100 * Math.abs(value)) / (id === "probabilities" ? 1 : most)}%`;
+      make(row, "span", {
+        className: "share",
+        textContent: id === "probabilities" ? percent(value) : number(value, 3),
+      });
+      const said = k === model.document.label ? ", the label" : "";
+      row.setAttribute(
+        "aria-label",
+        `${model.classes[k]}: ${id === "probabilities" ? percent(value) : number(value, 3)}${said}`,
+      );
+      row.addEventListener("click", () => this.onSelect({ array: id, index: [k] }));
+    });
+    this.drawVerdict();
+  }
+
+  drawVerdict() {
+    const { loss, label } = this.model.document;
+    this.verdict.replaceChildren();
+    make(this.verdict, "div", {
+      className: "loss-value",
+      textContent: `loss ${loss === null ? "not finite" : number(loss)}`,
+    });
+    if (label !== null)
+      make(this.verdict, "div", { textContent: `label ${this.model.classes[label]}` });
+    make(this.verdict, "div", {
+      className: "start",
+      textContent: label === null ? "← 2 (x − y) / K" : "← p − y",
+    });
+  }
+
+  // Which arrays are there at the present instruction, and which it reads and writes.
+  mark() {
+    const { program } = this.model;
+    const step = program[this.at];
+    const known = new Set(program.slice(0, this.at + 1).flatMap(({ shows }) => shows));
+    const all = this.at >= program.length;
+    const figures = [
+      ...[...this.tiles].map(([id, { element }]) => [id, element]),
+      ["probabilities", this.answers],
+      [`d:${this.model.last}`, this.verdict],
+    ];
+    for (const [id, element] of figures) {
+      element.classList.toggle("pale", !all && !known.has(id) && !id.startsWith("p:"));
+      element.classList.toggle("read", Boolean(step?.from.includes(id)));
+      element.classList.toggle("written", Boolean(step?.shows.includes(id)));
+    }
+    this.grid.dataset.pass = step?.pass ?? "";
+    this.showStep(step);
+  }
+
+  showStep(step) {
+    const written =
+      step &&
+      [...step.shows, ...step.from]
+        .map((id) => this.tiles.get(id)?.element ?? (id === "probabilities" ? this.answers : null))
+        .find(Boolean);
+    if (written) scrollSideways(this.scroller, written);
+  }
+
+  outline() {
+    const by = (cells, id) => cells.filter(({ array }) => array === id).map(({ index }) => index);
+    for (const [id, tiles] of this.tiles) {
+      const had = JSON.stringify(tiles.marks);
+      tiles.mark(
+        by(this.lit, id),
+        by(this.bright, id),
+        this.selected?.array === id ? this.selected.index : null,
+      );
+      if (JSON.stringify(tiles.marks) !== had) tiles.draw(this.model, this.colours);
+    }
+    for (const row of this.answers.children) {
+      const cell = {
+        array: this.model.has("probabilities") ? "probabilities" : `a:${this.model.last}`,
+        index: [Number(row.dataset.class)],
+      };
+      row.classList.toggle("selected", sameCell(cell, this.selected));
+      row.classList.toggle(
+        "lit",
+        this.lit.some((one) => sameCell(one, cell)),
+      );
+    }
+  }
+
+  // Where a cell is on the page: of its middle, in CSS pixels. Unfolds what hides it.
+  place({ array, index }) {
+    const tiles = this.tiles.get(array);
+    if (!tiles) return null;
+    if (!tiles.corner(index))
+      this.fold(
+        this.columns.find(({ forward, backward }) => [...forward, ...backward].includes(array))
+          .forward[0],
+        false,
+      );
+    const [x, y] = tiles.corner(index);
+    const box = tiles.canvas.getBoundingClientRect();
+    return { x: box.x + x + tiles.plan.width / 2, y: box.y + y + tiles.plan.height / 2 };
+  }
+}
+
+// The columns from left to right: every array of maps, and before it the weights that make it.
+function columnsOf(model) {
+  const columns = [];
+  for (const name of model.names) {
+    const layer = name === "input" ? null : model.layer(name);
+    const shape = model.shape(`a:${name}`);
+    const own = [...model.packed.keys()]
+      .filter((id) => id.startsWith(`p:${name}.`))
+      .map((id) => id.slice(2));
+    if (own.length) {
+      columns.push({
+        kind: "parameters",
+        name,
+        shape: own[0].split(".")[1],
+        note: `The parameters of ${name}`,
+        weight: model.shape(`p:${own[0]}`).length,
+        channels: layer.kind === "conv" ? model.shape(`p:${own[0]}`)[0] : 1,
+        forward: own.map((key) => `p:${key}`),
+        backward: own.map((key) => `g:${key}`),
+      });
+    }
+    columns.push({
+      kind: shape.length === 3 ? "maps" : "vector",
+      name,
+      shape: shape.join("×"),
+      note: layer ? layer.text : "The image",
+      channels: shape.length === 3 ? shape[0] : 1,
+      forward: [`a:${name}`],
+      backward: [`d:${name}`],
+    });
+  }
+  columns.push({
+    kind: "loss",
+    name: "loss",
+    shape: model.has("probabilities") ? "softmax" : "",
+    note: model.network.loss_text,
+    forward: [],
+    backward: [],
+    channels: 1,
+  });
+  return columns.map((column) => ({ ...column, wanted: [] }));
+}
+
+function band(grid, name, says) {
+  const element = make(grid, "div", { className: `band ${name}-band`, title: says });
+  make(element, "span", { textContent: name === "forward" ? "forward →" : "← backward" });
+}
+
+function nameOf(id) {
+  const [letter, name] = id.split(":");
+  return { a: name, d: `Delta of ${name}`, p: name, g: `Gradient of ${name}` }[letter];
+}
+
+export function percent(share) {
+  const text = (100 * share).toFixed(1);
+  return `${text} %`;
+}
+
+export function scrollSideways(scroller, element) {
+  const [outer, inner] = [scroller.getBoundingClientRect(), element.getBoundingClientRect()];
+  if (inner.left < outer.left + 40) scroller.scrollBy({ left: inner.left - outer.left - 60 });
+  else if (inner.right > outer.right) scroller.scrollBy({ left: inner.right - outer.right + 40 });
+}
+
+export function make(parent, tag, properties = {}) {
+  const element = parent.ownerDocument.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "role") element.setAttribute("role", value);
+    else if (name.startsWith("aria"))
+      element.setAttribute(`aria-${name.slice(4).toLowerCase()}`, value);
+    else element[name] = value;
+  }
+  parent.append(element);
+  return element;
+}

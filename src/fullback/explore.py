@@ -1,0 +1,66 @@
+"""The explorer put together: the page's server, a data set, and what reads images and models."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fullback.errors import OptionError
+
+if TYPE_CHECKING:
+    from fullback.data import Dataset
+    from fullback.explain.explorer.serve import Explorer
+    from fullback.layers.base import Array, Shape
+    from fullback.network import Network
+
+
+def explorer(
+    net: Network, data: Dataset, *, name: str = "your network", **options: Any
+) -> Explorer:
+    """Return the explorer of a network on a data set; ``options`` are those of ``Explorer``.
+
+    Raises
+    ------
+    OptionError
+        The packages of the extra ``explore`` are not installed, or the server cannot listen.
+    ShapeError, InputError
+        The page cannot show the network.
+    """
+    require_installed()
+    from fullback.explain.explorer.serve import Explorer
+    from fullback.explain.explorer.start import Start
+    from fullback.export.safetensors import load, save
+
+    start = Start(
+        net=net,
+        name=name,
+        data=data,
+        read_image=_read_image,
+        read_model=load,
+        write_model=save,
+    )
+    return Explorer(start, **options)
+
+
+def in_notebook(net: Network, data: Dataset | None, height: int) -> Explorer:
+    """Start the explorer of a network for a notebook to show."""
+    from fullback.data import digits
+
+    shown = digits() if data is None else data
+    return explorer(net, shown, port=0, framed=True, height=height).start()
+
+
+def require_installed() -> None:
+    """Raise OptionError where the packages of the extra ``explore`` are not installed."""
+    missing = [part for part in ("starlette", "uvicorn") if importlib.util.find_spec(part) is None]
+    if missing:
+        raise OptionError(
+            f"the explorer needs {' and '.join(missing)}; pip install 'fullback[explore]'"
+        )
+
+
+def _read_image(path: Path, shape: Shape, invert: bool) -> Array:
+    from fullback.data import load_image
+
+    return load_image(path, shape, invert=invert).pixels
