@@ -27,12 +27,12 @@ from test_cli_process import start, time_limit
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")
 
-from fullback.explain.document import document
-from fullback.explain.explorer import curves, lab, session, training, uploads
-from fullback.explain.explorer import start as start_of
-from fullback.explain.explorer.app import PAGE
-from fullback.explain.explorer.security import Door, is_loopback
 from fullback.explore import explorer
+from fullback.pages.document import document
+from fullback.pages.explorer import curves, lab, session, training, uploads
+from fullback.pages.explorer import start as start_of
+from fullback.pages.explorer.app import PAGE
+from fullback.pages.explorer.security import Door, is_loopback
 
 PAGE_LIMIT = 400 * 1024
 LINEAR = "conv4 conv4 flatten dense10"  # nothing in it holds numbers back
@@ -941,7 +941,7 @@ def test_start_up_is_not_slowed(tmp_path):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     modules = set(done.stdout.split())
-    assert not modules & {"starlette", "uvicorn", "fullback.explain", "fullback.explore"}
+    assert not modules & {"starlette", "uvicorn", "fullback.pages", "fullback.explore"}
 
 
 class TestCommand:
@@ -1002,7 +1002,7 @@ class TestCommand:
         assert "http://" not in out
 
     def test_the_browser_is_opened(self, monkeypatch):
-        from fullback.explain.explorer import serve
+        from fullback.pages.explorer import serve
         from test_cli import run
 
         opened = []

@@ -47,8 +47,8 @@ ALLOWED = {
     "check": NETWORK,
     "metrics": {"errors", "options"},
     "plots": {"atomic", "metrics", "training", *NETWORK},
-    "explain": {"atomic", "check", "engine", "training", *NETWORK},
-    "explore": {"data", "explain", "export", *NETWORK},
+    "pages": {"atomic", "check", "engine", "training", *NETWORK},
+    "explore": {"data", "pages", "export", *NETWORK},
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options"},
@@ -63,7 +63,7 @@ ALLOWED = {
         "check",
         "data",
         "engine",
-        "explain",
+        "pages",
         "explore",
         "export",
         "summary",
@@ -72,7 +72,7 @@ ALLOWED = {
         *NETWORK,
     },
     "__init__": {
-        *("augment", "check", "data", "estimator", "explain", "export", "training", "zoo"),
+        *("augment", "check", "data", "estimator", "pages", "export", "training", "zoo"),
         *NETWORK,
     },
     "__main__": {"cli"},
@@ -82,11 +82,11 @@ ALLOWED = {
 EXCEPTIONS = {
     ("network", "summary"),
     ("network", "engine"),
-    ("network", "explain"),
+    ("network", "pages"),
     ("network", "explore"),
     ("network", "data"),
     ("passes", "network"),
-    ("passes", "explain"),
+    ("passes", "pages"),
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -132,12 +132,7 @@ def test_public_names_are_exactly_these():
 
 def test_names_come_from_where_type_checkers_see_them():
     seen = {name: home for name, home in reexports().items() if home != "fullback.errors"}
-    assert seen.pop("explain") == f"{fullback._MODULES['explain']}.report"
-    modules = {
-        name: home.rpartition(".")[0]
-        for name, home in fullback._MODULES.items()
-        if name != "explain"
-    }
+    modules = {name: home.rpartition(".")[0] for name, home in fullback._MODULES.items()}
     assert {**fullback._HOMES, **modules} == seen
     for name, home in fullback._MODULES.items():
         assert getattr(fullback, name) is importlib.import_module(home)
@@ -154,23 +149,6 @@ def test_names_come_from_where_type_checkers_see_them():
     ],
 )
 def test_names_are_found_in_a_fresh_process(script):
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
-
-
-@pytest.mark.parametrize("first", ["explain", "explain.document", "explain.report"])
-def test_explain_is_a_function_whatever_was_imported_before(first):
-    script = f"""if True:
-        import inspect
-        import fullback.{first}
-        import fullback as fb
-        from fullback import explain
-        from fullback.explain.report import explain as report
-        assert callable(fb.explain) and explain is fb.explain
-        own, called = inspect.signature(report), inspect.signature(fb.explain)
-        assert own == called, (own, called)
-        import fullback.explain.document as module
-        assert module.document
-    """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 

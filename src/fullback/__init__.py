@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from fullback.check.report import Diagnosis, Finding
     from fullback.data import Dataset, load_data
     from fullback.estimator import CNNClassifier, CNNRegressor
-    from fullback.explain.report import explain
     from fullback.export.safetensors import load, save
     from fullback.layers import (
         AvgPool2D,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
         Tanh,
     )
     from fullback.network import Network
+    from fullback.pages.report import explain
     from fullback.passes import Trace
     from fullback.training import schedules
     from fullback.training.callbacks import Callback, EarlyStopping
@@ -62,7 +62,6 @@ else:  # the same imports, each when its name is first used
     import sys
 
     _MODULES = {
-        "explain": "fullback.explain",  # which can be called
         "schedules": "fullback.training.schedules",
         "zoo": "fullback.zoo",
     }
@@ -82,6 +81,7 @@ else:  # the same imports, each when its name is first used
             AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
             MeanSquaredError Normalize ReLU Sigmoid SoftmaxCrossEntropy Tanh""",
         "fullback.network": "Network",
+        "fullback.pages.report": "explain",
         "fullback.passes": "Trace",
         "fullback.training.callbacks": "Callback EarlyStopping",
         "fullback.training.fit": "fit",

@@ -10,9 +10,9 @@ from fullback.errors import OptionError
 
 if TYPE_CHECKING:
     from fullback.data import Dataset
-    from fullback.explain.explorer.serve import Explorer
     from fullback.layers.base import Array, Shape
     from fullback.network import Network
+    from fullback.pages.explorer.serve import Explorer
 
 
 def explorer(
@@ -28,9 +28,9 @@ def explorer(
         The page cannot show the network.
     """
     require_installed()
-    from fullback.explain.explorer.serve import Explorer
-    from fullback.explain.explorer.start import Start
     from fullback.export.safetensors import load, save
+    from fullback.pages.explorer.serve import Explorer
+    from fullback.pages.explorer.start import Start
 
     start = Start(
         net=net,

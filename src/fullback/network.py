@@ -29,7 +29,7 @@ from fullback.passes import (
 if TYPE_CHECKING:
     from fullback.data import Dataset
     from fullback.engine.listing import Program
-    from fullback.explain.explorer.serve import Explorer
+    from fullback.pages.explorer.serve import Explorer
 
 PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
@@ -176,7 +176,7 @@ class Network:
         return {**self.__dict__, "machines": {}}
 
     def _repr_html_(self) -> str:
-        from fullback.explain.notebook import network_html
+        from fullback.pages.notebook import network_html
 
         return network_html(self)
 

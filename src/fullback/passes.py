@@ -50,7 +50,7 @@ class Trace:
         )
 
     def _repr_html_(self) -> str:
-        from fullback.explain.notebook import trace_html
+        from fullback.pages.notebook import trace_html
 
         return trace_html(self)
 

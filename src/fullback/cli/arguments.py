@@ -200,6 +200,7 @@ def load_dataset_for(network: Network, model: str, data: str, data_dir: Path | N
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:
     """Build what ``--net`` names: a network of the zoo, or one in text form."""
     from fullback import zoo
+    from fullback.layers import LAYERS
     from fullback.network import Network
 
     try:
@@ -207,7 +208,10 @@ def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Ne
             return zoo.NETWORKS[net](input_shape, classes, seed=seed)
         return Network.parse(net, input_shape, seed=seed)
     except (OptionError, ShapeError) as error:
-        near = difflib.get_close_matches(net.strip().lower(), zoo.NETWORKS, n=1)
+        word = net.strip().lower()
+        near = difflib.get_close_matches(word, zoo.NETWORKS, n=1)
+        if word.rstrip("0123456789") in LAYERS:  # a layer, that does not make a network
+            near = []
         if near and near[0] != net:
             raise OptionError(f"{net!r} is no network; did you mean {near[0]}?") from error
         # On the command line, layers that do not fit are wrong usage.

@@ -50,7 +50,7 @@ def explain(
     """
     from fullback.atomic import check_writable
     from fullback.data import load_image
-    from fullback.explain.report import explain as write
+    from fullback.pages.report import explain as write
 
     output = Output(as_json=as_json)
     network = open_classifier(model)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullback.errors import InputError, ShapeError
-from fullback.explain.steps import program_steps
 from fullback.layers import BatchNorm2D, Dropout, Normalize
 from fullback.layers.window import pads
+from fullback.pages.steps import program_steps
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

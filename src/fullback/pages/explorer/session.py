@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from fullback.errors import InputError, OptionError, ShapeError
-from fullback.explain.document import document
-from fullback.explain.explorer.start import Data, Start, copy_of, require_shown, require_small
-from fullback.explain.explorer.training import Run, Trainer, described, set_frozen
 from fullback.layers import Normalize
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import layers_text, parse_layers
 from fullback.network import Network, array_shapes
+from fullback.pages.document import document
+from fullback.pages.explorer.start import Data, Start, copy_of, require_shown, require_small
+from fullback.pages.explorer.training import Run, Trainer, described, set_frozen
 from fullback.training.optimizers import SGD
 
 MOST_SESSIONS = 24

@@ -32,18 +32,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fullback.errors import FullbackError
-from fullback.explain.explorer import answers
-from fullback.explain.explorer.answers import Answer
-from fullback.explain.explorer.fields import Fields
-from fullback.explain.explorer.links import restore
-from fullback.explain.explorer.security import Door, Guard, refuse
-from fullback.explain.explorer.session import Session, Sessions
-from fullback.explain.explorer.start import Start
-from fullback.explain.explorer.uploads import MOST_IMAGE_BYTES, MOST_MODEL_BYTES
+from fullback.pages.explorer import answers
+from fullback.pages.explorer.answers import Answer
+from fullback.pages.explorer.fields import Fields
+from fullback.pages.explorer.links import restore
+from fullback.pages.explorer.security import Door, Guard, refuse
+from fullback.pages.explorer.session import Session, Sessions
+from fullback.pages.explorer.start import Start
+from fullback.pages.explorer.uploads import MOST_IMAGE_BYTES, MOST_MODEL_BYTES
 
 Work: TypeAlias = Callable[[Session, Fields], Any]
 
-PAGE = Path(__file__).parent.parent / "page"
+PAGE = Path(__file__).parent.parent / "web"
 
 _MOST_JSON_BYTES = 2**20
 _TYPES = {

@@ -17,9 +17,9 @@ from fullback.check.mistakes.loss import first_delta
 from fullback.check.scene import World
 from fullback.check.world import build_worlds, in_float64
 from fullback.errors import InputError
-from fullback.explain.document import packed
 from fullback.layers.base import Array
 from fullback.network import Network
+from fullback.pages.document import packed
 
 RATE, DECAY = 0.05, 0.01  # of an early update, and of an L2 term, where nothing trains
 COMPANIONS = 4  # images beside the one on the page: enough for mistakes that mix images

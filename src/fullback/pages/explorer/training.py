@@ -15,10 +15,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fullback.errors import FullbackError, InputError
-from fullback.explain.explorer.fields import Fields
-from fullback.explain.explorer.start import MOST_LAYERS
 from fullback.layers.base import Array
 from fullback.network import Network
+from fullback.pages.explorer.fields import Fields
+from fullback.pages.explorer.start import MOST_LAYERS
 from fullback.training.dead import dead_units
 from fullback.training.fit import check_options
 from fullback.training.optimizers import SGD

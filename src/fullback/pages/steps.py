@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fullback.explain.sentences import sentence
+from fullback.pages.sentences import sentence
 
 if TYPE_CHECKING:
     from fullback.engine.listing import Line

@@ -16,15 +16,15 @@ from starlette.responses import Response, StreamingResponse
 
 from fullback.check.probe import probe
 from fullback.errors import FullbackError, InputError, ShapeError
-from fullback.explain.explorer import lab
-from fullback.explain.explorer.checks import checks
-from fullback.explain.explorer.curves import curves
-from fullback.explain.explorer.fields import Fields
-from fullback.explain.explorer.links import LONGEST_TEXT
-from fullback.explain.explorer.session import Session
-from fullback.explain.explorer.start import MOST_LAYERS
-from fullback.explain.explorer.training import PACES, read_run
-from fullback.explain.explorer.uploads import read_model, read_picture, read_pixels
+from fullback.pages.explorer import lab
+from fullback.pages.explorer.checks import checks
+from fullback.pages.explorer.curves import curves
+from fullback.pages.explorer.fields import Fields
+from fullback.pages.explorer.links import LONGEST_TEXT
+from fullback.pages.explorer.session import Session
+from fullback.pages.explorer.start import MOST_LAYERS
+from fullback.pages.explorer.training import PACES, read_run
+from fullback.pages.explorer.uploads import read_model, read_picture, read_pixels
 
 Answer: TypeAlias = dict[str, Any]
 

@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from fullback.errors import InputError, ShapeError
-from fullback.explain.explorer.uploads import ReadImage
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
+from fullback.pages.explorer.uploads import ReadImage
 
 MOST_LAYERS = 60
 MOST_VALUES = 2_000_000  # of all activations of one image

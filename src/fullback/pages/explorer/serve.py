@@ -11,9 +11,9 @@ from typing import Any
 import uvicorn
 
 from fullback.errors import OptionError
-from fullback.explain.explorer.app import create_app
-from fullback.explain.explorer.security import Door, is_loopback
-from fullback.explain.explorer.start import Start
+from fullback.pages.explorer.app import create_app
+from fullback.pages.explorer.security import Door, is_loopback
+from fullback.pages.explorer.start import Start
 
 PORT = 8017
 """The port where none is given: the same one every day, so that links can be kept."""

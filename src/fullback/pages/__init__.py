@@ -1,0 +1,1 @@
+"""The backward pass to look at: what the pages show, and the pages."""
