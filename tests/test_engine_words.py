@@ -405,6 +405,23 @@ def test_functions_are_within_two_units_in_the_last_place(compiled):
 
 
 @needs_compiler
+def test_the_exponential_at_its_ends(compiled):
+    """Every float around where it becomes infinite, and 0: one of them was NaN once."""
+    steps = np.arange(-200, 201, dtype=np.int32)
+    ends = [np.float32(end) for end in (88.72284, 44.36142, -87.33655, -88.72284, -103.97)]
+    x = np.concatenate([(end.view(np.int32) + steps).view(np.float32) for end in ends])
+    x, made = values(compiled, x)
+    with np.errstate(all="ignore"):
+        exact, hyperbolic = np.exp(x.astype(np.float64)), np.tanh(x.astype(np.float64))
+    largest = float(np.finfo(np.float32).max)
+    np.testing.assert_array_equal(np.isposinf(made["exp"]), exact > largest)
+    normal = (exact <= largest) & (exact >= TINY)
+    np.testing.assert_allclose(made["exp"][normal], exact[normal], rtol=3e-7)
+    assert (made["exp"][exact < TINY] <= TINY).all()
+    np.testing.assert_allclose(made["tanh"], hyperbolic, rtol=3e-7)
+
+
+@needs_compiler
 def test_functions_of_special_values(compiled):
     x = np.float32([NAN, INF, -INF, 0.0, -0.0, 3e38, -3e38, 88.73, -87.34, 1.0, TINY])
     _, made = values(compiled, x)

@@ -102,11 +102,12 @@ class Run:
         with np.errstate(all="ignore"):
             loss, _ = net.loss.forward(activations[-1], wanted)
         wrong = first_not_finite(zip(("input", *net.names), activations, strict=True))
-        cause = (
-            f"{wrong} is the first layer whose output is not finite"
-            if wrong
-            else "every layer's output is finite, but too large for the loss"
-        )
+        if wrong:
+            cause = f"{wrong} is the first layer whose output is not finite"
+        elif np.isfinite(loss):
+            cause = "in float32, by the lane engine, it is not finite"
+        else:
+            cause = "every layer's output is finite, but too large for the loss"
         return DivergenceError(
             f"the loss became {loss} in epoch {epoch}, batch {batch}: {cause}; "
             f"{advice(epoch, self.optimizer)}",

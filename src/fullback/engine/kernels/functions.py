@@ -35,7 +35,7 @@ def exp(x: Vector) -> Vector:
     p = fma(p, r, splat(1.6666665459e-1))
     p = fma(p, r, splat(5.0000001201e-1))
     y = times_power(fma(p, r * r, r) + splat(1.0), n)
-    y = select(x > splat(88.72284), splat(INFINITY), select(x < splat(-87.33655), splat(0.0), y))
+    y = select(x > splat(88.72283), splat(INFINITY), select(x < splat(-87.33655), splat(0.0), y))
     return select(either_nan(x, x), x, y)
 
 
