@@ -160,6 +160,56 @@ def terms(page):
     )
 
 
+def written_index(formula, array, **values):
+    """Evaluate the indices that a formula writes for an array, like x[c, 2p + r − 1, q + s]."""
+    (indices,) = re.findall(rf"{array}\[\w, (.*?)\](?: / |,|$)", formula)
+    made = []
+    for index in indices.split(", "):
+        python = re.sub(r"(\d)([a-z])", r"\1*\2", index.replace("\N{MINUS SIGN}", "-"))
+        made.append(eval(python, {}, values))
+    return made
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_indices_that_a_formula_writes_are_those_of_its_terms(show, name):
+    """Of filter gradients and of the deltas below convolutions, with padding, stride, dilation."""
+    net, page = NETWORKS[name], show(name)
+    looked_at = 0
+    previous = ("input", *net.names)
+    for before, own, layer in zip(previous, net.names, net.layers, strict=False):
+        if layer.kind != "conv":
+            continue
+        trace = net.trace(image(net)[None], [answer(net)])
+        for array, shape in (
+            (f"g:{own}.weight", net.parameters[f"{own}.weight"].shape),
+            (f"d:{before}", trace.deltas[before].shape[1:]),
+        ):
+            for _ in range(8):
+                index = [int(RNG.integers(n)) for n in shape]
+                origin = page.evaluate(
+                    """(cell) => { const { formula, terms } = fullback.origin(cell);
+                    return { formula, terms: terms.map(({ factors }) => factors
+                        .filter((one) => one.cell).map((one) => one.cell)) }; }""",
+                    {"array": array, "index": index},
+                )
+                for cells in origin["terms"]:
+                    met = {cell["array"]: cell["index"] for cell in cells}
+                    if len(met) < 2:  # in the padding
+                        continue
+                    looked_at += 1
+                    if array.startswith("g:"):
+                        (_, p, q), (_, i, j) = met[f"d:{own}"], met[f"a:{before}"]
+                        r, s = index[2:]
+                        wanted = written_index(origin["formula"], "x", p=p, q=q, r=r, s=s)
+                        assert wanted == [i, j], (array, index, origin["formula"])
+                    else:
+                        (_, p, q), (_, _, r, s) = met[f"d:{own}"], met[f"p:{own}.weight"]
+                        _, i, j = index
+                        wanted = written_index(origin["formula"], "dy", i=i, j=j, r=r, s=s)
+                        assert wanted == [p, q], (array, index, origin["formula"])
+    assert looked_at > 20 or all(layer.kind != "conv" for layer in net.layers)
+
+
 def test_click_a_filter_gradient(show):
     """Every number of the panel is the trace's: the window, the deltas, the running sum."""
     net, page = NETWORKS["question"], show("question")

@@ -34,6 +34,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN_HEADER = "X-Fullback-Token"  # noqa: S105 -- its name
 
+_HTTP = 80
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -71,6 +72,8 @@ class Door:
         An address cannot be rebound to another one, so that beyond loopback every address is as
         good as the one that was given.
         """
+        if self.port == _HTTP and (":" not in name or name.endswith("]")):
+            name = f"{name}:{_HTTP}"  # which browsers leave out
         host, _, port = name.rpartition(":")
         if not host or port != str(self.port):
             return False

@@ -126,6 +126,8 @@ class Explorer:
 
 
 def _listen(host: str, port: int | None) -> socket.socket:
+    if not host.strip():
+        raise OptionError("the host to listen at is empty; give 127.0.0.1, or leave it out")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     ports = [PORT, 0] if port is None else [port]
     for place in ports:

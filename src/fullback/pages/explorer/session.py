@@ -299,6 +299,11 @@ class Session:
             set_frozen(self.net, freeze)
             label = self.shown_label
             before = self.net.trace(self.image[None], [label])
+            if not np.isfinite(before.loss):
+                raise InputError(
+                    f"the loss is {before.loss} before any step: the network's weights, or what it "
+                    "makes of the image, are not finite"
+                )
             optimizer = SGD(rate)
             names = self.net.trainable()
             state = optimizer.initial_state(self.net.parameters, names)

@@ -188,6 +188,10 @@ class Trainer:
         if len(figures) < last - first or not finite:
             for arrays, before_it in zip(own, kept, strict=True):
                 arrays.update(before_it)
+            if not all(np.isfinite(array).all() for array in net.parameters.values()):
+                raise InputError(
+                    "weights of this network are not finite: reset it, or open another one"
+                )
             raise InputError(
                 f"the loss is no longer finite in epoch {epoch}: the learning rate "
                 f"{run.rate:g} is too large; reset the network, and give a smaller one"
@@ -235,6 +239,7 @@ class Trainer:
             "batches_per_epoch": self.batches,
             "finished": self.done >= self.total,
             "failure": progress.failure,
+            "points": len(progress.losses),
             "losses": [[n, round(loss, 6)] for n, loss in list(progress.losses)],
             "epochs": list(progress.epochs),
             "rate": self.run.rate,

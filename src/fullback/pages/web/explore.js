@@ -99,6 +99,10 @@ class App {
     const best = values.indexOf(Math.max(...values));
     const answer = byId("answer");
     answer.replaceChildren();
+    if (best < 0) {
+      answer.append("No answer: the network's output is not finite.");
+      return;
+    }
     answer.append("It says ");
     make(answer, "strong", { textContent: classes[best], id: "predicted" });
     answer.append(` (${percent(values[best])}); loss `);

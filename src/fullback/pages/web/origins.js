@@ -121,6 +121,23 @@ function activation(model, name, cell) {
     : unknown(layer, "forward");
 }
 
+// The index of the cell that a filter's tap meets, as a formula writes it: p + r − 1.
+function met(layer, axis) {
+  const { step, reach = [1, 1], pads } = layer.options;
+  const times = (n, name) => (n > 1 ? `${n}${name}` : name);
+  const padding = pads[axis][0] ? ` − ${pads[axis][0]}` : "";
+  return `${times(step[axis], "pq"[axis])} + ${times(reach[axis], "rs"[axis])}${padding}`;
+}
+
+// The index of the output that a cell went into through a tap: i + 1 − r.
+function reached(layer, axis) {
+  const { step, reach, pads } = layer.options;
+  const padding = pads[axis][0] ? ` + ${pads[axis][0]}` : "";
+  const tap = reach[axis] > 1 ? `${reach[axis]}${"rs"[axis]}` : "rs"[axis];
+  const index = `${"ij"[axis]}${padding} − ${tap}`;
+  return step[axis] > 1 ? `(${index}) / ${step[axis]}` : index;
+}
+
 function unknown(layer, pass) {
   return {
     rule:
@@ -163,7 +180,7 @@ const FORWARD = {
       rule:
         `The filter lies on a window of ${before}: each weight times the cell under it, all added ` +
         "up, and the bias.",
-      formula: "y[k, p, q] = b[k] + Σ(c, r, s) w[k, c, r, s] · x[c, p + r, q + s]",
+      formula: `y[k, p, q] = b[k] + Σ(c, r, s) w[k, c, r, s] · x[c, ${met(layer, 0)}, ${met(layer, 1)}]`,
       equations,
       terms: [...bias(model, layer, k), ...termsOf(equations)],
     };
@@ -228,7 +245,7 @@ const FORWARD = {
       rule:
         "Max pooling: the largest cell of the window. It alone made a difference, so on the way " +
         "back it alone gets this cell's delta.",
-      formula: "y[c, p, q] = max over r, s of x[c, p · stride + r, q · stride + s]",
+      formula: `y[c, p, q] = max over r, s of x[c, ${met(layer, 0)}, ${met(layer, 1)}]`,
       equations: [{ caption: "", left: grid(`window of ${before}`, seen) }],
       sum: false,
       lit: seen
@@ -248,7 +265,7 @@ const FORWARD = {
       rule:
         "Average pooling: the mean of the window" +
         (seen.some(({ why }) => why) ? ", zeros of the padding counted." : "."),
-      formula: "y[c, p, q] = Σ(r, s) x[c, p · stride + r, q · stride + s] / (R · S)",
+      formula: `y[c, p, q] = Σ(r, s) x[c, ${met(layer, 0)}, ${met(layer, 1)}] / (R · S)`,
       terms: seen.map((one) => ({ factors: [one, constant(1 / seen.length, `1/${seen.length}`)] })),
     };
   },
@@ -489,7 +506,9 @@ const BACKWARD = {
         "one weight each; its delta collects theirs through the same weights. The index runs " +
         "backwards, which turns the filter by 180°; where there is no output, there is a zero." +
         (each > 1 ? ` Added up over ${each} filters.` : ""),
-      formula: "dx[c, i, j] = Σ(k, r, s) w[k, c, r, s] · dy[k, i − r, j − s]",
+      formula:
+        `dx[c, i, j] = Σ(k, r, s) w[k, c, r, s] · dy[k, ${reached(layer, 0)}, ${reached(layer, 1)}]` +
+        (Math.max(...layer.options.step) > 1 ? ", where that is whole" : ""),
       equations,
       terms: termsOf(equations),
     };
@@ -739,7 +758,7 @@ const GRADIENT = {
         `This weight met every cell of that part of ${before}, and each product went into one output. So ` +
         "its gradient adds up, over all places, input times delta: the delta slides over the input " +
         "just as the filter did.",
-      formula: "dw[k, c, r, s] = Σ(p, q) dy[k, p, q] · x[c, p + r, q + s]",
+      formula: `dw[k, c, r, s] = Σ(p, q) dy[k, p, q] · x[c, ${met(layer, 0)}, ${met(layer, 1)}]`,
       equations,
       terms: termsOf(equations),
     };

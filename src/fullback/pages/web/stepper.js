@@ -96,6 +96,7 @@ class Stepper {
     if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
     if (
       target !== this.scrubber &&
+      !this.lines?.contains(target) &&
       target.closest?.("input, textarea, select, canvas, [contenteditable], [role=region], dialog")
     )
       return;

@@ -48,6 +48,8 @@ export class Training {
     for (const name of ["train", "epochs", "pace"]) this.byId(name).disabled = !state.data.fits;
     this.run = null;
     this.losses = [];
+    this.say("");
+    this.draw();
     if (state.training) this.watch(state.training);
     this.buttons();
   }
@@ -90,8 +92,8 @@ export class Training {
   start() {
     return this.app.trying(async () => {
       const options = { epochs: this.number("epochs"), rate: this.number("rate"), seed: this.number("seed"), freeze: this.freeze, pace: this.byId("pace").value };
-      this.keep();
       const report = await this.app.client.post("/training", options);
+      this.keep();
       this.losses = [];
       this.watch(report);
     });
@@ -148,18 +150,22 @@ export class Training {
         wait = Math.max(WAIT, 2 * (performance.now() - start)); // large networks are looked at less often
       } while (this.run?.running);
     } catch (error) {
+      this.say("This run was lost sight of.");
       this.app.fail(error.message);
+      if (this.run) this.run.running = false;
+      return;
     } finally {
       this.watching = false;
       this.buttons();
     }
-    await this.app.refresh();
+    await this.app.trying(() => this.app.refresh());
   }
 
   async look() {
     const first = this.losses.length;
     const report = await this.app.client.get("/training", { first, document: 1 });
     if (report.first === this.losses.length) this.losses.push(...report.losses);
+    if (report.points < this.losses.length) this.losses = []; // thinned out: all of it anew
     this.run = report.total ? report : null;
     this.app.update(report.document);
     this.progress();
