@@ -142,7 +142,7 @@ def mnist(rows: list[str], data: fb.Dataset, seeds: int) -> None:
     table.add_column("source")
     table.add_column("network")
     for column in ("published", "ours, mean", "of every seed", "epochs", "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     console = Console()
     with Progress(console=console, transient=True) as progress:
         for name in rows:

@@ -71,3 +71,9 @@ def test_the_catalogue_of_the_page_is_the_catalogue():
         r"^\| `([a-z0-9-]+)` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
     )
     assert rows == [(mistake.id, mistake.sentence) for mistake in MISTAKES.values()]
+
+
+def test_no_page_is_unfinished():
+    for page in (ROOT / "docs").glob("*.md"):
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.findall(r"^[A-Z_]{4,}$", text, re.MULTILINE), page
