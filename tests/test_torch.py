@@ -142,11 +142,12 @@ def test_zoo_networks(name, smoothing):
     net.loss = SoftmaxCrossEntropy(smoothing)
     rng = np.random.default_rng(2)
     x, y = rng.random((3, 1, 28, 28)), rng.integers(0, 10, 3)
-    pixels, parameters = tensor(x), {k: tensor(p) for k, p in net.parameters.items()}
-    logits = run_network(net, pixels, parameters)
+    arrays = {**net.parameters, **net.statistics}
+    pixels, parameters = tensor(x), {k: tensor(p) for k, p in arrays.items()}
+    logits = run_network(net, pixels, parameters, training=False)
     loss = F.cross_entropy(logits, torch.tensor(y), label_smoothing=smoothing)
     loss.backward()
-    trace = net.trace(x, y)
+    trace = net.trace(x, y, training=False)
     assert trace.loss == pytest.approx(loss.item(), rel=TOLERANCE)
     assert_equal(net.logits(x), logits)
     assert_equal(trace.probabilities, logits.softmax(dim=1))
