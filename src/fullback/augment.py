@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array
+from fullback.layers.dropout import GOLDEN, split_mix
 from fullback.layers.text import read_value
 from fullback.options import require_number, require_whole, shown, take_plain
 from fullback.passes import Seed, random_key, scaled
@@ -307,11 +308,7 @@ def image_keys(seed: Seed, images: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 def draws(keys: NDArray[np.uint64], number: int) -> NDArray[np.float32]:
     """Return a number in [0, 1) for every key, of 24 bits: SplitMix64, as in ``dropout.py``."""
-    golden = 0x9E3779B97F4A7C15
-    z = keys + np.uint64((number + 1) * golden % 2**64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
+    z = split_mix(keys + np.uint64((number + 1) * int(GOLDEN) % 2**64))
     return (z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 

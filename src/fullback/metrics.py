@@ -110,6 +110,13 @@ def measure(labels: ArrayLike, probabilities: ArrayLike, k: int | None = None) -
     )
 
 
+def most_wrong(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> list[int]:
+    """Return the images that were answered wrong, the least probable labels first."""
+    of_label = probabilities[np.arange(len(labels)), labels]
+    wrong = probabilities.argmax(axis=1) != labels
+    return [int(n) for n in np.argsort(of_label, kind="stable") if wrong[n]]
+
+
 def as_json(found: Metrics) -> dict[str, Any]:
     """Return the figures as JSON holds them."""
     return {

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fullback.atomic import write_atomically
 from fullback.errors import OptionError
+from fullback.metrics import most_wrong
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,9 +152,7 @@ def mistakes(
     class_names: Sequence[str],
 ) -> Figure | None:
     """Draw the images that a network was most wrong about; None where there are none."""
-    of_label = probabilities[np.arange(len(labels)), labels]
-    answers = probabilities.argmax(axis=1)
-    order = [int(n) for n in np.argsort(of_label, kind="stable") if answers[n] != labels[n]]
+    answers, order = probabilities.argmax(axis=1), most_wrong(labels, probabilities)
     if not order:
         return None
     across, lines = 5, -(-min(len(order), _MISTAKES) // 5)

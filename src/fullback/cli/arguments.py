@@ -76,6 +76,13 @@ SplitSeedOption = Annotated[
     int | None,
     typer.Option(min=0, help="Fixes which images that are.", metavar="N", show_default="0"),
 ]
+InvertOption = Annotated[
+    bool,
+    typer.Option(
+        "--invert",
+        help="Swap dark and light. Digits and MNIST are light on dark: give this for ink on paper.",
+    ),
+]
 NetworkArgument = Annotated[
     str,
     typer.Argument(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,7 @@ from fullback.cli.arguments import (
     JsonOption,
     NetworkArgument,
     build,
+    is_model,
     load_dataset,
     load_dataset_for,
     open_classifier,
@@ -61,7 +61,7 @@ def check(
     from fullback.check.gradients import check_gradients
 
     output = Output(as_json=as_json)
-    if net.endswith(".safetensors") or os.path.isfile(net):  # noqa: PTH113 -- any text may come
+    if is_model(net):
         network = open_classifier(Path(net))
         dataset = load_dataset_for(network, net, data, data_dir)
     else:

@@ -20,7 +20,6 @@ from fullback.cli.output import Output, one_line_errors, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fullback.cli.results import Answers
     from fullback.metrics import Metrics
 
 _MOST_CLASSES = 60  # of which every one has a line
@@ -73,7 +72,10 @@ def evaluate(
     output.fact(f"top {found.k}", f"{found.top_k:.2%} of labels are among the {found.k} first")
     output.fact("calibration", f"error {found.calibration_error:.4f}")
     if plots is not None:
-        _draw(output, plots, found, dataset.class_names, answers)
+        from fullback.cli.pictures import draw_answers
+
+        for path in draw_answers(plots, found, answers, dataset.class_names):
+            output.fact("written", str(path))
 
 
 def _classes(found: Metrics, class_names: tuple[str, ...]) -> Table:
@@ -97,20 +99,3 @@ def _classes(found: Metrics, class_names: tuple[str, ...]) -> Table:
     if len(found.f1) > _MOST_CLASSES:
         table.add_row(f"and {len(found.f1) - _MOST_CLASSES} more", "", "", "", "")
     return table
-
-
-def _draw(
-    output: Output, folder: Path, found: Metrics, names: tuple[str, ...], answers: Answers
-) -> None:
-    from fullback import plots
-
-    figures = {
-        "confusion": plots.confusion(found, names),
-        "calibration": plots.calibration(found),
-        "mistakes": plots.mistakes(answers.images, answers.labels, answers.probabilities, names),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        if figure is not None:
-            plots.write(figure, folder / f"{name}.png")
-            output.fact("written", str(folder / f"{name}.png"))

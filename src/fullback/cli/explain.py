@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.arguments import JsonOption, open_classifier
+from fullback.cli.arguments import InvertOption, JsonOption, open_classifier
 from fullback.cli.output import Output, one_line_errors
 
 
@@ -32,14 +32,7 @@ def explain(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the page goes.", metavar="HTML")
     ] = Path("report.html"),
-    invert: Annotated[
-        bool,
-        typer.Option(
-            "--invert",
-            help="Swap dark and light. Digits and MNIST are light on dark: give this for ink on "
-            "paper.",
-        ),
-    ] = False,
+    invert: InvertOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the backward pass of an image as a page to look at.

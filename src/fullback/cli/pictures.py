@@ -1,33 +1,54 @@
-"""The pictures of a run."""
+"""The pictures of a run, and of answers."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fullback import plots
 from fullback.cli.results import Answers
-from fullback.metrics import measure
+from fullback.metrics import Metrics, measure
 from fullback.network import Network
 from fullback.training.history import History
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
 
 
 def draw_run(
     folder: Path, network: Network, before: Network, answers: Answers, history: History
-) -> list[str]:
-    """Draw curves, confusion, calibration, filters and mistakes; return the files' paths."""
-    names = network.class_names
-    found = measure(answers.labels, answers.probabilities)
-    figures = {
+) -> list[Path]:
+    """Draw curves, filters and a test's answers; return the files."""
+    own = {
         "training": plots.training(history.epochs),
-        "confusion": plots.confusion(found, names),
-        "calibration": plots.calibration(found),
         "filters": plots.filters(before, network),
-        "mistakes": plots.mistakes(answers.images, answers.labels, answers.probabilities, names),
     }
-    folder.mkdir(exist_ok=True)
+    found = measure(answers.labels, answers.probabilities)
+    return [*_write(folder, own), *draw_answers(folder, found, answers, network.class_names)]
+
+
+def draw_answers(
+    folder: Path, found: Metrics, answers: Answers, class_names: Sequence[str]
+) -> list[Path]:
+    """Draw confusion, calibration and mistakes; return the files."""
+    own = (answers.images, answers.labels, answers.probabilities)
+    return _write(
+        folder,
+        {
+            "confusion": plots.confusion(found, class_names),
+            "calibration": plots.calibration(found),
+            "mistakes": plots.mistakes(*own, class_names),
+        },
+    )
+
+
+def _write(folder: Path, figures: Mapping[str, Figure | None]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in figures.items():
         if figure is not None:
-            plots.write(figure, folder / f"{name}.png")
-            written.append(str(folder / f"{name}.png"))
+            written.append(folder / f"{name}.png")
+            plots.write(figure, written[-1])
     return written

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.arguments import JsonOption, open_classifier
+from fullback.cli.arguments import InvertOption, JsonOption, open_classifier
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors, printable
 
 
@@ -20,14 +20,7 @@ def predict(
     model: Annotated[
         Path, typer.Option(help="The saved model that answers.", metavar="MODEL")
     ] = Path("model.safetensors"),
-    invert: Annotated[
-        bool,
-        typer.Option(
-            "--invert",
-            help="Swap dark and light. Digits and MNIST are light on dark: give this for ink on "
-            "paper.",
-        ),
-    ] = False,
+    invert: InvertOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on images.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fullback.cli.arguments import EngineName, build
 from fullback.errors import InputError, OptionError
@@ -56,7 +56,7 @@ class Recipe:
     mixup: float
     average: float
     label_smoothing: float
-    class_weight: str | None
+    class_weight: Literal["balanced"] | None
     validation: float
     patience: int | None
     seed: int
@@ -146,7 +146,7 @@ class Recipe:
             schedule=self.schedule,
             validation_data=validation,
             sample_weight=weights,
-            class_weight="balanced" if self.class_weight else None,
+            class_weight=self.class_weight,
             augment=self.augment,
             mixup=self.mixup,
             average=self.average,

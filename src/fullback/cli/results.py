@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullback.cli.output import printable
+from fullback.metrics import most_wrong
 from fullback.network import Network, evaluate_logits
 from fullback.passes import softmax
 
@@ -54,10 +55,7 @@ class Answers:
 
     def worst(self) -> list[int]:
         """Return the images with the least probability for their label, if it was not first."""
-        of_label = self.probabilities[np.arange(len(self.labels)), self.labels]
-        order = np.argsort(of_label, kind="stable")
-        wrong = self.predicted != self.labels
-        return [int(index) for index in order if wrong[index]][:_MISTAKES]
+        return most_wrong(self.labels, self.probabilities)[:_MISTAKES]
 
 
 def take_test(net: Network, images: NDArray[Any], labels: NDArray[np.int64]) -> Answers:

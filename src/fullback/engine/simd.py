@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.layers.dropout import GOLDEN, split_mix
+
 LANES = 16
 
 Memory: TypeAlias = NDArray[np.float32]
@@ -188,12 +190,8 @@ def stays(key: int, first: int, step: int, threshold: int) -> Mask:
     bits are compared with ``threshold``.
     """
     with np.errstate(over="ignore"):
-        z = (
-            np.uint64(first + 1) + np.arange(LANES, dtype=np.uint64) * np.uint64(step)
-        ) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(int(key) & 0xFFFFFFFFFFFFFFFF)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
+        number = np.uint64(first + 1) + np.arange(LANES, dtype=np.uint64) * np.uint64(step)
+        z = split_mix(number * GOLDEN + np.uint64(int(key) & 0xFFFFFFFFFFFFFFFF))
     mask: Mask = (z >> np.uint64(11)) >= np.uint64(threshold)
     return mask
 
@@ -205,10 +203,7 @@ def draw(keys: Integers, number: int) -> Vector:
     """
     with np.errstate(over="ignore"):
         z = np.asarray(keys[:LANES]).view(np.uint64)
-        z = z + np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
+        z = split_mix(z + np.uint64(number + 1) * GOLDEN)
     return (z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 

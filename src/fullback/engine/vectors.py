@@ -13,6 +13,7 @@ from numba.extending import lower_builtin, models, register_model, type_callable
 
 from fullback.engine import simd
 from fullback.engine.simd import LANES
+from fullback.layers.dropout import GOLDEN
 
 F32, F64 = ir.FloatType(), ir.DoubleType()
 I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
@@ -332,33 +333,32 @@ def _mantissa(b: Any, v: Any) -> Any:
     return b.bitcast(b.or_(fraction, _vector_of(I32, [0x3F800000] * LANES)), V)
 
 
+def _eachwise(value: Any) -> Any:
+    return _vector_of(I64, [int(value)] * LANES)
+
+
+def _split_mix(b: Any, z: Any) -> Any:
+    """See ``layers/dropout.py``."""
+    z = b.mul(b.xor(z, b.lshr(z, _eachwise(30))), _eachwise(0xBF58476D1CE4E5B9))
+    z = b.mul(b.xor(z, b.lshr(z, _eachwise(27))), _eachwise(0x94D049BB133111EB))
+    return b.xor(z, b.lshr(z, _eachwise(31)))
+
+
 @_word(simd.stays, mask, integer, integer, integer, integer)
 def _stays(b: Any, key: Any, first: Any, step: Any, threshold: Any) -> Any:
-    def const(value: int) -> Any:
-        return _vector_of(I64, [value] * LANES)
-
     lanes = b.mul(_splat(b, step), _vector_of(I64, list(range(LANES))))
     number = b.add(_splat(b, b.add(first, _const(1))), lanes)
-    z = b.add(b.mul(number, const(0x9E3779B97F4A7C15)), _splat(b, key))
-    z = b.mul(b.xor(z, b.lshr(z, const(30))), const(0xBF58476D1CE4E5B9))
-    z = b.mul(b.xor(z, b.lshr(z, const(27))), const(0x94D049BB133111EB))
-    z = b.xor(z, b.lshr(z, const(31)))
-    return b.icmp_unsigned(">=", b.lshr(z, const(11)), _splat(b, threshold))
+    z = _split_mix(b, b.add(b.mul(number, _eachwise(GOLDEN)), _splat(b, key)))
+    return b.icmp_unsigned(">=", b.lshr(z, _eachwise(11)), _splat(b, threshold))
 
 
 @_word(simd.draw, vector, wholes, integer)
 def _draw(b: Any, keys: Any, number: Any) -> Any:
-    def const(value: int) -> Any:
-        return _vector_of(I64, [value] * LANES)
-
     kind = ir.VectorType(I64, LANES)
     own = b.load(b.bitcast(keys, ir.PointerType(kind)), align=8, typ=kind)
-    added = b.mul(b.add(number, _const(1)), _const(0x9E3779B97F4A7C15))
-    z = b.add(own, _splat(b, added))
-    z = b.mul(b.xor(z, b.lshr(z, const(30))), const(0xBF58476D1CE4E5B9))
-    z = b.mul(b.xor(z, b.lshr(z, const(27))), const(0x94D049BB133111EB))
-    z = b.xor(z, b.lshr(z, const(31)))
-    upper = b.trunc(b.lshr(z, const(40)), ir.VectorType(I32, LANES))
+    added = b.mul(b.add(number, _const(1)), _const(int(GOLDEN)))
+    z = _split_mix(b, b.add(own, _splat(b, added)))
+    upper = b.trunc(b.lshr(z, _eachwise(40)), ir.VectorType(I32, LANES))
     return b.fmul(b.sitofp(upper, V), _vector_of(F32, [2.0**-24] * LANES))
 
 

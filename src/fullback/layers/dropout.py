@@ -67,12 +67,22 @@ class Dropout(Layer):
 def uniform(key: int, count: int) -> NDArray[np.float64]:
     """Return ``count`` numbers in [0, 1); number i is a function of the key and i alone.
 
-    That makes the draws independent of the order, and the thread, in which they are made. The
-    function is SplitMix64 (Steele, Lea and Flood 2014, figure 16), read as a hash of its counter.
+    That makes the draws independent of the order, and the thread, in which they are made.
     """
-    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
     z += np.uint64(key)
+    return (split_mix(z) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""What the counter of SplitMix64 goes on by."""
+
+
+def split_mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return 64 random bits for every state of the counter.
+
+    SplitMix64 (Steele, Lea and Flood 2014, figure 16), read as a hash of its counter.
+    """
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return z ^ (z >> np.uint64(31))

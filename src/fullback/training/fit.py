@@ -29,7 +29,7 @@ from fullback.training.progress import TrainingProgress
 from fullback.training.run import Run, advice
 from fullback.training.schedules import Plateau, Schedule, text_of, warm_cosine
 from fullback.training.snapshot import restore, snapshot
-from fullback.training.steps import ReferenceSteps, Steps
+from fullback.training.steps import steps_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,14 +163,19 @@ def fit(
     if average:
         state |= {f"average.{name}": array.copy() for name, array in net.parameters.items()}
     history = History([] if kept is None else kept.load(net, state))
-    data = (images, targets, weights)
-    steps: Steps
-    if chosen_engine == "lanes":
-        from fullback.training.lanes import LaneSteps
-
-        steps = LaneSteps(net, *data, optimizer, state, batch_size, augment, mixup > 0, average)
-    else:
-        steps = ReferenceSteps(net, *data, optimizer, state, augment, average)
+    steps = steps_of(
+        net,
+        chosen_engine,
+        images,
+        targets,
+        weights,
+        optimizer,
+        state,
+        batch_size,
+        augment=augment,
+        mixes=mixup > 0,
+        average=average,
+    )
     _warn_of_pixels(images)
     measure(net, images, order)
     run = Run(

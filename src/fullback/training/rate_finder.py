@@ -19,7 +19,7 @@ from fullback.passes import Engine
 from fullback.training.fit import check_options, measure
 from fullback.training.optimizers import SGD, Optimizer
 from fullback.training.snapshot import restore, snapshot
-from fullback.training.steps import Batches, ReferenceSteps, Steps
+from fullback.training.steps import Batches, steps_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,13 +107,8 @@ def find_rate(
         raise OptionError(f"least (={least:g}) must be smaller than most (={most:g})")
     before = snapshot(net)
     state = optimizer.initial_state(net.parameters, net.parameters)
-    run: Steps
-    if net.choose_engine(engine) == "lanes":
-        from fullback.training.lanes import LaneSteps
-
-        run = LaneSteps(net, images, targets, None, optimizer, state, batch_size)
-    else:
-        run = ReferenceSteps(net, images, targets, None, optimizer, state)
+    chosen = net.choose_engine(engine)
+    run = steps_of(net, chosen, images, targets, None, optimizer, state, batch_size)
     rates = np.geomspace(least, most, steps)
     rng = np.random.default_rng([seed, 0])
     try:

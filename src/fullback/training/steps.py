@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fullback.augment import Augment, partners
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.passes import Seed, Trace, scaled, trace_batch
+from fullback.passes import Engine, Seed, Trace, scaled, trace_batch
 from fullback.training.optimizers import Optimizer, State
 
 
@@ -99,6 +99,29 @@ class Steps(Protocol):
         figures : the loss and the number of right answers of every batch that was trained on, of
             shape (done, 2)
         """
+
+
+def steps_of(
+    net: Network,
+    engine: Engine,
+    images: Array,
+    targets: Array,
+    sample_weight: Array | None,
+    optimizer: Optimizer,
+    state: State,
+    batch_size: int,
+    *,
+    augment: Augment | None = None,
+    mixes: bool = False,
+    average: float = 0.0,
+) -> Steps:
+    """Return what trains a network with an engine."""
+    data = (images, targets, sample_weight)
+    if engine == "lanes":
+        from fullback.training.lanes import LaneSteps
+
+        return LaneSteps(net, *data, optimizer, state, batch_size, augment, mixes, average)
+    return ReferenceSteps(net, *data, optimizer, state, augment, average)
 
 
 class ReferenceSteps:

@@ -23,7 +23,7 @@ from fullback.training.dead import dead_units
 from fullback.training.fit import check_options
 from fullback.training.optimizers import SGD
 from fullback.training.schedules import Schedule, constant, warm_cosine
-from fullback.training.steps import Batches, ReferenceSteps, Steps
+from fullback.training.steps import Batches, Steps, steps_of
 
 SCHEDULES: dict[str, Schedule] = {"warm_cosine": warm_cosine, "constant": constant}
 
@@ -117,11 +117,7 @@ class Trainer:
         net, optimizer = self.net, self.run.optimizer
         state = optimizer.initial_state(net.parameters, net.parameters)
         data = (self.images, self.targets, None)
-        if net.choose_engine(None) == "lanes":
-            from fullback.training.lanes import LaneSteps
-
-            return LaneSteps(net, *data, optimizer, state, self.run.batch_size)
-        return ReferenceSteps(net, *data, optimizer, state)
+        return steps_of(net, net.choose_engine(None), *data, optimizer, state, self.run.batch_size)
 
     @property
     def running(self) -> bool:
