@@ -96,3 +96,17 @@ class TestNotebooks:
         assert text.count(" +2 ") == 6
         assert "of 2 images, the first is shown" in text
         assert all(f"<b>{name}</b>" in text for name in (*net.names, *net.parameters))
+
+
+def test_an_image_is_read_as_the_model_s_were(tmp_path):
+    """A model that was trained on padded images is shown a padded one."""
+    from PIL import Image
+
+    import fullback as fb
+    from fullback.cli.arguments import load_image_for
+
+    Image.new("L", (8, 4), 200).save(tmp_path / "wide.png")
+    net = fb.Network.parse("flatten dense2", (1, 4, 4))
+    assert load_image_for(net, tmp_path / "wide.png", invert=False).pixels.min() == 200
+    net.data_options = {"resize": "pad"}
+    assert load_image_for(net, tmp_path / "wide.png", invert=False).pixels.min() == 0

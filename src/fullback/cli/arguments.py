@@ -16,7 +16,7 @@ from fullback.cli.interrupt import raise_on_ctrl_c
 from fullback.errors import InputError, OptionError, ShapeError
 
 if TYPE_CHECKING:
-    from fullback.data import Dataset
+    from fullback.data import Dataset, ImageFile
     from fullback.network import Network
 
 DataOption = Annotated[
@@ -202,6 +202,14 @@ def load_dataset_for(network: Network, model: str, data: str, data_dir: Path | N
             f"{dataset.image_shape}; give the data that it was trained on"
         )
     return dataset
+
+
+def load_image_for(network: Network, path: Path, *, invert: bool) -> ImageFile:
+    """Read an image file as the images were read that a network was trained on."""
+    from fullback.data import load_image
+
+    resize = network.data_options.get("resize", "stretch")
+    return load_image(path, network.input_shape, invert=invert, resize=resize)
 
 
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:

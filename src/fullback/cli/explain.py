@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.arguments import InvertOption, JsonOption, open_classifier
+from fullback.cli.arguments import InvertOption, JsonOption, load_image_for, open_classifier
 from fullback.cli.output import Output, one_line_errors
 
 
@@ -42,13 +42,12 @@ def explain(
     training step on this image with this label.
     """
     from fullback.atomic import check_writable
-    from fullback.data import load_image
     from fullback.pages.report import explain as write
 
     output = Output(as_json=as_json)
     network = open_classifier(model)
     check_writable(out)
-    pixels = load_image(image, network.input_shape, invert=invert).pixels
+    pixels = load_image_for(network, image, invert=invert).pixels
     p = network.predict_proba(pixels[None])[0]
     predicted = int(p.argmax())
     shown = predicted if label is None else label

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.arguments import InvertOption, JsonOption, open_classifier
+from fullback.cli.arguments import InvertOption, JsonOption, load_image_for, open_classifier
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors, printable
 
 
@@ -33,7 +33,6 @@ def predict(
     from rich.table import Table
     from rich.text import Text
 
-    from fullback.data import load_image
     from fullback.errors import DataError
 
     output = Output(as_json=as_json)
@@ -44,7 +43,7 @@ def predict(
     table.add_column("predicted", justify="right", style="bold")
     table.add_column("probability", justify="right")
     table.add_column("else", style="dim", no_wrap=True)
-    names, resize = network.class_names, network.data_options.get("resize", "stretch")
+    names = network.class_names
 
     def name_of(label: int) -> str:
         return printable(names[label]) if label < len(names) else str(label)
@@ -52,7 +51,7 @@ def predict(
     failures = 0
     for path in images:
         try:
-            image = load_image(path, network.input_shape, invert=invert, resize=resize)
+            image = load_image_for(network, path, invert=invert)
         except DataError as error:
             fail(str(error))
             failures += 1
