@@ -49,7 +49,7 @@ class Output:
         from rich.text import Text
 
         if not self.as_json:
-            line = Text().append(f"{name:<11}", "bold")
+            line = Text().append(f"{name:<10} ", "bold")
             for part in text:
                 words, style = (part, "") if isinstance(part, str) else part
                 line.append(printable(words), style)
