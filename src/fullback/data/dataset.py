@@ -44,6 +44,9 @@ class Dataset:
         The name of each label, in order. By default ``"0"``, ``"1"``, ... up to the largest label.
     notes : tuple of str, optional
         What was done to the images on the way, a line each.
+    x_val, y_val : ndarrays, optional
+        Images for validation, which are neither trained nor tested on, and their labels. None where
+        the data set has none of its own.
 
     Raises
     ------
@@ -62,23 +65,29 @@ class Dataset:
     y_test: Labels
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    x_val: Images | None = None
+    y_val: Labels | None = None
 
     def __post_init__(self) -> None:
-        for part in ("train", "test"):
+        if (self.x_val is None) != (self.y_val is None):
+            raise InputError("x_val and y_val go together; give both, or neither")
+        parts = ("train", "test") if self.x_val is None else ("train", "test", "val")
+        count = 0
+        for part in parts:
             x, y = check_pair(getattr(self, f"x_{part}"), getattr(self, f"y_{part}"), f"_{part}")
             object.__setattr__(self, f"x_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise ShapeError(
-                f"x_train holds images of shape {self.x_train.shape[1:]} but x_test of shape "
-                f"{self.x_test.shape[1:]}; both must have the same (C, H, W)"
-            )
-        if self.x_train.dtype != self.x_test.dtype:  # uint8 is scaled by 1/255 and floats are not
-            raise InputError(
-                f"x_train is {self.x_train.dtype} but x_test is {self.x_test.dtype}; "
-                "bring both to the same dtype and scale"
-            )
-        count = max(int(self.y_train.max()), int(self.y_test.max())) + 1
+            count = max(count, int(y.max()) + 1)
+            if self.x_train.shape[1:] != x.shape[1:]:
+                raise ShapeError(
+                    f"x_train holds images of shape {self.x_train.shape[1:]} but x_{part} of shape "
+                    f"{x.shape[1:]}; both must have the same (C, H, W)"
+                )
+            if self.x_train.dtype != x.dtype:  # uint8 is scaled by 1/255 and floats are not
+                raise InputError(
+                    f"x_train is {self.x_train.dtype} but x_{part} is {x.dtype}; "
+                    "bring both to the same dtype and scale"
+                )
         names = tuple(self.class_names) or tuple(map(str, range(count)))
         if len(names) < count:
             raise InputError(
@@ -100,8 +109,9 @@ class Dataset:
 
     def __repr__(self) -> str:
         c, h, w = self.image_shape
+        val = "" if self.x_val is None else f", {len(self.x_val)} validation"
         return (
-            f"Dataset({self.name!r}: {len(self.x_train)} training and {len(self.x_test)} test "
+            f"Dataset({self.name!r}: {len(self.x_train)} training{val} and {len(self.x_test)} test "
             f"images of {c}x{h}x{w} {self.x_train.dtype}, {self.classes} classes)"
         )
 
@@ -212,6 +222,7 @@ def split(
             f"class {labels[counts.argmin()]} has one image, which cannot be both trained on and "
             "tested on; add images, or give x_test and y_test as well"
         )
+    _check_classes(labels)
     tested = math.ceil(how.share * len(x))
     if tested < len(labels) or len(x) - tested < len(labels):  # both hold an image of every class
         share = "a fifth" if how.share == 0.2 else f"{how.share:.3g} of them"
@@ -225,17 +236,29 @@ def split(
     return Dataset(name, x_train, y_train, x_test, y_test, class_names, notes)
 
 
+def _check_classes(y: Labels) -> None:
+    """Raise InputError where all training images have one label: there is nothing to tell apart."""
+    if len(np.unique(y)) == 1:
+        raise InputError(
+            f"all training images have the label {y[0]}, and a classifier needs two classes or "
+            "more; check where the labels come from"
+        )
+
+
 def from_file(
     path: Path,
     name: str,
     train: tuple[Images, Labels],
     test: tuple[Images, Labels] | None = None,
+    val: tuple[Images, Labels] | None = None,
     *,
     class_names: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
     how: Split | None = None,
 ) -> Dataset:
     """Make the data set that `path` held; without `test`, `train` is split.
+
+    The training images must be of two classes at least.
 
     What is wrong with the arrays is then wrong with the file: a DataError that names it.
     """
@@ -246,6 +269,8 @@ def from_file(
     try:
         if test is None:
             return split(name, *train, class_names, notes, how)
-        return Dataset(name, *train, *test, class_names, notes)
+        data = Dataset(name, *train, *test, class_names, notes, *(val or (None, None)))
+        _check_classes(data.y_train)
     except (ShapeError, InputError) as error:
         raise DataError(f"{path}: {error}") from error
+    return data

@@ -14,7 +14,8 @@ from fullback.data.batches import load_batches
 from fullback.data.dataset import Dataset, Split, from_file
 from fullback.data.digits import digits
 from fullback.data.idx import find_idx_files, load_idx_pair
-from fullback.data.image_folder import is_image_folder, load_image_folder
+from fullback.data.image_folder import load_image_folder
+from fullback.data.image_layout import refuse_other_files
 from fullback.data.images import RESIZES, Resize, check_image_shape
 from fullback.data.mnist import mnist
 from fullback.data.npz import load_npz
@@ -33,6 +34,7 @@ def load_data(
     resize: Resize = "stretch",
     test_share: float | None = None,
     split_seed: int | None = None,
+    nested: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Load a data set by name, from a path or from batches.
@@ -72,6 +74,8 @@ def load_data(
         own; a fifth by default.
     split_seed : int, optional
         Fixes which images these are.
+    nested : bool, default=False
+        Whether the images of all folders inside of a class folder are of that class.
     progress : bool, default=True
         Show a progress bar on standard error while downloading, or reading images.
 
@@ -104,7 +108,7 @@ def load_data(
             raise InputError("mnist has test images of its own; leave out the share for testing")
         data = mnist(data_dir, progress=progress)
     else:
-        data = _load(source, data_dir, image_shape, resize, how, progress=progress)
+        data = _load(source, data_dir, image_shape, resize, how, nested=nested, progress=progress)
     if image_shape is not None:
         wanted = check_image_shape(image_shape)
         if data.image_shape[-len(wanted) :] != wanted:
@@ -122,6 +126,7 @@ def _load(
     resize: Resize,
     how: Split | None,
     *,
+    nested: bool,
     progress: bool,
 ) -> Dataset:
     """Load what is neither MNIST nor made of batches."""
@@ -145,17 +150,20 @@ def _load(
         if is_array_folder(path):
             return load_array_folder(path, how)
         if files := find_parquet(path):
-            return load_parquet(files, path, image_shape, resize=resize, how=how)
-        if not find_idx_files(path) and is_image_folder(path):
-            return load_image_folder(path, image_shape, resize=resize, how=how, progress=progress)
-        return _load_folder(path, how)
+            return load_parquet(files, path, image_shape, resize=resize, how=how, progress=progress)
+        if find_idx_files(path):
+            return _load_folder(path, how)
+        return load_image_folder(
+            path, image_shape, resize=resize, how=how, nested=nested, progress=progress
+        )
     kind = path.suffix.lower()
     if kind == ".csv":
         return load_csv(path, image_shape, how)
     if kind == ".npz":
         return load_npz(path, how)
     if kind == ".parquet":
-        return load_parquet([path], path, image_shape, resize=resize, how=how)
+        return load_parquet([path], path, image_shape, resize=resize, how=how, progress=progress)
+    refuse_other_files(path)
     return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)), how=how)
 
 
