@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fullback.network import Network
     from fullback.pages.explorer.serve import Explorer
 
+_MOST_PIXELS = 16_000_000  # of a picture that the page sends
+
 
 def explorer(
     net: Network, data: Dataset, *, name: str = "your network", **options: Any
@@ -61,6 +63,6 @@ def require_installed() -> None:
 
 
 def _read_image(path: Path, shape: Shape, invert: bool) -> Array:
-    from fullback.data import load_image
+    from fullback.data.images import read_image
 
-    return load_image(path, shape, invert=invert).pixels
+    return read_image(path, str(path), shape, invert=invert, most_pixels=_MOST_PIXELS).pixels
