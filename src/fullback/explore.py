@@ -10,7 +10,7 @@ from fullback.errors import OptionError
 
 if TYPE_CHECKING:
     from fullback.data import Dataset
-    from fullback.layers.base import Array, Shape
+    from fullback.layers.base import Array
     from fullback.network import Network
     from fullback.pages.explorer.serve import Explorer
 
@@ -62,7 +62,11 @@ def require_installed() -> None:
         )
 
 
-def _read_image(path: Path, shape: Shape, invert: bool) -> Array:
+def _read_image(path: Path, net: Network, invert: bool) -> Array:
     from fullback.data.images import read_image
 
-    return read_image(path, str(path), shape, invert=invert, most_pixels=_MOST_PIXELS).pixels
+    resize = net.data_options.get("resize", "stretch")
+    image = read_image(
+        path, str(path), net.input_shape, invert=invert, resize=resize, most_pixels=_MOST_PIXELS
+    )
+    return image.for_network(net.trained_on)

@@ -17,6 +17,8 @@ from fullback.errors import DataError, OptionError, ShapeError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from fullback.pixels import ImageRecord
+
 Resize: TypeAlias = Literal["stretch", "pad", "crop"]
 """How an image of other proportions gets its size: stretched, with a black margin, or cut off."""
 
@@ -50,6 +52,28 @@ class ImageFile:
     size: tuple[int, int]
     depth: Depth = "8-bit"
     reduced: bool = False
+
+    def for_network(self, trained_on: ImageRecord | None) -> NDArray[Any]:
+        """Return the pixels on the scale that a network takes.
+
+        Parameters
+        ----------
+        trained_on : ``Network.trained_on`` of the network
+
+        Returns
+        -------
+        array of shape (C, H, W): uint8 pixels as they are, as a network brings them to its scale
+        itself; 16-bit greys between the network's black and white; floating-point pixels as they
+        are in the file, whose scale must be that of the training images
+
+        Raises
+        ------
+        InputError
+            The image has 16 bits, and the network's black and white are not known.
+        """
+        if self.depth != "16-bit" or trained_on is None:
+            return self.pixels
+        return trained_on.from_shares(self.pixels)
 
 
 def load_image(

@@ -11,23 +11,26 @@ import binascii
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
 from fullback.errors import FullbackError, InputError
 from fullback.layers.base import Array, Shape
 
+if TYPE_CHECKING:
+    from fullback.network import Network
+
 T = TypeVar("T")
-ReadImage: TypeAlias = Callable[[Path, Shape, bool], Array]
-"""Reads an image file for a network's input: (path, shape (C, H, W), invert) to (C, H, W)."""
+ReadImage: TypeAlias = "Callable[[Path, Network, bool], Array]"
+"""Reads an image file for a network: (path, network, invert) to pixels that it takes, (C, H, W)."""
 
 MOST_IMAGE_BYTES = 8 * 2**20
 MOST_MODEL_BYTES = 64 * 2**20
 
 
-def read_picture(body: bytes, shape: Shape, read: ReadImage, *, invert: bool) -> Array:
-    """Return an uploaded picture in the shape that a network takes, (C, H, W).
+def read_picture(body: bytes, net: Network, read: ReadImage, *, invert: bool) -> Array:
+    """Return an uploaded picture as a network takes it, of shape (C, H, W).
 
     ``read`` opens only formats that start no programs, and checks their size first.
 
@@ -36,7 +39,7 @@ def read_picture(body: bytes, shape: Shape, read: ReadImage, *, invert: bool) ->
     DataError, ShapeError
         It is no image of these formats, damaged or too large, or the network takes no images.
     """
-    return _from_file(body, "the picture", lambda path: read(path, shape, invert))
+    return _from_file(body, "the picture", lambda path: read(path, net, invert))
 
 
 def read_model(body: bytes, read: Callable[[Path], T]) -> T:
