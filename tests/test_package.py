@@ -25,17 +25,18 @@ PUBLIC = """
     CNNClassifier CNNRegressor
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
-    ShapeError FullbackWarning DeadUnitWarning
+    NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning
 """
 
 # What each part of the package may import of the package, beside itself.
 LAYERS = {"layers", "errors", "options"}
-PASSES = {"passes", *LAYERS}
+PASSES = {"passes", "memory", *LAYERS}
 NETWORK = {"network", "arrays", *PASSES}
 ALLOWED = {
     "errors": set(),
     "options": {"errors"},
     "atomic": {"errors"},
+    "memory": {"errors"},
     "layers": LAYERS,
     "arrays": LAYERS,
     "passes": PASSES,

@@ -10,8 +10,8 @@ On POSIX systems a file is read only if
   counts as its owner where this user is its only member, as on systems that give each user a group.
 
 Everything is checked on open descriptors, and opened relative to them, so that nothing can be
-exchanged between the check and the use. Folders that are missing are made with the permissions 0700,
-files with 0600, under a temporary name that did not exist.
+exchanged between the check and the use. Folders that are missing are made with the permissions
+0700, files with 0600, under a temporary name that did not exist.
 
 Windows has neither user numbers nor these permissions in Python; there the cache lies in the user's
 own folder, which other accounts cannot write to, and none of this is checked.
@@ -91,7 +91,7 @@ def write(path: Path, content: bytes, most: int) -> None:
         with contextlib.suppress(OSError):  # another process may tidy up, too
             ages = [
                 (os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime, name)
-                for name in os.listdir(folder)
+                for name in os.listdir(folder)  # noqa: PTH208 -- of a descriptor
                 if name.endswith(path.suffix)
             ]
             for _, name in sorted(ages)[:-most]:

@@ -155,7 +155,11 @@ def _write(path: Path, code: bytes) -> None:
     try:
         cache.write(path, hashlib.sha256(code).digest() + code, _NEWEST)
     except (OSError, InputError) as error:
-        _say(f"the compiled kernels cannot be kept, so the next run compiles again: {error}")
+        reason = error.strerror if isinstance(error, OSError) else error
+        _say(
+            f"the compiled kernels cannot be kept in {path.parent}, so the next run compiles "
+            f"again: {reason}"
+        )
 
 
 def _compile(target: llvm.TargetMachine) -> bytes:
