@@ -13,6 +13,7 @@ import {
   power,
   scaleOf,
 } from "./arrays.js";
+import { isNoise } from "./noise.js";
 import { label, origin } from "./origins.js";
 import { make } from "./picture.js";
 
@@ -74,6 +75,13 @@ class Panel {
     make(heading, "output", { className: "value", textContent: ` = ${number(value, 5)}` });
     this.moves(heading);
     make(this.root, "p", { className: "rule", textContent: rule });
+    if (isNoise(this.model, this.origin.cell.array))
+      make(this.root, "p", {
+        className: "noise",
+        textContent:
+          "Rounding noise: its terms cancel, or come from terms that do, and what is left is as small " +
+          "as what float32 rounds off. Without rounding it would be 0, or next to 0.",
+      });
     if (formula) make(this.root, "div", { className: "formula", textContent: formula });
     if (working)
       make(this.root, "div", {
@@ -174,7 +182,7 @@ class Panel {
     const values = rows.flat().map(({ value }) => value);
     const most = extent(values);
     const id = rows.flat().find(({ cell }) => cell)?.cell.array ?? "d:";
-    const scale = scaleOf(id, values);
+    const scale = this.model.has(id) ? scaleOf(id, this.model) : "backward";
     const canvas = make(figure, "canvas", { className: "window-cells" });
     const columns = Math.max(...rows.map((row) => row.length));
     const cell =
