@@ -116,7 +116,7 @@ class App {
       return;
     }
     answer.append("It says ");
-    make(answer, "strong", { textContent: classes[best], id: "predicted" });
+    make(make(answer, "strong"), "bdi", { textContent: classes[best], id: "predicted" });
     answer.append(` (${percent(values[best])}); loss `);
     byId("sure").textContent = sureness(this.view.picture.model);
     byId("sure").hidden = !byId("sure").textContent;

@@ -26,6 +26,7 @@ const MOVES = [
   ["→", "right", 0, 1],
 ];
 const WRITTEN = 7; // a grid with as many columns has its numbers written into it
+const LARGEST = 180; // pixels of a grid; three of them stand side by side, where they can
 
 // Mount the panel. `onSelect(cell)` is called where another number is asked for, `onShine(cells)`
 // with the cells of a term that is pointed at, `onMove(rows, columns)` to go to a cell beside.
@@ -72,7 +73,7 @@ class Panel {
     const { title, value, rule, formula, sum, terms, working, links = [] } = this.origin;
     const heading = make(this.root, "h2", {});
     make(heading, "span", { textContent: title });
-    make(heading, "output", { className: "value", textContent: ` = ${number(value, 5)}` });
+    make(heading, "output", { className: "value", textContent: ` = ${number(value)}` });
     this.moves(heading);
     make(this.root, "p", { className: "rule", textContent: rule });
     if (isNoise(this.model, this.origin.cell.array))
@@ -185,11 +186,12 @@ class Panel {
     const scale = this.model.has(id) ? scaleOf(id, this.model) : "backward";
     const canvas = make(figure, "canvas", { className: "window-cells" });
     const columns = Math.max(...rows.map((row) => row.length));
+    const side = Math.max(84, Math.min(LARGEST, (this.root.clientWidth - 110) / 3));
     const cell =
       columns <= WRITTEN && rows.length <= WRITTEN + 5
-        ? [44, 24]
+        ? [side < 120 ? 36 : 44, 22]
         : Array(2).fill(
-            Math.max(3, Math.min(14, Math.floor(180 / Math.max(columns, rows.length)))),
+            Math.max(3, Math.min(14, Math.floor(side / Math.max(columns, rows.length)))),
           );
     const exponent = exponentOf(most);
     canvas.setAttribute("role", "img");
@@ -339,8 +341,8 @@ class Panel {
     make(this.root, "p", {
       className: "total",
       textContent: same
-        ? `The terms add up to ${number(sum, 5)}.`
-        : `The terms add up to ${number(sum, 5)} here; the trace, which adds in ${this.model.network.dtype}, has ${number(value, 5)}.`,
+        ? `The terms add up to ${number(sum)}.`
+        : `The terms add up to ${number(sum)} here; the trace, which adds in ${this.model.network.dtype}, has ${number(value)}.`,
     });
   }
 }

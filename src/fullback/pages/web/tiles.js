@@ -21,7 +21,7 @@ const GAP = 6; // between tiles
 const EDGE = 3; // room around all, for outlines
 const FOLDED = 4; // tiles of a folded array
 const LARGEST = 30; // pixels of a cell of a map
-const WEIGHT = [25, 18]; // pixels of a weight that is written as a number
+const WEIGHT = [25, 15]; // pixels of a weight that is written as a number
 const COLUMNS = 3; // of a filter whose weights are
 const LETTER = 13; // room for the name of a channel
 const LIST = 12; // a vector as long as this is a list of numbers
@@ -151,7 +151,7 @@ export class Tiles {
 
   arrange(shape, options) {
     this.shape = shape;
-    this.letters = this.id === "a:input" && shape.length === 3 && shape[0] === 3 ? "RGB" : "";
+    this.letters = /^[ad]:input$/.test(this.id) && shape.length === 3 && shape[0] === 3 ? "RGB" : "";
     this.left = EDGE + (this.letters ? LETTER : 0);
     const row = shape.length === 1 && /^[pg]:/.test(this.id);
     this.plan = arrangement(shape, { ...options, row });
