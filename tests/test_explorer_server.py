@@ -30,7 +30,6 @@ pytest.importorskip("uvicorn", reason="needs the extra explore")
 from fullback.explore import explorer
 from fullback.pages.document import document
 from fullback.pages.explorer import curves, lab, session, training, uploads
-from fullback.pages.explorer import start as start_of
 from fullback.pages.explorer.app import PAGE
 from fullback.pages.explorer.security import Door, is_loopback
 
@@ -600,7 +599,7 @@ class TestTraining:
         index, label = shown["image"]["index"], shown["label"]
         made = tab.post("/step", {"rate": 0.001})
         x, y = data.x_test[index : index + 1], data.y_test[index : index + 1]
-        own = start_of.copy_of(net)
+        own = net.copy()
         before = own.trace(x, y)
         for name, gradient in before.gradients.items():
             own.parameters[name] -= np.float32(0.001) * gradient
@@ -707,7 +706,7 @@ class TestTraining:
 
     def test_old_losses_are_thinned_out(self, monkeypatch, net, data):
         monkeypatch.setattr(training, "_MOST_POINTS", 10)
-        own = start_of.copy_of(net)
+        own = net.copy()
         parts = (data.x_train, data.y_train), (data.x_test, data.y_test)
         trainer = training.Trainer(own, threading.RLock(), *parts, training.Run(epochs=5))
         trainer.train(40)
@@ -717,7 +716,7 @@ class TestTraining:
 
 def test_weights_that_are_not_finite(net, data):
     """The page shows them, and everything else says what is wrong."""
-    broken = start_of.copy_of(net)
+    broken = net.copy()
     broken.parameters["conv2.weight"] = np.full((1, 1, 3, 3), np.nan)
     with explorer(broken, data, port=0) as server:
         tab = Browser(server)

@@ -209,7 +209,10 @@ TEXTS = {
     "not a number": (NUMBER.replace('"N"', "NaN"), "input_shape must be"),
 }
 CHANGES = {
-    "newer": ({"version": 2}, "has format version 2, but this fullback reads version 1; install"),
+    "newer": (
+        {"version": 3},
+        "has format version 3, but this fullback reads versions 1 to 2; inst",
+    ),
     "no version": ({"version": None}, "format version None"),
     "long version": ({"version": "x" * 9999}, r"format version \.\.\."),
     "no layers": ({"layers": []}, "a network needs at least one layer"),

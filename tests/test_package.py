@@ -30,11 +30,13 @@ PUBLIC = """
 
 # What each part of the package may import of the package, beside itself.
 LAYERS = {"layers", "errors", "options"}
+PIXELS = {"pixels", "errors"}
 PASSES = {"passes", *LAYERS}
-NETWORK = {"network", "arrays", *PASSES}
+NETWORK = {"network", "arrays", "pixels", *PASSES}
 ALLOWED = {
     "errors": set(),
     "options": {"errors"},
+    "pixels": PIXELS,
     "atomic": {"errors"},
     "layers": LAYERS,
     "arrays": LAYERS,
@@ -51,7 +53,7 @@ ALLOWED = {
     "explore": {"data", "pages", "export", *NETWORK},
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
-    "data": {"atomic", "errors", "options"},
+    "data": {"atomic", "errors", "options", "pixels"},
     "estimator": {"augment", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
@@ -85,6 +87,8 @@ EXCEPTIONS = {
     ("network", "pages"),
     ("network", "explore"),
     ("network", "data"),
+    ("network", "training"),
+    ("network", "export"),
     ("passes", "network"),
     ("passes", "pages"),
 }

@@ -78,18 +78,6 @@ class TestNormalize:
         np.testing.assert_allclose(net.statistics["normalize1.mean"], x.mean(axis=0), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("scale", "warned"), [(255, True), (16, False), (1, False)])
-def test_floats_that_are_pixels(scale, warned):
-    net = Network.parse("flatten dense2", (1, 4, 4))
-    x = np.random.default_rng(0).integers(0, scale, (20, 1, 4, 4), endpoint=True).astype(float)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        train(net, x, np.arange(20) % 2, optimizer=SGD(1e-6))
-    messages = [str(warning.message) for warning in caught]
-    assert len(messages) == warned
-    assert all(re.match(r"the images are floats up to 255, .* x / 255", text) for text in messages)
-
-
 class TestProgress:
     def lines(self, epochs, **options):
         net, x, y = net_and_data(text="flatten dense4")

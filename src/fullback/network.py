@@ -25,11 +25,15 @@ from fullback.passes import (
     softmax,
     trace_batch,
 )
+from fullback.pixels import ImageRecord
 
 if TYPE_CHECKING:
+    import os
+
     from fullback.data import Dataset
     from fullback.engine.listing import Program
     from fullback.pages.explorer.serve import Explorer
+    from fullback.training.history import History
 
 PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
@@ -69,6 +73,8 @@ class Network:
     class_names : names of the outputs, where somebody gave them some; kept in model files
     data_options : options of ``load_data`` by which the images were read, and are to be again:
         resize, test_share and split_seed; kept in model files
+    trained_on : what the images were like that it was trained on, and on which scale; None before
+        training; kept in model files. uint8 images are brought to that scale
 
     Where a method takes ``engine``, it is ``"lanes"``, the fast one, or ``"reference"``, the pages
     of ``layers/`` in NumPy. None, the default, is ``"lanes"`` for a float32 network; a float64
@@ -106,6 +112,7 @@ class Network:
         self._frozen: frozenset[str] = frozenset()
         self.class_names: tuple[str, ...] = ()
         self.data_options: dict[str, Any] = {}
+        self.trained_on: ImageRecord | None = None
         self.machines: dict[str, list[Any]] = {}  # the lane engine's, kept for the next prediction
         parameters, statistics = array_shapes(self.layers, self.input_shape)
         self._parameters = Arrays(parameters, self.dtype)
@@ -202,6 +209,45 @@ class Network:
         from fullback.explore import in_notebook
 
         return in_notebook(self, data, height)
+
+    def copy(
+        self, *, dtype: Literal["float32", "float64"] | None = None, seed: int | None = None
+    ) -> Network:
+        """Return a network with the same layers, loss, frozen layers and whatever is known of it.
+
+        Parameters
+        ----------
+        dtype : of the copy; None for the network's own
+        seed : for new initial parameters, and nothing that was learned or measured; None copies
+            parameters and statistics
+        """
+        own: Literal["float32", "float64"] = "float32" if self.dtype == np.float32 else "float64"
+        copy = Network(
+            self.layers,
+            self.input_shape,
+            loss=self.loss,
+            seed=seed or 0,
+            dtype=own if dtype is None else dtype,
+        )
+        copy.class_names, copy.data_options = self.class_names, dict(self.data_options)
+        copy._frozen = self._frozen
+        if seed is None:
+            copy.parameters.update(self.parameters)
+            copy.statistics.update(self.statistics)
+            copy.trained_on = self.trained_on
+        return copy
+
+    def fit(self, x: ArrayLike, y: ArrayLike, **options: Any) -> History:
+        """Train the network in place: ``fullback.fit(net, x, y, **options)``."""
+        from fullback.training.fit import fit
+
+        return fit(self, x, y, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a model file: ``fullback.save(net, path)``."""
+        from fullback.export.safetensors import save
+
+        save(self, path)
 
     def choose_engine(self, engine: Engine | None) -> Engine:
         """Return the engine that is meant: see the class.
@@ -434,41 +480,80 @@ class Network:
     def check_images(self, x: ArrayLike) -> Array:
         """Check images and return them as (N, *input_shape), uint8 or float, without a copy.
 
+        uint8 images come back as floats, in a copy, where the network was trained on images whose
+        black and white are not 0 and 1; see ``trained_on``.
+
         Raises
         ------
         ShapeError, InputError
-            Shapes that do not fit, values that are not finite, no images.
+            Shapes that do not fit, values that are not finite, no images; or uint8 images for a
+            network of whose scale nothing is known.
+
+        Warns
+        -----
+        FullbackWarning
+            The values of float images are on another scale than those of training.
         """
-        images = np.asarray(x)
+        try:
+            images = np.asarray(x)
+        except ValueError as error:  # lists of different lengths
+            raise InputError(f"x cannot be read as an array ({error})") from None
         if images.ndim > 1 and (1, *images.shape[1:]) == self.input_shape:
             images = images.reshape(len(images), *self.input_shape)  # (N, H, W), one channel
         if images.shape[1:] != self.input_shape:
             wanted = ", ".join(map(str, ("N", *self.input_shape)))
             hint = "; x[None] makes a batch of one image" * (images.shape == self.input_shape)
+            if images.ndim == 4 and (images.shape[3], *images.shape[1:3]) == self.input_shape:
+                hint = "; np.moveaxis(x, 3, 1) brings the channels to the front"
             raise ShapeError(f"x must have shape ({wanted}), got {images.shape}{hint}")
         if not len(images):
             raise InputError("x holds no images")
-        if images.dtype != np.uint8 and images.dtype.kind != "f":
+        if images.dtype == np.uint8:
+            if self.trained_on is None or self.trained_on.is_default:
+                return images
+            return self.trained_on.from_bytes(images, self.dtype)
+        if images.dtype.kind != "f":
             raise InputError(
                 f"images must be uint8 (0 to 255) or float (used as it is), got {images.dtype}; "
-                "convert them with x.astype('uint8') or x / 255"
+                f"convert them with {_advice(images.dtype)}"
             )
-        wrong: Array = _not_finite(images) if images.dtype.kind == "f" else np.array([])
+        low, high, wrong = _range_of(images)
         if len(wrong):
             raise InputError(
                 f"image {int(wrong[0])} holds NaN or infinity "
-                f"({len(wrong)} of {len(images)} images do); remove them or mend them"
+                f"({len(wrong)} of {len(images)} images do); remove or correct them"
             )
+        if self.trained_on is not None:
+            self.trained_on.warn_of_scale(low, high)
         return images
 
 
-def _not_finite(images: Array) -> Array:
-    """Return the places of images with values that are not finite; they may be on the disk."""
+def _advice(dtype: np.dtype[Any]) -> str:
+    """Say how images of a dtype that networks do not take become floats."""
+    if dtype.kind == "b":
+        return "x.astype('float32')"
+    if dtype.kind in "iu":
+        return f"x.astype('float32') / white, where white is {np.iinfo(dtype).max} or 255"
+    return "x.astype('float32'), if they are numbers"
+
+
+def _range_of(images: Array) -> tuple[float, float, Array]:
+    """Return the smallest and the largest value, and the places of images that are not finite.
+
+    The images may be on the disk, and not fit into memory.
+    """
     step = max(1, _AT_ONCE // max(images[0].size, 1))
     axes = tuple(range(1, images.ndim))
-    finite = [np.isfinite(images[n : n + step]).all(axis=axes) for n in range(0, len(images), step)]
-    wrong: Array = np.flatnonzero(~np.concatenate(finite))
-    return wrong
+    low, high = np.inf, -np.inf
+    wrong: list[int] = []
+    for start in range(0, len(images), step):
+        part = images[start : start + step]
+        with np.errstate(invalid="ignore"):
+            least, most = float(part.min()), float(part.max())  # NaN where there is one
+        if not np.isfinite(least) or not np.isfinite(most):
+            wrong += (start + np.flatnonzero(~np.isfinite(part).all(axis=axes))).tolist()
+        low, high = min(low, least), max(high, most)
+    return low, high, np.array(wrong, int)
 
 
 def in_batches(images: Array) -> Iterator[Array]:

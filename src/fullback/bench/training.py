@@ -16,7 +16,6 @@ from fullback.bench.pytorch import PyTorch
 from fullback.bench.rival import Lanes, Rival
 from fullback.errors import FullbackError
 from fullback.layers.base import Array
-from fullback.network import Network
 
 RIVALS: dict[str, type[Rival]] = {
     kind.framework.lower(): kind for kind in (PyTorch, TensorFlow, Jax)
@@ -242,11 +241,7 @@ class _Runner:
 def reference_gradients(problem: Problem) -> dict[str, Array]:
     """Return the gradients of the first batch by the reference engine, in float64."""
     net = problem.net
-    twin = Network(net.layers, net.input_shape, loss=net.loss, dtype="float64")
-    for name, p in net.parameters.items():
-        twin.parameters[name] = p
-    for name, statistic in net.statistics.items():
-        twin.statistics[name] = statistic
+    twin = net.copy(dtype="float64")
     first = problem.first
     return twin.loss_and_gradients(problem.floats[first], problem.labels[first])[1]
 

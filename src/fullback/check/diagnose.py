@@ -17,7 +17,7 @@ from fullback.check.layouts import Matched
 from fullback.check.report import Diagnosis, Finding
 from fullback.check.search import NARROW, UNEXPLAINED, WIDE, Hypothesis, Search
 from fullback.check.settings import other_setting
-from fullback.check.world import Worlds, build_worlds, in_float64
+from fullback.check.world import Worlds, build_worlds
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.passes import Seed, Trace, trace_batch
@@ -69,7 +69,7 @@ def diagnose(
     """
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
-    double = in_float64(net)
+    double = net.copy(dtype="float64")
     trace = trace_batch(double, images, targets, None, training=training, seed=seed)
     taken = take(double, trace, len(images), gradients, deltas, activations, probabilities)
     return _judge(double, images, targets, trace, taken, training=training, seed=seed)

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike
 from fullback.check.batch_loss import BatchLoss, Line
 from fullback.check.differences import Slope, power_of_two
 from fullback.check.gradient_report import DirectionRow, GradientCheck, GradientRow
-from fullback.check.world import in_float64
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -90,7 +89,7 @@ def check_gradients(
         precise = dict.fromkeys(given, False)
     elif gradients is not None:
         given, precise = _foreign(net, gradients, np.shape(net.check_images(x)))
-    own = in_float64(net)
+    own = net.copy(dtype="float64")
     images = own.check_images(x)
     targets = own.loss.targets(y, len(images), own.output_shape[0])
     loss = BatchLoss(own, images, targets, training=training, seed=seed)
@@ -272,11 +271,7 @@ def _roundings(loss: BatchLoss, names: Sequence[str], rng: np.random.Generator) 
     Every pass has all its numbers moved by a few roundings, so that the errors also show how they
     are magnified on the way, and what happens to a cell that is nearly at a kink.
     """
-    single = Network(loss.net.layers, loss.net.input_shape, loss=loss.net.loss, dtype="float32")
-    if loss.net.frozen:
-        single.freeze(*loss.net.frozen)
-    for name, array in loss.net.statistics.items():
-        single.statistics[name] = array
+    single = loss.net.copy(dtype="float32")
     errors: dict[str, list[Array]] = {name: [] for name in names}
     eps = _SHAKE * _EPS
     for _ in range(_DRAWS):

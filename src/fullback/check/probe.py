@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from fullback.check.chain import Chain, gradient_in
 from fullback.check.compare import length
 from fullback.check.mistakes import Mutant, mutants_of
-from fullback.check.world import Worlds, build_worlds, in_float64
+from fullback.check.world import Worlds, build_worlds
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.options import require_whole
@@ -105,7 +105,7 @@ def coincidences(
     """
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
-    double = in_float64(net)
+    double = net.copy(dtype="float64")
     worlds = build_worlds(
         double, images, targets, 2.0**-52, {}, None, training=True, seed=0, noisy=False
     )

@@ -12,7 +12,7 @@ from fullback.check.layouts import Reading
 from fullback.check.mistakes import MISTAKES
 from fullback.check.report import Evidence, Finding
 from fullback.check.search import Search
-from fullback.check.world import build_worlds, in_float64
+from fullback.check.world import build_worlds
 from fullback.layers import BatchNorm2D, Dense, Dropout, Flatten
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -94,7 +94,7 @@ def _channels_last(
     channels, rows, columns = shape
     theirs = np.arange(channels * rows * columns).reshape(rows, columns, channels)
     order = theirs.transpose(2, 0, 1).ravel()  # where each of our features is among theirs
-    other = in_float64(net)
+    other = net.copy(dtype="float64")
     weight = f"{dense}.weight"
     other.parameters[weight] = net.parameters[weight][:, order]
 

@@ -147,17 +147,6 @@ def build_worlds(
     return Worlds(worlds[0], tuple(worlds[1:]), World(absolute, losses[0], sizes), eps, kinks)
 
 
-def in_float64(net: Network) -> Network:
-    """Return a float64 network with the same layers, numbers and frozen layers."""
-    double = Network(net.layers, net.input_shape, loss=net.loss, dtype="float64")
-    for own, theirs in ((double.parameters, net.parameters), (double.statistics, net.statistics)):
-        for name, array in theirs.items():
-            own[name] = array
-    if net.frozen:
-        double.freeze(*net.frozen)
-    return double
-
-
 def _loss_scene(
     net: Network, logits: Array, targets: Array, own: Array | None, given: Array | None
 ) -> LossScene:

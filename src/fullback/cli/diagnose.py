@@ -116,14 +116,14 @@ def _judge(
     network: Network, data: Path, theirs: Path, output: Output, *, training: bool, seed: int
 ) -> Diagnosis:
     from fullback.check.diagnose import diagnose as find
-    from fullback.data.dataset import channels_first
     from fullback.data.npz import read_npz
+    from fullback.pixels import channels_first
 
     batch = read_npz(data, ("x", "y"))
+    if batch["x"].shape[1:] != network.input_shape:
+        batch["x"] = channels_first(batch["x"])
     kinds = _sorted_out(read_npz(theirs))
-    result = find(
-        network, channels_first(batch["x"]), batch["y"], **kinds, training=training, seed=seed
-    )
+    result = find(network, batch["x"], batch["y"], **kinds, training=training, seed=seed)
     for finding in result.findings:
         output.event("finding", **dataclasses.asdict(finding))
     output.event(

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, Split, channels_first, from_file
+from fullback.data.dataset import Dataset, Split, from_file
 from fullback.data.npz import FORMS
 from fullback.errors import DataError
+from fullback.pixels import channels_first
 
 
 def is_array_folder(folder: Path) -> bool:

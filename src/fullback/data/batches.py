@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fullback.data.dataset import Dataset, Split, channels_first, split
+from fullback.data.dataset import Dataset, Split, split
 from fullback.data.files import MAX_BYTES
 from fullback.errors import DataError, InputError, ShapeError
+from fullback.pixels import channels_first
 
 
 def _arrays(number: int, x: Any, y: Any) -> tuple[Any, Any]:

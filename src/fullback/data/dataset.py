@@ -153,21 +153,6 @@ def check_labels(y: Any, what: str) -> Labels:
     return np.asarray(y, np.int64)
 
 
-def channels_first(x: NDArray[Any]) -> NDArray[Any]:
-    """Bring images to (N, C, H, W).
-
-    (N, H, W) gets one channel. A last axis of 1 or 3 is taken for the channels, unless axis 1 is
-    1 or 3 as well; any other 4-D array is (N, C, H, W) already. Other shapes come back as they
-    are, for `check_pair` to refuse.
-    """
-    if x.ndim == 3:
-        return x[:, np.newaxis]
-    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-        x = np.moveaxis(x, 3, 1)
-        return x if isinstance(x, np.memmap) else np.ascontiguousarray(x)
-    return x
-
-
 @dataclass(frozen=True)
 class Split:
     """Which images of a data set without test images are kept for testing.

@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Images, Labels, channels_first, check_labels
+from fullback.data.dataset import Images, Labels, check_labels
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
 from fullback.errors import DataError, InputError
+from fullback.pixels import channels_first
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 32  # of a NumPy array, before NumPy 2

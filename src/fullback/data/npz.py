@@ -21,9 +21,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, Split, channels_first, from_file
+from fullback.data.dataset import Dataset, Split, from_file
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
 from fullback.errors import DataError
+from fullback.pixels import channels_first
 
 FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x", "y"))
 """The names of a data set's arrays."""

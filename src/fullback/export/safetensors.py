@@ -2,13 +2,16 @@
 
 The metadata has one entry, ``fullback``, a JSON object::
 
-    {"version": 1,
+    {"version": 2,
      "layers": [{"kind": "conv", "filters": 8, "kernel_size": 3, ...}, ...],
      "input_shape": [1, 28, 28], "dtype": "float32", "frozen": ["conv1"],
      "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0},
-     "class_names": ["cat", "dog"], "data_options": {"split_seed": 1}}
+     "class_names": ["cat", "dog"], "data_options": {"split_seed": 1},
+     "trained_on": {"low": 0.0, "high": 255.0, "mean": 33.1, "border": 0.2,
+                    "black": 0.0, "white": 255.0}}
 
-``class_names`` and ``data_options`` are there where the network has some.
+``class_names``, ``data_options`` and ``trained_on`` are there where the network has some. Version 1
+had no ``trained_on``: its networks take uint8 images as 0 to 1.
 
 One entry, because safetensors writes several in an order that changes from run to run, and the same
 network shall give the same file, to the bit. Nothing is pickled. Every array's name, shape and type
@@ -27,8 +30,11 @@ from fullback.atomic import write_atomically
 from fullback.errors import FullbackError, InputError, ModelFileError, OptionError
 from fullback.layers import LAYERS, LOSSES, Layer, Loss
 from fullback.network import Network, array_shapes
+from fullback.pixels import ImageRecord
 
-VERSION = 1
+VERSION = 2
+
+_READ = (1, 2)  # versions
 
 _MOST_METADATA = 2**20  # characters of JSON
 _MOST_LAYERS = 1000
@@ -70,6 +76,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
         architecture["class_names"] = list(net.class_names)
     if net.data_options:
         architecture["data_options"] = net.data_options
+    if net.trained_on is not None:
+        architecture["trained_on"] = dataclasses.asdict(net.trained_on)
     arrays = {**net.parameters, **net.statistics}
     write_atomically(path, to_bytes(arrays, metadata={"fullback": json.dumps(architecture)}))
 
@@ -113,10 +121,10 @@ def _description(path: str, metadata: dict[str, str]) -> dict[str, Any]:
             f"{path} is a safetensors file, but not a fullback model: its metadata does not "
             "describe a network"
         )
-    if described["version"] != VERSION:
+    if described["version"] not in _READ:
         raise ModelFileError(
             f"{path} has format version {_short(repr(described['version']))}, but this fullback "
-            f"reads version {VERSION}; install a newer fullback"
+            f"reads versions 1 to {VERSION}; install a newer fullback"
         )
     return described
 
@@ -138,6 +146,8 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
         net.class_names = tuple(map(str, described.get("class_names", ())))
         options = dict(described.get("data_options", {}))
         net.data_options = {name: options[name] for name in _DATA_OPTIONS if name in options}
+        if "trained_on" in described:
+            net.trained_on = ImageRecord(**described["trained_on"])
     except ModelFileError:
         raise
     except (

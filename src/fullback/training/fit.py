@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -13,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from fullback.augment import Augment
-from fullback.errors import DivergenceError, FullbackWarning, InputError, OptionError
+from fullback.errors import DivergenceError, InputError, OptionError
 from fullback.layers import Normalize
 from fullback.layers.base import Array
 from fullback.network import Network, check_weights
 from fullback.options import require_number, require_whole
 from fullback.passes import Engine
+from fullback.pixels import record_of
 from fullback.training.callbacks import Callback, EarlyStopping
 from fullback.training.checkpoint import Checkpoint, fingerprint
 from fullback.training.dead import warn_of_dead_units
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 AnyCallback: TypeAlias = Callback | Callable[[Epoch], object]
 
 _WATCHED_IMAGES = 256  # training images on which dead units are looked for
-_LARGEST_COUNT = 32  # whole numbers above this are taken for pixels
 
 
 def fit(
@@ -56,6 +55,7 @@ def fit(
     mixup: float = 0.0,
     average: float = 0.0,
     callbacks: Sequence[AnyCallback] = (),
+    pixel_range: tuple[float, float] | None = None,
     seed: int = 0,
     engine: Engine | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -85,6 +85,10 @@ def fit(
         average for validation, for callbacks and in the end. 0 for none
     callbacks : functions that are called with the Epoch when one is done, or `Callback` objects;
         one that returns True ends training
+    pixel_range : values of black and white in float images, to which image files and uint8 images
+        are brought when the network is used. None is what the network was trained on before, or
+        else 0 to 1, 0 to 255, 0 to 16 or -1 to 1 where the images look like that; in any other case
+        the network takes floats alone. See ``Network.trained_on``
     seed : fixes the order of the images and what dropout leaves out
     engine : "lanes" or "reference", see Network; for the same seed, weights are the same bit for
         bit whatever the number of threads, but differ between the engines by rounding
@@ -116,7 +120,8 @@ def fit(
     DeadUnitWarning
         Units of a ReLU layer were 0 for all of 256 training images, spread over the set.
     FullbackWarning
-        Float images look like pixels from 0 to 255.
+        Float images are taken for pixels that do not go from 0 to 1, or are on another scale than
+        those that the network was trained on before.
     """
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
@@ -135,6 +140,7 @@ def fit(
         wanted = net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
         validation = fingerprint(held_out, wanted)
     order = np.arange(len(images)) if weights is None else np.flatnonzero(weights)
+    record = record_of(images, order, pixel_range, net.trained_on)
 
     chosen_engine = net.choose_engine(engine)
     kept = None
@@ -176,7 +182,8 @@ def fit(
         mixes=mixup > 0,
         average=average,
     )
-    _warn_of_pixels(images)
+    untouched, known = snapshot(net), net.trained_on
+    net.trained_on = record
     measure(net, images, order)
     run = Run(
         net=net,
@@ -211,6 +218,9 @@ def fit(
                 _require_finite(net, epoch, optimizer)
             except DivergenceError:
                 restore(net, before)
+                if not history.epochs:
+                    restore(net, untouched)
+                    net.trained_on = known
                 _end(net, state, callbacks, history)
                 raise
             if not interrupt.requested:
@@ -352,21 +362,6 @@ def _check_hooks(
         raise OptionError("validation_data must be a pair (images, labels)")
     if not isinstance(verbose, bool) and not hasattr(verbose, "is_terminal"):
         raise OptionError(f"verbose must be True, False or a rich Console, got {verbose!r}")
-
-
-def _warn_of_pixels(images: Array) -> None:
-    """Warn of floats that are pixels from 0 to 255, which uint8 images would not be."""
-    some = images[:_WATCHED_IMAGES]
-    if some.dtype.kind != "f":
-        return
-    if some.min() >= 0 and _LARGEST_COUNT < some.max() <= 255 and (some == np.floor(some)).all():
-        warnings.warn(
-            f"the images are floats up to {some.max():g}, and floats are used as they are; if "
-            "they are pixels from 0 to 255, give them as x.astype('uint8') or x / 255, so that "
-            "the network also takes uint8 images, which are divided by 255",
-            FullbackWarning,
-            stacklevel=3,
-        )
 
 
 def measure(net: Network, images: Array, order: NDArray[np.int64]) -> None:

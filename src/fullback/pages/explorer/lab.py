@@ -15,7 +15,7 @@ import numpy as np
 from fullback.check.mistakes import MISTAKES, Mutant, gradient, mutants_of, next_delta
 from fullback.check.mistakes.loss import first_delta
 from fullback.check.scene import World
-from fullback.check.world import build_worlds, in_float64
+from fullback.check.world import build_worlds
 from fullback.errors import InputError
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -92,7 +92,7 @@ class Batch:
     @classmethod
     def of(cls, net: Network, x: Array, y: Array) -> Batch:
         """Check a batch."""
-        double = in_float64(net)
+        double = net.copy(dtype="float64")
         images = double.check_images(x)
         return cls(double, images, double.loss.targets(y, len(images), double.output_shape[0]))
 

@@ -18,7 +18,7 @@ from fullback.layers.base import Array, Shape
 from fullback.layers.text import layers_text, parse_layers
 from fullback.network import Network, array_shapes
 from fullback.pages.document import document
-from fullback.pages.explorer.start import Data, Start, copy_of, require_shown, require_small
+from fullback.pages.explorer.start import Data, Start, require_shown, require_small
 from fullback.pages.explorer.training import Run, Trainer, described, set_frozen
 from fullback.training.optimizers import SGD
 
@@ -51,7 +51,7 @@ class Session:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        self.net = copy_of(self.start.net)
+        self.net = self.start.net.copy()
         self.name = self.start.name
         self.trainer: Trainer | None = None
         self.actions: list[dict[str, Any]] | None = []
@@ -217,13 +217,8 @@ class Session:
         """Give the network new initial weights."""
         self.require_idle()
         old = self.net
-        net = Network(
-            old.layers,
-            old.input_shape,
-            loss=old.loss,
-            seed=seed,
-            dtype=str(old.dtype),  # type: ignore[arg-type]
-        )
+        net = old.copy(seed=seed)
+        net.unfreeze(*net.frozen)
         if self.fits:
             self._adapt(net)
         self.replace(net, self.name)

@@ -76,16 +76,6 @@ class Start:
         require_shown(self.net)
 
 
-def copy_of(net: Network) -> Network:
-    """Return a network with the same layers, numbers and frozen layers."""
-    copy = Network(net.layers, net.input_shape, loss=net.loss, dtype=str(net.dtype))  # type: ignore[arg-type]
-    copy.parameters.update(net.parameters)
-    copy.statistics.update(net.statistics)
-    if net.frozen:
-        copy.freeze(*net.frozen)
-    return copy
-
-
 def require_shown(net: Network) -> None:
     """Raise where the page cannot show a network: no images, no classes, or too much of it."""
     if len(net.input_shape) != 3 or net.input_shape[0] not in (1, 3):
