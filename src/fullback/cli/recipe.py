@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,11 @@ class Recipe:
         rate = float(f"{self.optimizer.learning_rate / 3 ** (number - 1):.2g}")
         optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
         return dataclasses.replace(self, seed=self.seed + number - 1, optimizer=optimizer)
+
+    def steps(self, images: int) -> int:
+        """Return how many steps are made on that many training images, some for validation."""
+        trained_on = images - math.ceil(self.validation * images)
+        return self.epochs * math.ceil(trained_on / self.batch_size)
 
     def training_sample(self, dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return images that are trained on, spread over the set, and their labels."""

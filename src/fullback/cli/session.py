@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from fullback.cli.model_file import failed_path, save_model
 from fullback.cli.output import FAILURE, Output, fail
 from fullback.cli.recipe import Recipe, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
-from fullback.errors import DivergenceError
+from fullback.errors import DivergenceError, FullbackWarning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from fullback.training.history import Epoch, History
 
 ATTEMPTS = 3  # of which each has another seed, and a third of the rate of the one before it
+_FEWEST_STEPS = 30  # of training, below which a network may well know nothing yet
 
 
 @dataclass
@@ -201,7 +203,17 @@ class Session:
         if diverged is not None and not diverged.epochs:
             return str(diverged)
         x, y = recipe.training_sample(self.dataset)
-        return failed(network, history, x, y)
+        steps = recipe.steps(len(self.dataset.x_train))
+        if steps >= _FEWEST_STEPS:
+            return failed(network, history, x, y)
+        reason = dead_layer(network, x)
+        if reason is None and (chance := failed(network, history, x, y)) is not None:
+            warnings.warn(
+                f"{chance}, after only {steps} training steps; give more --epochs",
+                FullbackWarning,
+                stacklevel=2,
+            )
+        return reason
 
     def _say_again(self, attempt: int, reason: str) -> None:
         """Tell of an attempt that learned nothing, and of the one that comes."""
@@ -330,15 +342,23 @@ def _comparison(trained: Answers, frozen: Answers) -> Table:
     return table
 
 
-def failed(net: Network, history: History | None, x: NDArray[Any], y: NDArray[Any]) -> str | None:
-    """Say why training came to nothing, or None."""
-    import numpy as np
-
+def dead_layer(net: Network, x: NDArray[Any]) -> str | None:
+    """Say which layer is dead, or None."""
     from fullback.training.dead import dead_units
 
     for name, units in dead_units(net, x).items():
         if len(units) == net.shapes[net.names.index(name)][0]:
             return f"{name} is dead: it is 0 for all of {len(x)} training images"
+    return None
+
+
+def failed(net: Network, history: History | None, x: NDArray[Any], y: NDArray[Any]) -> str | None:
+    """Say why training came to nothing, or None."""
+    import numpy as np
+
+    dead = dead_layer(net, x)
+    if dead is not None:
+        return dead
     if not net.loss.classifies:
         return None
     given = net.predict(x)
