@@ -65,6 +65,13 @@ ResizeOption = Annotated[
         metavar="NAME",
     ),
 ]
+NestedOption = Annotated[
+    bool,
+    typer.Option(
+        "--nested",
+        help="Take the images of all folders inside of a class folder for that class.",
+    ),
+]
 TestShareOption = Annotated[
     float | None,
     typer.Option(
@@ -140,6 +147,8 @@ def load_dataset(
     resize: Literal["stretch", "pad", "crop"] = "stretch",
     test_share: float | None = None,
     split_seed: int | None = None,
+    *,
+    nested: bool = False,
 ) -> Dataset:
     """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
 
@@ -159,16 +168,21 @@ def load_dataset(
             resize=resize,
             test_share=test_share,
             split_seed=split_seed,
+            nested=nested,
         )
     except InputError as error:  # options that do not go with the data
         raise OptionError(str(error)) from error
 
 
 def data_options(
-    resize: ResizeName, test_share: float | None, split_seed: int | None
+    resize: ResizeName,
+    test_share: float | None,
+    split_seed: int | None,
+    *,
+    nested: bool = False,
 ) -> dict[str, Any]:
     """Return how images are read, as far as it is not by default."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"nested": True} if nested else {}
     if resize is not ResizeName.stretch:
         options["resize"] = resize.value
     if test_share is not None:
