@@ -44,7 +44,7 @@ class Output:
 
         class Page(Console):
             def on_broken_pipe(self) -> None:
-                raise  # noqa: PLE0704 -- called while it is handled; Rich's own would exit here
+                raise
 
         self.as_json = as_json
         self._file = _KeepGoing(sys.stdout) if keep_going else None
