@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fullback.cli.arguments import load_dataset
 from fullback.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -14,14 +15,51 @@ if TYPE_CHECKING:
     from fullback.network import Network
 
 
-def check_shape(network: Network, model: Path, dataset: Dataset) -> None:
-    """Raise ShapeError where a model does not take the images of a data set."""
-    if network.input_shape != dataset.image_shape:
-        raise ShapeError(
-            f"{model} takes images of shape {network.input_shape}, but {dataset.name} has images "
-            f"of shape {dataset.image_shape}; leave --image-size out for image files, or bring the "
-            "arrays to that shape"
-        )
+def open_start(model: Path, net: str | None) -> Network:
+    """Load the model that training starts with."""
+    from fullback.export.safetensors import load
+
+    if net is not None:
+        raise OptionError(f"--from {model} brings its layers; leave --net out")
+    return load(model)
+
+
+def load_for_start(
+    network: Network,
+    model: Path,
+    data: str,
+    data_dir: Path | None,
+    shape: tuple[int, ...] | None,
+    options: dict[str, Any],
+) -> tuple[Dataset, dict[str, Any]]:
+    """Load what ``--data`` names for a model to train on, and return how its images were read.
+
+    They are read as the model's were, where the data takes such options and none are given.
+
+    Raises
+    ------
+    ShapeError
+        The model does not take images of their shape.
+    """
+    own = network.input_shape if len(network.input_shape) == 3 else None
+    shapes = [shape] if shape is not None else [own, None]
+    ways = [{**network.data_options, **options}, options]
+    for wanted in shapes:
+        for way in ways:
+            try:
+                dataset = load_dataset(data, data_dir, wanted, **way)
+            except OptionError:
+                if (wanted, way) == (shapes[-1], ways[-1]):
+                    raise
+                continue
+            if dataset.image_shape != network.input_shape:
+                raise ShapeError(
+                    f"{model} takes images of shape {network.input_shape}, but {dataset.name} has "
+                    f"images of shape {dataset.image_shape}; bring them to that shape, or leave "
+                    "--from out"
+                )
+            return dataset, way
+    raise OptionError(f"{model} has the input shape {network.input_shape}, and takes no images")
 
 
 def started_from(network: Network, dataset: Dataset, loss: Loss, seed: int) -> Network:
