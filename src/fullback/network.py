@@ -302,7 +302,9 @@ class Network:
             There is no such layer.
         """
         if name not in self._arrays_of:
-            raise OptionError(f"no layer is called {short(name)}; there are {', '.join(self.names)}")
+            raise OptionError(
+                f"no layer is called {short(name)}; there are {', '.join(self.names)}"
+            )
         return self._arrays_of[name]
 
     # Freezing -----------------------------------------------------------------------------------
