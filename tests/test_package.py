@@ -186,6 +186,7 @@ def test_every_error_is_a_fullback_error_and_a_built_in_one():
         "InputError": "ValueError",
         "OptionError": "ValueError",
         "ModelFileError": "ValueError",
+        "NotEnoughMemoryError": "MemoryError",
         "ShapeError": "ValueError",
     }
     assert issubclass(fullback.DeadUnitWarning, fullback.FullbackWarning)
