@@ -38,7 +38,7 @@ class Output:
 
         class Page(Console):
             def on_broken_pipe(self) -> None:
-                raise  # noqa: PLE0704 -- called while it is handled; Rich's own would exit here
+                raise  # the error that is being handled, where Rich's own method would exit
 
         self.as_json = as_json
         self.console: Console = Page(highlight=False)
