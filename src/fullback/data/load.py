@@ -12,6 +12,7 @@ from typing import Any
 from fullback.data.arrays_on_disk import is_array_folder, load_array_folder
 from fullback.data.batches import load_batches
 from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.delimited import is_table
 from fullback.data.digits import digits
 from fullback.data.idx import find_idx_files, load_idx_pair
 from fullback.data.image_folder import is_image_folder, load_image_folder
@@ -33,6 +34,7 @@ def load_data(
     resize: Resize = "stretch",
     test_share: float | None = None,
     split_seed: int | None = None,
+    label_column: str | int | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Load a data set by name, from a path or from batches.
@@ -53,7 +55,8 @@ def load_data(
           pair is split as above;
         - a folder of images, with a folder a class, see `load_image_folder`;
         - a folder of .npy files, which stay on the disk, see `load_array_folder`;
-        - a ``.csv`` file of labels and pixels, see `load_csv`;
+        - a ``.csv`` file of labels and pixels, or ``.tsv``, ``.txt``, ``.data``, which may be
+          packed as ``.csv.gz``, see `load_csv`;
         - a ``.parquet`` file of encoded images, or a folder of such files, see `load_parquet`;
         - any iterable of batches (images, labels), see `load_batches`.
 
@@ -72,6 +75,9 @@ def load_data(
         own; a fifth by default.
     split_seed : int, optional
         Fixes which images these are.
+    label_column : str or int, optional
+        The label column of a CSV file: its name, or its number from 0, from the end if negative.
+        By default it is recognised by its name or its values.
     progress : bool, default=True
         Show a progress bar on standard error while downloading, or reading images.
 
@@ -104,7 +110,9 @@ def load_data(
             raise InputError("mnist has test images of its own; leave out the share for testing")
         data = mnist(data_dir, progress=progress)
     else:
-        data = _load(source, data_dir, image_shape, resize, how, progress=progress)
+        data = _load(source, data_dir, image_shape, resize, how, label_column, progress=progress)
+    if label_column is not None and not _has_columns(source):
+        raise InputError(f"a label column goes with CSV files; {data.name} has no columns")
     if image_shape is not None:
         wanted = check_image_shape(image_shape)
         if data.image_shape[-len(wanted) :] != wanted:
@@ -121,6 +129,7 @@ def _load(
     image_shape: Sequence[int] | None,
     resize: Resize,
     how: Split | None,
+    label_column: str | int | None,
     *,
     progress: bool,
 ) -> Dataset:
@@ -150,13 +159,17 @@ def _load(
             return load_image_folder(path, image_shape, resize=resize, how=how, progress=progress)
         return _load_folder(path, how)
     kind = path.suffix.lower()
-    if kind == ".csv":
-        return load_csv(path, image_shape, how)
+    if is_table(path):
+        return load_csv(path, image_shape, how, label_column)
     if kind == ".npz":
         return load_npz(path, how)
     if kind == ".parquet":
         return load_parquet([path], path, image_shape, resize=resize, how=how)
     return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)), how=how)
+
+
+def _has_columns(source: object) -> bool:
+    return isinstance(source, str | os.PathLike) and is_table(Path(source))
 
 
 def _labels_beside(images: Path) -> Path:
