@@ -432,7 +432,7 @@ class TestParquet:
             data = fb.load_data(path)
         assert len(data.x_train) + len(data.x_test) == 18
         told = [str(own.message) for own in caught]
-        assert "image 3: is no image that Pillow reads" in told[0]
+        assert "image 3: is not an image of a known format" in told[0]
         assert "2 of the images in" in told[-1]
 
     def test_what_is_refused(self, tmp_path):

@@ -10,9 +10,11 @@ from fullback.errors import OptionError
 
 if TYPE_CHECKING:
     from fullback.data import Dataset
-    from fullback.layers.base import Array, Shape
+    from fullback.layers.base import Array
     from fullback.network import Network
     from fullback.pages.explorer.serve import Explorer
+
+_MOST_PIXELS = 16_000_000  # of a picture that the page sends
 
 
 def explorer(
@@ -60,7 +62,11 @@ def require_installed() -> None:
         )
 
 
-def _read_image(path: Path, shape: Shape, invert: bool) -> Array:
-    from fullback.data import load_image
+def _read_image(path: Path, net: Network, invert: bool) -> Array:
+    from fullback.data.images import read_image
 
-    return load_image(path, shape, invert=invert).pixels
+    resize = net.data_options.get("resize", "stretch")
+    image = read_image(
+        path, str(path), net.input_shape, invert=invert, resize=resize, most_pixels=_MOST_PIXELS
+    )
+    return image.for_network(net.trained_on)

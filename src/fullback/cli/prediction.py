@@ -7,6 +7,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,7 @@ def _batches(
             resize=resize,
             invert=invert,
             label_column=label_column,
+            trained_on=network.trained_on,
         )
         found.notes += loaded.notes
         expect(len(loaded.x))
@@ -186,12 +188,14 @@ def _of_files(
                 found.failed.append((str(path), path.stem))
                 if len(found.failed) <= _LINES:
                     fail(str(error))
-        if read:
+        # uint8 pixels and those of 16-bit files, which are floats, must not be stacked.
+        for _, run in groupby(read, lambda own: own[1].pixels.dtype):
+            alike = list(run)
             yield _Batch(
-                [str(path) for path, _ in read],
-                [f"{image.mode} {image.size[0]}x{image.size[1]}" for _, image in read],
-                [path.stem for path, _ in read],
-                np.stack([image.pixels for _, image in read]),
+                [str(path) for path, _ in alike],
+                [f"{image.mode} {image.size[0]}x{image.size[1]}" for _, image in alike],
+                [path.stem for path, _ in alike],
+                np.stack([image.pixels for _, image in alike]),
             )
 
 

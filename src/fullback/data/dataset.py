@@ -49,6 +49,9 @@ class Dataset:
         alone become one.
     notes : tuple of str, optional
         What was done to the images on the way, a line each.
+    x_val, y_val : ndarrays, optional
+        Images for validation, which are neither trained nor tested on, and their labels. None where
+        the data set has none of its own.
     numbers : bool, default=False
         Whether the labels are numbers to predict; there are no classes then.
 
@@ -69,51 +72,52 @@ class Dataset:
     y_test: Labels
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    x_val: Images | None = None
+    y_val: Labels | None = None
     numbers: bool = False
 
     def __post_init__(self) -> None:
-        for part in ("train", "test"):
-            x, y = check_pair(
-                getattr(self, f"x_{part}"),
-                getattr(self, f"y_{part}"),
-                f"_{part}",
-                numbers=self.numbers,
-            )
+        if (self.x_val is None) != (self.y_val is None):
+            raise InputError("x_val and y_val go together; give both, or neither")
+        parts = ("train", "test") if self.x_val is None else ("train", "test", "val")
+        for part in parts:
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            x, y = check_pair(x, y, f"_{part}", numbers=self.numbers)
             object.__setattr__(self, f"x_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise ShapeError(
-                f"x_train holds images of shape {self.x_train.shape[1:]} but x_test of shape "
-                f"{self.x_test.shape[1:]}; both must have the same (C, H, W)"
-            )
-        if self.x_train.dtype != self.x_test.dtype:  # uint8 is scaled by 1/255 and floats are not
-            raise InputError(
-                f"x_train is {self.x_train.dtype} but x_test is {self.x_test.dtype}; "
-                "bring both to the same dtype and scale"
-            )
-        if self.numbers:
-            self._check_numbers()
-            return
-        count = max(int(self.y_train.max()), int(self.y_test.max())) + 1
+            if self.x_train.shape[1:] != x.shape[1:]:
+                raise ShapeError(
+                    f"x_train holds images of shape {self.x_train.shape[1:]} but x_{part} of shape "
+                    f"{x.shape[1:]}; both must have the same (C, H, W)"
+                )
+            if self.x_train.dtype != x.dtype:  # uint8 is scaled by 1/255 and floats are not
+                raise InputError(
+                    f"x_train is {self.x_train.dtype} but x_{part} is {x.dtype}; "
+                    "bring both to the same dtype and scale"
+                )
+            if self.numbers and self.y_train.shape[1:] != y.shape[1:]:
+                raise ShapeError(
+                    f"y_train has shape {self.y_train.shape} but y_{part} {y.shape}; both must "
+                    "have as many numbers an image"
+                )
+        if not self.numbers:
+            self._name_classes(parts)
+        elif self.class_names:
+            raise InputError("class_names goes with classes; leave it out with numbers=True")
+
+    def _name_classes(self, parts: Sequence[str]) -> None:
+        labels = [getattr(self, f"y_{part}") for part in parts]
+        count = max(int(y.max()) for y in labels) + 1
         names = tuple(self.class_names) or tuple(map(str, range(count)))
         if len(names) < count:
             raise InputError(
                 f"class_names has {len(names)} names but the largest label is {count - 1}; "
                 f"give one name per label, {count} or more"
             )
-        names, (y_train, y_test) = composed(names, [self.y_train, self.y_test])
+        names, labels = composed(names, labels)
         object.__setattr__(self, "class_names", names)
-        object.__setattr__(self, "y_train", y_train)
-        object.__setattr__(self, "y_test", y_test)
-
-    def _check_numbers(self) -> None:
-        if self.class_names:
-            raise InputError("class_names goes with classes; leave it out with numbers=True")
-        if self.y_train.shape[1:] != self.y_test.shape[1:]:
-            raise ShapeError(
-                f"y_train holds {self.y_train.shape[1:]} numbers an image but y_test "
-                f"{self.y_test.shape[1:]}; both must have the same"
-            )
+        for part, y in zip(parts, labels, strict=True):
+            object.__setattr__(self, f"y_{part}", y)
 
     @property
     def classes(self) -> int:
@@ -136,9 +140,10 @@ class Dataset:
 
     def __repr__(self) -> str:
         c, h, w = self.image_shape
+        val = "" if self.x_val is None else f", {len(self.x_val)} validation"
         answers = f"{self.outputs} numbers each" if self.numbers else f"{self.classes} classes"
         return (
-            f"Dataset({self.name!r}: {len(self.x_train)} training and {len(self.x_test)} test "
+            f"Dataset({self.name!r}: {len(self.x_train)} training{val} and {len(self.x_test)} test "
             f"images of {c}x{h}x{w} {self.x_train.dtype}, {answers})"
         )
 
@@ -304,7 +309,7 @@ def split(
     x_train, x_test, y_train, y_test = train_test_split(
         x, y, test_size=how.share, stratify=None if numbers else y, random_state=how.seed
     )
-    return Dataset(name, x_train, y_train, x_test, y_test, class_names, notes, numbers)
+    return Dataset(name, x_train, y_train, x_test, y_test, class_names, notes, numbers=numbers)
 
 
 def _check_split(y: Labels, how: Split) -> None:
@@ -315,12 +320,22 @@ def _check_split(y: Labels, how: Split) -> None:
             f"class {labels[counts.argmin()]} has one image, which cannot be both trained on and "
             "tested on; add images, or give x_test and y_test as well"
         )
+    _check_classes(labels)
     tested = math.ceil(how.share * len(y))
-    if tested < len(labels) or len(y) - tested < len(labels):
+    if tested < len(labels) or len(y) - tested < len(labels):  # both hold an image of every class
         share = "a fifth" if how.share == 0.2 else f"{how.share:.3g} of them"
         raise InputError(
             f"{len(y)} images of {len(labels)} classes are too few to keep {share} for testing; "
             "give more, or give x_test and y_test as well"
+        )
+
+
+def _check_classes(y: Labels) -> None:
+    """Raise InputError where all training images have one label: there is nothing to tell apart."""
+    if len(np.unique(y)) == 1:
+        raise InputError(
+            f"all training images have the label {y[0]}, and a classifier needs two classes or "
+            "more; check where the labels come from"
         )
 
 
@@ -329,6 +344,7 @@ def from_file(
     name: str,
     train: tuple[Images, Labels],
     test: tuple[Images, Labels] | None = None,
+    val: tuple[Images, Labels] | None = None,
     *,
     class_names: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
@@ -336,6 +352,8 @@ def from_file(
     numbers: bool = False,
 ) -> Dataset:
     """Make the data set that `path` held; without `test`, `train` is split.
+
+    The training images must be of two classes at least.
 
     What is wrong with the arrays is then wrong with the file: a DataError that names it.
     """
@@ -346,6 +364,11 @@ def from_file(
     try:
         if test is None:
             return split(name, *train, class_names, notes, how, numbers=numbers)
-        return Dataset(name, *train, *test, class_names, notes, numbers)
+        data = Dataset(
+            name, *train, *test, class_names, notes, *(val or (None, None)), numbers=numbers
+        )
+        if not numbers:
+            _check_classes(data.y_train)
     except (ShapeError, InputError) as error:
         raise DataError(f"{path}: {error}") from error
+    return data

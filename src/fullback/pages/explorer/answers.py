@@ -60,7 +60,7 @@ def upload_picture(session: Session, body: bytes, request: Request) -> Answer:
     """Take a picture that was uploaded."""
     invert = request.query_params.get("invert") == "1"
     shape = session.net.input_shape
-    pixels = read_picture(body, shape, session.start.read_image, invert=invert)
+    pixels = read_picture(body, session.net, session.start.read_image, invert=invert)
     with session.lock:
         if session.net.input_shape != shape:
             raise InputError("the network was changed in the meantime; upload the picture again")
