@@ -268,10 +268,12 @@ def choose_threshold(
     return Threshold(label, float(middle if middle > values[best + 1] else values[best]))
 
 
-def most_wrong(labels: NDArray[np.int64], probabilities: NDArray[Any]) -> list[int]:
+def most_wrong(
+    labels: NDArray[np.int64], probabilities: NDArray[Any], threshold: Threshold | None = None
+) -> list[int]:
     """Return the images that were answered wrong, the least probable labels first."""
     of_label = probabilities[np.arange(len(labels)), labels]
-    wrong = probabilities.argmax(axis=1) != labels
+    wrong = answers(probabilities, threshold) != labels
     return [int(n) for n in np.argsort(of_label, kind="stable") if wrong[n]]
 
 
