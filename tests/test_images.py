@@ -189,11 +189,11 @@ def as_png(array):
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"><path d="M0 0"/></svg>'
 DATA = b"IDAT", b""
 REFUSED = {
-    "empty": (b"", "is no image that Pillow reads; convert it to PNG"),
-    "text": (b"28 28 " * 99, "is no image that Pillow reads; convert it to PNG"),
-    "svg": (SVG, "is no image that Pillow reads; convert it to PNG"),
-    "zeros": (bytes(5000), "is no image that Pillow reads; convert it to PNG"),
-    "signature": (png(), "is no image that Pillow reads"),
+    "empty": (b"", "is not an image of a known format .*; convert it to PNG"),
+    "text": (b"28 28 " * 99, "is not an image of a known format .*; convert it to PNG"),
+    "svg": (SVG, "is not an image of a known format .*; convert it to PNG"),
+    "zeros": (bytes(5000), "is not an image of a known format .*; convert it to PNG"),
+    "signature": (png(), "is not an image of a known format"),
     "cut": (as_png(RGB)[:-900], r"cannot be read as an image \(.+\)"),
     "cut header": (as_png(RGB)[:30], "image"),
     "no pixels": (

@@ -25,19 +25,20 @@ PUBLIC = """
     CNNClassifier CNNRegressor
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
-    ShapeError FullbackWarning DeadUnitWarning
+    NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning
 """
 
 # What each part of the package may import of the package, beside itself.
 LAYERS = {"layers", "errors", "options"}
 PIXELS = {"pixels", "errors"}
-PASSES = {"passes", *LAYERS}
+PASSES = {"passes", "memory", *LAYERS}
 NETWORK = {"network", "arrays", "pixels", *PASSES}
 ALLOWED = {
     "errors": set(),
     "options": {"errors"},
     "pixels": PIXELS,
     "atomic": {"errors"},
+    "memory": {"errors"},
     "layers": LAYERS,
     "arrays": LAYERS,
     "passes": PASSES,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fullback.cli.arguments import EngineName, build
+from fullback.cli.train_options import MonitorName, OptimizerName
 from fullback.errors import InputError, OptionError
 
 if TYPE_CHECKING:
@@ -24,13 +27,11 @@ if TYPE_CHECKING:
     from fullback.training.optimizers import Optimizer
     from fullback.training.schedules import Schedule
 
+ClassWeight = dict[int, float] | Literal["balanced"] | None
 
-class OptimizerName(str, Enum):
-    """The optimizers that ``--optimizer`` takes."""
-
-    sgd = "sgd"
-    adam = "adam"
-    adamw = "adamw"
+_IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images, but at least 5
+_SAMPLE = 2000  # training images by which it is found out whether something was learned
+_SIMPLE_DATA = ("digits", "mnist")  # on which the question's network is known to learn
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,11 @@ class Recipe:
     ----------
     net : the network's name or text
     label_smoothing : of the loss
-    class_weight : "balanced" or None
+    freeze : layers that are left untrained, by kind or name
     validation : share of the training images that is kept for validation, or 0
     patience : epochs without improvement, after which training ends, or None
+    monitor, min_improvement : the figure by which epochs are compared, and by how much it must be
+        better to count
     data_options : how the images were read, where it was not by default; kept with the model
     """
 
@@ -56,9 +59,12 @@ class Recipe:
     mixup: float
     average: float
     label_smoothing: float
-    class_weight: Literal["balanced"] | None
+    class_weight: ClassWeight
+    freeze: tuple[str, ...]
     validation: float
     patience: int | None
+    monitor: MonitorName
+    min_improvement: float
     seed: int
     engine: EngineName
     data_options: Mapping[str, Any]
@@ -77,6 +83,7 @@ class Recipe:
             network.loss = SoftmaxCrossEntropy(self.label_smoothing)
         network.class_names = dataset.class_names
         network.data_options = dict(self.data_options)
+        network.freeze(*self.freeze)
         return network
 
     def check(self, network: Network, dataset: Dataset) -> None:
@@ -87,6 +94,32 @@ class Recipe:
         check_options(network, count, self.epochs, self.batch_size, self.optimizer, self.seed)
         check_practice(network, self.batch_size, self.augment, self.mixup, self.average)
         self.held_out(dataset)
+
+    def attempt(self, number: int) -> Recipe:
+        """Return the recipe of an attempt: from the second, another seed and a third of the rate.
+
+        The number is from 1.
+        """
+        if number == 1:
+            return self
+        rate = float(f"{self.optimizer.learning_rate / 3 ** (number - 1):.2g}")
+        optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
+        return dataclasses.replace(self, seed=self.seed + number - 1, optimizer=optimizer)
+
+    def steps(self, images: int) -> int:
+        """Return how many steps are made on that many training images, some for validation."""
+        trained_on = images - math.ceil(self.validation * images)
+        return self.epochs * math.ceil(trained_on / self.batch_size)
+
+    def training_sample(self, dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return images that are trained on, spread over the set, and their labels."""
+        import numpy as np
+
+        held = self.held_out(dataset)
+        places = np.arange(len(dataset.y_train))
+        places = places if held is None else np.delete(places, held)
+        places = places[:: -(-len(places) // _SAMPLE)]
+        return dataset.x_train[places], dataset.y_train[places]
 
     def held_out(self, dataset: Dataset) -> NDArray[np.int64] | None:
         """Return the places of the images that are kept for validation, of each class a share."""
@@ -183,6 +216,74 @@ def chosen_optimizer(
     return OPTIMIZERS[name.value](0.001 if lr is None else lr, clip_norm=clip, **more)
 
 
+def default_net(data: str) -> str:
+    """Return the network that suits what ``--data`` names."""
+    return "question" if data in _SIMPLE_DATA else "compact"
+
+
+def why_net(data: str) -> str:
+    """Say why ``default_net`` takes the network that it takes."""
+    if data in _SIMPLE_DATA:
+        return f"the default for {' and '.join(_SIMPLE_DATA)}; --net takes another"
+    return (
+        "the default for images of your own: batch normalisation and averaged maps learn on most; "
+        "--net takes another"
+    )
+
+
+def default_epochs(images: int) -> int:
+    """Return how many epochs a number of training images is trained by default."""
+    return max(5, round(_IMAGES_TO_SEE / images))
+
+
+def class_weights(text: str | None, balanced: bool, names: Sequence[str]) -> ClassWeight:
+    """Read ``--class-weight`` and ``--balanced``, for classes of these names.
+
+    Raises
+    ------
+    OptionError
+        There is no such class, a weight is not a number, or both options are given.
+    """
+    if text is None or text.strip() == "balanced":
+        return "balanced" if balanced or text is not None else None
+    if balanced:
+        raise OptionError("--balanced and --class-weight both say the classes' weights; give one")
+    weights: dict[int, float] = {}
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise OptionError(f"--class-weight {text!r}: {error}") from None
+    for word in words:
+        name, equals, number = word.rpartition("=")
+        label = _label(name, names)
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1.0
+        if not equals or not 0 <= weight < float("inf"):
+            raise OptionError(
+                f"--class-weight has {word!r}; expected a class and a weight of at least 0, as in "
+                f'"{names[0]}=2"'
+            )
+        if label in weights:
+            raise OptionError(f"--class-weight gives class {names[label]} two weights")
+        weights[label] = weight
+    if not weights:
+        raise OptionError(f'--class-weight is empty; expected weights like "{names[0]}=2"')
+    return weights
+
+
+def _label(name: str, names: Sequence[str]) -> int:
+    """Return the number of the class that is called so, or has this number."""
+    if name in names:
+        return list(names).index(name)
+    numbered = not any(own.isdecimal() for own in names)  # else a number is a name
+    if numbered and name.isdecimal() and int(name) < len(names):
+        return int(name)
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    raise OptionError(f"--class-weight has the class {name!r}; the classes are {shown}")
+
+
 def with_frozen_filters(network: Network, recipe: Recipe, dataset: Dataset) -> Network:
     """Return the same network with all its filters frozen, for the comparison."""
     named = zip(network.names, network.layers, strict=True)
@@ -190,7 +291,7 @@ def with_frozen_filters(network: Network, recipe: Recipe, dataset: Dataset) -> N
     if not filters - network.frozen:
         raise OptionError("--compare needs filters that are trained, and the network has none")
     twin = recipe.network(dataset)
-    twin.freeze(*filters, *network.frozen)
+    twin.freeze(*filters)
     if not twin.trainable():
         raise OptionError("--compare needs layers to train beside the filters, and there are none")
     return twin

@@ -31,14 +31,21 @@ def load_array_folder(folder: Path, how: Split | None = None) -> Dataset:
         A file is missing, damaged or not of plain numbers, or the arrays do not make a `Dataset`.
     """
     form = next(form for form in FORMS if all((folder / f"{name}.npy").is_file() for name in form))
-    arrays = [_map(folder / f"{name}.npy") for name in form]
+    arrays = [map_array(folder / f"{name}.npy") for name in form]
     images = [channels_first(x) for x in arrays[::2]]
     return from_file(
         folder, folder.resolve().name, *zip(images, arrays[1::2], strict=True), how=how
     )
 
 
-def _map(path: Path) -> NDArray[Any]:
+def map_array(path: Path) -> NDArray[Any]:
+    """Open an .npy file as a memory map.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or is not of plain numbers.
+    """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -12,9 +12,11 @@ from typing import Any
 from fullback.data.arrays_on_disk import is_array_folder, load_array_folder
 from fullback.data.batches import load_batches
 from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.delimited import is_table
 from fullback.data.digits import digits
 from fullback.data.idx import find_idx_files, load_idx_pair
-from fullback.data.image_folder import is_image_folder, load_image_folder
+from fullback.data.image_folder import load_image_folder
+from fullback.data.image_layout import refuse_other_files
 from fullback.data.images import RESIZES, Resize, check_image_shape
 from fullback.data.mnist import mnist
 from fullback.data.npz import load_npz
@@ -33,6 +35,8 @@ def load_data(
     resize: Resize = "stretch",
     test_share: float | None = None,
     split_seed: int | None = None,
+    label_column: str | int | None = None,
+    nested: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Load a data set by name, from a path or from batches.
@@ -53,7 +57,8 @@ def load_data(
           pair is split as above;
         - a folder of images, with a folder a class, see `load_image_folder`;
         - a folder of .npy files, which stay on the disk, see `load_array_folder`;
-        - a ``.csv`` file of labels and pixels, see `load_csv`;
+        - a ``.csv`` file of labels and pixels, or ``.tsv``, ``.txt``, ``.data``, which may be
+          packed as ``.csv.gz``, see `load_csv`;
         - a ``.parquet`` file of encoded images, or a folder of such files, see `load_parquet`;
         - any iterable of batches (images, labels), see `load_batches`.
 
@@ -72,6 +77,11 @@ def load_data(
         own; a fifth by default.
     split_seed : int, optional
         Fixes which images these are.
+    label_column : str or int, optional
+        The label column of a CSV file: its name, or its number from 0, from the end if negative.
+        By default it is recognised by its name or its values.
+    nested : bool, default=False
+        Whether the images of all folders inside of a class folder are of that class.
     progress : bool, default=True
         Show a progress bar on standard error while downloading, or reading images.
 
@@ -104,7 +114,18 @@ def load_data(
             raise InputError("mnist has test images of its own; leave out the share for testing")
         data = mnist(data_dir, progress=progress)
     else:
-        data = _load(source, data_dir, image_shape, resize, how, progress=progress)
+        data = _load(
+            source,
+            data_dir,
+            image_shape,
+            resize,
+            how,
+            label_column,
+            nested=nested,
+            progress=progress,
+        )
+    if label_column is not None and not _has_columns(source):
+        raise InputError(f"a label column goes with CSV files; {data.name} has no columns")
     if image_shape is not None:
         wanted = check_image_shape(image_shape)
         if data.image_shape[-len(wanted) :] != wanted:
@@ -121,7 +142,9 @@ def _load(
     image_shape: Sequence[int] | None,
     resize: Resize,
     how: Split | None,
+    label_column: str | int | None,
     *,
+    nested: bool,
     progress: bool,
 ) -> Dataset:
     """Load what is neither MNIST nor made of batches."""
@@ -145,18 +168,25 @@ def _load(
         if is_array_folder(path):
             return load_array_folder(path, how)
         if files := find_parquet(path):
-            return load_parquet(files, path, image_shape, resize=resize, how=how)
-        if not find_idx_files(path) and is_image_folder(path):
-            return load_image_folder(path, image_shape, resize=resize, how=how, progress=progress)
-        return _load_folder(path, how)
+            return load_parquet(files, path, image_shape, resize=resize, how=how, progress=progress)
+        if find_idx_files(path):
+            return _load_folder(path, how)
+        return load_image_folder(
+            path, image_shape, resize=resize, how=how, nested=nested, progress=progress
+        )
     kind = path.suffix.lower()
-    if kind == ".csv":
-        return load_csv(path, image_shape, how)
+    if is_table(path):
+        return load_csv(path, image_shape, how, label_column)
     if kind == ".npz":
         return load_npz(path, how)
     if kind == ".parquet":
-        return load_parquet([path], path, image_shape, resize=resize, how=how)
+        return load_parquet([path], path, image_shape, resize=resize, how=how, progress=progress)
+    refuse_other_files(path)
     return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)), how=how)
+
+
+def _has_columns(source: object) -> bool:
+    return isinstance(source, str | os.PathLike) and is_table(Path(source))
 
 
 def _labels_beside(images: Path) -> Path:
