@@ -56,7 +56,7 @@ ALLOWED = {
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options", "pixels"},
-    "estimator": {"augment", "training", *NETWORK},
+    "estimator": {"augment", "export", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
         "atomic",
