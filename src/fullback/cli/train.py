@@ -15,6 +15,7 @@ from fullback.cli.arguments import (
     EngineOption,
     ImageSizeOption,
     JsonOption,
+    NestedOption,
     ResizeName,
     ResizeOption,
     SplitSeedOption,
@@ -49,6 +50,7 @@ def train(
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     resize: ResizeOption = ResizeName.stretch,
+    nested: NestedOption = False,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
     net: own.NetOption = None,
@@ -107,7 +109,8 @@ def train(
     require_number("--validation", validation, "[0, 1)")
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
-    shape, ways = image_shape(image_size), data_options(resize, test_share, split_seed)
+    shape = image_shape(image_size)
+    ways = data_options(resize, test_share, split_seed, nested=nested)
     model = None
     if start is None:
         dataset = load_dataset(data, data_dir, shape, **ways)
