@@ -191,13 +191,12 @@ def _labels(table: Table, roles: Roles) -> NDArray[Any] | None:
     if not roles.label:
         return None
     if len(roles.label) > 1:
-        return np.stack([table.column(n) for n in roles.label]).argmax(axis=0)
+        return np.asarray(np.stack([table.column(n) for n in roles.label]).argmax(axis=0))
     column = roles.label[0]
     if column in table.texts:
         return np.array(table.text(column))
     labels = table.column(column)
-    whole = (labels == np.trunc(labels)).all()
-    return labels.astype(np.int64) if whole else labels
+    return labels.astype(np.int64) if (labels == np.trunc(labels)).all() else labels
 
 
 def _image_files(folder: Path) -> Iterator[Path]:
