@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,25 +14,35 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
 import typer
 
-from fullback.cli.interrupt import INTERRUPTED
+from fullback.cli.interrupt import INTERRUPTED, NO_MEMORY, can_start_threads
 from fullback.errors import FullbackError, FullbackWarning, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 P = ParamSpec("P")
 
 FAILURE, USAGE = 1, 2  # exit codes
+_WIDEST = 10_000  # characters of a table that no terminal limits
 
 
 class Output:
-    """Standard output of one command, in one of its two forms."""
+    """Standard output of one command, in one of its two forms.
+
+    Where what reads it has gone (``| head``), both forms raise ``BrokenPipeError``, so that a
+    command can save what it has before it ends.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         from rich.console import Console
 
+        class Page(Console):
+            def on_broken_pipe(self) -> None:
+                raise  # the error that is being handled, where Rich's own method would exit
+
         self.as_json = as_json
-        self.console: Console = Console(highlight=False)
+        self.console: Console = Page(highlight=False)
 
     def event(self, event: str, **fields: Any) -> None:
         """Write a JSON line, where that is wanted; numbers that are not finite become null."""
@@ -43,6 +55,30 @@ class Output:
         if not self.as_json:
             for part in parts:
                 self.console.print(part)
+
+    def table(self, table: Table, *optional: str) -> None:
+        """Write a table for people, as wide as it is where no terminal limits it.
+
+        On a terminal that is too narrow, the ``optional`` columns are left out, the first ones
+        first, until the others fit; then cells are folded.
+        """
+        if self.as_json:
+            return
+        console = self.console
+        unlimited = console.options.update(width=_WIDEST)
+        width = console.measure(table, options=unlimited).maximum
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            limit = console.width
+            console.width = max(width, limit)  # what print takes at most
+            console.print(table)
+            console.width = limit
+            return
+        for header in optional:
+            if width <= console.width:
+                break
+            table.columns = [column for column in table.columns if column.header != header]
+            width = console.measure(table, options=unlimited).maximum
+        console.print(table)
 
     def fact(self, name: str, *text: str | tuple[str, str]) -> None:
         """Write a line with a name in front; a part of it may come with a style."""
@@ -79,6 +115,11 @@ def fail(message: str) -> None:
     _line("error", "bold red", message)
 
 
+def warn(message: str) -> None:
+    """Write a warning's line to standard error."""
+    _line("warning", "bold yellow", message)
+
+
 def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Turn what a user can cause into one line and an exit code, and warnings into one line."""
 
@@ -89,26 +130,53 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
             warnings.simplefilter("always", FullbackWarning)
             try:
                 command(*args, **kwargs)
-            except BrokenPipeError:
-                raise  # the reader has gone; Typer ends quietly
-            except OptionError as error:
-                fail(str(error))
-                raise typer.Exit(USAGE) from None
-            except FullbackError as error:
-                fail(str(error))
-                raise typer.Exit(FAILURE) from None
-            except OSError as error:
-                reason = error.strerror or str(error)
-                fail(f"{error.filename}: {reason}" if error.filename else reason)
-                raise typer.Exit(FAILURE) from None
-            except MemoryError:
-                fail("there is not enough memory; use a smaller network, batch or data set")
-                raise typer.Exit(FAILURE) from None
+            except (OSError, *_IN_ONE_LINE) as error:
+                raise typer.Exit(report(error)) from None
             except KeyboardInterrupt:
+                if not can_start_threads():  # a signal that OpenBLAS sent
+                    fail(NO_MEMORY)
+                    raise typer.Exit(FAILURE) from None
                 fail("interrupted")
                 raise typer.Exit(INTERRUPTED) from None
 
     return guarded
+
+
+_IN_ONE_LINE = (FullbackError, MemoryError, RecursionError, UnicodeError, ImportError, RuntimeError)
+_OUT_OF_MEMORY = ("cannot allocate memory", "failed to map segment", "can't start new thread")
+
+
+def report(error: Exception) -> int:
+    """Write an error's line, and return the exit code that it ends with.
+
+    A closed pipe ends without a line: what read the output has gone, and did not fail.
+    """
+    if isinstance(error, BrokenPipeError):
+        return FAILURE
+    reason = str(error)
+    if isinstance(error, MemoryError) or any(own in reason.lower() for own in _OUT_OF_MEMORY):
+        fail(NO_MEMORY)
+        return FAILURE
+    if isinstance(error, FullbackError):
+        fail(reason)
+        return USAGE if isinstance(error, OptionError) else FAILURE
+    if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
+        raise error  # a mistake of fullback itself
+    if isinstance(error, OSError):
+        reason = error.strerror or reason
+        reason = f"{_text(error.filename)}: {reason}" if error.filename else reason
+    elif isinstance(error, RecursionError):
+        reason = "the input is nested too deeply"
+    elif isinstance(error, UnicodeError):
+        reason = f"a text cannot be written or read as {error}; rename it with plain characters"
+    else:
+        reason = f"a part of the installation cannot be imported ({reason}); install fullback anew"
+    fail(reason)
+    return FAILURE
+
+
+def _text(name: Any) -> str:
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
 
 
 def _show_warning(
@@ -119,7 +187,7 @@ def _show_warning(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    _line("warning", "bold yellow", str(message))
+    warn(str(message))
 
 
 def _line(kind: str, style: str, message: str) -> None:
@@ -135,4 +203,5 @@ def _line(kind: str, style: str, message: str) -> None:
     file = (
         sys.stderr if console.is_terminal else getattr(sys.stderr, "rich_proxied_file", sys.stderr)
     )
-    print(capture.get(), end="", file=file, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # standard error is closed
+        print(capture.get(), end="", file=file, flush=True)

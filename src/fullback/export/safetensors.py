@@ -8,10 +8,11 @@ The metadata has one entry, ``fullback``, a JSON object::
      "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0},
      "class_names": ["cat", "dog"], "data_options": {"split_seed": 1},
      "trained_on": {"low": 0.0, "high": 255.0, "mean": 33.1, "border": 0.2,
-                    "black": 0.0, "white": 255.0}}
+                    "black": 0.0, "white": 255.0},
+     "threshold": {"label": 1, "value": 0.2}}
 
-``class_names``, ``data_options`` and ``trained_on`` are there where the network has some. Version 1
-had no ``trained_on``: its networks take uint8 images as 0 to 1.
+``class_names``, ``data_options``, ``trained_on`` and ``threshold`` are there where the network has
+some. Version 1 had no ``trained_on``: its networks take uint8 images as 0 to 1.
 
 One entry, because safetensors writes several in an order that changes from run to run, and the same
 network shall give the same file, to the bit. Nothing is pickled. Every array's name, shape and type
@@ -31,6 +32,7 @@ from fullback.errors import FullbackError, InputError, ModelFileError, OptionErr
 from fullback.layers import LAYERS, LOSSES, Layer, Loss
 from fullback.network import Network, array_shapes
 from fullback.pixels import ImageRecord
+from fullback.threshold import Threshold
 
 VERSION = 2
 
@@ -78,6 +80,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
         architecture["data_options"] = net.data_options
     if net.trained_on is not None:
         architecture["trained_on"] = dataclasses.asdict(net.trained_on)
+    if net.threshold is not None:
+        architecture["threshold"] = dataclasses.asdict(net.threshold)
     arrays = {**net.parameters, **net.statistics}
     write_atomically(path, to_bytes(arrays, metadata={"fullback": json.dumps(architecture)}))
 
@@ -148,6 +152,8 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
         net.data_options = {name: options[name] for name in _DATA_OPTIONS if name in options}
         if "trained_on" in described:
             net.trained_on = ImageRecord(**described["trained_on"])
+        if "threshold" in described:
+            net.threshold = Threshold(**described["threshold"])
     except ModelFileError:
         raise
     except (
