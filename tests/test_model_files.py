@@ -204,7 +204,7 @@ TEXTS = {
     "deep layers": (json.dumps(GOOD).replace("[]", "[" * 90_000), NO_MODEL),
     "long": (json.dumps({**GOOD, "more": "x" * 2**20}), NO_MODEL),
     "5000 digits": (NUMBER.replace('"N"', "9" * 5000), NO_MODEL),
-    "400 digits": (NUMBER.replace('"N"', "9" * 400), "conv1: Conv2D: a map of"),
+    "400 digits": (NUMBER.replace('"N"', "9" * 400), "an input of shape"),
     "infinite": (NUMBER.replace('"N"', "1e999"), "input_shape must be"),
     "not a number": (NUMBER.replace('"N"', "NaN"), "input_shape must be"),
 }

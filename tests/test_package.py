@@ -25,13 +25,13 @@ PUBLIC = """
     CNNClassifier CNNRegressor
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
-    ShapeError FullbackWarning DeadUnitWarning
+    NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning
 """
 
 # What each part of the package may import of the package, beside itself.
 LAYERS = {"layers", "errors", "options"}
 PIXELS = {"pixels", "errors"}
-PASSES = {"passes", *LAYERS}
+PASSES = {"passes", "memory", *LAYERS}
 NETWORK = {"network", "arrays", "pixels", "threshold", *PASSES}
 ALLOWED = {
     "errors": set(),
@@ -39,6 +39,7 @@ ALLOWED = {
     "pixels": PIXELS,
     "threshold": {"errors", "options"},
     "atomic": {"errors"},
+    "memory": {"errors"},
     "layers": LAYERS,
     "arrays": LAYERS,
     "passes": PASSES,

@@ -18,9 +18,11 @@ from fullback.engine.program import Phase, code
 from fullback.engine.simd import LANES
 from fullback.errors import OptionError
 from fullback.layers.base import Array
+from fullback.memory import available_memory, require_memory
 
 MOST_THREADS = 1024
 
+_MUCH = 2**26  # bytes of all workers' arenas; less is taken without asking
 _MOST_INTERRUPTS = 1000  # in one run; then there is another reason
 STAGED = 2**22
 """Values that are copied at a time where the machine cannot read images in place."""
@@ -69,7 +71,7 @@ class Machine:
         of_blocks = sum(phase.scope == 0 for phase in plan.phases)
         self.by_block = of_blocks > 1
         self.arena_size = plan.arena.size + LANES
-        count = plan.blocks if self.by_block else self.workers
+        count = self._require_memory(plan)
         self.arenas = _aligned(count * self.arena_size)
         self.shared = _aligned(plan.shared.size + LANES)
         for place, values in plan.constants:
@@ -80,6 +82,32 @@ class Machine:
         self.sync = np.zeros(64, np.int64)
         self._keep: tuple[Any, ...] = ()  # what the contexts have the addresses of
         self.set_phases(plan.phases)
+
+    def _require_memory(self, plan: Plan) -> int:
+        """Return how many arenas to make; there are fewer workers where memory is scarce.
+
+        Raises
+        ------
+        NotEnoughMemoryError
+            Not even one worker has enough.
+        """
+        shared, arena = 4 * (plan.shared.size + LANES), 4 * self.arena_size
+        if self.by_block:  # all blocks of a batch meet, in batch normalisation
+            require_memory(
+                shared + plan.blocks * arena,
+                f"a batch of {plan.blocks * LANES} images",
+                "use smaller batches, or a smaller network",
+            )
+            return plan.blocks
+        there = available_memory() if self.workers * arena > _MUCH else None
+        if there is not None:
+            self.workers = max(1, min(self.workers, (there - shared) // arena))
+        require_memory(
+            shared + self.workers * arena,
+            f"a pass of {LANES} images through this network",
+            "use a smaller network, or smaller images",
+        )
+        return self.workers
 
     def _pairs(self, arrays: Any, places: dict[str, int]) -> list[tuple[Array, Array]]:
         return [

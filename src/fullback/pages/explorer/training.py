@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fullback.errors import FullbackError, InputError
+from fullback.errors import FullbackError, FullbackWarning, InputError
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.pages.explorer.fields import Fields
 from fullback.pages.explorer.start import MOST_LAYERS
+from fullback.pixels import record_of
 from fullback.training.dead import dead_units
 from fullback.training.fit import check_options
 from fullback.training.optimizers import SGD
@@ -100,9 +102,14 @@ class Trainer:
     ) -> None:
         self.net, self.lock, self.run, self.test = net, lock, run, test
         self.images = net.check_images(train[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FullbackWarning)  # of the scale, which is a guess
+            places = np.arange(len(self.images))
+            record = record_of(self.images, places, None, net.trained_on)
         self.targets = net.loss.targets(train[1], len(self.images), net.output_shape[0])
         set_frozen(net, run.freeze)
         check_options(net, len(self.images), run.epochs, run.batch_size, run.optimizer, run.seed)
+        net.trained_on = record
         self.batches = -(-len(self.images) // run.batch_size)
         self.total = self.batches * run.epochs
         self.done = 0
