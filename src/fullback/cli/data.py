@@ -10,8 +10,10 @@ import typer
 
 from fullback.cli.arguments import (
     DataDirOption,
+    ImageFolderOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
     ResizeName,
     ResizeOption,
     SplitSeedOption,
@@ -46,6 +48,8 @@ def data(
     resize: ResizeOption = ResizeName.stretch,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -77,7 +81,14 @@ def data(
         raise OptionError("--augment goes with --sheet FILE, which draws the views")
     views = None if augment is None else Augment.parse(augment)
     dataset = load_dataset(
-        source, data_dir, image_shape(image_size), resize.value, test_share, split_seed
+        source,
+        data_dir,
+        image_shape(image_size),
+        resize.value,
+        test_share,
+        split_seed,
+        label_column=label_column,
+        image_folder=image_folder,
     )
     found = describe(dataset)
     output.event(

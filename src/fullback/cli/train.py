@@ -13,8 +13,10 @@ from fullback.cli.arguments import (
     DataOption,
     EngineName,
     EngineOption,
+    ImageFolderOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
     ResizeName,
     ResizeOption,
     SplitSeedOption,
@@ -51,6 +53,8 @@ def train(
     resize: ResizeOption = ResizeName.stretch,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     net: own.NetOption = None,
     start: own.FromOption = None,
     epochs: own.EpochsOption = None,
@@ -107,13 +111,16 @@ def train(
     require_number("--validation", validation, "[0, 1)")
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
-    shape, ways = image_shape(image_size), data_options(resize, test_share, split_seed)
+    shape = image_shape(image_size)
+    ways = data_options(resize, test_share, split_seed, label_column)
     model = None
     if start is None:
-        dataset = load_dataset(data, data_dir, shape, **ways)
+        dataset = load_dataset(data, data_dir, shape, **ways, image_folder=image_folder)
     else:
         model = open_start(start, net)
-        dataset, ways = load_for_start(model, start, data, data_dir, shape, ways)
+        dataset, ways = load_for_start(
+            model, start, data, data_dir, shape, ways, image_folder=image_folder
+        )
     if compare is None:
         simple = data == "digits" and net in (None, "question") and model is None
         compare = folder is None and simple and not freeze
