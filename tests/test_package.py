@@ -56,7 +56,7 @@ ALLOWED = {
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options", "pixels"},
-    "estimator": {"augment", "training", *NETWORK},
+    "estimator": {"augment", "export", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
         "atomic",
@@ -187,6 +187,7 @@ def test_every_error_is_a_fullback_error_and_a_built_in_one():
         "InputError": "ValueError",
         "OptionError": "ValueError",
         "ModelFileError": "ValueError",
+        "NotEnoughMemoryError": "MemoryError",
         "ShapeError": "ValueError",
     }
     assert issubclass(fullback.DeadUnitWarning, fullback.FullbackWarning)

@@ -116,9 +116,9 @@ class Network:
         self.dtype = np.dtype(dtype)
         self.names = _names(self.layers)
         self.shapes = _shapes(self.layers, self.names, self.input_shape)
-        every = (self.input_shape, *self.shapes)
-        self.pass_values = sum(map(prod, every)) + max(
-            layer.workspace(shape) for layer, shape in zip(self.layers, every, strict=False)
+        maps = (self.input_shape, *self.shapes)
+        self.pass_values = sum(map(prod, maps)) + max(
+            layer.workspace(shape) for layer, shape in zip(self.layers, maps, strict=False)
         )  # values of one image that a forward pass of the reference holds at most
         self._frozen: frozenset[str] = frozenset()
         self.class_names: tuple[str, ...] = ()
