@@ -10,8 +10,10 @@ import typer
 
 from fullback.cli.arguments import (
     DataDirOption,
+    ImageFolderOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
     NestedOption,
     ResizeName,
     ResizeOption,
@@ -49,6 +51,8 @@ def data(
     nested: NestedOption = False,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -88,6 +92,8 @@ def data(
         test_share,
         split_seed,
         nested=nested,
+        label_column=label_column,
+        image_folder=image_folder,
     )
     found = describe(dataset)
     parts = _parts(found)

@@ -13,8 +13,10 @@ from fullback.cli.arguments import (
     DataOption,
     EngineName,
     EngineOption,
+    ImageFolderOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
     NestedOption,
     ResizeName,
     ResizeOption,
@@ -53,6 +55,8 @@ def train(
     nested: NestedOption = False,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     net: own.NetOption = None,
     start: own.FromOption = None,
     epochs: own.EpochsOption = None,
@@ -110,13 +114,15 @@ def train(
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
     shape = image_shape(image_size)
-    ways = data_options(resize, test_share, split_seed, nested=nested)
+    ways = data_options(resize, test_share, split_seed, label_column, nested=nested)
     model = None
     if start is None:
-        dataset = load_dataset(data, data_dir, shape, **ways)
+        dataset = load_dataset(data, data_dir, shape, **ways, image_folder=image_folder)
     else:
         model = open_start(start, net)
-        dataset, ways = load_for_start(model, start, data, data_dir, shape, ways)
+        dataset, ways = load_for_start(
+            model, start, data, data_dir, shape, ways, image_folder=image_folder
+        )
     if compare is None:
         simple = data == "digits" and net in (None, "question") and model is None
         compare = folder is None and simple and not freeze
