@@ -140,10 +140,12 @@ def load_dataset(
     resize: Literal["stretch", "pad", "crop"] = "stretch",
     test_share: float | None = None,
     split_seed: int | None = None,
+    *,
+    numbers: bool = False,
 ) -> Dataset:
     """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
 
-    ``shape`` is what image files are brought to.
+    ``shape`` is what image files are brought to; ``numbers`` are to be predicted, not classes.
     """
     from fullback.data import load_data
 
@@ -159,6 +161,7 @@ def load_dataset(
             resize=resize,
             test_share=test_share,
             split_seed=split_seed,
+            numbers=numbers,
         )
     except InputError as error:  # options that do not go with the data
         raise OptionError(str(error)) from error

@@ -110,10 +110,12 @@ def train(
     shape, ways = image_shape(image_size), data_options(resize, test_share, split_seed)
     model = None
     if start is None:
-        dataset = load_dataset(data, data_dir, shape, **ways)
+        dataset = load_dataset(data, data_dir, shape, **ways, numbers=regression)
     else:
         model = open_start(start, net)
-        dataset, ways = load_for_start(model, start, data, data_dir, shape, ways)
+        dataset, ways = load_for_start(
+            model, start, data, data_dir, shape, ways, numbers=regression
+        )
     if compare is None:
         simple = data == "digits" and net in (None, "question") and model is None
         compare = folder is None and simple and not freeze

@@ -64,8 +64,7 @@ def read_array_header(start: bytes, total: int, what: str) -> ArrayHeader:
             shape, fortran_order, dtype = _READ[npy.read_magic(header)](header)
     except Exception as error:  # on damaged headers NumPy raises whatever its parser does
         raise DataError(
-            f"{what} is not an array in .npy form, version 1 or 2; save it with np.savez or "
-            "np.save"
+            f"{what} is not an array in .npy form, version 1 or 2; save it with np.savez or np.save"
         ) from error
     if dtype.kind not in "biuf":
         raise DataError(
