@@ -100,7 +100,7 @@ def load_images(
         for form in _FORMS:
             if all(folder[name].is_file() for name in form):
                 return _from_arrays(path, [map_array(folder[n]) for n in form], shape, invert)
-        return _from_files(path, sorted(_image_files(path)), shape, options)
+        return _from_files(path, sorted(image_files(path)), shape, options)
     if path.suffix.lower() == ".npz":
         return _from_arrays(path, list(read_npz(path, *_FORMS).values()), shape, invert)
     if path.suffix.lower() == ".npy":
@@ -186,6 +186,14 @@ def _from_csv(path: Path, shape: tuple[int, int, int], options: _Options) -> Loa
     )
 
 
+def is_collection(path: Path) -> bool:
+    """Whether a path is of many images that are not files of their own: arrays, or a table."""
+    if path.is_dir():
+        return any((path / f"{form[0]}.npy").is_file() for form in _FORMS)
+    known = path.suffix.lower() in (".npz", ".npy")
+    return known or bool(_IDX.fullmatch(path.name)) or is_table(path)
+
+
 def _labels(table: Table, roles: Roles) -> NDArray[Any] | None:
     """Return the labels as they are in the table: whole numbers, fractions or texts."""
     if not roles.label:
@@ -200,7 +208,7 @@ def _labels(table: Table, roles: Roles) -> NDArray[Any] | None:
     return labels.astype(np.int64) if whole else labels
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
+def image_files(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and in those in it; links to folders are not followed."""
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
