@@ -61,9 +61,7 @@ def warn_of_shares(x: Array, record: ImageRecord | None) -> None:
         )
 
 
-def range_of(
-    images: Array, pixel_range: tuple[float, float] | None
-) -> tuple[float, float] | None:
+def range_of(images: Array, pixel_range: tuple[float, float] | None) -> tuple[float, float] | None:
     """Return black and white of training images: those that are given, or else those guessed."""
     if pixel_range is not None or images.dtype == np.uint8:
         return pixel_range
