@@ -54,16 +54,23 @@ class Roles:
 
 
 def find_roles(
-    table: Table, label_column: str | int | None, pixels: int | None, *, labelled: bool
+    table: Table,
+    label_column: str | int | None,
+    pixels: int | None,
+    *,
+    labelled: bool = True,
+    numbers: bool = False,
 ) -> Roles:
     """Say what each column of a table of images is.
 
     Parameters
     ----------
     table : the table
-    label_column : the name of the label column, or its number from 0, from the end if negative
+    label_column : the name of the label column, or its number from 0, from the end if negative;
+        of ``numbers`` several, with commas between them
     pixels : how many pixels an image has, where that is known; else images are squares
     labelled : whether there has to be a label column
+    numbers : whether labels are numbers to predict
 
     Raises
     ------
@@ -73,25 +80,33 @@ def find_roles(
         There is no column ``label_column``.
     """
     left = [n for n in range(table.width) if not _is_empty(table, n)]
-    given = None if label_column is None else column_number(table, label_column)
-    part = _by_name(table, PART_NAMES, [n for n in left if n != given])
-    name = _row_name(table, [n for n in left if n not in (given, part)])
+    given = () if label_column is None else column_numbers(table, label_column, several=numbers)
+    part = _by_name(table, PART_NAMES, [n for n in left if n not in given])
+    name = _row_name(table, [n for n in left if n not in (*given, part)])
     left = [n for n in left if n not in (part, name)]
     notes = [] if name is None else [f"column {table.named(name)} names the rows"]
-    if given is not None:
-        label: tuple[int, ...] = (given,)
-    else:
-        label, note = _label(table, left, pixels, labelled=labelled)
+    label, same = given, list[int]()
+    if not given:
+        label, note = _label(table, left, pixels, labelled=labelled, numbers=numbers)
         notes += note
-    same = _same_labels(table, label, left) if given is None else []
+        same = _same_labels(table, label, left)
     rest = tuple(n for n in left if n not in (*label, *same))
     if bad := [n for n in rest if n in table.texts]:
         raise DataError(_stray_text(table, bad))
     return Roles(label, name, part, rest, tuple(notes))
 
 
-def column_number(table: Table, column: str | int) -> int:
-    """Return the number of a column that is given by its name or number."""
+def column_numbers(table: Table, column: str | int, *, several: bool = False) -> tuple[int, ...]:
+    """Return the number of a column that is given by its name or number, or of several."""
+    if several and isinstance(column, str) and column not in table.names:
+        numbers = tuple(_column_number(table, part.strip()) for part in column.split(","))
+        if len(set(numbers)) < len(numbers):
+            raise OptionError(f"{table.path}: {column!r} names a column twice")
+        return numbers
+    return (_column_number(table, column),)
+
+
+def _column_number(table: Table, column: str | int) -> int:
     names = [_plain(name) for name in table.names]
     if isinstance(column, str):
         for known, wanted in ((list(table.names), column), (names, _plain(column))):
@@ -153,14 +168,14 @@ def _differs(table: Table, number: int) -> bool:
 
 
 def _label(
-    table: Table, left: Sequence[int], pixels: int | None, *, labelled: bool
+    table: Table, left: Sequence[int], pixels: int | None, *, labelled: bool, numbers: bool
 ) -> tuple[tuple[int, ...], list[str]]:
     """Find the label column by its name or its values, and say how."""
     named = [n for name in LABEL_NAMES for n in left if _name_is(table, n, name)]
     if not named and (odd := _named_otherwise(table, left)) is not None:
         named = [odd]
     texts = [n for n in left if n in table.texts]
-    if not named and len(texts) == 1:
+    if not named and len(texts) == 1 and not numbers:
         named = texts
     if named:
         return (named[0],), [f"labels are in column {table.named(named[0])}"]
@@ -168,6 +183,8 @@ def _label(
         if labelled:
             raise DataError(_unlabelled(table, left, pixels))
         return (), []
+    if numbers:
+        return _outside(table, left)
     if code := _one_hot(table, left, pixels):
         return tuple(code), [f"labels are in the last {len(code)} columns, of which one a row is 1"]
     if not labelled and len(left) - 1 != pixels:
@@ -255,6 +272,39 @@ def _by_values(table: Table, left: Sequence[int]) -> tuple[tuple[int, ...], list
         + (f"({listed} could)" if found else "(none has few whole numbers, unlike the pixels)")
         + "; name it with --label-column NAME or NUMBER, from 0 (label_column=)"
     )
+
+
+def _outside(table: Table, left: Sequence[int]) -> tuple[tuple[int, ...], list[str]]:
+    """Find the numbers to predict: in the first or the last column, outside of all pixels' range.
+
+    Fractions among whole numbers do as well.
+    """
+    inner = [n for n in left[1:-1] if n not in table.texts]
+    low = min((float(np.nanmin(table.column(n))) for n in inner), default=0.0)
+    high = max((float(np.nanmax(table.column(n))) for n in inner), default=0.0)
+    whole = all(_is_whole(table.column(n)) for n in inner)
+    found = []
+    for n in dict.fromkeys((left[0], left[-1])):
+        if n in table.texts:
+            continue
+        column = table.column(n)
+        if column.min() < low or column.max() > high or (whole and not _is_whole(column)):
+            found.append(n)
+    if len(found) == 1:
+        place = "first" if found[0] == left[0] else "last"
+        column = table.column(found[0])
+        return (found[0],), [
+            f"the numbers to predict are in the {place} column, by its values: from "
+            f"{column.min():g} to {column.max():g}"
+        ]
+    raise DataError(
+        f"{table.path}: which of its {table.width} columns holds the numbers to predict is not "
+        "clear; name it with --label-column NAME or NUMBER, from 0 (label_column=)"
+    )
+
+
+def _is_whole(column: NDArray[Any]) -> bool:
+    return bool((column == np.trunc(column)).all())
 
 
 def _looks_like_labels(column: NDArray[Any], largest: float) -> bool:

@@ -15,6 +15,7 @@ from fullback.data.delimited import Table, is_number, read_table
 from fullback.data.images import check_image_shape
 from fullback.data.roles import Roles, find_roles
 from fullback.errors import DataError
+from fullback.pixels import ImageRecord, guessed_range
 
 
 def load_csv(
@@ -22,6 +23,8 @@ def load_csv(
     image_shape: Sequence[int] | None = None,
     how: Split | None = None,
     label_column: str | int | None = None,
+    *,
+    numbers: bool = False,
 ) -> Dataset:
     """Load images from a CSV file; a fixed fifth of each class is kept for testing.
 
@@ -35,6 +38,8 @@ def load_csv(
         By default a square of one channel.
     how : which images are kept for testing
     label_column : the name or the number (from 0; from the end if negative) of the label column
+    numbers : whether labels are numbers to predict; ``label_column`` may then name several columns,
+        with commas between them
 
     Raises
     ------
@@ -51,17 +56,34 @@ def load_csv(
             f"{path}: holds no images but one column; expected a line an image: its label and its "
             "pixels, with commas between them"
         )
-    roles = find_roles(table, label_column, pixels, labelled=True)
+    roles = find_roles(table, label_column, pixels, numbers=numbers)
     shape = _shape_of(path, len(roles.pixels), wanted)
     x = pixel_values(table, roles).reshape(table.rows, *shape)
-    y, names = class_labels(table, roles)
-    return from_file(path, stem(path), (x, y), class_names=names, notes=roles.notes, how=how)
+    y, names = (label_numbers(table, roles), ()) if numbers else class_labels(table, roles)
+    return from_file(
+        *(path, stem(path), (x, y)),
+        class_names=names,
+        notes=roles.notes,
+        how=how,
+        numbers=numbers,
+    )
 
 
-def pixel_values(table: Table, roles: Roles) -> NDArray[Any]:
-    """Return the pixels, of shape (N, pixels): uint8 where they are whole, to 255 and beyond 1."""
+def pixel_values(table: Table, roles: Roles, trained_on: ImageRecord | None = None) -> NDArray[Any]:
+    """Return the pixels, of shape (N, pixels): uint8 where they are those of 8 bits, else float32.
+
+    They are where they are whole, and the largest is one that is expected of 8 bits: not 1, or 16
+    as in scikit-learn's digits. For a network that was trained it is known what they are.
+    """
     x = table.matrix(roles.pixels)
-    return x.astype(np.float32) if x.dtype == np.uint8 and x.max() <= 1 else x
+    if x.dtype != np.uint8:
+        return x
+    high = float(x.max())
+    if trained_on is None:
+        eight_bits = guessed_range(0, high, whole=True) == (0.0, 255.0)
+    else:
+        eight_bits = high > 1 and trained_on.high <= 1
+    return x if eight_bits else x.astype(np.float32)
 
 
 def stem(path: Path) -> str:
@@ -105,6 +127,27 @@ def class_labels(table: Table, roles: Roles) -> tuple[NDArray[Any], tuple[str, .
             return numbers.astype(np.int64), ()
     known = {value: n for n, value in enumerate(values)}
     return np.array([known[text] for text in texts], np.int64), tuple(values)
+
+
+def label_numbers(table: Table, roles: Roles) -> NDArray[np.float64]:
+    """Return each row's numbers to predict, of shape (N,) or (N, outputs).
+
+    Raises
+    ------
+    DataError
+        A field holds no number.
+    """
+    columns = []
+    for n in roles.label:
+        if n in table.texts:
+            texts = table.text(n)
+            place = next(row for row, text in enumerate(texts) if not is_number(text))
+            raise DataError(
+                f"{table.path}: the label column {table.named(n)} has {texts[place][:40]!r} in row "
+                f"{place + 1}; expected a number to predict"
+            )
+        columns.append(table.column(n).astype(np.float64))
+    return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
 
 
 def _order(text: str) -> tuple[int, float, str]:
