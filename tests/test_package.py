@@ -25,13 +25,13 @@ PUBLIC = """
     CNNClassifier CNNRegressor
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
-    ShapeError FullbackWarning DeadUnitWarning
+    NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning
 """
 
 # What each part of the package may import of the package, beside itself.
 LAYERS = {"layers", "errors", "options"}
 PIXELS = {"pixels", "errors"}
-PASSES = {"passes", *LAYERS}
+PASSES = {"passes", "memory", *LAYERS}
 NETWORK = {"network", "arrays", "pixels", "threshold", *PASSES}
 ALLOWED = {
     "errors": set(),
@@ -39,6 +39,7 @@ ALLOWED = {
     "pixels": PIXELS,
     "threshold": {"errors", "options"},
     "atomic": {"errors"},
+    "memory": {"errors"},
     "layers": LAYERS,
     "arrays": LAYERS,
     "passes": PASSES,
@@ -55,7 +56,7 @@ ALLOWED = {
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options", "pixels"},
-    "estimator": {"augment", "training", *NETWORK},
+    "estimator": {"augment", "export", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
         "atomic",
@@ -186,6 +187,7 @@ def test_every_error_is_a_fullback_error_and_a_built_in_one():
         "InputError": "ValueError",
         "OptionError": "ValueError",
         "ModelFileError": "ValueError",
+        "NotEnoughMemoryError": "MemoryError",
         "ShapeError": "ValueError",
     }
     assert issubclass(fullback.DeadUnitWarning, fullback.FullbackWarning)

@@ -14,6 +14,7 @@ from fullback.errors import (
     FullbackWarning,
     InputError,
     ModelFileError,
+    NotEnoughMemoryError,
     OptionError,
     ShapeError,
 )
@@ -158,6 +159,7 @@ __all__ = [
     "ModelFileError",
     "Network",
     "Normalize",
+    "NotEnoughMemoryError",
     "OptionError",
     "ReLU",
     "ShapeError",

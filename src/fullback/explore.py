@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fullback.errors import OptionError
 
@@ -37,7 +40,7 @@ def explorer(
     start = Start(
         net=net,
         name=name,
-        data=data,
+        data=_with_labels_of(net, data),
         read_image=_read_image,
         read_model=load,
         write_model=save,
@@ -60,6 +63,20 @@ def require_installed() -> None:
         raise OptionError(
             f"the explorer needs {' and '.join(missing)}; pip install 'fullback[explore]'"
         )
+
+
+def _with_labels_of(net: Network, data: Dataset) -> Dataset:
+    """Return the data with the labels that the network has for the same class names.
+
+    Data whose classes the network does not all know stay as they are: they do not go with it.
+    """
+    names = net.class_names
+    own = data.class_names
+    if own == names[: len(own)] or not set(own) <= set(names) or len(names) != len(set(names)):
+        return data
+    labels = np.array([names.index(name) for name in own])
+    y_train, y_test = labels[data.y_train], labels[data.y_test]
+    return dataclasses.replace(data, y_train=y_train, y_test=y_test, class_names=names)
 
 
 def _read_image(path: Path, net: Network, invert: bool) -> Array:

@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, cast
 
 import typer
 
@@ -30,11 +30,17 @@ _WIDEST = 10_000  # characters of a table that no terminal limits
 class Output:
     """Standard output of one command, in one of its two forms.
 
-    Where what reads it has gone (``| head``), both forms raise ``BrokenPipeError``, so that a
-    command can save what it has before it ends.
+    Where what reads it has gone (``| head``), both forms raise ``BrokenPipeError``, unless
+    ``keep_going``.
+
+    Parameters
+    ----------
+    as_json : whether it is JSON, for machines
+    keep_going : whether a command goes on where nothing more can be written, as its reader has gone
+        or the disk is full; ``close`` tells of it in the end
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, keep_going: bool = False) -> None:
         from rich.console import Console
 
         class Page(Console):
@@ -42,13 +48,27 @@ class Output:
                 raise  # the error that is being handled, where Rich's own method would exit
 
         self.as_json = as_json
-        self.console: Console = Page(highlight=False)
+        self._file = _KeepGoing(sys.stdout) if keep_going else None
+        self.console: Console = Page(highlight=False, file=cast("TextIO | None", self._file))
 
     def event(self, event: str, **fields: Any) -> None:
         """Write a JSON line, where that is wanted; numbers that are not finite become null."""
         if self.as_json:
             line = json.dumps(_finite({"event": event, **fields}), allow_nan=False)
-            print(line, flush=True)
+            print(line, file=self._file, flush=True)
+
+    def close(self, done: str) -> None:
+        """Raise an error where something could not be written; ``done`` says what was done.
+
+        Raises
+        ------
+        typer.Exit
+            It could not; a line on standard error says so.
+        """
+        if self._file is not None and self._file.error is not None:
+            reason = self._file.error.strerror or str(self._file.error)
+            fail(f"standard output could not be written ({reason}); {done}")
+            raise typer.Exit(FAILURE)
 
     def show(self, *parts: RenderableType) -> None:
         """Write for people, where that is wanted."""
@@ -95,6 +115,41 @@ class Output:
     def progress(self) -> Console | bool:
         """What ``fit`` takes as ``verbose``."""
         return False if self.as_json else self.console
+
+
+class _KeepGoing:
+    """A text stream that takes what it is given also where it can no longer be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        if self.error is None:
+            try:
+                return self.stream.write(text)
+            except OSError as error:
+                self._give_up(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written, or drop it."""
+        if self.error is None:
+            try:
+                self.stream.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.error = error
+        with contextlib.suppress(OSError, ValueError):  # else Python's exit would try it once more
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
 
 
 def _finite(value: Any) -> Any:

@@ -364,8 +364,9 @@ def from_file(
     try:
         if test is None:
             return split(name, *train, class_names, notes, how, numbers=numbers)
+        x_val, y_val = val or (None, None)
         data = Dataset(
-            name, *train, *test, class_names, notes, *(val or (None, None)), numbers=numbers
+            name, *train, *test, class_names, notes, x_val=x_val, y_val=y_val, numbers=numbers
         )
         if not numbers:
             _check_classes(data.y_train)

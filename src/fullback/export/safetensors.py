@@ -28,7 +28,13 @@ import textwrap
 from typing import Any
 
 from fullback.atomic import write_atomically
-from fullback.errors import FullbackError, InputError, ModelFileError, OptionError
+from fullback.errors import (
+    FullbackError,
+    InputError,
+    ModelFileError,
+    NotEnoughMemoryError,
+    OptionError,
+)
 from fullback.layers import LAYERS, LOSSES, Layer, Loss
 from fullback.network import Network, array_shapes
 from fullback.pixels import ImageRecord
@@ -106,6 +112,8 @@ def load(path: str | os.PathLike[str]) -> Network:
             for arrays in (net.parameters, net.statistics):
                 for name in arrays:
                     arrays[name] = file.get_tensor(name)
+    except MemoryError:
+        raise NotEnoughMemoryError(f"there is not enough memory for the arrays of {path}") from None
     except (SafetensorError, OSError) as error:
         raise ModelFileError(
             f"{path} cannot be read as a safetensors file ({error}); it is damaged or no model file"
@@ -147,7 +155,7 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
         _check_arrays(path, {**parameters, **statistics}, _TYPES[options["dtype"]], file)
         net = Network(layers, input_shape, **options)
         net.freeze(*frozen)
-        net.class_names = tuple(map(str, described.get("class_names", ())))
+        net.class_names = _class_names(described.get("class_names", []), net.output_shape[0])
         options = dict(described.get("data_options", {}))
         net.data_options = {name: options[name] for name in _DATA_OPTIONS if name in options}
         if "trained_on" in described:
@@ -197,6 +205,14 @@ def _short(text: str) -> str:
 
 def _as_json(described: Layer | Loss) -> dict[str, Any]:
     return {"kind": described.kind, **dataclasses.asdict(described)}  # type: ignore[call-overload]
+
+
+def _class_names(names: Any, outputs: int) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise OptionError("class_names must be a list of texts")
+    if len(names) > outputs:
+        raise OptionError(f"there are {len(names)} class names for {outputs} outputs")
+    return tuple(names)
 
 
 def _layers(entries: list[dict[str, Any]]) -> list[Layer]:
