@@ -124,6 +124,7 @@ def test_split_of_too_few_images(tmp_path):
 )
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["u1", ">f4", "<f8"])
+@pytest.mark.filterwarnings("ignore:x has shape .6, 3, 5, 3.:fullback.FullbackWarning")
 def test_layouts(tmp_path, stored, shape, order, dtype):
     x = np.asarray(RNG.integers(0, 256, stored), dtype, order=order)
     arrays = {"x_train": x, "y_train": np.arange(6), "x_test": x, "y_test": np.arange(6)}

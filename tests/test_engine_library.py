@@ -15,11 +15,12 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from fullback.engine import build, compiler
+from fullback.engine import build, cache, compiler
 from fullback.engine import library as module
 from fullback.engine.cpu import cpu, target_machine
 from fullback.engine.kernels import conv, images
 from fullback.engine.library import FUNCTIONS, is_cached, library
+from fullback.errors import FullbackWarning
 
 pytestmark = pytest.mark.skipif(not library().compiled, reason="the kernels run as plain Python")
 
@@ -305,7 +306,7 @@ def test_damaged_object_file(compilations, damage):
 def one_line(capfd, reason):
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("fullback: the compiled kernels cannot be kept, so the next run")
+    assert captured.err.startswith("fullback: the compiled kernels cannot be kept in ")
     assert reason in captured.err
     assert captured.err.count("\n") == 1
 
@@ -318,7 +319,7 @@ def test_object_file_is_a_folder(compilations, capfd):
     assert len(list(module.cache_path().parent.iterdir())) == 1  # nothing is left behind
     captured = capfd.readouterr().err.splitlines()
     assert len(captured) == 2
-    assert "is not a file that can be replaced" in captured[0]
+    assert captured[0].endswith(".o is a folder")
 
 
 def test_cache_folder_cannot_be_made(compilations, capfd, monkeypatch, tmp_path):
@@ -335,7 +336,7 @@ def test_cache_folder_cannot_be_written_to(compilations, capfd, monkeypatch, tmp
         pytest.skip("root can write everywhere")
     (tmp_path / "kernels").mkdir(mode=0o500)
     start()
-    one_line(capfd, "cannot be written to")
+    one_line(capfd, "Permission denied")
 
 
 def test_disk_is_full(compilations, capfd, monkeypatch):
@@ -366,6 +367,121 @@ def test_old_object_files_go(compilations):
     start()
     left = {path.name for path in folder.iterdir()}
     assert left == {module.cache_path().name, *(f"fullback-{n}.o" for n in range(5, 12))}
+
+
+# A cache that other users can write to ----------------------------------------------------------
+
+SOMEBODY = 65534  # the number of another user
+
+
+def replaced_by_link(path):
+    path.rename(path.with_suffix(".real"))
+    path.symlink_to(path.with_suffix(".real"))
+
+
+def folder_replaced_by_link(path):
+    folder = path.parent
+    (folder.parent / "away").mkdir()
+    (folder.parent / "away").chmod(0o777)
+    folder.rename(folder.parent / "away" / "kernels")
+    folder.symlink_to(folder.parent / "away" / "kernels")
+
+
+UNTRUSTED = {
+    "file others can write": (lambda path: path.chmod(0o602), "other users .permissions 602"),
+    "file a group can write": (lambda path: path.chmod(0o660), "other users .permissions 660"),
+    "link": (replaced_by_link, "is a link"),
+    "folder others can write": (lambda path: path.parent.chmod(0o777), "other users"),
+    "sticky folder": (lambda path: path.parent.chmod(0o1777), "other users .permissions 1777"),
+    "folder above": (lambda path: path.parents[1].chmod(0o707), "other users .permissions 707"),
+    "linked folder": (folder_replaced_by_link, "away can be written to by other users"),
+    "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
+}
+OWNERS = {
+    "file": (lambda path: os.chown(path, SOMEBODY, SOMEBODY), "another user .number 65534"),
+    "folder": (lambda path: os.chown(path.parent, SOMEBODY, -1), "kernels belongs to another user"),
+    "above": (lambda path: os.chown(path.parents[1], SOMEBODY, -1), "belongs to another user"),
+}
+
+posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
+
+
+def untrusted(compilations, change, message):
+    """Fill the cache, change it, and start again: it is not used, and stays as it is."""
+    start()
+    path = module.cache_path()
+    change(path)
+    before = {own: own.lstat().st_mtime_ns for own in path.parent.iterdir()}
+    assert not is_cached()
+    with pytest.warns(FullbackWarning, match=message) as caught:
+        start()
+    assert len(caught) == 1
+    assert "FULLBACK_CACHE_DIR" in str(caught[0].message)
+    assert compilations == [1, 1]
+    assert {own: own.lstat().st_mtime_ns for own in path.parent.iterdir()} == before
+
+
+@posix
+@pytest.mark.parametrize("case", UNTRUSTED)
+def test_a_cache_that_others_can_write_to_is_not_used(compilations, case):
+    untrusted(compilations, *UNTRUSTED[case])
+
+
+@posix
+@pytest.mark.parametrize("case", OWNERS)
+def test_a_cache_of_another_user_is_not_used(compilations, case):
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    untrusted(compilations, *OWNERS[case])
+
+
+@posix
+def test_what_is_trusted(compilations, tmp_path, monkeypatch):
+    """Permissions of what is made; folders like /tmp above; links to a folder of one's own."""
+    tmp_path.chmod(0o1777)
+    before = os.umask(0)
+    monkeypatch.setenv("FULLBACK_CACHE_DIR", str(tmp_path / "new" / "kernels"))
+    try:
+        start()
+    finally:
+        os.umask(before)
+    made = [tmp_path / "new", tmp_path / "new" / "kernels", module.cache_path()]
+    assert [oct(path.stat().st_mode & 0o7777) for path in made] == ["0o700", "0o700", "0o600"]
+    (tmp_path / "link").symlink_to("new")
+    monkeypatch.setenv("FULLBACK_CACHE_DIR", str(tmp_path / "link" / "kernels"))
+    start()
+    assert compilations == [1]
+
+
+@posix
+@pytest.mark.parametrize("members", [[], ["me"], ["me", "you"]])
+def test_a_group_of_this_user_alone(compilations, members, monkeypatch):
+    """A folder that a group can write to is trusted where nobody else is in that group."""
+    import grp
+    import pwd
+
+    user = pwd.struct_passwd(("me", "x", os.geteuid(), 4321, "", "/", "/bin/sh"))
+    group = grp.struct_group(("me", "x", 4321, members))
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: user)
+    monkeypatch.setattr(grp, "getgrgid", lambda number: group)
+    start()
+    module.cache_path().parent.chmod(0o770)
+    assert is_cached() == (members != ["me", "you"])
+
+
+@posix
+def test_a_link_is_not_written_through(compilations, tmp_path):
+    """A link that another process puts in the file's place is replaced."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    path = tmp_path / "kernels" / "fullback-x.o"
+    path.parent.mkdir(mode=0o700)
+    path.symlink_to(victim)
+    cache.write(path, b"code", 8)
+    assert victim.read_bytes() == b"precious"
+    assert not path.is_symlink()
+    assert path.read_bytes() == b"code"
+    assert [own.name for own in path.parent.iterdir()] == [path.name]
 
 
 SLOW_COMPILER = """

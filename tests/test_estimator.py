@@ -101,7 +101,7 @@ def test_shapes_of_images(shape, image_shape, made):
         ((9, 12), {"image_shape": (5, 5)}, ShapeError, "X has 12 features, which are no image"),
         ((9, 12), {"image_shape": 12}, OptionError, "image_shape must be"),
         ((9, 12), {"image_shape": (12,)}, OptionError, "image_shape must be"),
-        ((9, 12), {"image_shape": (0, 5)}, ShapeError, "no image of shape"),
+        ((9, 12), {"image_shape": (0, 5)}, OptionError, "positive whole"),
         ((9, 1, 2, 3, 2), {}, ValueError, "dim 5"),
         ((9, 12), {"layers": "cnov8"}, OptionError, "is not a layer; did you mean conv"),
         ((9, 12), {"layers": "pool"}, ShapeError, "pool1"),

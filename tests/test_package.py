@@ -19,25 +19,27 @@ PUBLIC = """
     AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D Normalize
     ReLU Sigmoid Tanh
     MeanSquaredError SoftmaxCrossEntropy
-    Network Trace zoo
+    Network Threshold Trace zoo
     check_gradients check_layer diagnose explain probe Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules
     CNNClassifier CNNRegressor
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
-    ShapeError FullbackWarning DeadUnitWarning
+    NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning
 """
 
 # What each part of the package may import of the package, beside itself.
 LAYERS = {"layers", "errors", "options"}
 PIXELS = {"pixels", "errors"}
-PASSES = {"passes", *LAYERS}
-NETWORK = {"network", "arrays", "pixels", *PASSES}
+PASSES = {"passes", "memory", *LAYERS}
+NETWORK = {"network", "arrays", "pixels", "threshold", *PASSES}
 ALLOWED = {
     "errors": set(),
     "options": {"errors"},
     "pixels": PIXELS,
+    "threshold": {"errors", "options"},
     "atomic": {"errors"},
+    "memory": {"errors"},
     "layers": LAYERS,
     "arrays": LAYERS,
     "passes": PASSES,
@@ -47,14 +49,14 @@ ALLOWED = {
     "augment": NETWORK,
     "engine": {"atomic", "augment", *NETWORK},
     "check": NETWORK,
-    "metrics": {"errors", "options"},
+    "metrics": {"errors", "options", "threshold"},
     "plots": {"atomic", "metrics", "training", *NETWORK},
     "pages": {"atomic", "check", "engine", "training", *NETWORK},
     "explore": {"data", "pages", "export", *NETWORK},
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options", "pixels"},
-    "estimator": {"augment", "training", *NETWORK},
+    "estimator": {"augment", "export", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
         "atomic",
@@ -185,6 +187,7 @@ def test_every_error_is_a_fullback_error_and_a_built_in_one():
         "InputError": "ValueError",
         "OptionError": "ValueError",
         "ModelFileError": "ValueError",
+        "NotEnoughMemoryError": "MemoryError",
         "ShapeError": "ValueError",
     }
     assert issubclass(fullback.DeadUnitWarning, fullback.FullbackWarning)

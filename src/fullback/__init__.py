@@ -14,11 +14,13 @@ from fullback.errors import (
     FullbackWarning,
     InputError,
     ModelFileError,
+    NotEnoughMemoryError,
     OptionError,
     ShapeError,
 )
 
 if TYPE_CHECKING:
+    __version__: str
     from fullback import zoo
     from fullback.augment import Augment
     from fullback.check.diagnose import diagnose
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from fullback.network import Network
     from fullback.pages.report import explain
     from fullback.passes import Trace
+    from fullback.threshold import Threshold
     from fullback.training import schedules
     from fullback.training.callbacks import Callback, EarlyStopping
     from fullback.training.fit import fit
@@ -83,6 +86,7 @@ else:  # the same imports, each when its name is first used
         "fullback.network": "Network",
         "fullback.pages.report": "explain",
         "fullback.passes": "Trace",
+        "fullback.threshold": "Threshold",
         "fullback.training.callbacks": "Callback EarlyStopping",
         "fullback.training.fit": "fit",
         "fullback.training.history": "Epoch History",
@@ -92,7 +96,9 @@ else:  # the same imports, each when its name is first used
     _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
     def __getattr__(name):
-        if name in _MODULES:
+        if name == "__version__":
+            value = _version()
+        elif name in _MODULES:
             value = importlib.import_module(_MODULES[name])
         elif name in _HOMES:
             value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -104,6 +110,14 @@ else:  # the same imports, each when its name is first used
             )
         globals()[name] = value
         return value
+
+    def _version():
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("fullback")
+        except PackageNotFoundError:  # the sources alone, that were not installed
+            return "0+unknown"
 
     def __dir__():
         return sorted(__all__)
@@ -145,12 +159,14 @@ __all__ = [
     "ModelFileError",
     "Network",
     "Normalize",
+    "NotEnoughMemoryError",
     "OptionError",
     "ReLU",
     "ShapeError",
     "Sigmoid",
     "SoftmaxCrossEntropy",
     "Tanh",
+    "Threshold",
     "Trace",
     "check_gradients",
     "check_layer",

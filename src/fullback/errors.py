@@ -9,6 +9,7 @@
     ├── DataError         (ValueError)    a data file or folder that is damaged or not what it says
     ├── DownloadError     (OSError)       a data set that could not be fetched
     ├── ModelFileError    (ValueError)    a model file that is damaged, foreign or too new
+    ├── NotEnoughMemoryError (MemoryError)  work that takes more memory than there is
     └── DivergenceError   (ArithmeticError)  training whose loss is no longer finite
 
     FullbackWarning       (UserWarning)
@@ -47,6 +48,10 @@ class DownloadError(FullbackError, OSError):
 
 class ModelFileError(FullbackError, ValueError):
     """A model file that is missing, damaged, foreign or written by a newer version."""
+
+
+class NotEnoughMemoryError(FullbackError, MemoryError):
+    """Work that takes more memory than there is; refused before it is begun, where possible."""
 
 
 class DivergenceError(FullbackError, ArithmeticError):

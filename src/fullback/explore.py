@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fullback.network import Network
     from fullback.pages.explorer.serve import Explorer
 
+_MOST_PIXELS = 16_000_000  # of a picture that the page sends
+
 
 def explorer(
     net: Network, data: Dataset, *, name: str = "your network", **options: Any
@@ -78,7 +80,10 @@ def _with_labels_of(net: Network, data: Dataset) -> Dataset:
 
 
 def _read_image(path: Path, net: Network, invert: bool) -> Array:
-    from fullback.data import load_image
+    from fullback.data.images import read_image
 
     resize = net.data_options.get("resize", "stretch")
-    return load_image(path, net.input_shape, invert=invert, resize=resize).pixels
+    image = read_image(
+        path, str(path), net.input_shape, invert=invert, resize=resize, most_pixels=_MOST_PIXELS
+    )
+    return image.for_network(net.trained_on)

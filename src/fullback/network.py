@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers import Layer, Loss, Normalize, SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import parse_layers
-from fullback.options import require_whole
+from fullback.options import require_whole, short
 from fullback.passes import (
     Engine,
     Seed,
@@ -26,6 +27,7 @@ from fullback.passes import (
     trace_batch,
 )
 from fullback.pixels import ImageRecord
+from fullback.threshold import Threshold
 
 if TYPE_CHECKING:
     import os
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
 PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
 
+_PASS_VALUES = 2**26  # that prediction with the reference holds at a time, where it has a choice
 _AT_ONCE = 2**24  # values that are looked at together
-_MOST_VALUES = 2**28  # parameters of a network, or values of one activation of one image
+_MOST_VALUES = 2**28  # parameters of a network, or values that one layer works on for an image
+_MOST_ACTIVATIONS = 2**27  # values of all layers' outputs for one image
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,9 @@ class Network:
         resize, test_share and split_seed; kept in model files
     trained_on : what the images were like that it was trained on, and on which scale; None before
         training; kept in model files. uint8 images are brought to that scale
+    threshold : the probability from which on one class is answered, see ``Threshold``; None, the
+        default, answers the most probable class. ``predict`` and ``score`` apply it; it may be
+        assigned, training removes it, and model files keep it
 
     Where a method takes ``engine``, it is ``"lanes"``, the fast one, or ``"reference"``, the pages
     of ``layers/`` in NumPy. None, the default, is ``"lanes"`` for a float32 network; a float64
@@ -96,23 +103,28 @@ class Network:
         seed: int = 0,
         dtype: Literal["float32", "float64"] = "float32",
     ) -> None:
-        if isinstance(layers, Layer):
-            raise OptionError(f"layers must be a list of layers, got {layers!r}")
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise OptionError(f"layers must be a list of layers, got {short(layers)}")
         self.layers = tuple(layers)
         self.input_shape = _require_input_shape(input_shape)
         self.loss = SoftmaxCrossEntropy() if loss is None else loss
         if not isinstance(self.loss, Loss):
-            raise OptionError(f"loss must be a loss like SoftmaxCrossEntropy(), got {loss!r}")
+            raise OptionError(f"loss must be a loss like SoftmaxCrossEntropy(), got {short(loss)}")
         if dtype not in ("float32", "float64"):
-            raise OptionError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+            raise OptionError(f"dtype must be 'float32' or 'float64', got {short(dtype)}")
         require_whole("seed", seed, 0)
         self.dtype = np.dtype(dtype)
         self.names = _names(self.layers)
         self.shapes = _shapes(self.layers, self.names, self.input_shape)
+        maps = (self.input_shape, *self.shapes)
+        self.pass_values = sum(map(prod, maps)) + max(
+            layer.workspace(shape) for layer, shape in zip(self.layers, maps, strict=False)
+        )  # values of one image that a forward pass of the reference holds at most
         self._frozen: frozenset[str] = frozenset()
         self.class_names: tuple[str, ...] = ()
         self.data_options: dict[str, Any] = {}
         self.trained_on: ImageRecord | None = None
+        self._threshold: Threshold | None = None
         self.machines: dict[str, list[Any]] = {}  # the lane engine's, kept for the next prediction
         parameters, statistics = array_shapes(self.layers, self.input_shape)
         self._parameters = Arrays(parameters, self.dtype)
@@ -167,6 +179,30 @@ class Network:
     def frozen(self) -> frozenset[str]:
         """Names of the layers that training leaves alone; ``freeze`` and ``unfreeze`` set them."""
         return self._frozen
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The probability from which on one class is answered; None for the most probable class.
+
+        Raises
+        ------
+        OptionError
+            What is assigned is no ``Threshold`` of one of the classes.
+        """
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: Threshold | None) -> None:
+        if threshold is not None:
+            if not isinstance(threshold, Threshold):
+                raise OptionError(f"threshold must be a Threshold(label, value), got {threshold!r}")
+            outputs = self.output_shape[0]
+            if not self.loss.classifies or outputs < 2 or threshold.label >= outputs:
+                raise OptionError(
+                    f"{threshold} needs a classifier with that class, but the network has "
+                    f"{outputs} outputs and the loss {self.loss}"
+                )
+        self._threshold = threshold
 
     @property
     def output_shape(self) -> Shape:
@@ -234,7 +270,7 @@ class Network:
         if seed is None:
             copy.parameters.update(self.parameters)
             copy.statistics.update(self.statistics)
-            copy.trained_on = self.trained_on
+            copy.trained_on, copy.threshold = self.trained_on, self.threshold
         return copy
 
     def fit(self, x: ArrayLike, y: ArrayLike, **options: Any) -> History:
@@ -260,7 +296,7 @@ class Network:
         if engine is None:
             return "lanes" if self.dtype == np.float32 else "reference"
         if engine not in ("lanes", "reference"):
-            raise OptionError(f"engine must be 'lanes' or 'reference', got {engine!r}")
+            raise OptionError(f"engine must be 'lanes' or 'reference', got {short(engine)}")
         if engine == "lanes" and self.dtype != np.float32:
             raise OptionError(
                 f"the lane engine computes in float32, but the network is {self.dtype}; give "
@@ -295,7 +331,9 @@ class Network:
             There is no such layer.
         """
         if name not in self._arrays_of:
-            raise OptionError(f"no layer is called {name!r}; there are {', '.join(self.names)}")
+            raise OptionError(
+                f"no layer is called {short(name)}; there are {', '.join(self.names)}"
+            )
         return self._arrays_of[name]
 
     # Freezing -----------------------------------------------------------------------------------
@@ -331,7 +369,7 @@ class Network:
             }
             if not matching:
                 raise OptionError(
-                    f"no layer to freeze is called {pattern!r}; there are {', '.join(owners)}"
+                    f"no layer to freeze is called {short(pattern)}; there are {', '.join(owners)}"
                 )
             found |= matching
         return frozenset(found)
@@ -428,12 +466,13 @@ class Network:
 
             given = answers(self, images, probabilities=probabilities)
         else:
-            logits = [forward_batch(self, batch)[0][-1] for batch in in_batches(images)]
+            step = max(1, min(PREDICTION_BATCH, _PASS_VALUES // self.pass_values))
+            logits = [forward_batch(self, batch)[0][-1] for batch in in_batches(images, step)]
             given = np.concatenate(logits)
             given = softmax(given) if probabilities else given
         finite = np.isfinite(given)
         if not finite.all():
-            wrong = images[~finite.all(axis=1)][:PREDICTION_BATCH]
+            wrong = images[np.flatnonzero(~finite.all(axis=1))[:1]]
             activations, _ = forward_batch(self, wrong)
             where = first_not_finite(zip(("input", *self.names), activations, strict=True))
             raise InputError(
@@ -443,7 +482,13 @@ class Network:
         return given
 
     def predict(self, x: ArrayLike, *, engine: Engine | None = None) -> Array:
-        """Return the label of every image, of shape (N,); for MeanSquaredError, the outputs."""
+        """Return the label of every image, of shape (N,); for MeanSquaredError, the outputs.
+
+        The label is that of the most probable class, or what ``threshold`` makes of the
+        probabilities.
+        """
+        if self.threshold is not None:
+            return self.threshold.answers(self.predict_proba(x, engine=engine))
         logits = self.logits(x, engine=engine)
         return logits.argmax(axis=1) if self.loss.classifies else logits
 
@@ -456,7 +501,13 @@ class Network:
 
     def evaluate(self, x: ArrayLike, y: ArrayLike, *, engine: Engine | None = None) -> Evaluation:
         """Return the loss and the score on a data set, with the network as in prediction."""
-        return evaluate_logits(self.loss, self.logits(x, engine=engine), y)
+        logits = self.logits(x, engine=engine)
+        found = evaluate_logits(self.loss, logits, y)
+        if self.threshold is None:
+            return found
+        targets = self.loss.targets(y, *logits.shape)
+        right = self.threshold.answers(softmax(logits)) == targets
+        return Evaluation(found.loss, float(right.mean()))
 
     # Data ---------------------------------------------------------------------------------------
 
@@ -556,10 +607,10 @@ def _range_of(images: Array) -> tuple[float, float, Array]:
     return low, high, np.array(wrong, int)
 
 
-def in_batches(images: Array) -> Iterator[Array]:
-    """Yield images a prediction batch at a time."""
-    for start in range(0, len(images), PREDICTION_BATCH):
-        yield images[start : start + PREDICTION_BATCH]
+def in_batches(images: Array, step: int = PREDICTION_BATCH) -> Iterator[Array]:
+    """Yield images, so many at a time."""
+    for start in range(0, len(images), step):
+        yield images[start : start + step]
 
 
 def evaluate_logits(loss: Loss, logits: Array, y: ArrayLike) -> Evaluation:
@@ -629,7 +680,8 @@ def _require_input_shape(input_shape: Sequence[int]) -> Shape:
     whole = all(isinstance(n, int | np.integer) and n > 0 for n in shape)
     if not whole or len(shape) not in (1, 3):
         raise ShapeError(
-            f"input_shape must be (channels, rows, columns) or (features,), got {input_shape!r}"
+            "input_shape must be (channels, rows, columns) or (features,), got "
+            f"{short(input_shape)}"
         )
     return tuple(int(n) for n in shape)
 
@@ -641,7 +693,7 @@ def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
     names = []
     for index, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            raise OptionError(f"layer {index} is not a layer like Conv2D(8) but {layer!r}")
+            raise OptionError(f"layer {index} is not a layer like Conv2D(8) but {short(layer)}")
         if isinstance(layer, Normalize) and index:
             raise OptionError("Normalize must be the first layer: it is measured on the images")
         counts[layer.kind] = counts.get(layer.kind, 0) + 1
@@ -651,15 +703,27 @@ def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
 
 def _shapes(layers: Sequence[Layer], names: Sequence[str], input_shape: Shape) -> tuple[Shape, ...]:
     shapes: list[Shape] = []
-    shape = input_shape
+    shape, total = input_shape, prod(input_shape)
+    if total > _MOST_ACTIVATIONS:
+        raise ShapeError(f"an input of shape {short(shape)} is too large for one image")
     for name, layer in zip(names, layers, strict=True):
         try:
-            shape = layer.output_shape(shape)
+            given, shape = shape, layer.output_shape(shape)
         except ShapeError as error:
             before = f" after {names[len(shapes) - 1]}" if shapes else ""
             raise ShapeError(f"{name}{before}: {error}") from None
-        if int(np.prod(shape, dtype=object)) > _MOST_VALUES:
-            raise ShapeError(f"{name}: an output of shape {shape} is too large for one image")
+        total += prod(shape)
+        if total > _MOST_ACTIVATIONS:
+            raise ShapeError(
+                f"{name}: an output of shape {shape} is too large for one image, for which all "
+                f"layers together may give {_MOST_ACTIVATIONS:,} values"
+            )
+        if layer.workspace(given) > _MOST_VALUES:
+            raise ShapeError(
+                f"{name}: the windows over an input of shape {given} hold more than "
+                f"{_MOST_VALUES:,} cells, which is too large; use a smaller window, a larger "
+                "stride or less padding"
+            )
         shapes.append(shape)
     if len(shape) != 1:
         raise ShapeError(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from typing import Any
 
 import numpy as np
 
 from fullback.errors import OptionError
+
+MOST_UNITS = 2**28
+"""The largest number of filters, groups or units of a layer."""
+
+_MOST_BITS = 256
 
 
 def take_plain(described: Any) -> None:
@@ -24,10 +30,14 @@ def take_plain(described: Any) -> None:
             object.__setattr__(described, field.name, plain)
 
 
-def require_whole(option: str, value: object, minimum: int) -> None:
-    """Raise OptionError unless ``value`` is a whole number of at least ``minimum``."""
+def require_whole(option: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Raise OptionError unless ``value`` is a whole number from ``minimum`` to ``maximum``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise OptionError(f"{option} must be a whole number of at least {minimum}, got {value!r}")
+        raise OptionError(
+            f"{option} must be a whole number of at least {minimum}, got {short(value)}"
+        )
+    if maximum is not None and value > maximum:
+        raise OptionError(f"{option} must be at most {maximum:,}, got {short(value)}")
 
 
 def require_number(option: str, value: object, interval: str) -> None:
@@ -40,13 +50,32 @@ def require_number(option: str, value: object, interval: str) -> None:
         or (interval[0] == "(" and value == low)
         or (interval[-1] == ")" and value == high)
     ):
-        raise OptionError(f"{option} must be a number in {interval}, got {value!r}")
+        raise OptionError(f"{option} must be a number in {interval}, got {short(value)}")
 
 
 def require_flag(option: str, value: object) -> None:
     """Raise OptionError unless ``value`` is True or False."""
     if not isinstance(value, bool):
-        raise OptionError(f"{option} must be True or False, got {value!r}")
+        raise OptionError(f"{option} must be True or False, got {short(value)}")
+
+
+class _Short(reprlib.Repr):
+    """Writes values cut to a length that fits into a message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 100
+        self.maxtuple = self.maxlist = self.maxdict = 4
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Write a number; of one with thousands of digits Python itself refuses to."""
+        if x.bit_length() > _MOST_BITS:
+            return f"a number of {x.bit_length():,} bits"
+        return super().repr_int(x, level)
+
+
+short = _Short().repr
+"""``repr``, cut to a length that fits into a message."""
 
 
 def shown(described: Any) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from fullback.layers.base import Array
+from fullback.memory import require_memory
 
 if TYPE_CHECKING:
     from fullback.network import Network
@@ -59,6 +60,11 @@ def forward_batch(
     net: Network, x: Array, *, training: bool = False, seed: Seed = 0
 ) -> tuple[list[Array], list[Any]]:
     """Run checked images forward: the input and every layer's output, and what each kept."""
+    require_memory(
+        len(x) * net.pass_values * net.dtype.itemsize,
+        f"a pass of {len(x)} images",
+        "give fewer images at a time, or use a smaller network",
+    )
     kept = []
     with np.errstate(all="ignore"):  # what is not finite is looked for, and named, by the callers
         activations = [scaled(x, net.dtype)]

@@ -3,6 +3,7 @@
 The cache holds one object file for everything. Its name is a hash of the engine's sources, of the
 versions of Numba and llvmlite and of the CPU, so that a stale file is never read; it carries its
 own checksum, and is written whole or not at all. With it, a process needs llvmlite but not Numba.
+A file that another user could have written is not used: ``cache.py`` has the rules.
 
 Processes that start at the same time with an empty cache each compile; the last one's file stays.
 Waiting for each other would save work once, and could wait for a process that has been stopped.
@@ -19,6 +20,7 @@ import hashlib
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,12 +31,11 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
-from fullback.atomic import write_atomically
-from fullback.engine import loop
+from fullback.engine import cache, loop
 from fullback.engine.cpu import cpu, target_machine
 from fullback.engine.kernels import KERNELS
 from fullback.engine.simd import Integers, Kernel
-from fullback.errors import InputError
+from fullback.errors import FullbackWarning, InputError
 
 FUNCTIONS: tuple[Callable[..., None], ...] = (*KERNELS, loop.run)
 """What is compiled: the kernels, and what runs them."""
@@ -89,17 +90,30 @@ def _library() -> Library:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return Library(loop.run, KERNELS, compiled=False)
     target = target_machine()
-    path = cache_path()
-    code = _read(path)
-    if code is None:
-        code = _compile(target)
-        _write(path, code)
+    path, code = cache_path(), None
+    try:
+        code = _read(path)
+        if code is None:
+            code = _compile(target)
+            _write(path, code)
+    except cache.UntrustedError as error:
+        warnings.warn(
+            f"the cache of compiled kernels is not used: {error}; the kernels are compiled anew in "
+            "every process, until that is changed or FULLBACK_CACHE_DIR names a folder that only "
+            "you can write to",
+            FullbackWarning,
+            stacklevel=2,
+        )
+        code = code or _compile(target)
     return _load(target, code)
 
 
 def is_cached() -> bool:
-    """Return whether the kernels for this machine are in the cache."""
-    return _read(cache_path()) is not None
+    """Return whether the kernels for this machine are in the cache, and can be used."""
+    try:
+        return _read(cache_path()) is not None
+    except cache.UntrustedError:
+        return False
 
 
 def cache_path() -> Path:
@@ -129,9 +143,8 @@ def _cache_directory() -> Path:
 
 def _read(path: Path) -> bytes | None:
     """Return the object file, or None where there is none, or a damaged one."""
-    try:
-        content = path.read_bytes()
-    except OSError:
+    content = cache.read(path)
+    if content is None:
         return None
     checksum, code = content[:32], content[32:]
     return code if hashlib.sha256(code).digest() == checksum else None
@@ -140,15 +153,13 @@ def _read(path: Path) -> bytes | None:
 def _write(path: Path, code: bytes) -> None:
     """Put the object file into the cache; where that cannot be written, the next run compiles."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, hashlib.sha256(code).digest() + code)
+        cache.write(path, hashlib.sha256(code).digest() + code, _NEWEST)
     except (OSError, InputError) as error:
-        _say(f"the compiled kernels cannot be kept, so the next run compiles again: {error}")
-        return
-    with contextlib.suppress(OSError):  # another process may tidy up, too
-        files = sorted(path.parent.glob("fullback-*.o"), key=lambda own: own.stat().st_mtime)
-        for old in files[:-_NEWEST]:
-            old.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else error
+        _say(
+            f"the compiled kernels cannot be kept in {path.parent}, so the next run compiles "
+            f"again: {reason}"
+        )
 
 
 def _compile(target: llvm.TargetMachine) -> bytes:

@@ -18,9 +18,11 @@ from fullback.engine.program import Phase, code
 from fullback.engine.simd import LANES
 from fullback.errors import OptionError
 from fullback.layers.base import Array
+from fullback.memory import available_memory, require_memory
 
 MOST_THREADS = 1024
 
+_MUCH = 2**26  # bytes of all workers' arenas; less is taken without asking
 _MOST_INTERRUPTS = 1000  # in one run; then there is another reason
 STAGED = 2**22
 """Values that are copied at a time where the machine cannot read images in place."""
@@ -52,6 +54,17 @@ def threads() -> int:
     )
 
 
+def memory_of(plan: Plan, workers: int) -> int:
+    """Return how many bytes a program's memory takes, with so many threads."""
+    arenas = plan.blocks if _by_block(plan) else workers
+    return 4 * (arenas * (plan.arena.size + LANES) + plan.shared.size + LANES)
+
+
+def _by_block(plan: Plan) -> bool:
+    """Whether all blocks of a batch are kept until they have met, as batch normalisation needs."""
+    return sum(phase.scope == 0 for phase in plan.phases) > 1
+
+
 class Machine:
     """A lowered network with its memory.
 
@@ -66,10 +79,9 @@ class Machine:
         self.library: Library = library()
         self.workers = workers if self.library.compiled else 1
         net = plan.net
-        of_blocks = sum(phase.scope == 0 for phase in plan.phases)
-        self.by_block = of_blocks > 1
+        self.by_block = _by_block(plan)
         self.arena_size = plan.arena.size + LANES
-        count = plan.blocks if self.by_block else self.workers
+        count = self._require_memory(plan)
         self.arenas = _aligned(count * self.arena_size)
         self.shared = _aligned(plan.shared.size + LANES)
         for place, values in plan.constants:
@@ -80,6 +92,33 @@ class Machine:
         self.sync = np.zeros(64, np.int64)
         self._keep: tuple[Any, ...] = ()  # what the contexts have the addresses of
         self.set_phases(plan.phases)
+
+    def _require_memory(self, plan: Plan) -> int:
+        """Return how many arenas to make; there are fewer workers where memory is scarce.
+
+        Raises
+        ------
+        NotEnoughMemoryError
+            Not even one worker has enough.
+        """
+        if self.by_block:
+            images = plan.blocks * LANES
+            require_memory(
+                memory_of(plan, 1),
+                f"a batch of {images} images",
+                "use smaller batches, or a smaller network",
+            )
+            return plan.blocks
+        arena, least = 4 * self.arena_size, memory_of(plan, 1)
+        there = available_memory() if self.workers * arena > _MUCH else None
+        if there is not None:
+            self.workers = max(1, min(self.workers, 1 + (there - least) // arena))
+        require_memory(
+            memory_of(plan, self.workers),
+            f"a pass of {LANES} images through this network",
+            "use a smaller network, or smaller images",
+        )
+        return self.workers
 
     def _pairs(self, arrays: Any, places: dict[str, int]) -> list[tuple[Array, Array]]:
         return [

@@ -8,10 +8,11 @@ The metadata has one entry, ``fullback``, a JSON object::
      "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0},
      "class_names": ["cat", "dog"], "data_options": {"split_seed": 1},
      "trained_on": {"low": 0.0, "high": 255.0, "mean": 33.1, "border": 0.2,
-                    "black": 0.0, "white": 255.0}}
+                    "black": 0.0, "white": 255.0},
+     "threshold": {"label": 1, "value": 0.2}}
 
-``class_names``, ``data_options`` and ``trained_on`` are there where the network has some. Version 1
-had no ``trained_on``: its networks take uint8 images as 0 to 1.
+``class_names``, ``data_options``, ``trained_on`` and ``threshold`` are there where the network has
+some. Version 1 had no ``trained_on``: its networks take uint8 images as 0 to 1.
 
 One entry, because safetensors writes several in an order that changes from run to run, and the same
 network shall give the same file, to the bit. Nothing is pickled. Every array's name, shape and type
@@ -27,10 +28,17 @@ import textwrap
 from typing import Any
 
 from fullback.atomic import write_atomically
-from fullback.errors import FullbackError, InputError, ModelFileError, OptionError
+from fullback.errors import (
+    FullbackError,
+    InputError,
+    ModelFileError,
+    NotEnoughMemoryError,
+    OptionError,
+)
 from fullback.layers import LAYERS, LOSSES, Layer, Loss
 from fullback.network import Network, array_shapes
 from fullback.pixels import ImageRecord
+from fullback.threshold import Threshold
 
 VERSION = 2
 
@@ -78,6 +86,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
         architecture["data_options"] = net.data_options
     if net.trained_on is not None:
         architecture["trained_on"] = dataclasses.asdict(net.trained_on)
+    if net.threshold is not None:
+        architecture["threshold"] = dataclasses.asdict(net.threshold)
     arrays = {**net.parameters, **net.statistics}
     write_atomically(path, to_bytes(arrays, metadata={"fullback": json.dumps(architecture)}))
 
@@ -102,6 +112,8 @@ def load(path: str | os.PathLike[str]) -> Network:
             for arrays in (net.parameters, net.statistics):
                 for name in arrays:
                     arrays[name] = file.get_tensor(name)
+    except MemoryError:
+        raise NotEnoughMemoryError(f"there is not enough memory for the arrays of {path}") from None
     except (SafetensorError, OSError) as error:
         raise ModelFileError(
             f"{path} cannot be read as a safetensors file ({error}); it is damaged or no model file"
@@ -143,11 +155,13 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
         _check_arrays(path, {**parameters, **statistics}, _TYPES[options["dtype"]], file)
         net = Network(layers, input_shape, **options)
         net.freeze(*frozen)
-        net.class_names = tuple(map(str, described.get("class_names", ())))
+        net.class_names = _class_names(described.get("class_names", []), net.output_shape[0])
         options = dict(described.get("data_options", {}))
         net.data_options = {name: options[name] for name in _DATA_OPTIONS if name in options}
         if "trained_on" in described:
             net.trained_on = ImageRecord(**described["trained_on"])
+        if "threshold" in described:
+            net.threshold = Threshold(**described["threshold"])
     except ModelFileError:
         raise
     except (
@@ -191,6 +205,14 @@ def _short(text: str) -> str:
 
 def _as_json(described: Layer | Loss) -> dict[str, Any]:
     return {"kind": described.kind, **dataclasses.asdict(described)}  # type: ignore[call-overload]
+
+
+def _class_names(names: Any, outputs: int) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise OptionError("class_names must be a list of texts")
+    if len(names) > outputs:
+        raise OptionError(f"there are {len(names)} class names for {outputs} outputs")
+    return tuple(names)
 
 
 def _layers(entries: list[dict[str, Any]]) -> list[Layer]:

@@ -81,6 +81,10 @@ class Layer(ABC):
         """Multiply-adds of one image's forward pass, counted in convolutions and products only."""
         return 0
 
+    def workspace(self, input_shape: Shape) -> int:
+        """Values of one image that the forward pass takes beside its input and its output."""
+        return 0
+
     @abstractmethod
     def forward(
         self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0

@@ -27,6 +27,7 @@ Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,7 +48,7 @@ from fullback.layers.window import (
     window_counts,
     windows,
 )
-from fullback.options import require_flag, require_whole, take_plain
+from fullback.options import MOST_UNITS, require_flag, require_whole, take_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,12 +85,12 @@ class Conv2D(Layer):
 
     def __post_init__(self) -> None:
         take_plain(self)
-        require_whole("Conv2D: filters", self.filters, 1)
+        require_whole("Conv2D: filters", self.filters, 1, MOST_UNITS)
         require_pair("Conv2D: kernel_size", self.kernel_size, 1)
         require_pair("Conv2D: stride", self.stride, 1)
         require_padding("Conv2D: padding", self.padding)
         require_pair("Conv2D: dilation", self.dilation, 1)
-        require_whole("Conv2D: groups", self.groups, 1)
+        require_whole("Conv2D: groups", self.groups, 1, MOST_UNITS)
         require_flag("Conv2D: bias", self.bias)
         if self.filters % self.groups:
             raise OptionError(
@@ -97,14 +98,14 @@ class Conv2D(Layer):
             )
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        channels, *length = require_image("Conv2D", input_shape)
+        channels = require_image("Conv2D", input_shape)[0]
         if channels % self.groups:
             raise ShapeError(
                 f"Conv2D: the input's channels (={channels}) must be divisible by groups "
                 f"(={self.groups})"
             )
         counts = window_counts(
-            "Conv2D", tuple(length), self.padding, self.kernel_size, self.stride, self.dilation
+            "Conv2D", input_shape, self.padding, self.kernel_size, self.stride, self.dilation
         )
         return (self.filters, *counts)
 
@@ -133,6 +134,15 @@ class Conv2D(Layer):
         filters, rows, columns = self.output_shape(input_shape)
         weights = np.prod(self.parameter_shapes(input_shape)["weight"][1:], dtype=int)
         return filters * rows * columns * int(weights)
+
+    def workspace(self, input_shape: Shape) -> int:
+        """Count the padded image, and the cells of a group's windows (C / groups P Q R S)."""
+        channels, *length = input_shape
+        around = pads(self.padding, tuple(length), self.kernel_size, self.stride, self.dilation)
+        rows, columns = (n + sum(p) for n, p in zip(length, around, strict=True))
+        positions = prod(self.output_shape(input_shape)[1:])
+        seen = channels // self.groups * prod(pair(self.kernel_size))
+        return channels * rows * columns + seen * positions
 
     def forward(
         self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0

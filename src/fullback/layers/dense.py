@@ -19,7 +19,7 @@ import numpy as np
 
 from fullback.errors import ShapeError
 from fullback.layers.base import Array, Layer, Parameters, Shape
-from fullback.options import require_flag, require_whole, take_plain
+from fullback.options import MOST_UNITS, require_flag, require_whole, take_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,7 +64,7 @@ class Dense(Layer):
 
     def __post_init__(self) -> None:
         take_plain(self)
-        require_whole("Dense: units", self.units, 1)
+        require_whole("Dense: units", self.units, 1, MOST_UNITS)
         require_flag("Dense: bias", self.bias)
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,11 +71,18 @@ class _Pool2D(Layer):
         return pair(self.size if self.stride is None else self.stride)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        channels, *length = require_image(type(self).__name__, input_shape)
-        counts = window_counts(
-            type(self).__name__, tuple(length), self.padding, self.size, self.step
+        name = type(self).__name__
+        channels = require_image(name, input_shape)[0]
+        return (channels, *window_counts(name, input_shape, self.padding, self.size, self.step))
+
+    def workspace(self, input_shape: Shape) -> int:
+        """Count the padded image, and the cells of all windows (C P Q R S)."""
+        channels, *length = input_shape
+        around = pads(self.padding, tuple(length), self.size, self.step)
+        rows, columns = (n + sum(p) for n, p in zip(length, around, strict=True))
+        return channels * rows * columns + prod(self.output_shape(input_shape)) * prod(
+            pair(self.size)
         )
-        return (channels, *counts)
 
     def _taps(self, dx: Array, counts: Shape) -> Iterator[tuple[int, Array]]:
         """For every place in a window, in row-major order: the cells of dx, one a window."""

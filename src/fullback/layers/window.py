@@ -13,12 +13,17 @@ import numpy as np
 
 from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Shape
+from fullback.options import short
 
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = Literal["same", "valid"] | Pair
 
 
-_MOST_CELLS = 2**28  # of a padded map
+MOST_CELLS_ALONG = 2**20
+"""The largest size, stride, padding or dilation."""
+
+_MOST_PADDED = 2**20  # cells of a padded image that is mostly padding
+_MOST_TIMES = 4  # a padded image above that may have so many times the cells of the image
 
 
 def pair(value: Pair) -> tuple[int, int]:
@@ -27,15 +32,17 @@ def pair(value: Pair) -> tuple[int, int]:
 
 
 def require_pair(option: str, value: object, minimum: int) -> None:
-    """Raise OptionError unless ``value`` is a whole number or a pair of them."""
+    """Raise OptionError unless ``value`` is a whole number or a pair of them, in range."""
     numbers = value if isinstance(value, tuple) else (value, value)
     if len(numbers) != 2 or not all(
         isinstance(n, int) and not isinstance(n, bool) and n >= minimum for n in numbers
     ):
         raise OptionError(
             f"{option} must be a whole number of at least {minimum}, or a "
-            f"pair (rows, columns) of them, got {value!r}"
+            f"pair (rows, columns) of them, got {short(value)}"
         )
+    if max(numbers) > MOST_CELLS_ALONG:
+        raise OptionError(f"{option} must be at most {MOST_CELLS_ALONG:,}, got {short(value)}")
 
 
 def require_padding(option: str, value: object) -> None:
@@ -44,7 +51,7 @@ def require_padding(option: str, value: object) -> None:
         if value not in ("same", "valid"):
             raise OptionError(
                 f"{option} must be 'same', 'valid', a whole number or a "
-                f"pair (rows, columns), got {value!r}"
+                f"pair (rows, columns), got {short(value)}"
             )
     else:
         require_pair(option, value, 0)
@@ -88,17 +95,25 @@ def pads(
 
 
 def window_counts(
-    name: str, length: Shape, padding: Padding, size: Pair, stride: Pair, dilation: Pair = 1
+    name: str, image: Shape, padding: Padding, size: Pair, stride: Pair, dilation: Pair = 1
 ) -> tuple[int, int]:
-    """Return (P, Q), the windows down and across; raises ShapeError where not even one fits."""
+    """Return (P, Q), the windows down and across an image of shape (C, H, W).
+
+    Raises
+    ------
+    ShapeError
+        Not even one fits, or the image is small and its padding enormous.
+    """
+    channels, *length = image
     counts = []
-    around = pads(padding, length, size, stride, dilation)
+    around = pads(padding, tuple(length), size, stride, dilation)
     for n, (before, after), m, step, spread in zip(
         length, around, pair(size), pair(stride), pair(dilation), strict=True
     ):
         counts.append((n + before + after - span(m, spread)) // step + 1)
     padded = [n + sum(p) for n, p in zip(length, around, strict=True)]
-    if padded[0] * padded[1] > _MOST_CELLS:
+    cells = channels * padded[0] * padded[1]
+    if cells > max(_MOST_PADDED, _MOST_TIMES * channels * length[0] * length[1]):
         raise ShapeError(
             f"{name}: a map of {length[0]}x{length[1]} cells with its padding is "
             f"{padded[0]}x{padded[1]}, which is too large; use less padding or a smaller window"

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from fullback.check.probe import probe
 from fullback.errors import FullbackError, InputError
-from fullback.layers.base import Array, Shape
+from fullback.layers.base import Array
 from fullback.pages.document import shown_range
 from fullback.pages.explorer import lab
 from fullback.pages.explorer.checks import checks
@@ -66,11 +66,7 @@ def upload_picture(session: Session, body: bytes, request: Request) -> Answer:
     """Take a picture that was uploaded."""
     invert = request.query_params.get("invert") == "1"
     net = session.net
-
-    def read(path: Path, shape: Shape, invert: bool) -> Array:
-        return session.start.read_image(path, net, invert)
-
-    pixels = read_picture(body, net.input_shape, read, invert=invert)
+    pixels = read_picture(body, net, session.start.read_image, invert=invert)
     with session.lock:
         if session.net.input_shape != net.input_shape:
             raise InputError("the network was changed in the meantime; upload the picture again")
