@@ -1,12 +1,15 @@
 """The explorer's server: who is let in, what it answers, and what hostile requests get."""
 
 import base64
+import contextlib
 import http.client
 import io
 import json
+import logging
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -29,7 +32,7 @@ pytest.importorskip("uvicorn", reason="needs the extra explore")
 
 from fullback.explore import explorer
 from fullback.pages.document import document
-from fullback.pages.explorer import curves, lab, session, training, uploads
+from fullback.pages.explorer import curves, lab, limits, session, training, uploads
 from fullback.pages.explorer.app import PAGE
 from fullback.pages.explorer.security import Door, is_loopback
 
@@ -423,6 +426,247 @@ class TestRequests:
         assert tab.get("/document")
 
 
+class Silent:
+    """Connections that say only so much."""
+
+    def __init__(self, port, count, said=b""):
+        self.all = []
+        for _ in range(count):
+            own = socket.create_connection(("127.0.0.1", port), timeout=10)
+            own.sendall(said)
+            self.all.append(own)
+
+    def __enter__(self):
+        return self.all
+
+    def __exit__(self, *error):
+        for own in self.all:
+            own.close()
+
+
+def ended(connection, seconds):
+    """Whether the server ends a connection within so many seconds."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(2**16):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+FEW_FILES = """
+import resource, sys, time, urllib.request
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+import fullback as fb
+from fullback.explore import explorer
+
+with explorer(fb.zoo.question(), fb.load_data("digits"), port=0) as server:
+    print(server.address, flush=True)
+    sys.stdin.readline()
+"""
+
+
+class TestLimits:
+    """What requests may take: connections, time, bytes, work, lines in the log."""
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+    @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nA: "])
+    def test_silent_connections(self, said):
+        """300 of them, where the process may open 256 files: the page is there, the log short."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", FEW_FILES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        address = process.stdout.readline().split("#")[0]
+        port = int(address.rstrip("/").rpartition(":")[2])
+        with Silent(port, 300, said) as connections:
+            for _ in range(3):
+                with urllib.request.urlopen(address, timeout=5) as page:
+                    assert page.status == 200
+            assert ended(connections[0], 5)  # to make room
+        _, err = process.communicate("end\n", timeout=60)
+        assert process.returncode == 0
+        assert len(err) < 2000, err
+        assert "Traceback" not in err
+
+    def test_time_for_a_head(self, server, tab, monkeypatch):
+        monkeypatch.setattr(limits, "HEAD_SECONDS", 0.3)
+        for said in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "):
+            with Silent(server.port, 1, said) as (connection,):
+                for _ in range(4):  # a byte now and then gives no more time
+                    with contextlib.suppress(OSError):
+                        connection.sendall(b"x")
+                    time.sleep(0.1)
+                assert ended(connection, 5)
+        assert tab.get("/document")
+
+    def test_time_for_the_next_head(self, server, monkeypatch):
+        monkeypatch.setattr(limits, "HEAD_SECONDS", 0.3)
+        whole = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+        with Silent(server.port, 1, whole) as (connection,):
+            assert connection.recv(20).startswith(b"HTTP/1.1 200 OK")
+            connection.sendall(b"GET / HTTP/1.1\r\n")
+            assert ended(connection, 5)
+
+    def upload(self, tab, length, sent):
+        return (
+            f"POST /api/sessions/{tab.session}/upload HTTP/1.1\r\nHost: {tab.host}\r\n"
+            f"X-Fullback-Token: {tab.server.door.token}\r\nContent-Length: {length}\r\n\r\n"
+        ).encode() + b"x" * sent
+
+    def test_time_for_a_body(self, server, tab, monkeypatch):
+        monkeypatch.setattr(limits, "BODY_SECONDS", 0.3)
+        with Silent(server.port, 1, self.upload(tab, 1000, 10)) as (connection,):
+            connection.settimeout(5)
+            assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
+            assert ended(connection, 5)
+        assert tab.get("/document")
+
+    def test_time_for_an_answer(self, server, tab, monkeypatch):
+        """Of somebody who asks for a lot and reads nothing."""
+        monkeypatch.setattr(limits, "ANSWER_SECONDS", 0.3)
+        path = f"GET /api/sessions/{tab.session}/document HTTP/1.1\r\nHost: {tab.host}\r\n"
+        asked = f"{path}X-Fullback-Token: {server.door.token}\r\n\r\n".encode() * 200
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(asked)
+            assert self.is_broken_within(connection, 20)
+        assert tab.get("/document")
+
+    def is_broken_within(self, connection, seconds):
+        deadline = time.monotonic() + seconds
+        try:
+            while time.monotonic() < deadline:
+                connection.sendall(b"\r\n")
+                time.sleep(0.05)
+        except OSError:
+            return True
+        return False
+
+    def test_bytes_in_flight(self, server, tab, monkeypatch):
+        monkeypatch.setattr(limits, "MOST_BYTES_IN_FLIGHT", 100_000)
+        half = self.upload(tab, 200_000, 60_000)
+        with Silent(server.port, 1, half), Silent(server.port, 1, half) as (connection,):
+            connection.settimeout(5)
+            assert connection.recv(2**16).startswith(b"HTTP/1.1 503 ")
+        deadline = time.monotonic() + 10
+        while tab.raw("POST", f"/api/sessions/{tab.session}/upload", b"x" * 90_000)[0] == 503:
+            assert time.monotonic() < deadline  # the first one has gone
+        assert tab.get("/document")
+
+    def test_requests_of_one_tab(self, server, tab):
+        other = Browser(server)
+        other.open()
+        waiting = self.upload(tab, 1000, 10)
+        with Silent(server.port, limits.MOST_REQUESTS_OF_A_TAB, waiting):
+            deadline = time.monotonic() + 10
+            while (status := tab.raw("GET", f"/api/sessions/{tab.session}"))[0] == 200:
+                assert time.monotonic() < deadline
+            assert status[0] == 429
+            assert b"wait for their answers" in status[2]
+            assert other.get("/document")
+
+    def test_requests_of_all_tabs(self, server, tab, monkeypatch):
+        monkeypatch.setattr(limits, "MOST_REQUESTS", 3)
+        other = Browser(server)
+        other.open()
+        with Silent(server.port, 3, self.upload(tab, 1000, 10)):
+            deadline = time.monotonic() + 10
+            while (status := other.raw("GET", f"/api/sessions/{other.session}"))[0] == 200:
+                assert time.monotonic() < deadline
+            assert status[0] == 503
+
+    def test_memory_of_a_batch(self, server, tab, monkeypatch):
+        monkeypatch.setattr(training, "_MOST_BYTES", 2**26)
+        tab.post("/network", {"text": "conv64 batchnorm relu pool flatten dense10"})
+        error = tab.post("/training", {"epochs": 1, "batch_size": 640}, status=400)["error"]
+        assert re.search(r"in batches of 640 takes [\d,.]+ (MiB|GiB) of memory, and one", error)
+        assert tab.post("/training", {"epochs": 1, "batch_size": 16})
+
+    def test_one_line_a_failure_and_few_a_minute(self, tab, monkeypatch, capfd):
+        log = logging.getLogger("fullback.explore")
+        monkeypatch.setattr(limits, "_ONE_LINE", own := limits.OneLine())
+        for name in ("fullback.explore", "uvicorn.error"):
+            for old in logging.getLogger(name).filters[:]:
+                logging.getLogger(name).removeFilter(old)
+            logging.getLogger(name).addFilter(own)
+
+        def broken(self):
+            raise RuntimeError("a bug\n\x1b[2J of many lines")
+
+        written = []
+        monkeypatch.setattr(log, "handlers", [handler := logging.Handler()])
+        handler.emit = lambda record: written.append(handler.format(record))
+        monkeypatch.setattr(session.Session, "document", broken)
+        for _ in range(20):
+            assert tab.raw("GET", f"/api/sessions/{tab.session}/document")[0] == 500
+        path = f"/api/sessions/{tab.session}/document"
+        assert written == [rf"GET {path} failed: RuntimeError: a bug\n\x1b[2J of many lines"] * 5
+        own._begin -= 100
+        tab.raw("GET", f"/api/sessions/{tab.session}/document")
+        assert written[-1].endswith("(15 lines before were left out)")
+        assert "Traceback" not in capfd.readouterr().err
+
+    def test_uploads_that_break_off_are_no_failures(self, server, tab, capfd):
+        with Silent(server.port, 3, self.upload(tab, 1000, 10)):
+            pass
+        assert tab.get("/document")
+        time.sleep(0.2)
+        assert "failed" not in capfd.readouterr().err
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            b"\x00" * 100 + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 100_000,
+            b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        ],
+    )
+    def test_what_is_no_http(self, server, tab, said):
+        with Silent(server.port, 1, said) as (connection,):
+            connection.settimeout(10)
+            if said.startswith(b"\x16"):
+                connection.sendall(b"\r\n" * 2)
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(2**16).startswith((b"HTTP/1.1 4", b""))
+            assert ended(connection, 5)
+        assert tab.get("/document")
+
+    def test_no_web_sockets(self, server, tab):
+        status, _, _ = tab.raw(
+            "GET", "/", Connection="Upgrade", Upgrade="websocket", Sec_WebSocket_Version="13",
+            Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+        )  # fmt: skip
+        assert status == 200
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"epochs": 1e9}', b'{"epochs": 1000000000}', b'{"epochs": 1' + b"0" * 5000 + b"}",
+            b'{"epochs": 1, "rate": 1e400}', b'{"epochs": 1, "rate": NaN}', b'{"epochs": "1"}',
+            b'{"epochs": true}', b'{"epochs": 1, "batch_size": 1e3}', b"[" * 100_000,
+            b'{"a":' * 100_000, b'{"epochs": 1, "freeze": ["\\ud800"]}', b"\xff\xfe{}",
+            b'{"epochs": 1, "freeze": [' + b'"conv",' * 1000 + b'"conv"]}',
+            b'{"epochs": 1, "seed": -1}',
+        ],
+    )  # fmt: skip
+    def test_numbers_and_depths(self, tab, body):
+        error = tab.post("/training", data=body, status=400)["error"]
+        assert len(error) < 400
+
+
 class TestUploads:
     def test_a_picture(self, tab):
         pixels = np.zeros((56, 56), np.uint8)
@@ -441,6 +685,24 @@ class TestUploads:
         Image.new("RGB", (40, 30), "white").save(file, kind)
         shown = tab.post("/upload", data=file.getvalue())
         assert numbers(shown["input"]).min() > 0.98
+
+    def test_sixteen_bits(self, tab):
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(np.full((28, 28), 6_553, np.uint16)).save(file, "PNG")
+        shown = tab.post("/upload", data=file.getvalue())
+        np.testing.assert_allclose(numbers(shown["input"]), 6_553 / 65_535, rtol=1e-5)
+        inverted = tab.post("/image", {"invert": True})
+        np.testing.assert_allclose(numbers(inverted["input"]), 1 - 6_553 / 65_535, rtol=1e-5)
+
+    def test_a_large_picture(self, tab):
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.new("1", (4_001, 4_000)).save(file, "PNG")
+        error = tab.post("/upload", data=file.getvalue(), status=400)["error"]
+        assert "the picture: has 4001 x 4000 pixels; expected at most 16,000,000" in error
 
     def bomb(self):
         """A small PNG that says it has 40,000 x 40,000 pixels."""
@@ -564,7 +826,7 @@ class TestNetworks:
             ("cnov8", "did you mean conv"),
             ("conv8 dense10", "dense1 after conv1"),
             ("flatten dense7", "end with dense10"),
-            ("flatten dense999999999", "too large"),
+            ("flatten dense999999999", "units must be at most 268,435,456"),
             ("flatten dense400000", "313,600,000 parameters|the network would have"),
             ("flatten dense5600 dense10", "at most 4,000,000"),
             ("conv2500(kernel_size=1) flatten dense1", "at most"),

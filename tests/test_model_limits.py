@@ -309,8 +309,9 @@ for number in range(count):
 print(worked, refused)
 """
 
-BASE = """{"version": 1, "input_shape": [1, 28, 28], "dtype": "float32", "frozen": ["conv1"],
+BASE = """{"version": 2, "input_shape": [1, 28, 28], "dtype": "float32", "frozen": ["conv1"],
 "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0}, "class_names": ["a", "b"],
+"trained_on": {"low": 0, "high": 255, "mean": 30, "border": 0, "black": 0, "white": 1.0},
 "layers": [{"kind": "normalize"}, {"kind": "conv", "filters": 4, "kernel_size": 3, "stride": 1,
 "padding": "same", "dilation": 1, "groups": 1, "bias": true}, {"kind": "batchnorm", "momentum": 0.1,
 "epsilon": 1e-05}, {"kind": "leakyrelu", "slope": 0.01}, {"kind": "pool", "size": 2, "stride": null,

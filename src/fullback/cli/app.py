@@ -62,9 +62,9 @@ def fullback(
     built-in digits, in a few seconds and without a download.
     """
     if show:
-        from importlib.metadata import version as installed
+        from fullback import __version__
 
-        typer.echo(f"fullback {installed('fullback')}")
+        typer.echo(f"fullback {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 FAILURE, USAGE = 1, 2  # exit codes
+_WIDEST = 10_000  # characters of a table that no terminal limits
 
 
 class Output:
@@ -44,7 +45,7 @@ class Output:
 
         class Page(Console):
             def on_broken_pipe(self) -> None:
-                raise
+                raise  # the error that is being handled, where Rich's own method would exit
 
         self.as_json = as_json
         self._file = _KeepGoing(sys.stdout) if keep_going else None
@@ -84,15 +85,19 @@ class Output:
         if self.as_json:
             return
         console = self.console
-        width = console.measure(table).maximum
+        unlimited = console.options.update(width=_WIDEST)
+        width = console.measure(table, options=unlimited).maximum
         if not console.is_terminal and "COLUMNS" not in os.environ:
-            console.print(table, width=max(width, console.width))
+            limit = console.width
+            console.width = max(width, limit)  # what print takes at most
+            console.print(table)
+            console.width = limit
             return
         for header in optional:
             if width <= console.width:
                 break
             table.columns = [column for column in table.columns if column.header != header]
-            width = console.measure(table).maximum
+            width = console.measure(table, options=unlimited).maximum
         console.print(table)
 
     def fact(self, name: str, *text: str | tuple[str, str]) -> None:
@@ -165,6 +170,11 @@ def fail(message: str) -> None:
     _line("error", "bold red", message)
 
 
+def warn(message: str) -> None:
+    """Write a warning's line to standard error."""
+    _line("warning", "bold yellow", message)
+
+
 def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Turn what a user can cause into one line and an exit code, and warnings into one line."""
 
@@ -232,7 +242,7 @@ def _show_warning(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    _line("warning", "bold yellow", str(message))
+    warn(str(message))
 
 
 def _line(kind: str, style: str, message: str) -> None:

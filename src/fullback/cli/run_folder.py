@@ -3,7 +3,8 @@
 =======================  =========================================================================
 config.toml              the command's options, as ``fullback train --config`` reads them
 checkpoint.safetensors   the run after its last finished epoch, see ``training/checkpoint.py``
-best.safetensors         the network of the best epoch, where there are images for validation
+best.safetensors         the network of the best epoch, where there are images for validation;
+                         best.standardised.safetensors where numbers are predicted
 history.csv, .json       the figures of its epochs
 log.txt                  what happened, and when
 model.safetensors        the network, when the run has ended
@@ -120,6 +121,14 @@ class RunFolder:
 
         write_atomically(self.config, tomli_w.dumps(dict(options)).encode())
 
+    def best_file(self, *, numbers: bool) -> Path:
+        """Return where the network of the best epoch is kept while the run goes on.
+
+        Where numbers are predicted it answers on the scale of training, mean 0 and deviation 1,
+        and so it has a name of its own.
+        """
+        return self.path / "best.standardised.safetensors" if numbers else self.best
+
     @property
     def attempt(self) -> int:
         """Number of the attempt that runs or has ended: 1, or more where some learned nothing."""
@@ -139,7 +148,8 @@ class RunFolder:
         for path in (*self.history, self.checkpoint):
             if path.exists():
                 path.replace(away / path.name)
-        self.best.unlink(missing_ok=True)
+        for numbers in (False, True):
+            self.best_file(numbers=numbers).unlink(missing_ok=True)
         write_atomically(away / _REASON, f"{reason}\n".encode())
 
     def _of_attempt(self, number: int) -> Path:

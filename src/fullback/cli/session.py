@@ -10,7 +10,6 @@ import dataclasses
 import time
 import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,15 +20,15 @@ from fullback.cli.model_file import failed_path, save_model
 from fullback.cli.output import FAILURE, Output, fail
 from fullback.cli.recipe import Recipe, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
+from fullback.cli.train_report import Test, announce, comparison_table, report, take
 from fullback.errors import DivergenceError, FullbackWarning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from rich.table import Table
 
-    from fullback.cli.results import Answers
     from fullback.data import Dataset
     from fullback.network import Network
+    from fullback.training.callbacks import EarlyStopping
     from fullback.training.fit import AnyCallback
     from fullback.training.history import Epoch, History
 
@@ -45,7 +44,8 @@ class Trained:
     history: History
     recipe: Recipe
     attempt: int
-    previous: Path | None = None  # where the model went that was there
+    best: int  # number of the epoch whose weights it has; 0 for the last one
+    previous: Path | None  # where the model went that was there
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Session:
 
     Attributes
     ----------
-    reason : why this network was taken, where the user named none; or ""
+    origin : where the network comes from: by which rule it was chosen, where the user named none,
+        or what is kept of the one that training starts with
     compare : whether the same network is trained with frozen filters afterwards
     """
 
@@ -63,66 +64,46 @@ class Session:
     recipe: Recipe
     out: Path
     folder: RunFolder | None
-    reason: str
+    origin: str
     compare: bool
 
     def run(self, network: Network) -> None:
         """Train a network, save it and test it; then its twin with frozen filters, if wanted."""
-        from fullback.cli.results import take_test
-
-        self._announce(network)
+        announce(self.output, network, self.dataset, self.recipe, self.origin)
         start = time.perf_counter()
         trained = self._train(network)
         seconds = time.perf_counter() - start
-        answers = take_test(trained.network, self.dataset.x_test, self.dataset.y_test)
-        self._report(trained, answers, seconds)
+        test = take(trained.network, self.dataset)
+        report(self.output, trained, test, self.dataset, self.out, self.folder, seconds)
         if trained.history.interrupted:
             raise typer.Exit(INTERRUPTED)
         if self.compare:
-            self._compare(trained, answers)
+            self._compare(trained, test)
 
-    def _announce(self, network: Network) -> None:
-        """Say what is about to be trained, on what, and how."""
-        from fullback.summary import summary_table
-        from fullback.training.schedules import text_of
-
-        output, dataset, recipe = self.output, self.dataset, self.recipe
-        output.event(
-            "start",
-            data=dataset.name,
-            training_images=len(dataset.x_train),
-            test_images=len(dataset.x_test),
-            net=recipe.net,
-            net_reason=self.reason,
-            parameters=sum(array.size for array in network.parameters.values()),
-            frozen=sorted(network.frozen),
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            optimizer=repr(recipe.optimizer),
-            schedule=text_of(recipe.schedule),
-            augment=None if recipe.augment is None else repr(recipe.augment),
-            seed=recipe.seed,
-            engine=recipe.engine.value,
+    def _compare(self, trained: Trained, test: Test) -> None:
+        """Train the same network from the same seed with its filters frozen, and test it, too."""
+        twin = with_frozen_filters(trained.network, trained.recipe, self.dataset)
+        self.output.show("")
+        self.output.fact("again", "the same network from the same seed, its filters frozen")
+        try:
+            history = trained.recipe.train(
+                twin,
+                self.dataset,
+                callbacks=[self._report_epoch(comparison=True)],
+                verbose=self.output.progress,
+            )
+        except DivergenceError as error:
+            self.output.fact("failed", (str(error), "yellow"))
+            return
+        if history.interrupted:
+            raise typer.Exit(INTERRUPTED)
+        frozen = take(twin, self.dataset)
+        self.output.event(
+            "comparison",
+            **test.figures("test"),
+            **frozen.figures("frozen_test"),
         )
-        shape = " x ".join(map(str, dataset.image_shape))
-        output.fact(
-            "data",
-            f"{dataset.name}: {len(dataset.x_train):,} training and {len(dataset.x_test):,} test "
-            f"images of {shape}, {dataset.classes} classes",
-        )
-        for note in dataset.notes:
-            output.fact("", note)
-        output.fact("network", f"{recipe.net}, seed {recipe.seed}")
-        if self.reason:
-            output.fact("", self.reason)
-        output.show(summary_table(network))
-        output.fact(
-            "training",
-            f"{recipe.epochs} epochs in batches of {recipe.batch_size}, {recipe.optimizer}, "
-            f"{text_of(recipe.schedule)} rate",
-        )
-        if recipe.augment is not None:
-            output.fact("", repr(recipe.augment))
+        self.output.show("", comparison_table(test, frozen))
 
     # Training -----------------------------------------------------------------------------------
 
@@ -141,10 +122,11 @@ class Session:
             recipe = self.recipe.attempt(attempt)
             if attempt > 1:
                 network = recipe.network(self.dataset)
+            stopping = self._stopping(network, recipe)
             diverged: DivergenceError | None = None
             history = None
             try:
-                history = self._fit(network, recipe, folder=self.folder)
+                history = self._fit(network, recipe, stopping)
             except DivergenceError as error:
                 diverged = error
             try:
@@ -156,39 +138,40 @@ class Session:
                 previous = save_model(network, self.out)
                 if diverged is not None or history is None:
                     raise DivergenceError(f"{diverged}; it is saved as {self.out}", recipe.epochs)
-                return Trained(network, history, recipe, attempt, previous)
+                best = 0 if stopping is None else stopping.best
+                return Trained(network, history, recipe, attempt, best, previous)
             if attempt == ATTEMPTS:
                 self._give_up(network, reason)
             attempt += 1
             self._say_again(attempt, reason)
 
-    def _fit(
-        self,
-        network: Network,
-        recipe: Recipe,
-        *,
-        folder: RunFolder | None,
-        comparison: bool = False,
-    ) -> History:
+    def _stopping(self, network: Network, recipe: Recipe) -> EarlyStopping | None:
+        """Return what keeps the best epoch, where there are images to tell it by."""
         from fullback.training.callbacks import EarlyStopping
 
-        callbacks: list[AnyCallback] = []
-        if recipe.validation and not comparison:
-            best = None if folder is None else folder.best
-            callbacks.append(EarlyStopping(network, recipe.patience, file=best))
-        if folder is not None:
-            callbacks.append(folder.reporter())
+        if not recipe.validates(self.dataset):
+            return None
+        numbers = self.dataset.numbers
+        file = None if self.folder is None else self.folder.best_file(numbers=numbers)
+        return EarlyStopping(network, recipe.patience, recipe.min_improvement, file=file)
 
-        def report(epoch: Epoch) -> None:
-            self.output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
-
+    def _fit(self, network: Network, recipe: Recipe, stopping: EarlyStopping | None) -> History:
+        callbacks: list[AnyCallback] = [] if stopping is None else [stopping]
+        if self.folder is not None:
+            callbacks.append(self.folder.reporter())
         return recipe.train(
             network,
             self.dataset,
-            callbacks=[*callbacks, report],
-            checkpoint=None if folder is None else folder.checkpoint,
+            callbacks=[*callbacks, self._report_epoch(comparison=False)],
+            checkpoint=None if self.folder is None else self.folder.checkpoint,
             verbose=self.output.progress,
         )
+
+    def _report_epoch(self, *, comparison: bool) -> AnyCallback:
+        def report(epoch: Epoch) -> None:
+            self.output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
+
+        return report
 
     def _failure(
         self,
@@ -200,7 +183,7 @@ class Session:
         """Say why an attempt is not a success; None where it is one, or was interrupted."""
         if history is not None and history.interrupted:
             return None
-        if diverged is not None and not diverged.epochs:
+        if diverged is not None and (not diverged.epochs or recipe is not self.recipe):
             return str(diverged)
         x, y = recipe.training_sample(self.dataset)
         steps = recipe.steps(len(self.dataset.x_train))
@@ -246,101 +229,6 @@ class Session:
         )
         raise typer.Exit(FAILURE)
 
-    # What it came to ----------------------------------------------------------------------------
-
-    def _report(self, trained: Trained, answers: Answers, seconds: float) -> None:
-        """Tell of the test and of the files, and write them down where the run is kept."""
-        from fullback.cli.results import show_answers
-
-        output, history, folder = self.output, trained.history, self.folder
-        network = trained.network
-        output.event(
-            "result",
-            test_accuracy=answers.accuracy,
-            test_loss=answers.loss,
-            epochs=len(history),
-            interrupted=history.interrupted,
-            seconds=seconds,
-            model=str(self.out),
-            previous=None if trained.previous is None else str(trained.previous),
-            attempt=trained.attempt,
-            seed=trained.recipe.seed,
-        )
-        output.show("")
-        show_answers(output, answers, self.dataset.class_names)
-        output.show("")
-        output.fact("saved", f"{self.out} ({self.out.stat().st_size / 1000:,.1f} kB)")
-        if trained.attempt > 1:
-            recipe, rate = trained.recipe, trained.recipe.optimizer.learning_rate
-            output.fact(
-                "",
-                f"of attempt {trained.attempt}, from seed {recipe.seed} at rate {rate:g}; what "
-                "came before learned nothing",
-            )
-        if trained.previous is not None:
-            output.fact("", f"the model that was there is now {trained.previous}")
-        if folder is not None and not history.interrupted:
-            folder.write_result(
-                test_accuracy=answers.accuracy, test_loss=answers.loss, epochs=len(history)
-            )
-            folder.log(f"test accuracy {answers.accuracy:.4%}, loss {answers.loss:.6f}")
-            before = trained.recipe.network(self.dataset)
-            _show_pictures(output, folder, network, before, answers, history)
-        if history.interrupted and folder is not None:
-            folder.log(f"interrupted in epoch {len(history) + 1}")
-            output.fact("to go on", f"fullback train --resume {folder.path}")
-
-    def _compare(self, trained: Trained, answers: Answers) -> None:
-        """Train the same network from the same seed with its filters frozen, and test it, too."""
-        from fullback.cli.results import take_test
-
-        twin = with_frozen_filters(trained.network, trained.recipe, self.dataset)
-        self.output.show("")
-        self.output.fact("again", "the same network from the same seed, its filters frozen")
-        try:
-            history = self._fit(twin, trained.recipe, folder=None, comparison=True)
-        except DivergenceError as error:
-            self.output.fact("failed", (str(error), "yellow"))
-            return
-        if history.interrupted:
-            raise typer.Exit(INTERRUPTED)
-        frozen = take_test(twin, self.dataset.x_test, self.dataset.y_test)
-        self.output.event(
-            "comparison", test_accuracy=answers.accuracy, frozen_test_accuracy=frozen.accuracy
-        )
-        self.output.show("", _comparison(answers, frozen))
-
-
-def _show_pictures(
-    output: Output,
-    folder: RunFolder,
-    network: Network,
-    before: Network,
-    answers: Answers,
-    history: History,
-) -> None:
-    """Draw the run, where what draws is installed."""
-    if find_spec("matplotlib") is None:
-        output.fact("pictures", "none without matplotlib: pip install 'fullback[plot]'")
-        return
-    from fullback.cli.pictures import draw_run
-
-    drawn = draw_run(folder.plots, network, before, answers, history)
-    output.fact("pictures", f"{len(drawn)} in {folder.plots}")
-
-
-def _comparison(trained: Answers, frozen: Answers) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("filters", style="bold")
-    table.add_column("test accuracy", justify="right")
-    table.add_column("wrong", justify="right")
-    for name, result in (("trained", trained), ("frozen", frozen)):
-        table.add_row(name, f"{result.accuracy:.2%}", f"{len(result.labels) - result.right:,}")
-    return table
-
 
 def dead_layer(net: Network, x: NDArray[Any]) -> str | None:
     """Say which layer is dead, or None."""
@@ -360,7 +248,8 @@ def failed(net: Network, history: History | None, x: NDArray[Any], y: NDArray[An
     if dead is not None:
         return dead
     if not net.loss.classifies:
-        return None
+        r2 = net.score(x, y)
+        return None if r2 > 0.01 else f"its answers explain nothing of the targets: R² is {r2:.2f}"
     given = net.predict(x)
     labels, counts = np.unique(y, return_counts=True)
     if len(labels) < 2:

@@ -13,8 +13,11 @@ from fullback.cli.arguments import (
     DataOption,
     EngineName,
     EngineOption,
+    ImageFolderOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
+    NestedOption,
     ResizeName,
     ResizeOption,
     SplitSeedOption,
@@ -29,6 +32,7 @@ from fullback.cli.options import started_with
 from fullback.cli.output import Output, one_line_errors
 from fullback.cli.recipe import (
     Recipe,
+    chosen_monitor,
     chosen_optimizer,
     class_weights,
     default_epochs,
@@ -38,7 +42,7 @@ from fullback.cli.recipe import (
 )
 from fullback.cli.run_folder import RunFolder
 from fullback.cli.session import Session
-from fullback.errors import OptionError
+from fullback.cli.start_from import load_for_start, open_start, what_is_kept
 
 
 @one_line_errors
@@ -48,9 +52,13 @@ def train(
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     resize: ResizeOption = ResizeName.stretch,
+    nested: NestedOption = False,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     net: own.NetOption = None,
+    start: own.FromOption = None,
     epochs: own.EpochsOption = None,
     batch_size: own.BatchSizeOption = None,
     optimizer: own.OptimizerOption = own.OptimizerName.sgd,
@@ -63,10 +71,13 @@ def train(
     clip: own.ClipOption = None,
     average: own.AverageOption = 0.0,
     label_smoothing: own.LabelSmoothingOption = 0.0,
+    regression: own.RegressionOption = False,
     balanced: own.BalancedOption = False,
     class_weight: own.ClassWeightOption = None,
     validation: own.ValidationOption = 0.0,
     patience: own.PatienceOption = None,
+    monitor: own.MonitorOption = None,
+    min_improvement: own.MinImprovementOption = 0.0,
     engine: EngineOption = EngineName.lanes,
     freeze: own.FreezeOption = None,
     compare: own.CompareOption = None,
@@ -91,7 +102,7 @@ def train(
     from fullback.training.schedules import parse
 
     output = Output(as_json=as_json, keep_going=True)
-    chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip)
+    chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip, regression=regression)
     kept_in = run or resume
     folder = RunFolder(kept_in) if kept_in else None
     if out is None:
@@ -99,18 +110,29 @@ def train(
     if folder is None:
         for path in (out, previous_path(out), failed_path(out)):
             check_writable(path)
-    if patience is not None and not validation:
-        raise OptionError("--patience needs images to tell by; give --validation 0.1")
     require_number("--validation", validation, "[0, 1)")
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
-    dataset = load_dataset(
-        data, data_dir, image_shape(image_size), resize.value, test_share, split_seed
-    )
+    shape = image_shape(image_size)
+    ways = data_options(resize, test_share, split_seed, label_column, nested=nested)
+    model = None
+    if start is None:
+        dataset = load_dataset(
+            data, data_dir, shape, **ways, image_folder=image_folder, numbers=regression
+        )
+    else:
+        model = open_start(start, net)
+        dataset, ways = load_for_start(
+            *(model, start, data, data_dir, shape, ways),
+            image_folder=image_folder,
+            numbers=regression,
+        )
     if compare is None:
-        compare = folder is None and data == "digits" and net in (None, "question") and not freeze
+        simple = data == "digits" and net in (None, "question") and model is None
+        compare = folder is None and simple and not freeze
     recipe = Recipe(
-        net=net or default_net(data),
+        net=str(start) if start else net or default_net(data),
+        start=model,
         epochs=epochs or default_epochs(len(dataset.x_train)),
         batch_size=batch_size or min(64, len(dataset.x_train)),
         optimizer=chosen,
@@ -119,28 +141,33 @@ def train(
         mixup=mixup,
         average=average,
         label_smoothing=label_smoothing,
-        class_weight=class_weights(class_weight, balanced, dataset.class_names),
+        class_weight=class_weights(class_weight, balanced, dataset),
         freeze=tuple(freeze or ()),
         validation=validation,
         patience=patience,
-        monitor=own.MonitorName.loss,
-        min_improvement=0.0,
+        monitor=chosen_monitor(monitor, weighted=balanced or class_weight is not None),
+        min_improvement=min_improvement,
         seed=seed,
         engine=engine,
-        data_options=data_options(resize, test_share, split_seed),
+        data_options=ways,
     )
     network = recipe.network(dataset)
     if compare:
         with_frozen_filters(network, recipe, dataset)
     recipe.check(network, dataset)
-    reason = "" if net else why_net(data)
-    session = Session(output, dataset, recipe, out, folder, reason, compare)
+    origin = "" if net else why_net(data)
+    if model is not None:
+        origin = what_is_kept(model, dataset, recipe.loss(dataset))
+    session = Session(output, dataset, recipe, out, folder, origin, compare)
 
     raise_on_ctrl_c()  # which ends training, and what was learned is saved
     with folder or contextlib.nullcontext():
         if folder is not None:
             options = started_with(
-                context, net=recipe.net, epochs=recipe.epochs, batch_size=recipe.batch_size
+                context,
+                net=None if start else recipe.net,
+                epochs=recipe.epochs,
+                batch_size=recipe.batch_size,
             )
             folder.begin(options, resumed=resume is not None)
         session.run(network)

@@ -27,6 +27,11 @@ class MonitorName(str, Enum):
     balanced = "balanced"
     f1 = "f1"
 
+    @property
+    def figure(self) -> str:
+        """What it is called."""
+        return {"balanced": "balanced accuracy", "f1": "F1"}.get(self.value, self.value)
+
 
 NetOption = Annotated[
     str | None,

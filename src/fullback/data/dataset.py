@@ -49,11 +49,11 @@ class Dataset:
         alone become one.
     notes : tuple of str, optional
         What was done to the images on the way, a line each.
-    numbers : bool, default=False
-        Whether the labels are numbers to predict; there are no classes then.
     x_val, y_val : ndarrays, optional
         Images for validation, which are neither trained nor tested on, and their labels. None where
         the data set has none of its own.
+    numbers : bool, default=False
+        Whether the labels are numbers to predict; there are no classes then.
 
     Raises
     ------
@@ -72,21 +72,17 @@ class Dataset:
     y_test: Labels
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    numbers: bool = False
     x_val: Images | None = None
     y_val: Labels | None = None
+    numbers: bool = False
 
     def __post_init__(self) -> None:
         if (self.x_val is None) != (self.y_val is None):
             raise InputError("x_val and y_val go together; give both, or neither")
         parts = ("train", "test") if self.x_val is None else ("train", "test", "val")
         for part in parts:
-            x, y = check_pair(
-                getattr(self, f"x_{part}"),
-                getattr(self, f"y_{part}"),
-                f"_{part}",
-                numbers=self.numbers,
-            )
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            x, y = check_pair(x, y, f"_{part}", numbers=self.numbers)
             object.__setattr__(self, f"x_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
             if self.x_train.shape[1:] != x.shape[1:]:
@@ -99,30 +95,29 @@ class Dataset:
                     f"x_train is {self.x_train.dtype} but x_{part} is {x.dtype}; "
                     "bring both to the same dtype and scale"
                 )
-        if self.numbers:
-            self._check_numbers()
-            return
-        count = 1 + max(int(getattr(self, f"y_{part}").max()) for part in parts)
+            if self.numbers and self.y_train.shape[1:] != y.shape[1:]:
+                raise ShapeError(
+                    f"y_train has shape {self.y_train.shape} but y_{part} {y.shape}; both must "
+                    "have as many numbers an image"
+                )
+        if not self.numbers:
+            self._name_classes(parts)
+        elif self.class_names:
+            raise InputError("class_names goes with classes; leave it out with numbers=True")
+
+    def _name_classes(self, parts: Sequence[str]) -> None:
+        labels = [getattr(self, f"y_{part}") for part in parts]
+        count = max(int(y.max()) for y in labels) + 1
         names = tuple(self.class_names) or tuple(map(str, range(count)))
         if len(names) < count:
             raise InputError(
                 f"class_names has {len(names)} names but the largest label is {count - 1}; "
                 f"give one name per label, {count} or more"
             )
-        names, labels = composed(names, [getattr(self, f"y_{part}") for part in parts])
+        names, labels = composed(names, labels)
         object.__setattr__(self, "class_names", names)
         for part, y in zip(parts, labels, strict=True):
             object.__setattr__(self, f"y_{part}", y)
-
-    def _check_numbers(self) -> None:
-        if self.class_names:
-            raise InputError("class_names goes with classes; leave it out with numbers=True")
-        for part, y in (("test", self.y_test), ("val", self.y_val)):
-            if y is not None and self.y_train.shape[1:] != y.shape[1:]:
-                raise ShapeError(
-                    f"y_train holds {self.y_train.shape[1:]} numbers an image but y_{part} "
-                    f"{y.shape[1:]}; both must have the same"
-                )
 
     @property
     def classes(self) -> int:
@@ -145,8 +140,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         c, h, w = self.image_shape
-        answers = f"{self.outputs} numbers each" if self.numbers else f"{self.classes} classes"
         val = "" if self.x_val is None else f", {len(self.x_val)} validation"
+        answers = f"{self.outputs} numbers each" if self.numbers else f"{self.classes} classes"
         return (
             f"Dataset({self.name!r}: {len(self.x_train)} training{val} and {len(self.x_test)} test "
             f"images of {c}x{h}x{w} {self.x_train.dtype}, {answers})"
@@ -232,7 +227,11 @@ def check_labels(y: Any, what: str) -> Labels:
     """Check labels of shape (N,) and return them as int64; `what` names them in messages."""
     y = as_array(y, what)
     if y.ndim != 1:
-        raise ShapeError(f"{what} has shape {y.shape}; expected (N,), one label per image")
+        code = y.ndim == 2 and y.shape[1] > 1
+        raise ShapeError(
+            f"{what} has shape {y.shape}; expected (N,), one label per image"
+            + f": of a one-hot code give {what}.argmax(axis=1)" * code
+        )
     if y.dtype.kind not in "biuf":
         raise InputError(f"{what} has dtype {y.dtype}; expected whole numbers, such as int64")
     bad = np.flatnonzero((y < 0) | (y > MAX_LABEL) | (y != np.trunc(y)))
@@ -314,7 +313,7 @@ def split(
     x_train, x_test, y_train, y_test = train_test_split(
         x, y, test_size=how.share, stratify=None if numbers else y, random_state=how.seed
     )
-    return Dataset(name, x_train, y_train, x_test, y_test, class_names, notes, numbers)
+    return Dataset(name, x_train, y_train, x_test, y_test, class_names, notes, numbers=numbers)
 
 
 def _check_split(y: Labels, how: Split) -> None:
@@ -327,7 +326,7 @@ def _check_split(y: Labels, how: Split) -> None:
         )
     _check_classes(labels)
     tested = math.ceil(how.share * len(y))
-    if tested < len(labels) or len(y) - tested < len(labels):
+    if tested < len(labels) or len(y) - tested < len(labels):  # both hold an image of every class
         share = "a fifth" if how.share == 0.2 else f"{how.share:.3g} of them"
         raise InputError(
             f"{len(y)} images of {len(labels)} classes are too few to keep {share} for testing; "
@@ -368,8 +367,9 @@ def from_file(
         )
     try:
         if test is None:
-            return split(name, *train, class_names, notes, how, numbers=numbers)
-        data = Dataset(name, *train, *test, class_names, notes, numbers, *(val or (None, None)))
+            return split(name, train[0], train[1], class_names, notes, how, numbers=numbers)
+        (x, y), (x_test, y_test), (x_val, y_val) = train, test, val or (None, None)
+        data = Dataset(name, x, y, x_test, y_test, class_names, notes, x_val, y_val, numbers)
         if not numbers:
             _check_classes(data.y_train)
     except (ShapeError, InputError) as error:

@@ -12,6 +12,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fullback.errors import DataError
@@ -31,7 +32,7 @@ _BITS = 258  # the TIFF tag of the bits of each channel
 
 @contextlib.contextmanager
 def open_image(
-    file: str | os.PathLike[str] | io.BytesIO, path: str, *, most_pixels: int = MOST_PIXELS
+    file: str | os.PathLike[str] | io.BytesIO, path: str, *, most_pixels: int | None = None
 ) -> Iterator[Image.Image]:
     """Open an image whose format and size are allowed; its pixels are not decoded yet.
 
@@ -41,7 +42,7 @@ def open_image(
     ----------
     file : a path, or the content
     path : what errors call it
-    most_pixels : rows times columns
+    most_pixels : rows times columns; 50 million by default
 
     Raises
     ------
@@ -55,8 +56,13 @@ def open_image(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(path, image, most_pixels)
+            # By a path, Pillow would map the file into memory: turned TIFF files come out scrambled
+            # (Pillow 13), and a file that is cut short meanwhile ends the process.
+            with (
+                file if isinstance(file, io.BytesIO) else Path(file).open("rb") as content,
+                Image.open(content, formats=FORMATS) as image,
+            ):
+                _check_size(path, image, most_pixels or MOST_PIXELS)
                 yield image
     except UnidentifiedImageError:
         raise DataError(

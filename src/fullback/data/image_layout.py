@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ def find_layout(folder: Path, *, nested: bool = False) -> Layout:
             )
             return Layout(_part(train, nested=nested, least=2), notes=notes)
         test = None
+    trained = _part(train, nested=nested, least=2)
     if test is None and val is None:
         raise DataError(
             f"{folder}: has a folder {train.name}, but none for testing; call it one of "
@@ -93,7 +95,7 @@ def find_layout(folder: Path, *, nested: bool = False) -> Layout:
         test, val = val, None
         notes = (f"the images of {test.name} are the test images, as there is no folder test",)
     layout = Layout(
-        _part(train, nested=nested, least=2),
+        trained,
         None if test is None else _part(test, nested=nested),
         None if val is None else _part(val, nested=nested),
         notes,
@@ -198,12 +200,12 @@ def _likely_cause(part: Path, entries: Sequence[Path], files: Sequence[File]) ->
     loose = [path for path in entries if path.is_file()]
     expected = "expected a folder a class, with the images of the class in it"
     if files:
-        name = files[0][1]
-        others = [path for path in folders if path.name != name]
-        empty = f"; {_listed(others)} has no images" if others else ""
+        folder = files[0][0].parent
+        others = [path for path in folders if path.name != folder.name]
+        empty = f" ({_listed(others)}: no images)" if others else ""
         return (
-            f"has images of one class, {name!r}{empty}, and a classifier needs two or more; give "
-            "the folder in which all class folders lie"
+            f"all its images are of one class, {files[0][1]!r}{empty}, and a classifier needs two "
+            "or more; give the folder in which all class folders lie"
         )
     inside = _class_root(part, _DEEPEST)
     if len(folders) == 1 and inside is not None and inside != part:
@@ -218,14 +220,27 @@ def _likely_cause(part: Path, entries: Sequence[Path], files: Sequence[File]) ->
             f"which your classes are, as {inside}"
         )
     if loose:
-        meant = ""
-        if _class_root(part.resolve().parent, 1) == part.resolve().parent:
-            meant = f"; if {part.resolve().name!r} is one of the classes, give {part.parent}"
-        return (
-            f"holds {len(loose):,} files ({_listed(loose)}) and no class folders; {expected}{meant}"
+        return f"holds {len(loose):,} files ({_listed(loose)}) and no class folders; {expected}" + (
+            _meant(part, loose)
         )
     nothing = "" if folders else " and no IDX, .npy or .parquet files"
     return f"holds no images{nothing}; {expected}"
+
+
+def _meant(part: Path, files: Sequence[Path]) -> str:
+    """Say what may be meant by a folder of files that have no class folders."""
+    words = Counter(found[0] for path in files if (found := re.match(r"[^\W\d_]+", path.stem)))
+    if 2 <= len(words) <= len(files) / 2 and words.total() == len(files):
+        names = sorted(words)[:_SOME]
+        return (
+            f". The names of the files begin with {', '.join(names)}: if these are the classes, "
+            "move the files into folders of these names"
+        )
+    own, above = part.resolve().name, part.resolve().parent
+    known = (*_TRAIN, *_TEST, *_VALIDATION)
+    if own.lower() not in known and _class_root(above, 0) == above:
+        return f"; if {own!r} is one of the classes, give {part.parent}"
+    return ""
 
 
 def _class_root(folder: Path, deepest: int) -> Path | None:
@@ -277,7 +292,8 @@ def _tell_of(unused: Sequence[Path], *, nested: bool) -> None:
     """Warn of what lies where no image is looked for."""
     if unused:
         more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
-        deeper = "" if nested else ", no deeper without --nested (nested=True)"
+        inside = not nested and any(path.is_dir() for path in unused)
+        deeper = ", no deeper without --nested (nested=True)" if inside else ""
         warnings.warn(
             f"left out: {unused[0]}{more}; images are looked for in a folder a class{deeper}",
             FullbackWarning,

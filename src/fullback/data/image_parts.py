@@ -143,7 +143,7 @@ def check_room(source: str, count: int, shape: Sequence[int], itemsize: int) -> 
         kind = "" if itemsize == 1 else " float32"
         raise DataError(
             f"{source}: {count:,}{kind} images of {' x '.join(map(str, shape))} need more than "
-            f"{MAX_BYTES:,} bytes; bring them to a smaller size"
+            f"{MAX_BYTES:,} bytes; --image-size (image_shape) brings them to a smaller size"
         )
 
 

@@ -22,9 +22,11 @@ from fullback.errors import DataError, FullbackWarning
 
 LOOKED_AT = 200  # images by which size and colours are chosen
 _LONGEST = 64  # rows or columns, where sizes differ
+_LARGE = 256  # rows or columns, from which on a size that is kept is told
 _MAJORITY = 0.5  # of the images, whose size is taken
 _SIMILAR, _MOST = 1.25, 0.8  # proportions within this factor of their median, in so many images
-_SHRUNK, _ENLARGED = 8.0, 2.0  # times, from which on it is strong
+_SHRUNK, _ENLARGED = 8.0, 2.0  # times, from which on it is told
+_MANY = 0.2  # of the images, which shrink or grow so much
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, 5  # the EXIF entry, and from where it exchanges the axes
 
 
@@ -70,7 +72,7 @@ def chosen_shape(
     Warns
     -----
     FullbackWarning
-        Nothing was asked for, and most images are made much smaller, or much larger.
+        Nothing was asked for, and a fifth of the images are made much smaller, or much larger.
     """
     found = [image for image in images if image is not None]
     if not found:
@@ -84,7 +86,9 @@ def chosen_shape(
         rows, columns = wanted[-2:]
         channels = wanted[0] if len(wanted) == 3 else channels
     if set(sizes) == {(rows, columns)}:
-        return (channels, rows, columns), ()
+        keep = f"images keep their {rows} x {columns}; --image-size (image_shape) sets another size"
+        large = wanted is None and max(rows, columns) > _LARGE
+        return (channels, rows, columns), (keep,) if large else ()
     found_sizes = _range(sizes)
     words = {"stretch": "stretched", "pad": "padded with black", "crop": "cropped"}[resize]
     note = f"images of {found_sizes} are brought to {rows} x {columns}, {words}"
@@ -113,19 +117,19 @@ def _chosen_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _warn_of_scale(sizes: Counter[tuple[int, int]], rows: int, columns: int) -> None:
-    """Warn where most images lose or gain most of their pixels."""
+    """Warn where many images lose most of their pixels, or get pixels that were not there."""
     every = np.array(list(sizes.elements()), float)
     factor = np.sqrt(every.prod(axis=1) / (rows * columns))
     for share, what in (
-        ((factor >= _SHRUNK).mean(), f"made {_SHRUNK:g} times smaller or more: details are lost"),
-        ((factor <= 1 / _ENLARGED).mean(), f"enlarged {_ENLARGED:g} times or more"),
+        ((factor >= _SHRUNK).mean(), f"shrink to 1/{_SHRUNK:g} of their sides or less"),
+        ((factor <= 1 / _ENLARGED).mean(), f"grow to {_ENLARGED:g} times their sides or more"),
     ):
-        if share > _MAJORITY:
+        if share >= _MANY:
             warnings.warn(
-                f"{share:.0%} of the images, of {_range(sizes)}, are brought to {rows} x {columns} "
-                f"and so are {what}; --image-size (image_shape) sets another size",
+                f"{share:.0%} of the images {what} at {rows} x {columns}, which was chosen for "
+                f"images of {_range(sizes)}; --image-size (image_shape) sets another size",
                 FullbackWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.image_formats import MOST_PIXELS, bits_of, open_image
+from fullback.data.image_formats import bits_of, open_image
 from fullback.errors import DataError, OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def read_image(
     *,
     invert: bool = False,
     resize: Resize = "stretch",
-    most_pixels: int = MOST_PIXELS,
+    most_pixels: int | None = None,
 ) -> ImageFile:
     """Read an image as ``load_image`` does; ``path`` is what errors call it."""
     from PIL import ImageOps

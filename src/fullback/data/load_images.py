@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.arrays_on_disk import map_array
-from fullback.data.delimited import is_table, read_table
-from fullback.data.files import MAX_BYTES
+from fullback.data.delimited import Table, is_table, read_table
 from fullback.data.idx import load_idx
+from fullback.data.image_list import ImageList, as_image_list, list_roles
+from fullback.data.image_parts import check_room
 from fullback.data.images import Resize, check_channels, load_image
 from fullback.data.npz import read_npz
-from fullback.data.roles import find_roles
+from fullback.data.roles import Roles, find_roles
 from fullback.data.table import pixel_values
 from fullback.errors import DataError
+from fullback.pixels import ImageRecord
 
 _FORMS = (("x", "y"), ("x_test", "y_test"), ("x",), ("x_test",), ("images",), ("arr_0",))
 _IDX = re.compile(r".*idx\d-ubyte(\.gz)?")
@@ -57,6 +59,8 @@ def load_images(
     resize: Resize = "stretch",
     invert: bool = False,
     label_column: str | int | None = None,
+    image_folder: str | os.PathLike[str] | None = None,
+    trained_on: ImageRecord | None = None,
 ) -> LoadedImages:
     """Load images of a known shape, with or without labels.
 
@@ -66,13 +70,16 @@ def load_images(
         A folder of image files, which may be in folders of their own; an image file; a folder with
         x.npy or x_test.npy, which stay on the disk; an .npz file with the array x, x_test, images
         or arr_0; an .npy file; an IDX images file; or a CSV file of pixels, where a column of ids
-        and one of labels are recognised.
+        and one of labels are recognised, or of the names of image files.
     shape : (C, H, W)
         What image files are brought to, and what arrays and CSV files must have. Arrays may be
         (N, C, H, W), (N, H, W, C), (N, H, W) with one channel, or (N, C * H * W).
     resize : how image files of other proportions are brought to the shape, see `load_image`
     invert : swap dark and light, of image files and of uint8 arrays
     label_column : of a CSV file, the name or number of a column that is not of pixels
+    image_folder : what the files are relative to that a CSV file names; by default its own folder
+    trained_on : ``Network.trained_on`` of the network that will answer: by it 16-bit images get the
+        scale of its training images, and whole numbers of a CSV file are pixels or floats
 
     Raises
     ------
@@ -81,8 +88,11 @@ def load_images(
         they need more than 4 GiB.
     ShapeError
         Image files cannot be read for networks that take this shape.
+    InputError
+        There are 16-bit images, and the network's black and white are not known.
     """
     path = Path(source)
+    options = _Options(resize, invert, label_column, image_folder, trained_on)
     if not os.path.exists(path):  # noqa: PTH110 -- Path.exists can raise
         raise DataError(
             f"{path}: no such file or folder; expected images, a folder of images, or an .npz, "
@@ -93,7 +103,7 @@ def load_images(
         for form in _FORMS:
             if all(folder[name].is_file() for name in form):
                 return _from_arrays(path, [map_array(folder[n]) for n in form], shape, invert)
-        return _from_files(path, sorted(_image_files(path)), shape, resize=resize, invert=invert)
+        return _from_files(path, sorted(image_files(path)), shape, options)
     if path.suffix.lower() == ".npz":
         return _from_arrays(path, list(read_npz(path, *_FORMS).values()), shape, invert)
     if path.suffix.lower() == ".npy":
@@ -101,8 +111,19 @@ def load_images(
     if _IDX.fullmatch(path.name):
         return _from_arrays(path, [load_idx(path)], shape, invert)
     if is_table(path):
-        return _from_csv(path, shape, label_column, invert)
-    return _from_files(path.parent, [path], shape, resize=resize, invert=invert)
+        return _from_csv(path, shape, options)
+    return _from_files(path.parent, [path], shape, options)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How images are read, see ``load_images``."""
+
+    resize: Resize
+    invert: bool
+    label_column: str | int | None
+    image_folder: str | os.PathLike[str] | None
+    trained_on: ImageRecord | None
 
 
 def _from_arrays(
@@ -148,38 +169,65 @@ def inverted(path: Path, x: NDArray[Any]) -> NDArray[Any]:
     return 255 - x
 
 
-def _from_csv(
-    path: Path, shape: tuple[int, int, int], label_column: str | int | None, invert: bool
-) -> LoadedImages:
-    table = read_table(path, label_column)
+def _from_csv(path: Path, shape: tuple[int, int, int], options: _Options) -> LoadedImages:
+    table = read_table(path, options.label_column)
+    images = as_image_list(table, options.image_folder)
+    if images is not None:
+        return _from_list(images, shape, options)
     pixels = math.prod(shape)
-    roles = find_roles(table, label_column, pixels, labelled=False)
+    roles = find_roles(table, options.label_column, pixels, labelled=False)
     if len(roles.pixels) != pixels:
         raise DataError(
             f"{path}: has {len(roles.pixels)} pixels a line; expected {pixels}, for images of "
             f"{' x '.join(map(str, shape))}; name a column of labels with --label-column"
         )
-    x = pixel_values(table, roles).reshape(-1, *shape)
-    labels: NDArray[Any] | None = None
-    if len(roles.label) == 1:
-        column = roles.label[0]
-        labels = np.array(table.text(column)) if column in table.texts else table.column(column)
-        if labels.dtype.kind == "f" and (labels == np.trunc(labels)).all():
-            labels = labels.astype(np.int64)
-    elif roles.label:
-        labels = np.stack([table.column(n) for n in roles.label]).argmax(axis=0)
+    x = pixel_values(table, roles, options.trained_on).reshape(-1, *shape)
     names = map(str, range(table.rows)) if roles.name is None else table.text(roles.name)
     return LoadedImages(
-        inverted(path, x) if invert else x,
+        inverted(path, x) if options.invert else x,
         tuple(names),
         [],
-        labels,
+        _labels(table, roles),
         roles.name is None,
         roles.notes,
     )
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
+def is_collection(path: Path) -> bool:
+    """Whether a path is of many images that are not files of their own: arrays, or a table."""
+    if path.is_dir():
+        return any((path / f"{form[0]}.npy").is_file() for form in _FORMS)
+    known = path.suffix.lower() in (".npz", ".npy")
+    return known or bool(_IDX.fullmatch(path.name)) or is_table(path)
+
+
+def _from_list(images: ImageList, shape: tuple[int, int, int], options: _Options) -> LoadedImages:
+    roles = list_roles(images, options.label_column)
+    labels = _labels(images.table, roles)
+    names = images.table.text(images.column)
+    loaded, read = _read_files(images.table.path, images.files(), shape, options)
+    return replace(
+        loaded,
+        names=tuple(names[row] for row in read),
+        labels=None if labels is None else labels[read],
+        notes=roles.notes,
+    )
+
+
+def _labels(table: Table, roles: Roles) -> NDArray[Any] | None:
+    """Return the labels as they are in the table: whole numbers, fractions or texts."""
+    if not roles.label:
+        return None
+    if len(roles.label) > 1:
+        return np.asarray(np.stack([table.column(n) for n in roles.label]).argmax(axis=0))
+    column = roles.label[0]
+    if column in table.texts:
+        return np.array(table.text(column))
+    labels = table.column(column)
+    return labels.astype(np.int64) if (labels == np.trunc(labels)).all() else labels
+
+
+def image_files(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and in those in it; links to folders are not followed."""
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -187,36 +235,48 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def _from_files(
-    folder: Path,
-    files: list[Path],
-    shape: tuple[int, int, int],
-    *,
-    resize: Resize,
-    invert: bool,
+    folder: Path, files: list[Path], shape: tuple[int, int, int], options: _Options
 ) -> LoadedImages:
-    check_channels(shape)
     if not files:
         raise DataError(f"{folder}: holds no files; expected images")
-    x: NDArray[Any] | None = None
-    names: list[str] = []
+    loaded, read = _read_files(folder, files, shape, options)
+    return replace(loaded, names=tuple(files[n].relative_to(folder).as_posix() for n in read))
+
+
+def _read_files(
+    source: Path, files: Sequence[Path], shape: tuple[int, int, int], options: _Options
+) -> tuple[LoadedImages, list[int]]:
+    """Read image files: uint8, or floats on the network's scale where one is not of 8 bits.
+
+    The names of the images are left out; instead, the places of the files that could be read.
+    """
+    check_channels(shape)
+    check_room(str(source), len(files), shape, 1)
+    x: NDArray[Any] = np.empty((len(files), *shape), np.uint8)
+    read: list[int] = []
     errors: list[DataError] = []
-    for path in files:
+    for place, path in enumerate(files):
         try:
-            pixels = load_image(path, shape, resize=resize, invert=invert).pixels
+            image = load_image(path, shape, resize=options.resize, invert=options.invert)
         except DataError as error:
             errors.append(error)
             continue
-        if x is None:
-            size = len(files) * pixels.nbytes
-            if size > MAX_BYTES:
-                raise DataError(
-                    f"{folder}: {len(files):,} images of {' x '.join(map(str, shape))} need more "
-                    f"than {MAX_BYTES:,} bytes; give them in parts"
-                )
-            x = np.empty((len(files), *shape), pixels.dtype)
-        x[len(names)] = pixels
-        names.append(path.relative_to(folder).as_posix())
-    if x is None:
+        if image.depth != "8-bit" and x.dtype == np.uint8:
+            check_room(str(source), len(files), shape, 4)
+            x = _scaled(x, options.trained_on)
+        pixels = image.for_network(options.trained_on)
+        if pixels.dtype == np.uint8 and x.dtype != np.uint8:
+            pixels = _scaled(pixels, options.trained_on)
+        x[len(read)] = pixels
+        read.append(place)
+    if not read:
         found = f" ({errors[0]})" if len(files) == 1 else ""
-        raise DataError(f"{folder}: not one file in it can be read as an image{found}")
-    return LoadedImages(x[: len(names)], tuple(names), errors)
+        raise DataError(f"{source}: not one file in it can be read as an image{found}")
+    return LoadedImages(x[: len(read)], (), errors), read
+
+
+def _scaled(pixels: NDArray[Any], trained_on: ImageRecord | None) -> NDArray[Any]:
+    """Bring uint8 pixels to float32 on the network's scale, by default 0 to 1."""
+    if trained_on is None:
+        return pixels.astype(np.float32) / np.float32(255)
+    return trained_on.from_bytes(pixels, np.dtype(np.float32))

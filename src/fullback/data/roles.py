@@ -12,21 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.data.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
 from fullback.data.delimited import Table, is_number
 from fullback.errors import DataError, OptionError
-
-LABEL_NAMES = (
-    *("label", "labels", "class", "classes", "target", "targets", "y", "category", "digit"),
-    *("class label", "class name", "classname", "label name", "class id", "label id", "classid"),
-    *("letter", "character", "emotion", "species", "breed", "diagnosis", "dx", "ground truth"),
-    *("outcome", "output", "answer", "response", "expected"),
-)
-ID_NAMES = (
-    *("", "id", "ids", "index", "idx", "unnamed: 0", "row", "row id", "rowid", "image id"),
-    *("imageid", "image name", "image", "filename", "file name", "file", "path", "name", "key"),
-    *("uuid", "no", "nr"),
-)
-PART_NAMES = ("split", "usage", "subset", "set", "partition", "phase")
 
 _MOST_CLASSES = 1000  # of labels that are recognised by their values
 _MOST_COMMON = 0.9  # share of the commonest label, of labels that are recognised by their values
@@ -54,16 +42,23 @@ class Roles:
 
 
 def find_roles(
-    table: Table, label_column: str | int | None, pixels: int | None, *, labelled: bool
+    table: Table,
+    label_column: str | int | None,
+    pixels: int | None,
+    *,
+    labelled: bool = True,
+    numbers: bool = False,
 ) -> Roles:
     """Say what each column of a table of images is.
 
     Parameters
     ----------
     table : the table
-    label_column : the name of the label column, or its number from 0, from the end if negative
+    label_column : the name of the label column, or its number from 0, from the end if negative;
+        of ``numbers`` several, with commas between them
     pixels : how many pixels an image has, where that is known; else images are squares
     labelled : whether there has to be a label column
+    numbers : whether labels are numbers to predict
 
     Raises
     ------
@@ -72,29 +67,70 @@ def find_roles(
     OptionError
         There is no column ``label_column``.
     """
-    left = [n for n in range(table.width) if not _is_empty(table, n)]
-    given = None if label_column is None else column_number(table, label_column)
-    part = _by_name(table, PART_NAMES, [n for n in left if n != given])
-    name = _row_name(table, [n for n in left if n not in (given, part)])
+    left = [n for n in range(table.width) if not is_empty(table, n)]
+    given = () if label_column is None else column_numbers(table, label_column, several=numbers)
+    part = by_name(table, PART_NAMES, [n for n in left if n not in given])
+    name = _row_name(table, [n for n in left if n not in (*given, part)])
     left = [n for n in left if n not in (part, name)]
     notes = [] if name is None else [f"column {table.named(name)} names the rows"]
-    if given is not None:
-        label: tuple[int, ...] = (given,)
-    else:
-        label, note = _label(table, left, pixels, labelled=labelled)
+    label, same = given, list[int]()
+    if not given:
+        label, note = _label(table, left, pixels, labelled=labelled, numbers=numbers)
         notes += note
-    same = _same_labels(table, label, left) if given is None else []
+        same = same_labels(table, label, left)
     rest = tuple(n for n in left if n not in (*label, *same))
     if bad := [n for n in rest if n in table.texts]:
         raise DataError(_stray_text(table, bad))
     return Roles(label, name, part, rest, tuple(notes))
 
 
-def column_number(table: Table, column: str | int) -> int:
-    """Return the number of a column that is given by its name or number."""
-    names = [_plain(name) for name in table.names]
+_PARTS = (
+    ("train", "training"),
+    ("test", "testing", "privatetest"),
+    ("val", "valid", "validation", "publictest"),
+)
+
+
+def parts_of(table: Table, column: int | None) -> list[NDArray[np.int64]]:
+    """Return the rows for training, for testing and for validation; of the last two if there are.
+
+    Raises
+    ------
+    DataError
+        The column says something else, or no row is for training.
+    """
+    if column is None:
+        return [np.arange(table.rows)]
+    said = [text.casefold() for text in table.text(column)]
+    where = f"{table.path}: column {table.named(column)}"
+    known = [word for words in _PARTS for word in words]
+    other = next((row for row, text in enumerate(said) if text not in known), None)
+    if other is not None:
+        raise DataError(
+            f"{where} says {said[other][:40]!r} in row {other + 1}; expected train, test or val"
+        )
+    rows = [np.flatnonzero(np.isin(said, words)) for words in _PARTS]
+    if not len(rows[0]):
+        raise DataError(f"{where} says of no row that it is for training; expected train")
+    if not len(rows[1]):
+        rows = [rows[0], rows[2]]
+    return [part for part in rows if len(part)]
+
+
+def column_numbers(table: Table, column: str | int, *, several: bool = False) -> tuple[int, ...]:
+    """Return the number of a column that is given by its name or number, or of several."""
+    if several and isinstance(column, str) and column not in table.names:
+        numbers = tuple(_column_number(table, part.strip()) for part in column.split(","))
+        if len(set(numbers)) < len(numbers):
+            raise OptionError(f"{table.path}: {column!r} names a column twice")
+        return numbers
+    return (_column_number(table, column),)
+
+
+def _column_number(table: Table, column: str | int) -> int:
+    names = [plain(name) for name in table.names]
     if isinstance(column, str):
-        for known, wanted in ((list(table.names), column), (names, _plain(column))):
+        for known, wanted in ((list(table.names), column), (names, plain(column))):
             if known.count(wanted) > 1:
                 raise OptionError(
                     f"{table.path}: has {known.count(wanted)} columns {column!r}; give the label "
@@ -117,25 +153,21 @@ def column_number(table: Table, column: str | int) -> int:
     return number % table.width
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_.-]+", " ", name.strip().casefold())
-
-
-def _is_empty(table: Table, number: int) -> bool:
+def is_empty(table: Table, number: int) -> bool:
     """Whether a column is what stands behind a delimiter at the end of each line."""
     return number in table.texts and table.texts[number][1] == ("",)
 
 
-def _by_name(table: Table, wanted: Sequence[str], columns: Sequence[int]) -> int | None:
+def by_name(table: Table, wanted: Sequence[str], columns: Sequence[int]) -> int | None:
     """Return the column of the first of some names that there is."""
-    names = {_plain(table.names[n]): n for n in reversed(columns)} if table.names else {}
+    names = {plain(table.names[n]): n for n in reversed(columns)} if table.names else {}
     return next((names[name] for name in wanted if name in names), None)
 
 
 def _row_name(table: Table, columns: Sequence[int]) -> int | None:
     """Return the column that names the rows, by its own name or because it counts them."""
-    named = _by_name(table, ID_NAMES, columns)
-    if named is not None and _differs(table, named):
+    named = by_name(table, ID_NAMES, columns)
+    if named is not None and differs(table, named):
         return named
     if columns and columns[0] == 0 and table.rows > 2:
         if 0 in table.texts:
@@ -145,7 +177,7 @@ def _row_name(table: Table, columns: Sequence[int]) -> int | None:
     return None
 
 
-def _differs(table: Table, number: int) -> bool:
+def differs(table: Table, number: int) -> bool:
     """Whether a column has another value in most rows, as labels do not."""
     if number in table.texts:
         return 2 * len(table.texts[number][1]) > table.rows
@@ -153,14 +185,14 @@ def _differs(table: Table, number: int) -> bool:
 
 
 def _label(
-    table: Table, left: Sequence[int], pixels: int | None, *, labelled: bool
+    table: Table, left: Sequence[int], pixels: int | None, *, labelled: bool, numbers: bool
 ) -> tuple[tuple[int, ...], list[str]]:
     """Find the label column by its name or its values, and say how."""
     named = [n for name in LABEL_NAMES for n in left if _name_is(table, n, name)]
     if not named and (odd := _named_otherwise(table, left)) is not None:
         named = [odd]
     texts = [n for n in left if n in table.texts]
-    if not named and len(texts) == 1:
+    if not named and len(texts) == 1 and not numbers:
         named = texts
     if named:
         return (named[0],), [f"labels are in column {table.named(named[0])}"]
@@ -168,6 +200,8 @@ def _label(
         if labelled:
             raise DataError(_unlabelled(table, left, pixels))
         return (), []
+    if numbers:
+        return _outside(table, left)
     if code := _one_hot(table, left, pixels):
         return tuple(code), [f"labels are in the last {len(code)} columns, of which one a row is 1"]
     if not labelled and len(left) - 1 != pixels:
@@ -175,7 +209,7 @@ def _label(
     return _by_values(table, left)
 
 
-def _same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> list[int]:
+def same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> list[int]:
     """Return other columns that are called as labels are, and say the same as the label column."""
     named = {n for name in LABEL_NAMES for n in left if _name_is(table, n, name)} - {*label}
     if len(label) != 1 or not named:
@@ -190,14 +224,14 @@ def _same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> l
 
 
 def _name_is(table: Table, number: int, name: str) -> bool:
-    return bool(table.names) and _plain(table.names[number]) == name
+    return bool(table.names) and plain(table.names[number]) == name
 
 
 def _named_otherwise(table: Table, left: Sequence[int]) -> int | None:
     """Return the one column whose name is not made as those of all others are: pixel0, pixel1."""
     if not table.names:
         return None
-    forms = {n: re.sub(r"\d+", "0", _plain(table.names[n])) for n in left}
+    forms = {n: re.sub(r"\d+", "0", plain(table.names[n])) for n in left}
     common = Counter(forms.values()).most_common(1)[0][0] if forms else ""
     others = [n for n in left if forms[n] != common]
     return others[0] if len(others) == 1 and "0" in common and len(left) > 2 else None
@@ -255,6 +289,39 @@ def _by_values(table: Table, left: Sequence[int]) -> tuple[tuple[int, ...], list
         + (f"({listed} could)" if found else "(none has few whole numbers, unlike the pixels)")
         + "; name it with --label-column NAME or NUMBER, from 0 (label_column=)"
     )
+
+
+def _outside(table: Table, left: Sequence[int]) -> tuple[tuple[int, ...], list[str]]:
+    """Find the numbers to predict: in the first or the last column, outside of all pixels' range.
+
+    Fractions among whole numbers do as well.
+    """
+    inner = [n for n in left[1:-1] if n not in table.texts]
+    low = min((float(np.nanmin(table.column(n))) for n in inner), default=0.0)
+    high = max((float(np.nanmax(table.column(n))) for n in inner), default=0.0)
+    whole = all(_is_whole(table.column(n)) for n in inner)
+    found = []
+    for n in dict.fromkeys((left[0], left[-1])):
+        if n in table.texts:
+            continue
+        column = table.column(n)
+        if column.min() < low or column.max() > high or (whole and not _is_whole(column)):
+            found.append(n)
+    if len(found) == 1:
+        place = "first" if found[0] == left[0] else "last"
+        column = table.column(found[0])
+        return (found[0],), [
+            f"the numbers to predict are in the {place} column, by its values: from "
+            f"{column.min():g} to {column.max():g}"
+        ]
+    raise DataError(
+        f"{table.path}: which of its {table.width} columns holds the numbers to predict is not "
+        "clear; name it with --label-column NAME or NUMBER, from 0 (label_column=)"
+    )
+
+
+def _is_whole(column: NDArray[Any]) -> bool:
+    return bool((column == np.trunc(column)).all())
 
 
 def _looks_like_labels(column: NDArray[Any], largest: float) -> bool:

@@ -1,4 +1,4 @@
-"""CSV files of one image a line: its label and its pixels."""
+"""Tables of one image a row: its label and its pixels."""
 
 from __future__ import annotations
 
@@ -11,57 +11,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
-from fullback.data.delimited import Table, is_number, read_table
+from fullback.data.delimited import Table, is_number
 from fullback.data.images import check_image_shape
-from fullback.data.roles import Roles, find_roles
+from fullback.data.roles import Roles, find_roles, parts_of
 from fullback.errors import DataError
+from fullback.pixels import ImageRecord, guessed_range
 
 
-def load_csv(
-    path: Path,
+def load_pixel_table(
+    table: Table,
     image_shape: Sequence[int] | None = None,
-    how: Split | None = None,
     label_column: str | int | None = None,
+    *,
+    how: Split | None = None,
+    numbers: bool = False,
 ) -> Dataset:
-    """Load images from a CSV file; a fixed fifth of each class is kept for testing.
+    """Load images from a table of pixels; a fixed fifth of each class is kept for testing.
 
     Parameters
     ----------
-    path : path
-        A line an image: its label and its pixels, a channel after the other, row by row; see
-        `read_table` for delimiters and the like. Whole pixels from 0 to 255 become uint8, others
-        float32. The label column is recognised by its name, or by its values, see `find_roles`.
-    image_shape : (rows, columns) or (channels, rows, columns)
-        By default a square of one channel.
-    how : which images are kept for testing
+    table : a row an image: its label and its pixels, a channel after the other, row by row. Whole
+        pixels from 0 to 255 become uint8, others float32. The label column is recognised by its
+        name, or by its values, see `find_roles`. A column split (set, subset, usage) of train, val
+        and test says what a row is for
+    image_shape : (rows, columns) or (channels, rows, columns); by default a square of one channel
     label_column : the name or the number (from 0; from the end if negative) of the label column
+    how : which images are kept for testing
+    numbers : whether labels are numbers to predict; ``label_column`` may then name several columns,
+        with commas between them
 
     Raises
     ------
     DataError
-        It cannot be read or has more than 4 GiB, its lines are not as long as each other or not of
-        numbers, its label column is not known or says the same in each line, or the pixels are not
-        those of such images.
+        Not all is numbers, the label column is not known or says the same in each row, or the
+        pixels are not those of such images.
     """
+    path = table.path
     wanted = None if image_shape is None else check_image_shape(image_shape)
     pixels = None if wanted is None else math.prod(wanted)
-    table = read_table(path, label_column)
     if table.width < 2:
         raise DataError(
             f"{path}: holds no images but one column; expected a line an image: its label and its "
             "pixels, with commas between them"
         )
-    roles = find_roles(table, label_column, pixels, labelled=True)
+    roles = find_roles(table, label_column, pixels, numbers=numbers)
     shape = _shape_of(path, len(roles.pixels), wanted)
     x = pixel_values(table, roles).reshape(table.rows, *shape)
-    y, names = class_labels(table, roles)
-    return from_file(path, stem(path), (x, y), class_names=names, notes=roles.notes, how=how)
+    y: NDArray[Any]
+    y, names = (label_numbers(table, roles), ()) if numbers else class_labels(table, roles)
+    parts = parts_of(table, roles.part)
+    return from_file(
+        path,
+        stem(path),
+        *([(x, y)] if len(parts) == 1 else [(x[rows], y[rows]) for rows in parts]),
+        class_names=names,
+        notes=roles.notes,
+        how=how,
+        numbers=numbers,
+    )
 
 
-def pixel_values(table: Table, roles: Roles) -> NDArray[Any]:
-    """Return the pixels, of shape (N, pixels): uint8 where they are whole, to 255 and beyond 1."""
+def pixel_values(table: Table, roles: Roles, trained_on: ImageRecord | None = None) -> NDArray[Any]:
+    """Return the pixels, of shape (N, pixels): uint8 where they are those of 8 bits, else float32.
+
+    They are where they are whole, and the largest is one that is expected of 8 bits: not 1, or 16
+    as in scikit-learn's digits. For a network that was trained it is known what they are.
+    """
     x = table.matrix(roles.pixels)
-    return x.astype(np.float32) if x.dtype == np.uint8 and x.max() <= 1 else x
+    if x.dtype != np.uint8:
+        return x
+    high = float(x.max())
+    if trained_on is None:
+        eight_bits = guessed_range(0, high, whole=True) == (0.0, 255.0)
+    else:
+        eight_bits = high > 1 and trained_on.high <= 1
+    return x if eight_bits else x.astype(np.float32)
 
 
 def stem(path: Path) -> str:
@@ -105,6 +129,27 @@ def class_labels(table: Table, roles: Roles) -> tuple[NDArray[Any], tuple[str, .
             return numbers.astype(np.int64), ()
     known = {value: n for n, value in enumerate(values)}
     return np.array([known[text] for text in texts], np.int64), tuple(values)
+
+
+def label_numbers(table: Table, roles: Roles) -> NDArray[np.float64]:
+    """Return each row's numbers to predict, of shape (N,) or (N, outputs).
+
+    Raises
+    ------
+    DataError
+        A field holds no number.
+    """
+    columns = []
+    for n in roles.label:
+        if n in table.texts:
+            texts = table.text(n)
+            place = next(row for row, text in enumerate(texts) if not is_number(text))
+            raise DataError(
+                f"{table.path}: the label column {table.named(n)} has {texts[place][:40]!r} in row "
+                f"{place + 1}; expected a number to predict"
+            )
+        columns.append(table.column(n).astype(np.float64))
+    return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
 
 
 def _order(text: str) -> tuple[int, float, str]:

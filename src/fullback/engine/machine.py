@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ _KINDS = {np.dtype(np.uint8): 0, np.dtype(np.float32): 1, np.dtype(np.float64): 
 def threads() -> int:
     """Return how many threads runs take: FULLBACK_NUM_THREADS, or one for every core.
 
-    Results do not depend on it.
+    Where OMP_NUM_THREADS is a number, as in joblib's processes and on many clusters, there are no
+    more than that. Results do not depend on it.
 
     Raises
     ------
@@ -44,6 +46,9 @@ def threads() -> int:
     if not chosen:
         affinity = hasattr(os, "sched_getaffinity")
         cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        if re.fullmatch(r"[1-9]\d{0,8}", limit):
+            cores = min(cores, int(limit))
         return min(cores, MOST_THREADS)
     with contextlib.suppress(ValueError):
         if 1 <= int(chosen) <= MOST_THREADS:
@@ -52,6 +57,17 @@ def threads() -> int:
         f"FULLBACK_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, got {chosen!r}; "
         "unset it for one thread a core"
     )
+
+
+def memory_of(plan: Plan, workers: int) -> int:
+    """Return how many bytes a program's memory takes, with so many threads."""
+    arenas = plan.blocks if _by_block(plan) else workers
+    return 4 * (arenas * (plan.arena.size + LANES) + plan.shared.size + LANES)
+
+
+def _by_block(plan: Plan) -> bool:
+    """Whether all blocks of a batch are kept until they have met, as batch normalisation needs."""
+    return sum(phase.scope == 0 for phase in plan.phases) > 1
 
 
 class Machine:
@@ -68,8 +84,7 @@ class Machine:
         self.library: Library = library()
         self.workers = workers if self.library.compiled else 1
         net = plan.net
-        of_blocks = sum(phase.scope == 0 for phase in plan.phases)
-        self.by_block = of_blocks > 1
+        self.by_block = _by_block(plan)
         self.arena_size = plan.arena.size + LANES
         count = self._require_memory(plan)
         self.arenas = _aligned(count * self.arena_size)
@@ -91,19 +106,20 @@ class Machine:
         NotEnoughMemoryError
             Not even one worker has enough.
         """
-        shared, arena = 4 * (plan.shared.size + LANES), 4 * self.arena_size
-        if self.by_block:  # all blocks of a batch meet, in batch normalisation
+        if self.by_block:
+            images = plan.blocks * LANES
             require_memory(
-                shared + plan.blocks * arena,
-                f"a batch of {plan.blocks * LANES} images",
+                memory_of(plan, 1),
+                f"a batch of {images} images",
                 "use smaller batches, or a smaller network",
             )
             return plan.blocks
+        arena, least = 4 * self.arena_size, memory_of(plan, 1)
         there = available_memory() if self.workers * arena > _MUCH else None
         if there is not None:
-            self.workers = max(1, min(self.workers, (there - shared) // arena))
+            self.workers = max(1, min(self.workers, 1 + (there - least) // arena))
         require_memory(
-            shared + self.workers * arena,
+            memory_of(plan, self.workers),
             f"a pass of {LANES} images through this network",
             "use a smaller network, or smaller images",
         )

@@ -54,7 +54,7 @@ def explain(
     """
     check_writable(path)
     page = report(document(net, x, y, classes=classes), title=title)
-    write_atomically(path, page.encode(errors="replace"))  # a title may hold a lone surrogate
+    write_atomically(path, page.encode(errors="backslashreplace"))  # names with lone surrogates
 
 
 def report(shown: dict[str, Any], *, title: str | None = None) -> str:

@@ -191,8 +191,8 @@ def fit(
         mixes=mixup > 0,
         average=average,
     )
-    untouched, known = snapshot(net), net.trained_on
-    net.trained_on = record
+    untouched, known, threshold = snapshot(net), net.trained_on, net.threshold
+    net.trained_on, net.threshold = record, None  # which was chosen for other weights
     measure(net, images, order)
     run = Run(
         net=net,
@@ -226,7 +226,7 @@ def fit(
                     restore(net, before)
                     if not history.epochs:
                         restore(net, untouched)
-                        net.trained_on = known
+                        net.trained_on, net.threshold = known, threshold
                     _end(net, state, callbacks, history, None)
                     raise
                 if not interrupt.requested:

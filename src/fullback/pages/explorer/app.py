@@ -18,7 +18,6 @@ A request that fails is answered with ``{"error": reason}``, and the page goes o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any, TypeAlias
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -35,6 +34,7 @@ from fullback.errors import FullbackError
 from fullback.pages.explorer import answers
 from fullback.pages.explorer.answers import Answer
 from fullback.pages.explorer.fields import Fields
+from fullback.pages.explorer.limits import LOG, Bodies, RequestLimit, limit_log
 from fullback.pages.explorer.links import restore
 from fullback.pages.explorer.security import Door, Guard, refuse
 from fullback.pages.explorer.session import Session, Sessions
@@ -52,7 +52,6 @@ _TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-_LOG = logging.getLogger("fullback.explore")
 
 
 def create_app(start: Start, door: Door) -> Guard:
@@ -61,16 +60,25 @@ def create_app(start: Start, door: Door) -> Guard:
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
+        limit_log()
         yield
         await run_in_threadpool(sessions.close)
 
     app = Starlette(
         routes=[*_page_routes(), *_api_routes(sessions)],
-        exception_handlers={HTTPException: _refused, FullbackError: _failed, Exception: _broken},
+        exception_handlers={
+            HTTPException: _refused,
+            FullbackError: _failed,
+            MemoryError: _too_large,
+            ClientDisconnect: _gone,
+            Exception: _broken,
+        },
         lifespan=life,
     )
     app.state.sessions = sessions
-    return Guard(app, door)  # around all of it: also around answers to what went wrong
+    return Guard(
+        RequestLimit(app), door
+    )  # around all of it: also around answers to what went wrong
 
 
 # The page's files -------------------------------------------------------------------------------
@@ -102,8 +110,10 @@ def _page_routes() -> list[Route]:
 
 
 def _api_routes(sessions: Sessions) -> list[Route]:
+    bodies = Bodies()
+
     async def new(request: Request) -> Response:
-        fields = Fields(await _body(request, _MOST_JSON_BYTES))
+        fields = Fields(await bodies.read(request, _MOST_JSON_BYTES))
 
         def open_session() -> Answer:
             session = sessions.new()
@@ -114,7 +124,7 @@ def _api_routes(sessions: Sessions) -> list[Route]:
     def route(path: str, method: str, work: Work) -> Route:
         async def answer(request: Request) -> Response:
             session = _session(sessions, request)
-            fields = Fields(await _body(request, _MOST_JSON_BYTES))
+            fields = Fields(await bodies.read(request, _MOST_JSON_BYTES))
             if method == "GET":
                 fields = Fields.of(dict(_numbers(request)), "the query")
             made = await run_in_threadpool(work, session, fields)
@@ -125,7 +135,7 @@ def _api_routes(sessions: Sessions) -> list[Route]:
     def upload(path: str, most: int, work: Callable[[Session, bytes, Request], Answer]) -> Route:
         async def answer(request: Request) -> Response:
             session = _session(sessions, request)
-            body = await _body(request, most)
+            body = await bodies.read(request, most)
             return _json(await run_in_threadpool(work, session, body, request))
 
         return Route(f"/api/sessions/{{session}}{path}", answer, methods=["POST"])
@@ -155,23 +165,6 @@ def _api_routes(sessions: Sessions) -> list[Route]:
     ]
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """Read a request's body, but no more of it than is allowed."""
-    parts, size = [], 0
-    length = request.headers.get("content-length", "0")
-    too_much = HTTPException(
-        413, f"the file has more than {most // 2**20} MiB, which is all that this page takes"
-    )
-    if not length.isdigit() or int(length) > most:
-        raise too_much
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise too_much
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _session(sessions: Sessions, request: Request) -> Session:
     session = sessions.find(request.path_params["session"])
     if session is None:
@@ -190,14 +183,23 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return refuse(status, error.detail if isinstance(error, HTTPException) else str(error))
+    if not isinstance(error, HTTPException):
+        return refuse(500, str(error))
+    return refuse(error.status_code, error.detail, error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     return refuse(400, str(error))
 
 
+async def _too_large(request: Request, error: Exception) -> Response:
+    return refuse(400, "there is not enough memory; use a smaller network, or smaller batches")
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return refuse(400, "the request broke off")  # which nobody reads
+
+
 async def _broken(request: Request, error: Exception) -> Response:
-    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return refuse(500, f"something went wrong in the server ({type(error).__name__}: {error})")

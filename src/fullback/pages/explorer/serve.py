@@ -12,6 +12,7 @@ import uvicorn
 
 from fullback.errors import OptionError
 from fullback.pages.explorer.app import create_app
+from fullback.pages.explorer.limits import Connections
 from fullback.pages.explorer.security import Door, is_loopback
 from fullback.pages.explorer.session import Session
 from fullback.pages.explorer.start import Start
@@ -63,8 +64,12 @@ class Explorer:
         self.port: int = self._socket.getsockname()[1]
         self.height = height
         self.door = Door(token or secrets.token_urlsafe(18), host, self.port, framed)
+        connections: Any = Connections()
         config = uvicorn.Config(
             create_app(start, self.door),
+            http=connections.protocol,
+            ws="none",
+            backlog=max(4, connections.most // 4),  # as many may come before one is closed
             log_level="warning",
             access_log=False,
             server_header=False,

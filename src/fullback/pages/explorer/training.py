@@ -15,8 +15,12 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from fullback.engine.lowering import lower
+from fullback.engine.machine import memory_of, threads
+from fullback.engine.simd import LANES
 from fullback.errors import FullbackError, FullbackWarning, InputError
 from fullback.layers.base import Array
+from fullback.memory import gibibytes
 from fullback.network import Network
 from fullback.pages.explorer.fields import Fields
 from fullback.pages.explorer.start import MOST_LAYERS
@@ -33,6 +37,7 @@ PACES = {"full": 0.0, "slow": 0.1, "step": 0.5}
 """Seconds from one piece of a run to the next, by the name of the pace."""
 
 _MOST_EPOCHS = 500
+_MOST_BYTES = 2**30  # that one page's training takes
 _PIECE_SECONDS = 0.04  # of training in one piece: others wait for the network as long as that
 _BREATH = 0.004  # seconds between two pieces, in which they get it
 _WATCHED = 64  # images on which dead layers are looked for
@@ -109,6 +114,7 @@ class Trainer:
         self.targets = net.loss.targets(train[1], len(self.images), net.output_shape[0])
         set_frozen(net, run.freeze)
         check_options(net, len(self.images), run.epochs, run.batch_size, run.optimizer, run.seed)
+        _require_room(net, min(run.batch_size, len(self.images)))
         net.trained_on = record
         self.batches = -(-len(self.images) // run.batch_size)
         self.total = self.batches * run.epochs
@@ -249,6 +255,21 @@ class Trainer:
             "frozen": sorted(self.net.frozen),
             "pace": self.pace,
         }
+
+
+def _require_room(net: Network, batch: int) -> None:
+    """Raise InputError where a training step takes more memory than a page may have."""
+    if net.choose_engine(None) == "lanes":
+        plan = lower(net, "training", blocks=-(-batch // LANES), training=True)
+        size = memory_of(plan, threads())
+    else:
+        size = 2 * batch * net.pass_values * net.dtype.itemsize
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"training this network in batches of {batch} takes {gibibytes(size)} of memory, and "
+            f"one page may take {gibibytes(_MOST_BYTES)}; give a smaller batch_size, or build a "
+            "smaller network"
+        )
 
 
 def set_frozen(net: Network, names: tuple[str, ...]) -> None:
