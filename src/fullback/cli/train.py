@@ -117,11 +117,15 @@ def train(
     ways = data_options(resize, test_share, split_seed, label_column, nested=nested)
     model = None
     if start is None:
-        dataset = load_dataset(data, data_dir, shape, **ways, image_folder=image_folder)
+        dataset = load_dataset(
+            data, data_dir, shape, **ways, image_folder=image_folder, numbers=regression
+        )
     else:
         model = open_start(start, net)
         dataset, ways = load_for_start(
-            model, start, data, data_dir, shape, ways, image_folder=image_folder
+            *(model, start, data, data_dir, shape, ways),
+            image_folder=image_folder,
+            numbers=regression,
         )
     if compare is None:
         simple = data == "digits" and net in (None, "question") and model is None
