@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     fb.save(regressor, d / "regressor.safetensors")
     (d / "cut.safetensors").write_bytes(good[:-1])
     (d / "foreign.safetensors").write_bytes(good.replace(b"fullback", b"halfback"))
-    newer = good.replace(b'\\"version\\": 1', b'\\"version\\": 7')
+    newer = good.replace(b'\\"version\\": 2', b'\\"version\\": 7')
     assert newer != good
     (d / "newer.safetensors").write_bytes(newer)
 
