@@ -77,7 +77,7 @@ class TestCSV:
             fb.load_data(tmp_path / "d.csv")
 
 
-X, Y = load_digits(return_X_y=True)
+X, Y = (array[:600] for array in load_digits(return_X_y=True))
 X = X.astype(int)
 PIXELS = [f"pixel{n}" for n in range(64)]
 NAMES = np.array(["zero", "one", "two", "drei", "vier", "fünf", "six", "7", "acht", "-"])
@@ -194,7 +194,7 @@ class TestLabelColumn:
             (table(X), "has 8 x 8 = 64 pixels a line and no label column; expected"),
             (table(X, header=PIXELS), "has 8 x 8 = 64 pixels a line and no label column"),
             (table(range(len(X)), X, header=["id", *PIXELS]), "8 x 8 = 64 pixels a line and no"),
-            (table(Y * 0, X, header=["label", *PIXELS]), "has '0' in all 1,797 rows"),
+            (table(Y * 0, X, header=["label", *PIXELS]), "has '0' in all 600 rows"),
             (table(X, Y * 0), "which of its 65 columns holds the labels is not clear"),
             (table(Y % 2, (X > 8) + 0), "which of its 65 columns holds the labels is not clear"),
             (
@@ -230,7 +230,7 @@ class TestForms:
         data = fb.load_data(tmp_path / "d.csv.gz")
         assert data.name == "d"
         np.testing.assert_array_equal(every(data), wanted())
-        for damaged in (packed[:-9], packed[:2000], packed[:99] + b"xxxx" + packed[103:]):
+        for damaged in (packed[:-9], packed[: len(packed) // 2], packed[:99] + b"xxxx" + packed[103:]):
             (tmp_path / "d.csv.gz").write_bytes(damaged)
             with pytest.raises(DataError, match="is not an intact gzip file"):
                 fb.load_data(tmp_path / "d.csv.gz")
@@ -262,7 +262,7 @@ class TestForms:
         path = written(tmp_path / "d.csv", table(Y, X))
         np.testing.assert_array_equal(every(fb.load_data(path)), wanted())
         path = written(tmp_path / "d.csv", table(Y, X) + "1,2,3\n")
-        with pytest.raises(DataError, match="has 3 columns in row 1798"):
+        with pytest.raises(DataError, match="has 3 columns in row 601"):
             fb.load_data(path)
 
 
@@ -374,14 +374,14 @@ class TestNumbers:
         np.save(tmp_path / "x.npy", x)
         np.save(tmp_path / "y.npy", y)
         first = fb.load_data(tmp_path / "a.npz", numbers=True)
-        for source in (tmp_path, [(x[:900], y[:900]), (x[900:], y[900:])]):
+        for source in (tmp_path, [(x[:200], y[:200]), (x[200:], y[200:])]):
             data = fb.load_data(source, numbers=True)
             np.testing.assert_array_equal(data.x_train, first.x_train)
             np.testing.assert_array_equal(data.y_test, first.y_test)
         assert repr(data).endswith("3 numbers each)")
-        assert len(data.x_test) == 360
+        assert len(data.x_test) == 120
         np.savez(tmp_path / "a.npz", x=x, y=np.where(y > 3, np.nan, y))
-        with pytest.raises(DataError, match=r"y holds NaN or infinity in \d+ of 1797 rows"):
+        with pytest.raises(DataError, match=r"y holds NaN or infinity in \d+ of 600 rows"):
             fb.load_data(tmp_path / "a.npz", numbers=True)
 
     def test_what_has_no_numbers(self, tmp_path):
