@@ -66,6 +66,13 @@ ResizeOption = Annotated[
         metavar="NAME",
     ),
 ]
+NestedOption = Annotated[
+    bool,
+    typer.Option(
+        "--nested",
+        help="Take the images of all folders inside of a class folder for that class.",
+    ),
+]
 TestShareOption = Annotated[
     float | None,
     typer.Option(
@@ -159,6 +166,7 @@ def load_dataset(
     test_share: float | None = None,
     split_seed: int | None = None,
     *,
+    nested: bool = False,
     label_column: str | None = None,
     image_folder: Path | None = None,
     numbers: bool = False,
@@ -181,6 +189,7 @@ def load_dataset(
             resize=resize,
             test_share=test_share,
             split_seed=split_seed,
+            nested=nested,
             label_column=label_column,
             image_folder=image_folder,
             numbers=numbers,
@@ -194,9 +203,11 @@ def data_options(
     test_share: float | None,
     split_seed: int | None,
     label_column: str | None = None,
+    *,
+    nested: bool = False,
 ) -> dict[str, Any]:
     """Return how images are read, as far as it is not by default."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"nested": True} if nested else {}
     if resize is not ResizeName.stretch:
         options["resize"] = resize.value
     if test_share is not None:

@@ -17,6 +17,7 @@ from fullback.cli.arguments import (
     ImageSizeOption,
     JsonOption,
     LabelColumnOption,
+    NestedOption,
     ResizeName,
     ResizeOption,
     SplitSeedOption,
@@ -51,6 +52,7 @@ def train(
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     resize: ResizeOption = ResizeName.stretch,
+    nested: NestedOption = False,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
     label_column: LabelColumnOption = None,
@@ -112,7 +114,7 @@ def train(
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
     shape = image_shape(image_size)
-    ways = data_options(resize, test_share, split_seed, label_column)
+    ways = data_options(resize, test_share, split_seed, label_column, nested=nested)
     model = None
     if start is None:
         dataset = load_dataset(
