@@ -185,9 +185,9 @@ def _files_below(folder: Path, *, nested: bool) -> tuple[list[Path], list[Path]]
             inner.clear()
             continue
         known.add(real)
-        inner[:] = sorted((name for name in inner if _counts(name)), key=_natural)
+        inner[:] = sorted((name for name in inner if is_looked_at(name)), key=_natural)
         if below != str(folder):
-            some = (Path(below, name) for name in sorted(names, key=_natural) if _counts(name))
+            some = (Path(below, name) for name in sorted(names, key=_natural) if is_looked_at(name))
             files += [path for path in some if path.is_file()]
     return files, [path for path in others if not path.is_dir()]
 
@@ -270,13 +270,14 @@ def _is_flat(folder: Path) -> bool:
 def _visible(folder: Path, only: Callable[[Path], bool] | None = None) -> list[Path]:
     """List what is in a folder, but hidden files and what systems put there."""
     try:
-        paths = [path for path in folder.iterdir() if _counts(path.name)]
+        paths = [path for path in folder.iterdir() if is_looked_at(path.name)]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
     return sorted(filter(only, paths) if only else paths, key=lambda path: _natural(path.name))
 
 
-def _counts(name: str) -> bool:
+def is_looked_at(name: str) -> bool:
+    """Whether a file is looked at: not a hidden one, nor one that a system puts into folders."""
     return not name.startswith(".") and name.lower() not in _NOT_IMAGES
 
 
