@@ -22,7 +22,7 @@ PUBLIC = """
     Network Threshold Trace zoo
     check_gradients check_layer diagnose explain probe Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules
-    CNNClassifier CNNRegressor
+    CNNClassifier CNNRegressor load_estimator
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
     NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning

@@ -17,6 +17,7 @@ from fullback.augment import Augment
 from fullback.errors import OptionError
 from fullback.estimator.reading import (
     Array,
+    ImageShape,
     explicit_shape,
     in_layout,
     layout_of,
@@ -25,6 +26,7 @@ from fullback.estimator.reading import (
 from fullback.estimator.scale import (
     as_numbers,
     bytes_are_pixels,
+    check_pixel_range,
     range_of,
     warn_of_shares,
 )
@@ -44,6 +46,14 @@ _RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001}
 
 class CNN(BaseEstimator):
     """What classifier and regressor share: everything but y."""
+
+    network_: Network
+    image_shape_: ImageShape
+    channels_last_: bool
+    takes_bytes_: bool
+    loss_curve_: list[float]
+    validation_scores_: list[float]
+    t_: int
 
     def __init__(
         self,
@@ -178,7 +188,7 @@ class CNN(BaseEstimator):
             self._require_last(layers[-1])
             self.network_ = Network(layers, self.image_shape_, loss=loss, seed=seed)
             self.t_ = 0
-            self.loss_curve_: list[float] = []
+            self.loss_curve_ = []
         self._begin(more=more)
         try:
             history = self._run(images, targets, weights, seed, more=more, epochs=epochs)
@@ -270,7 +280,7 @@ class CNN(BaseEstimator):
     def _optimizer(self) -> Optimizer:
         rate = self.learning_rate_init
         rate = _RATES[self.solver] if rate is None else rate
-        options = {"weight_decay": self.weight_decay, "clip_norm": self.clip_norm}
+        options: dict[str, Any] = {"weight_decay": self.weight_decay, "clip_norm": self.clip_norm}
         if self.solver == "sgd":
             return SGD(rate, self.momentum, nesterov=self.momentum > 0, **options)
         return OPTIMIZERS[self.solver](rate, **options)
@@ -300,6 +310,8 @@ class CNN(BaseEstimator):
             )
         if not isinstance(self._augment(), Augment | None):
             raise OptionError(f"augment must be like 'shift=2', got {self.augment!r}")
+        if self.pixel_range is not None:
+            check_pixel_range(self.pixel_range)
         self._optimizer()
 
     def __sklearn_tags__(self) -> Any:

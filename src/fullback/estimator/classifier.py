@@ -61,8 +61,9 @@ class CNNClassifier(ClassifierMixin, CNN):
         Without it a few large errors at the start can throw the network out of range.
     schedule : str or function
         How the learning rate changes: "warm_cosine", "cosine", "constant", "one_cycle", "steps",
-        "plateau" or "warm_up", the last four with options as in ``"steps(factor=0.3, at=0.8)"``; or an object of
-        ``fullback.schedules``, or any function of the share of the run that is done, from 0 to 1.
+        "plateau" or "warm_up", the last four with options as in ``"steps(factor=0.3, at=0.8)"``;
+        or an object of ``fullback.schedules``, or any function of the share of the run that is
+        done, from 0 to 1.
     augment : str, Augment or None
         How the views that are trained on differ from the images: ``"shift=2 rotate=10"``, see
         ``fullback.Augment``.
@@ -95,6 +96,8 @@ class CNNClassifier(ClassifierMixin, CNN):
     validation_scores_, best_validation_score_ : list of float, float
         With ``early_stopping``.
     """
+
+    classes_: Array
 
     def __init__(
         self,
@@ -166,7 +169,7 @@ class CNNClassifier(ClassifierMixin, CNN):
                 f"to fit; that had {self.classes_.tolist()}, y has {classes.tolist()}: partial_fit "
                 "takes images of some of the classes, and warm_start=False begins anew"
             )
-        self.classes_: Array = classes
+        self.classes_ = classes
         self._learn(images, labels, sample_weight, more=more)
         return self
 

@@ -34,6 +34,11 @@ class CNNRegressor(RegressorMixin, CNN):
         Mean and deviation of y, weighted by ``sample_weight``; of a constant y the deviation is 0.
     """
 
+    target_weight_: float  # sum of the weights of all targets
+    target_mean_: Array
+    target_scale_: Array
+    one_output_: bool  # whether y had one axis
+
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Train a network.
 
@@ -145,7 +150,8 @@ class CNNRegressor(RegressorMixin, CNN):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
         check_is_fitted(self, "network_")
-        y: Array = self.network_.logits(self._images(X, reset=False)).astype(np.float64)
+        answers = self.network_.logits(self._images(X, reset=False)).astype(np.float64)
+        y: Array = np.where(self.target_scale_ > 0, answers, self.target_mean_)
         return y[:, 0] if self.one_output_ else y
 
     def __sklearn_tags__(self) -> Any:
