@@ -98,11 +98,7 @@ class Session:
         if history.interrupted:
             raise typer.Exit(INTERRUPTED)
         frozen = take(twin, self.dataset)
-        self.output.event(
-            "comparison",
-            **test.figures("test"),
-            **frozen.figures("frozen_test"),
-        )
+        self.output.event("comparison", **test.score("test"), **frozen.score("frozen_test"))
         self.output.show("", comparison_table(test, frozen))
 
     # Training -----------------------------------------------------------------------------------
@@ -222,6 +218,7 @@ class Session:
         self.output.event("failed", attempts=ATTEMPTS, reason=reason, model=str(path))
         if self.folder is not None:
             self.folder.log(f"failed: {reason}; no attempt is left")
+            self.folder.write_result(failed=reason, attempts=ATTEMPTS)
         fail(
             f"the network learned nothing in {ATTEMPTS} attempts: {reason}; look at the images and "
             "labels with fullback data, or try a smaller --lr, more --epochs, another --net, or "
