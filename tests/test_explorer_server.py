@@ -906,7 +906,7 @@ class TestTraining:
             warnings.simplefilter("ignore", fb.DeadUnitWarning)
             history = fb.fit(
                 own, data.x_train, data.y_train, epochs=3, seed=2, verbose=False,
-                optimizer=fb.SGD(0.02, momentum=0.9, nesterov=True),
+                optimizer=fb.SGD(0.02, momentum=0.9, nesterov=True, clip_norm=2.0),
             )  # fmt: skip
         assert [epoch["loss"] for epoch in report["epochs"]] == pytest.approx(history["loss"])
         shown = tab.get("/document")["parameters"]
