@@ -25,7 +25,7 @@ from fullback.layers import (
 )
 from fullback.layers.text import parse_layers
 from fullback.options import require_number
-from fullback.pixels import CHANNELS, channels_are_last
+from fullback.pixels import channels_are_last
 
 Array: TypeAlias = NDArray[Any]
 ImageShape: TypeAlias = tuple[int, int, int]  # channels, rows, columns
@@ -102,7 +102,7 @@ def explicit_shape(image_shape: Sequence[int]) -> ImageShape:
             f"numbers, got {image_shape!r}"
         )
     channels, rows, columns = ((1,) * (3 - len(shape))) + tuple(int(n) for n in shape)
-    if columns in CHANNELS and channels not in CHANNELS and (columns > 1 or channels == rows):
+    if columns in (1, 3) and channels not in (1, 3) and (columns > 1 or channels == rows):
         warnings.warn(
             f"image_shape is (channels, rows, columns), so {shape} means {channels} channels of "
             f"{rows} x {columns}; images of {columns} channels have image_shape="
