@@ -86,13 +86,13 @@ def test_channels_are_read_where_they_are(image_shape):
 
 
 def test_image_shape_decides_what_the_shape_of_x_does_not_tell():
-    x, y = np.random.default_rng(0).random((12, 3, 8, 4)), np.arange(12) % 2
+    x, y = np.random.default_rng(0).random((12, 3, 8, 1)), np.arange(12) % 2
     with pytest.warns(FullbackWarning, match="taken for"):
         model = fb.CNNClassifier(epochs=1).fit(x, y)
-    assert model.image_shape_ == (3, 8, 4)
-    assert fb.CNNClassifier(epochs=1, image_shape=(4, 3, 8)).fit(x, y).image_shape_ == (4, 3, 8)
+    assert model.image_shape_ == (3, 8, 1)
+    assert fb.CNNClassifier(epochs=1, image_shape=(1, 3, 8)).fit(x, y).image_shape_ == (1, 3, 8)
     x = np.moveaxis(np.random.default_rng(0).random((12, 3, 16, 16)), 1, 3)
-    with pytest.warns(FullbackWarning, match="means 16 channels of 16 x 3"):
+    with pytest.warns(FullbackWarning, match="is 16 channels of 16 x 3"):
         model = fb.CNNClassifier(epochs=1, image_shape=(16, 16, 3)).fit(x, y)
     assert model.image_shape_ == (16, 16, 3)
     with pytest.raises(ShapeError, match=r"X holds images of shape \(16, 16, 3\), but image_shape"):
@@ -183,6 +183,20 @@ def test_shapes_of_images(shape, image_shape, made):
         ((9, 12), {"image_shape": (12,)}, OptionError, "image_shape must be"),
         ((9, 12), {"image_shape": (0, 5)}, OptionError, "positive whole"),
         ((9, 1, 2, 3, 2), {}, ValueError, "dim 5"),
+        ((0, 3, 4, 4), {}, ShapeError, r"X has shape \(0, 3, 4, 4\), which holds no images"),
+        ((9, 12), {"layers": 12}, OptionError, "layers must be text"),
+        ((9, 12), {"layers": fb.zoo.question()}, OptionError, "layers must be text"),
+        ((9, 12), {"clip_norm": 0}, OptionError, "clip_norm must be"),
+        ((9, 12), {"momentum": "x"}, OptionError, "momentum must be"),
+        ((9, 12), {"augment": 3}, OptionError, "augment must be like"),
+        (
+            (9, 12),
+            {"schedule": 3},
+            OptionError,
+            "schedule must be text like 'cosine' or a function",
+        ),
+        ((9, 12), {"schedule": lambda done: -1.0}, OptionError, "the schedule's factor must be"),
+        ((9, 12), {"early_stopping": True}, OptionError, "early_stopping keeps 0.1 of 9 images"),
         ((9, 12), {"layers": "cnov8"}, OptionError, "is not a layer; did you mean conv"),
         ((9, 12), {"layers": "pool"}, ShapeError, "pool1"),
         ((9, 12), {"epochs": 0}, OptionError, "epochs must be"),

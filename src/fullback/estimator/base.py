@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fullback.augment import Augment
-from fullback.errors import OptionError
+from fullback.errors import OptionError, ShapeError
 from fullback.estimator.reading import (
     Array,
     ImageShape,
@@ -41,6 +41,8 @@ from fullback.training.schedules import Schedule, constant, parse
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
 _FEWEST, _MOST = 5, 200  # but so many at least and at most
+ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
+
 _RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001}
 
 
@@ -67,7 +69,7 @@ class CNN(BaseEstimator):
         learning_rate_init: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        clip_norm: float | None = 3.0,
+        clip_norm: float | None = 2.0,
         schedule: str | Schedule = "warm_cosine",
         augment: Augment | str | None = None,
         early_stopping: bool = False,
@@ -127,7 +129,9 @@ class CNN(BaseEstimator):
         """Return images (N, C, H, W), float32 or uint8, as the network takes them."""
         given = X.shape if hasattr(X, "shape") else np.asarray(X).shape
         flat: Any = X
-        if len(given) in (3, 4) and 0 not in given:
+        if len(given) in (3, 4):
+            if 0 in given:
+                raise ShapeError(f"X has shape {tuple(given)}, which holds no images")
             flat = np.asarray(X)
             if not reset:
                 flat = in_layout(flat, self.image_shape_, self.channels_last_)
@@ -175,6 +179,7 @@ class CNN(BaseEstimator):
         loss: Loss,
         more: bool,
         epochs: int | None = None,
+        class_weight: ClassWeight | None = None,
     ) -> None:
         """Build a network, or go on with the one that is there, and train it.
 
@@ -191,7 +196,9 @@ class CNN(BaseEstimator):
             self.loss_curve_ = []
         self._begin(more=more)
         try:
-            history = self._run(images, targets, weights, seed, more=more, epochs=epochs)
+            history = self._run(
+                images, targets, weights, seed, more=more, epochs=epochs, class_weight=class_weight
+            )
         finally:
             self._end()
         self.loss_curve_ += [float(epoch.loss) for epoch in history]
@@ -213,6 +220,7 @@ class CNN(BaseEstimator):
         *,
         more: bool,
         epochs: int | None,
+        class_weight: ClassWeight | None,
     ) -> History:
         """Train the network that is there."""
         watch = held_out = None
@@ -230,6 +238,7 @@ class CNN(BaseEstimator):
             validation_data=held_out,
             augment=self._augment(),
             sample_weight=weights,
+            class_weight=class_weight,
             callbacks=[] if watch is None else [watch],
             pixel_range=None if more else range_of(images, self.pixel_range),
             seed=seed + self.t_,
@@ -245,14 +254,20 @@ class CNN(BaseEstimator):
     ) -> tuple[Array, Array, Array | None, tuple[Array, Array]]:
         """Keep a part of the images for validation; return the others, and that part."""
         classes = targets if self.network_.loss.classifies else None
-        parts = train_test_split(
-            images,
-            targets,
-            *([] if weights is None else [weights]),
-            test_size=self.validation_fraction,
-            stratify=classes,
-            random_state=seed,
-        )
+        try:
+            parts = train_test_split(
+                images,
+                targets,
+                *([] if weights is None else [weights]),
+                test_size=self.validation_fraction,
+                stratify=classes,
+                random_state=seed,
+            )
+        except ValueError as error:
+            raise OptionError(
+                f"early_stopping keeps {self.validation_fraction:g} of {len(images)} images for "
+                f"validation, some of every class, which cannot be: {error}"
+            ) from error
         return parts[0], parts[2], None if weights is None else parts[4], (parts[1], parts[3])
 
     def _require_same_network(self, layers: Sequence[Layer]) -> None:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
-from sklearn.utils import compute_class_weight, compute_sample_weight
+from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from fullback.augment import Augment
-from fullback.estimator.base import CNN
+from fullback.estimator.base import CNN, ClassWeight
 from fullback.estimator.reading import Array, check_class_weight, checked_weights, checked_y
 from fullback.layers import Layer, SoftmaxCrossEntropy
 from fullback.training.schedules import Schedule
@@ -111,7 +111,7 @@ class CNNClassifier(ClassifierMixin, CNN):
         learning_rate_init: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        clip_norm: float | None = 3.0,
+        clip_norm: float | None = 2.0,
         schedule: str | Schedule = "warm_cosine",
         augment: Augment | str | None = None,
         early_stopping: bool = False,
@@ -221,30 +221,25 @@ class CNNClassifier(ClassifierMixin, CNN):
         if not np.all(known):
             unknown = labels[~known][0]
             raise ValueError(f"y holds {unknown!r}, which is not among the classes")
-        weights = checked_weights(sample_weight, images)
-        if self.class_weight is not None:
-            own = self._weights_of(targets)
-            weights = own if weights is None else weights * own
         count = len(self.classes_)
         self._train(
             images,
             targets,
-            weights,
+            checked_weights(sample_weight, images),
             outputs=max(count, 2),
             why=f"y has {count} class{'es' if count > 1 else ''}",
             loss=SoftmaxCrossEntropy(),
             more=more,
             epochs=epochs,
+            class_weight=self._class_weight(labels),
         )
 
-    def _weights_of(self, targets: Array) -> Array:
-        """Return the weights that class_weight gives to images of these classes."""
-        if isinstance(self.class_weight, str):
-            return np.asarray(compute_sample_weight(self.class_weight, targets))
-        of_class = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=self.classes_[targets]
-        )
-        return np.asarray(of_class)[targets]
+    def _class_weight(self, labels: Array) -> ClassWeight | None:
+        """Return the weights by the classes' places."""
+        if self.class_weight is None or isinstance(self.class_weight, str):
+            return self.class_weight
+        of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
+        return dict(enumerate(of_class.tolist()))
 
     def _begin(self, *, more: bool) -> None:
         if not more:
