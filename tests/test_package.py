@@ -108,7 +108,7 @@ def imported(tree):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, "relative import"
             if node.module == "fullback":
-                yield from (alias.name for alias in node.names)
+                yield from (alias.name for alias in node.names if alias.name != "__version__")
             elif node.module.startswith("fullback."):
                 yield node.module.split(".")[1]
         elif isinstance(node, ast.Import):

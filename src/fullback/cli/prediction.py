@@ -119,7 +119,8 @@ def answer(
                 found.agreeing += int((answers(p, network.threshold) == batch.labels).sum())
             progress.advance(task, len(p))
     finally:
-        progress.stop()
+        if progress.live.is_started:  # it would write an empty line
+            progress.stop()
     if parts:
         found.probabilities, found.inverted = np.concatenate(parts), np.concatenate(inverted)
         found.labels = answers(found.probabilities, network.threshold)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from fullback.data import Dataset
     from fullback.network import Network
+    from fullback.training.callbacks import EarlyStopping
     from fullback.training.fit import AnyCallback
     from fullback.training.history import Epoch, History
 
@@ -43,7 +44,8 @@ class Trained:
     history: History
     recipe: Recipe
     attempt: int
-    previous: Path | None = None  # where the model went that was there
+    best: int  # number of the epoch whose weights it has; 0 for the last one
+    previous: Path | None  # where the model went that was there
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,12 @@ class Session:
         self.output.show("")
         self.output.fact("again", "the same network from the same seed, its filters frozen")
         try:
-            history = self._fit(twin, trained.recipe, folder=None, comparison=True)
+            history = trained.recipe.train(
+                twin,
+                self.dataset,
+                callbacks=[self._report_epoch(comparison=True)],
+                verbose=self.output.progress,
+            )
         except DivergenceError as error:
             self.output.fact("failed", (str(error), "yellow"))
             return
@@ -115,10 +122,11 @@ class Session:
             recipe = self.recipe.attempt(attempt)
             if attempt > 1:
                 network = recipe.network(self.dataset)
+            stopping = self._stopping(network, recipe)
             diverged: DivergenceError | None = None
             history = None
             try:
-                history = self._fit(network, recipe, folder=self.folder)
+                history = self._fit(network, recipe, stopping)
             except DivergenceError as error:
                 diverged = error
             try:
@@ -130,41 +138,40 @@ class Session:
                 previous = save_model(network, self.out)
                 if diverged is not None or history is None:
                     raise DivergenceError(f"{diverged}; it is saved as {self.out}", recipe.epochs)
-                return Trained(network, history, recipe, attempt, previous)
+                best = 0 if stopping is None else stopping.best
+                return Trained(network, history, recipe, attempt, best, previous)
             if attempt == ATTEMPTS:
                 self._give_up(network, reason)
             attempt += 1
             self._say_again(attempt, reason)
 
-    def _fit(
-        self,
-        network: Network,
-        recipe: Recipe,
-        *,
-        folder: RunFolder | None,
-        comparison: bool = False,
-    ) -> History:
+    def _stopping(self, network: Network, recipe: Recipe) -> EarlyStopping | None:
+        """Return what keeps the best epoch, where there are images to tell it by."""
         from fullback.training.callbacks import EarlyStopping
 
-        callbacks: list[AnyCallback] = []
-        if recipe.validates(self.dataset) and not comparison:
-            best = None if folder is None else folder.best_file(numbers=self.dataset.numbers)
-            callbacks.append(
-                EarlyStopping(network, recipe.patience, recipe.min_improvement, file=best)
-            )
-        if folder is not None:
-            callbacks.append(folder.reporter())
+        if not recipe.validates(self.dataset):
+            return None
+        numbers = self.dataset.numbers
+        file = None if self.folder is None else self.folder.best_file(numbers=numbers)
+        return EarlyStopping(network, recipe.patience, recipe.min_improvement, file=file)
 
-        def report(epoch: Epoch) -> None:
-            self.output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
-
+    def _fit(self, network: Network, recipe: Recipe, stopping: EarlyStopping | None) -> History:
+        callbacks: list[AnyCallback] = [] if stopping is None else [stopping]
+        if self.folder is not None:
+            callbacks.append(self.folder.reporter())
         return recipe.train(
             network,
             self.dataset,
-            callbacks=[*callbacks, report],
-            checkpoint=None if folder is None else folder.checkpoint,
+            callbacks=[*callbacks, self._report_epoch(comparison=False)],
+            checkpoint=None if self.folder is None else self.folder.checkpoint,
             verbose=self.output.progress,
         )
+
+    def _report_epoch(self, *, comparison: bool) -> AnyCallback:
+        def report(epoch: Epoch) -> None:
+            self.output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
+
+        return report
 
     def _failure(
         self,
@@ -176,7 +183,7 @@ class Session:
         """Say why an attempt is not a success; None where it is one, or was interrupted."""
         if history is not None and history.interrupted:
             return None
-        if diverged is not None and not diverged.epochs:
+        if diverged is not None and (not diverged.epochs or recipe is not self.recipe):
             return str(diverged)
         x, y = recipe.training_sample(self.dataset)
         steps = recipe.steps(len(self.dataset.x_train))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,15 +34,14 @@ from fullback.layers import Layer, Loss
 from fullback.network import Network
 from fullback.options import require_flag, require_number, require_whole
 from fullback.training.callbacks import EarlyStopping
+from fullback.training.class_weights import ClassWeight
 from fullback.training.fit import fit
-from fullback.training.history import History
+from fullback.training.history import Epoch, History, Monitor, require_monitor
 from fullback.training.optimizers import OPTIMIZERS, SGD, Optimizer
 from fullback.training.schedules import Schedule, constant, parse
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
 _FEWEST, _MOST = 5, 200  # but so many at least and at most
-ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
-
 _RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001}
 
 
@@ -74,6 +73,7 @@ class CNN(BaseEstimator):
         augment: Augment | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        monitor: Monitor = "loss",
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         warm_start: bool = False,
@@ -94,6 +94,7 @@ class CNN(BaseEstimator):
         self.augment = augment
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.monitor = monitor
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.warm_start = warm_start
@@ -226,13 +227,15 @@ class CNN(BaseEstimator):
         watch = held_out = None
         if self.early_stopping and epochs is None:
             images, targets, weights, held_out = self._hold_out(images, targets, weights, seed)
-            watch = EarlyStopping(self.network_, self.n_iter_no_change, self.tol)
+            watch = EarlyStopping(
+                self.network_, self.n_iter_no_change, self.tol, monitor=self.monitor
+            )
         history = fit(
             self.network_,
             images,
             targets,
             epochs=epochs or self._count(len(images)),
-            batch_size=min(self.batch_size, len(images)),
+            batch_size=self.batch_size,
             optimizer=self._optimizer(),
             schedule=constant if epochs else self._schedule(),
             validation_data=held_out,
@@ -245,9 +248,14 @@ class CNN(BaseEstimator):
             verbose=bool(self.verbose),
         )
         if watch is not None:
-            self.validation_scores_ = [epoch.figure for epoch in history]
-            self.best_validation_score_ = max(self.validation_scores_)
+            self.validation_scores_ = list(map(self._score, history))
+            self.best_validation_score_ = self.validation_scores_[watch.best - 1]
         return history
+
+    def _score(self, epoch: Epoch) -> float:
+        """Return an epoch's validation score: what is monitored, or accuracy for a loss of classes."""
+        shares = self.network_.loss.classifies and self.monitor == "loss"
+        return epoch.judged_by("accuracy" if shares else self.monitor)
 
     def _hold_out(
         self, images: Array, targets: Array, weights: Array | None, seed: int
@@ -313,6 +321,7 @@ class CNN(BaseEstimator):
         require_whole("n_iter_no_change", self.n_iter_no_change, 1)
         require_number("validation_fraction", self.validation_fraction, "(0, 1)")
         require_number("tol", self.tol, "[0, inf)")
+        require_monitor("monitor", self.monitor)
         require_number("momentum", self.momentum, "[0, 1)")
         for flag in ("early_stopping", "warm_start"):
             require_flag(flag, getattr(self, flag))

@@ -48,7 +48,7 @@ _READ = (1, 2)  # versions
 
 _MOST_METADATA = 2**20  # characters of JSON
 _MOST_LAYERS = 1000
-_DATA_OPTIONS = ("resize", "test_share", "split_seed")
+_DATA_OPTIONS = ("resize", "nested", "test_share", "split_seed", "label_column")
 _TYPES = {"float32": "F32", "float64": "F64"}
 
 

@@ -255,7 +255,13 @@ class Session:
         if self.origin["from"] != "upload":
             raise InputError("only an uploaded picture can be inverted")
         if self.origin["inverted"] != inverted:
-            self.image = 255 - self.image
+            if self.image.dtype == np.uint8:
+                self.image = 255 - self.image
+            else:  # of 16 bits, on the network's scale
+                ends = np.array([0, 1], self.image.dtype)
+                record = self.net.trained_on
+                black, white = ends if record is None else record.from_shares(ends)
+                self.image = black + white - self.image
             self.origin = {**self.origin, "inverted": inverted}
 
     def set_label(self, label: int | None) -> None:

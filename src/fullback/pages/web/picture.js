@@ -252,7 +252,7 @@ class Picture {
   // Fit the picture into the width that there is.
   fit(force = false) {
     const width = this.root.clientWidth;
-    if (!width || (!force && width === this.width)) return;
+    if (this.size && (!width || (!force && width === this.width))) return;
     this.width = width;
     const many = this.columns.some(({ channels }) => channels > 1);
     const [least, most] = [LEAST, many ? 84 : 120];
