@@ -234,7 +234,7 @@ def report(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         return FAILURE
     reason = str(error)
-    if isinstance(error, MemoryError) or any(own in reason.lower() for own in _OUT_OF_MEMORY):
+    if _is_of_memory(error):
         fail(NO_MEMORY)
         return FAILURE
     if isinstance(error, FullbackError):
@@ -253,6 +253,16 @@ def report(error: Exception) -> int:
         reason = f"a part of the installation cannot be imported ({reason}); install fullback anew"
     fail(reason)
     return FAILURE
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Whether an error comes of too little memory; libraries hide that behind errors of theirs."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(own in text for own in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _text(name: Any) -> str:
