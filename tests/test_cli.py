@@ -11,17 +11,17 @@ from typer.testing import CliRunner
 
 import fullback as fb
 from fullback.cli.app import app
-from fullback.cli.recipe import OptimizerName
+from fullback.cli.train_options import OptimizerName
 from fullback.training.optimizers import OPTIMIZERS
 from fullback.training.schedules import SCHEDULES
 
 pytestmark = pytest.mark.filterwarnings("default::fullback.errors.DeadUnitWarning")
 
-START = """data training_images test_images net parameters frozen epochs batch_size optimizer
-    schedule augment seed engine"""
+START = """data training_images test_images net net_reason parameters frozen epochs batch_size
+    optimizer schedule augment seed engine"""
 EPOCH = """comparison epoch loss accuracy validation_loss validation_accuracy seconds
     images_per_second"""
-RESULT = "test_accuracy test_loss epochs interrupted seconds model"
+RESULT = "test_accuracy test_loss epochs interrupted seconds model previous attempt seed"
 COMPARISON = "test_accuracy frozen_test_accuracy"
 FIELDS = {"start": START, "epoch": EPOCH, "result": RESULT, "comparison": COMPARISON}
 RECIPE = ["--epochs", 4, "--lr", 0.02, "--seed", 3]
@@ -212,7 +212,7 @@ class TestTrain:
         options = ["--no-compare", "--json", "--out", tmp_path / "m.safetensors"]
         start = done("train", *options).events[0]
         assert (start["epochs"], start["batch_size"]) == (round(60_000 / 1437), 64)
-        monkeypatch.setattr("fullback.cli.train._IMAGES_TO_SEE", 24 * 4)
+        monkeypatch.setattr("fullback.cli.recipe._IMAGES_TO_SEE", 24 * 4)
         start = done("train", "--data", toy, *options).events[0]
         assert (start["epochs"], start["batch_size"]) == (5, 24)
 

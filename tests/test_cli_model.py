@@ -115,7 +115,7 @@ class TestPredict:
         )
         assert ran.code == 1
         assert len(ran.err.splitlines()) == 2
-        assert "text.png: is no image that Pillow reads" in ran.err
+        assert "text.png: is not an image of a known format" in ran.err
         assert "error: nowhere.png: no such file" in ran.err
         assert len(re.findall(r"L 28x28 ", ran.out)) == 2
 

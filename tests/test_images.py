@@ -3,15 +3,22 @@
 import io
 import random
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
+import fullback
 from fullback.data import load_image
-from fullback.errors import DataError, ShapeError
+from fullback.data.image_formats import FORMATS
+from fullback.data.image_sizes import opened
+from fullback.errors import DataError, InputError, ShapeError
+from fullback.pixels import ImageRecord
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (28, 20), np.uint8)
@@ -97,21 +104,97 @@ class TestModes:
         image = Image.fromarray(np.where(GREY > 99, 255, 0).astype(np.uint8)).convert("1")
         np.testing.assert_array_equal(read(saved(image)).pixels[0], np.where(GREY > 99, 255, 0))
 
-    @pytest.mark.parametrize("name", ["image.png", "image.tif", "image.pgm"])
-    def test_sixteen_bits_keep_their_range(self, saved, tmp_path, name):
-        wide = GREY.astype(np.uint16) * 257
+    @pytest.mark.parametrize("name", ["image.png", "image.tif", "big-endian.tif", "image.pgm"])
+    def test_sixteen_bits_keep_their_precision(self, saved, tmp_path, name):
+        wide = RNG.integers(600, 661, (28, 20)).astype(np.uint16)
+        path = tmp_path / name
         if name == "image.pgm":
-            path = tmp_path / name
             path.write_bytes(b"P5 20 28 65535\n" + wide.astype(">u2").tobytes())
+        elif name.startswith("big"):
+            Image.frombytes("I;16B", (20, 28), wide.astype(">u2").tobytes()).save(path)
         else:
-            path = saved(wide, name)
-        ready = read(path)
-        np.testing.assert_array_equal(ready.pixels[0], GREY)
-        assert ready.mode.startswith("I")
+            saved(wide, name)
+        for channels in (1, 3):
+            ready = load_image(path, (channels, 28, 20))
+            assert (ready.depth, ready.mode[0], ready.pixels.dtype) == ("16-bit", "I", np.float32)
+            wanted = np.broadcast_to(wide / 65535, (channels, 28, 20))
+            np.testing.assert_allclose(ready.pixels, wanted, rtol=1e-6)
+        inverted = load_image(path, SHAPE, invert=True)
+        np.testing.assert_allclose(inverted.pixels[0], 1 - wide / 65535, rtol=1e-6)
 
-    def test_floating_point_has_no_known_range(self, saved):
-        with pytest.raises(DataError, match=r"image\.tif: has floating-point pixels.*8 bits"):
-            read(saved(GREY / np.float32(255), "image.tif"))
+    def test_sixteen_bits_whose_zero_is_white(self, saved):
+        """Photometric interpretation 0 of TIFF 6.0, section 4, which Pillow ignores in 16 bits."""
+        wide = np.arange(28 * 20, dtype=np.uint16).reshape(28, 20)
+        path = saved(wide, "image.tif", tiffinfo={262: 0})
+        np.testing.assert_allclose(load_image(path, SHAPE).pixels[0], 1 - wide / 65535, rtol=1e-6)
+
+    @pytest.mark.parametrize("resize", ["stretch", "pad", "crop"])
+    def test_resizing_sixteen_bits(self, saved, resize):
+        wide = np.zeros((40, 60), np.uint16)
+        wide[:, 30:] = 65535
+        ready = load_image(saved(wide), (1, 10, 10), resize=resize).pixels
+        assert (ready.min(), ready.max()) == (0, 1)  # no overshoot
+        assert (len(np.unique(ready)) == 2) == (resize == "pad") or ready.shape == (1, 10, 10)
+
+    def test_a_transparent_level_of_sixteen_bits(self, saved):
+        wide = np.full((28, 20), 600, np.uint16)
+        wide[0] = 7
+        path = saved(wide, transparency=7)
+        ready = load_image(path, SHAPE).pixels[0]
+        assert (ready[0] == 1).all()
+        np.testing.assert_allclose(ready[1:], 600 / 65535, rtol=1e-6)
+
+    def test_whole_numbers_whose_white_is_not_known(self, saved):
+        for low, high in ((-5, 9), (0, 70_000)):
+            values = np.full((28, 20), low, np.int32)
+            values[0] = high
+            with pytest.raises(DataError, match=f"holds whole numbers from {low} to {high}, of"):
+                load_image(saved(values, "image.tif"), SHAPE)
+
+    def test_floating_point_pixels_are_as_they_are(self, saved):
+        values = RNG.normal(-3, 500, (28, 20)).astype(np.float32)
+        ready = load_image(saved(values, "image.tif"), SHAPE)
+        np.testing.assert_array_equal(ready.pixels[0], values)
+        assert (ready.depth, ready.mode) == ("float", "F")
+        small = load_image(saved(values, "image.tif"), (1, 9, 9), resize="pad").pixels
+        assert values.min() <= small.min() < small.max() <= values.max()
+        with pytest.raises(DataError, match="floating-point pixels, whose black and white are not"):
+            load_image(saved(values, "image.tif"), SHAPE, invert=True)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_floating_point_pixels_that_are_no_numbers(self, saved, bad):
+        values = np.zeros((28, 20), np.float32)
+        values[3, 4] = bad
+        with pytest.raises(DataError, match=r"image\.tif: has .* of which 1 are NaN or infinite"):
+            load_image(saved(values, "image.tif"), SHAPE)
+
+    def test_colours_of_sixteen_bits_are_reduced(self, tmp_path):
+        wide = RGB.astype(">u2") * 257
+        (tmp_path / "i.ppm").write_bytes(b"P6 20 28 65535\n" + wide.tobytes())
+        rows = b"".join(b"\0" + row.tobytes() for row in wide)
+        head = struct.pack(">IIBBBBB", 20, 28, 16, 2, 0, 0, 0)
+        content = png((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+        (tmp_path / "i.png").write_bytes(content)
+        for name in ("i.ppm", "i.png"):
+            ready = read(tmp_path / name, (3, 28, 20))
+            assert (ready.depth, ready.reduced) == ("8-bit", True)
+            np.testing.assert_array_equal(ready.pixels, RGB.transpose(2, 0, 1))
+
+    def test_pixels_for_a_network(self, saved):
+        record = {"low": 0, "high": 255, "mean": 9, "border": 9}
+        known = ImageRecord(**record, black=10.0, white=250.0)
+        unknown = ImageRecord(**record, black=None, white=None)
+        eight, wide = load_image(saved(GREY), SHAPE), load_image(saved(np.uint16(GREY) * 9), SHAPE)
+        floats = load_image(saved(np.float32(GREY), "image.tif"), SHAPE)
+        for image in (eight, floats):
+            for trained_on in (None, known, unknown):
+                assert image.for_network(trained_on) is image.pixels
+        assert wide.for_network(None) is wide.pixels
+        np.testing.assert_allclose(
+            wide.for_network(known)[0], 10 + np.uint16(GREY) * 9 / 65535 * 240, rtol=1e-6
+        )
+        with pytest.raises(InputError, match="pixel_range"):
+            wide.for_network(unknown)
 
     def test_inks(self, saved):
         image = Image.new("CMYK", (20, 28), (0, 255, 255, 0))
@@ -137,8 +220,9 @@ class TestSizes:
         row, column = np.unravel_index(read(saved(small)).pixels[0].argmax(), (28, 20))
         assert (row // 4, column // 4) == (5, 1)
 
+    @pytest.mark.parametrize("name", ["image.png", "image.tif"])
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_exif_orientation(self, saved, orientation):
+    def test_exif_orientation(self, saved, orientation, name):
         """The eight orientations, from the EXIF standard: where its row 0 and column 0 are."""
         stored = {
             1: GREY,
@@ -152,16 +236,21 @@ class TestSizes:
         }[orientation]
         exif = Image.Exif()
         exif[0x0112] = orientation
-        ready = read(saved(np.ascontiguousarray(stored), exif=exif))
+        path = saved(np.ascontiguousarray(stored), name, exif=exif)
+        ready = read(path)
         np.testing.assert_array_equal(ready.pixels[0], GREY)
-        assert ready.size == stored.shape[::-1]
+        assert opened(path).size == GREY.shape
+        assert sorted(ready.size) == sorted(stored.shape)
 
 
-@pytest.mark.parametrize("name", ["i.bmp", "i.gif", "i.jpg", "i.ppm", "i.tga", "i.tif", "i.webp"])
+@pytest.mark.parametrize(
+    "name", ["i.bmp", "i.gif", "i.jpg", "i.ppm", "i.tga", "i.tif", "i.webp", "i.avif"]
+)
 def test_formats(saved, name):
     """The name says nothing: what counts is what is in the file."""
-    if name == "i.webp" and not features.check("webp"):
-        pytest.skip("Pillow was built without WebP")
+    kind = name.removeprefix("i.")
+    if kind in ("webp", "avif") and not features.check(kind):
+        pytest.skip(f"Pillow was built without {kind}")
     smooth = np.add.outer(np.arange(28) * 4, np.arange(20) * 5).astype(np.uint8)
     path = saved(smooth, name)
     misnamed = path.rename(path.with_suffix(".txt"))
@@ -189,11 +278,11 @@ def as_png(array):
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"><path d="M0 0"/></svg>'
 DATA = b"IDAT", b""
 REFUSED = {
-    "empty": (b"", "is no image that Pillow reads; convert it to PNG"),
-    "text": (b"28 28 " * 99, "is no image that Pillow reads; convert it to PNG"),
-    "svg": (SVG, "is no image that Pillow reads; convert it to PNG"),
-    "zeros": (bytes(5000), "is no image that Pillow reads; convert it to PNG"),
-    "signature": (png(), "is no image that Pillow reads"),
+    "empty": (b"", "is not an image of a known format .*; convert it to PNG"),
+    "text": (b"28 28 " * 99, "is not an image of a known format .*; convert it to PNG"),
+    "svg": (SVG, "is not an image of a known format .*; convert it to PNG"),
+    "zeros": (bytes(5000), "is not an image of a known format .*; convert it to PNG"),
+    "signature": (png(), "is not an image of a known format"),
     "cut": (as_png(RGB)[:-900], r"cannot be read as an image \(.+\)"),
     "cut header": (as_png(RGB)[:30], "image"),
     "no pixels": (
@@ -209,6 +298,71 @@ REFUSED = {
     "larger": (png(header(10_000, 10_000), DATA), "has too many pixels; make it smaller"),
     "bomb": (png(header(2**31 - 1, 2**31 - 1), DATA), "has too many pixels; make it smaller"),
 }
+
+
+OTHER = ("EPS", "ICO", "PDF", "PCX", "SGI", "JPEG2000")
+
+
+class TestOneDoor:
+    """Only readers that do nothing but decode pixels are tried, wherever an image comes from."""
+
+    @pytest.mark.parametrize("kind", OTHER)
+    def test_other_formats_are_not_opened(self, tmp_path, kind, monkeypatch):
+        Image.init()
+        path = tmp_path / "image.png"
+        Image.fromarray(RGB).save(path, kind)
+
+        def refuse(*arguments):
+            raise AssertionError("a reader that is not on the list was started")
+
+        for name in set(Image.OPEN) - set(FORMATS):
+            monkeypatch.setitem(Image.OPEN, name, (refuse, None))
+        with pytest.raises(DataError, match="is not an image of a known format"):
+            load_image(path, SHAPE)
+        assert opened(path) is None
+
+    def test_images_are_opened_in_one_place(self):
+        source = Path(fullback.__path__[0])
+        found = [path.name for path in source.rglob("*.py") if "Image.open(" in path.read_text()]
+        assert found == ["image_formats.py"]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    @pytest.mark.parametrize(
+        ("columns", "rows", "colour", "text"),
+        [
+            (7, 6_488_073, 6, "expected at most 65,535 in a row or column"),
+            (5_000, 5_000, 6, "uint8"),  # 100 MB of RGBA
+        ],
+    )
+    def test_peak_memory(self, tmp_path, columns, rows, colour, text):
+        """A PNG of some hundred kilobytes takes twice its pixels at most, or is refused."""
+        head = struct.pack(">IIBBBBB", columns, rows, 8, colour, 0, 0, 0)
+        data = zlib.compress(bytes(rows * (1 + columns * 4)), 1)
+        content = png((b"IHDR", head), (b"IDAT", data), (b"IEND", b""))
+        (tmp_path / "i.png").write_bytes(content)
+        script = f"""
+from pathlib import Path
+from fullback.data import load_image
+try:
+    print(load_image({str(tmp_path / "i.png")!r}, (1, 28, 28)).pixels.dtype)
+except ValueError as error:
+    print(error)
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        told, peak = done.stdout.splitlines()
+        assert text in told
+        assert int(peak) < 300_000  # KiB
+
+    def test_tiles_that_are_larger_than_the_image(self, tmp_path):
+        path = tmp_path / "i.tif"
+        short = {256: 20, 257: 28, 258: 8, 259: 1, 262: 1, 277: 1, 322: 40_000, 323: 40_000}
+        entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in short.items()]
+        entries += [struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((324, 8), (325, 9))]
+        fields = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+        path.write_bytes(b"II*\0" + struct.pack("<I", 8) + fields)
+        with pytest.raises(DataError, match="tiles of 40000 x 40000 pixels"):
+            load_image(path, SHAPE)
 
 
 class TestRefused:
@@ -234,7 +388,7 @@ class TestRefused:
             load_image(saved(GREY), shape)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "ICO", "PPM", "TGA"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM", "TGA"])
 def test_damage_anywhere(tmp_path, kind):
     """With any byte changed or any end missing it is an image of the right shape, or refused."""
     exif = Image.Exif()

@@ -19,10 +19,10 @@ PUBLIC = """
     AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D Normalize
     ReLU Sigmoid Tanh
     MeanSquaredError SoftmaxCrossEntropy
-    Network Trace zoo
+    Network Threshold Trace zoo
     check_gradients check_layer diagnose explain probe Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules
-    CNNClassifier CNNRegressor
+    CNNClassifier CNNRegressor load_estimator
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
     NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning
@@ -32,11 +32,12 @@ PUBLIC = """
 LAYERS = {"layers", "errors", "options"}
 PIXELS = {"pixels", "errors"}
 PASSES = {"passes", "memory", *LAYERS}
-NETWORK = {"network", "arrays", "pixels", *PASSES}
+NETWORK = {"network", "arrays", "pixels", "threshold", *PASSES}
 ALLOWED = {
     "errors": set(),
     "options": {"errors"},
     "pixels": PIXELS,
+    "threshold": {"errors", "options"},
     "atomic": {"errors"},
     "memory": {"errors"},
     "layers": LAYERS,
@@ -48,14 +49,14 @@ ALLOWED = {
     "augment": NETWORK,
     "engine": {"atomic", "augment", *NETWORK},
     "check": NETWORK,
-    "metrics": {"errors", "options"},
+    "metrics": {"errors", "options", "threshold"},
     "plots": {"atomic", "metrics", "training", *NETWORK},
     "pages": {"atomic", "check", "engine", "training", *NETWORK},
     "explore": {"data", "pages", "export", *NETWORK},
     "training": {"atomic", "augment", "engine", "export", *NETWORK},
     "export": {"atomic", *NETWORK},
     "data": {"atomic", "errors", "options", "pixels"},
-    "estimator": {"augment", "training", *NETWORK},
+    "estimator": {"augment", "export", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
         "atomic",
@@ -107,7 +108,7 @@ def imported(tree):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, "relative import"
             if node.module == "fullback":
-                yield from (alias.name for alias in node.names)
+                yield from (alias.name for alias in node.names if alias.name != "__version__")
             elif node.module.startswith("fullback."):
                 yield node.module.split(".")[1]
         elif isinstance(node, ast.Import):

@@ -20,6 +20,7 @@ from fullback.errors import (
 )
 
 if TYPE_CHECKING:
+    __version__: str
     from fullback import zoo
     from fullback.augment import Augment
     from fullback.check.diagnose import diagnose
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from fullback.check.probe import probe
     from fullback.check.report import Diagnosis, Finding
     from fullback.data import Dataset, load_data
-    from fullback.estimator import CNNClassifier, CNNRegressor
+    from fullback.estimator import CNNClassifier, CNNRegressor, load_estimator
     from fullback.export.safetensors import load, save
     from fullback.layers import (
         AvgPool2D,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from fullback.network import Network
     from fullback.pages.report import explain
     from fullback.passes import Trace
+    from fullback.threshold import Threshold
     from fullback.training import schedules
     from fullback.training.callbacks import Callback, EarlyStopping
     from fullback.training.fit import fit
@@ -76,7 +78,7 @@ else:  # the same imports, each when its name is first used
         "fullback.check.probe": "probe",
         "fullback.check.report": "Diagnosis Finding",
         "fullback.data": "Dataset load_data",
-        "fullback.estimator": "CNNClassifier CNNRegressor",
+        "fullback.estimator": "CNNClassifier CNNRegressor load_estimator",
         "fullback.export.safetensors": "load save",
         "fullback.layers": """
             AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
@@ -84,6 +86,7 @@ else:  # the same imports, each when its name is first used
         "fullback.network": "Network",
         "fullback.pages.report": "explain",
         "fullback.passes": "Trace",
+        "fullback.threshold": "Threshold",
         "fullback.training.callbacks": "Callback EarlyStopping",
         "fullback.training.fit": "fit",
         "fullback.training.history": "Epoch History",
@@ -93,7 +96,9 @@ else:  # the same imports, each when its name is first used
     _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
     def __getattr__(name):
-        if name in _MODULES:
+        if name == "__version__":
+            value = _version()
+        elif name in _MODULES:
             value = importlib.import_module(_MODULES[name])
         elif name in _HOMES:
             value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -105,6 +110,14 @@ else:  # the same imports, each when its name is first used
             )
         globals()[name] = value
         return value
+
+    def _version():
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("fullback")
+        except PackageNotFoundError:  # the sources alone, that were not installed
+            return "0+unknown"
 
     def __dir__():
         return sorted(__all__)
@@ -153,6 +166,7 @@ __all__ = [
     "Sigmoid",
     "SoftmaxCrossEntropy",
     "Tanh",
+    "Threshold",
     "Trace",
     "check_gradients",
     "check_layer",
@@ -162,6 +176,7 @@ __all__ = [
     "fit",
     "load",
     "load_data",
+    "load_estimator",
     "probe",
     "save",
     "schedules",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fullback.errors import OptionError
 
 if TYPE_CHECKING:
     from fullback.data import Dataset
-    from fullback.layers.base import Array, Shape
+    from fullback.layers.base import Array
     from fullback.network import Network
     from fullback.pages.explorer.serve import Explorer
+
+_MOST_PIXELS = 16_000_000  # of a picture that the page sends
 
 
 def explorer(
@@ -35,7 +40,7 @@ def explorer(
     start = Start(
         net=net,
         name=name,
-        data=data,
+        data=_with_labels_of(net, data),
         read_image=_read_image,
         read_model=load,
         write_model=save,
@@ -60,7 +65,31 @@ def require_installed() -> None:
         )
 
 
-def _read_image(path: Path, shape: Shape, invert: bool) -> Array:
-    from fullback.data import load_image
+def _with_labels_of(net: Network, data: Dataset) -> Dataset:
+    """Return the data with the labels that the network has for the same class names.
 
-    return load_image(path, shape, invert=invert).pixels
+    Data whose classes the network does not all know stay as they are: they do not go with it.
+    """
+    names = net.class_names
+    own = data.class_names
+    if own == names[: len(own)] or not set(own) <= set(names) or len(names) != len(set(names)):
+        return data
+    labels = np.array([names.index(name) for name in own])
+    y_val = None if data.y_val is None else labels[data.y_val]
+    return dataclasses.replace(
+        data,
+        y_train=labels[data.y_train],
+        y_test=labels[data.y_test],
+        y_val=y_val,
+        class_names=names,
+    )
+
+
+def _read_image(path: Path, net: Network, invert: bool) -> Array:
+    from fullback.data.images import read_image
+
+    resize = net.data_options.get("resize", "stretch")
+    image = read_image(
+        path, str(path), net.input_shape, invert=invert, resize=resize, most_pixels=_MOST_PIXELS
+    )
+    return image.for_network(net.trained_on)

@@ -27,6 +27,7 @@ from fullback.passes import (
     trace_batch,
 )
 from fullback.pixels import ImageRecord
+from fullback.threshold import Threshold
 
 if TYPE_CHECKING:
     import os
@@ -78,6 +79,9 @@ class Network:
         resize, test_share and split_seed; kept in model files
     trained_on : what the images were like that it was trained on, and on which scale; None before
         training; kept in model files. uint8 images are brought to that scale
+    threshold : the probability from which on one class is answered, see ``Threshold``; None, the
+        default, answers the most probable class. ``predict`` and ``score`` apply it; it may be
+        assigned, training removes it, and model files keep it
 
     Where a method takes ``engine``, it is ``"lanes"``, the fast one, or ``"reference"``, the pages
     of ``layers/`` in NumPy. None, the default, is ``"lanes"`` for a float32 network; a float64
@@ -120,6 +124,7 @@ class Network:
         self.class_names: tuple[str, ...] = ()
         self.data_options: dict[str, Any] = {}
         self.trained_on: ImageRecord | None = None
+        self._threshold: Threshold | None = None
         self.machines: dict[str, list[Any]] = {}  # the lane engine's, kept for the next prediction
         parameters, statistics = array_shapes(self.layers, self.input_shape)
         self._parameters = Arrays(parameters, self.dtype)
@@ -174,6 +179,30 @@ class Network:
     def frozen(self) -> frozenset[str]:
         """Names of the layers that training leaves alone; ``freeze`` and ``unfreeze`` set them."""
         return self._frozen
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The probability from which on one class is answered; None for the most probable class.
+
+        Raises
+        ------
+        OptionError
+            What is assigned is no ``Threshold`` of one of the classes.
+        """
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: Threshold | None) -> None:
+        if threshold is not None:
+            if not isinstance(threshold, Threshold):
+                raise OptionError(f"threshold must be a Threshold(label, value), got {threshold!r}")
+            outputs = self.output_shape[0]
+            if not self.loss.classifies or outputs < 2 or threshold.label >= outputs:
+                raise OptionError(
+                    f"{threshold} needs a classifier with that class, but the network has "
+                    f"{outputs} outputs and the loss {self.loss}"
+                )
+        self._threshold = threshold
 
     @property
     def output_shape(self) -> Shape:
@@ -241,7 +270,7 @@ class Network:
         if seed is None:
             copy.parameters.update(self.parameters)
             copy.statistics.update(self.statistics)
-            copy.trained_on = self.trained_on
+            copy.trained_on, copy.threshold = self.trained_on, self.threshold
         return copy
 
     def fit(self, x: ArrayLike, y: ArrayLike, **options: Any) -> History:
@@ -453,7 +482,13 @@ class Network:
         return given
 
     def predict(self, x: ArrayLike, *, engine: Engine | None = None) -> Array:
-        """Return the label of every image, of shape (N,); for MeanSquaredError, the outputs."""
+        """Return the label of every image, of shape (N,); for MeanSquaredError, the outputs.
+
+        The label is that of the most probable class, or what ``threshold`` makes of the
+        probabilities.
+        """
+        if self.threshold is not None:
+            return self.threshold.answers(self.predict_proba(x, engine=engine))
         logits = self.logits(x, engine=engine)
         return logits.argmax(axis=1) if self.loss.classifies else logits
 
@@ -466,7 +501,13 @@ class Network:
 
     def evaluate(self, x: ArrayLike, y: ArrayLike, *, engine: Engine | None = None) -> Evaluation:
         """Return the loss and the score on a data set, with the network as in prediction."""
-        return evaluate_logits(self.loss, self.logits(x, engine=engine), y)
+        logits = self.logits(x, engine=engine)
+        found = evaluate_logits(self.loss, logits, y)
+        if self.threshold is None:
+            return found
+        targets = self.loss.targets(y, *logits.shape)
+        right = self.threshold.answers(softmax(logits)) == targets
+        return Evaluation(found.loss, float(right.mean()))
 
     # Data ---------------------------------------------------------------------------------------
 

@@ -25,9 +25,6 @@ from numpy.typing import NDArray
 
 from fullback.errors import FullbackWarning, InputError, OptionError
 
-CHANNELS = (1, 2, 3, 4)
-"""Lengths of an axis that is likely to be the channels': grey, grey + alpha, RGB, RGBA."""
-
 _OVERSHOOT = 0.1  # of the range 0 to 1: resizing by splines goes beyond the range of the pixels
 _SAMPLE = 1024  # images by which a data set's scale is found out
 _APART = 3.0  # times the range of the training images, beyond which values have another scale
@@ -40,10 +37,10 @@ _WIDE = 8.0  # a network's largest value from which on images up to 1 have anoth
 def channels_first(x: NDArray[Any], what: str = "x") -> NDArray[Any]:
     """Bring images to (N, C, H, W).
 
-    (N, H, W) gets one channel. Of four axes, the second or the last one are the channels. An axis
-    of 1 to 4 is taken for them where the other one is longer. Where both or neither are that short,
-    the images are taken to be (N, C, H, W) already; this is a guess, and a warning says so unless
-    they have as many rows as columns.
+    (N, H, W) gets one channel. Of four axes, the last one is taken for the channels where it is 1
+    or 3 and the second one is neither, or where it is 2 or 4 and the images would then be square.
+    All others are taken to be (N, C, H, W) already. A warning says so where that is a guess: where
+    both are 1 or 3 and the images are not square, or where images of (N, H, W, C) would be square.
 
     Parameters
     ----------
@@ -75,12 +72,12 @@ def channels_are_last(shape: Sequence[int], what: str = "x") -> bool:
     See ``channels_first``, which also says when this is a guess.
     """
     first, rows, columns = shape[1:]
-    if columns in CHANNELS and first not in CHANNELS:
+    if columns in (1, 3) and first not in (1, 3):
         return True
-    square = rows == columns
-    guessed = columns in CHANNELS and not square  # both are short
-    guessed |= first not in CHANNELS and first == rows != columns  # neither is, and H = W if last
-    if guessed:
+    square = first == rows != columns  # as (N, H, W, C)
+    if columns in (2, 4) and square and first > 4:
+        return True
+    if (square and first > 4) or (columns in (1, 3) and rows != columns):
         warnings.warn(
             f"{what} has shape {tuple(shape)}, taken for (N, channels, rows, columns): images of "
             f"{first} channels of {rows} x {columns}; if the channels are the last axis, give "

@@ -17,17 +17,21 @@ from numpy.typing import NDArray
 from fullback.atomic import write_atomically
 from fullback.errors import OptionError
 from fullback.metrics import most_wrong
+from fullback.threshold import answers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fullback.metrics import Metrics
+    from fullback.metrics import Curve, Metrics
     from fullback.network import Network
+    from fullback.threshold import Threshold
     from fullback.training.history import Epoch
     from fullback.training.rate_finder import RateFinding
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
+_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
 _MOST_NUMBERS = 12  # classes of which a confusion matrix shows numbers
 _MOST_FILTERS = 64
 _MISTAKES = 15
@@ -126,6 +130,100 @@ def calibration(found: Metrics) -> Figure:
     return figure
 
 
+def roc(found: Sequence[Curve], class_names: Sequence[str], measured: Metrics) -> Figure | None:
+    """Draw the ROC curve of each class against all others; None where there are none.
+
+    A point is where the answers are.
+    """
+    if not found:
+        return None
+    figure, axes = _curve_axes(
+        found, class_names, "false positives, share of other classes", "recall (true positives)"
+    )
+    axes.plot([0, 1], [0, 1], ":", color=_GREY, lw=1)
+    for curve, style in _lines(found, class_names, {own.label: own.auc for own in found}):
+        axes.plot(curve.false_positives, curve.true_positives, **style)
+        if len(found) == 1:
+            false, true = _point(measured, curve.label)[:2]
+            axes.plot([false], [true], "o", color=_ORANGE, ms=7, label="answers")
+    mean = "" if len(found) == 1 else f", mean over {len(found)} classes"
+    axes.set_title(f"area under the ROC curve {measured.macro_auc:.4f}{mean}", size=10)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", title="area", title_fontsize=8)
+    return figure
+
+
+def precision_recall(
+    found: Sequence[Curve], class_names: Sequence[str], measured: Metrics
+) -> Figure | None:
+    """Draw the precision-recall curve of each class; None where there are none.
+
+    A point is where the answers are.
+    """
+    if not found:
+        return None
+    figure, axes = _curve_axes(found, class_names, "recall", "precision")
+    areas = {own.label: own.average_precision for own in found}
+    for curve, style in _lines(found, class_names, areas):
+        axes.plot(curve.recall, curve.precision, drawstyle="steps-post", **style)
+        if len(found) == 1:
+            axes.axhline(curve.share, color=_GREY, ls=":", lw=1)
+            _, recall, precision = _point(measured, curve.label)
+            axes.plot([recall], [precision], "o", color=_ORANGE, ms=7, label="answers")
+    mean = "" if len(found) == 1 else f", mean over {len(found)} classes"
+    axes.set_title(f"average precision {np.mean([*areas.values()]):.4f}{mean}", size=10)
+    axes.legend(
+        framealpha=1,
+        edgecolor="white",
+        fontsize=8,
+        loc="lower left",
+        title="area",
+        title_fontsize=8,
+    )
+    return figure
+
+
+def _curve_axes(
+    found: Sequence[Curve], class_names: Sequence[str], x: str, y: str
+) -> tuple[Figure, Axes]:
+    figure = _figure(4.8, 4.6)
+    axes = figure.add_subplot()
+    if len(found) == 1:
+        y = f"{y} of {_cut(_name(class_names, found[0].label))}"
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def _lines(
+    found: Sequence[Curve], class_names: Sequence[str], areas: dict[int, float]
+) -> list[tuple[Curve, dict[str, Any]]]:
+    """Return how each curve is drawn: the worst in colours and dashes, others thin and grey."""
+    order = sorted(found, key=lambda curve: areas[curve.label])
+    named = {curve.label for curve in order[: len(_LINES)]}
+    styles: list[tuple[Curve, dict[str, Any]]] = [
+        (curve, {"color": _GREY, "lw": 0.6, "alpha": 0.6})
+        for curve in found
+        if curve.label not in named
+    ]
+    shown = [curve for curve in found if curve.label in named]
+    for curve, colour, dashes in zip(shown, _LINES, _DASHES, strict=False):
+        name = _cut(_name(class_names, curve.label))
+        label = f"{name} {areas[curve.label]:.4f}"
+        styles.append((curve, {"color": colour, "ls": dashes, "lw": 1.6, "label": label}))
+    return styles
+
+
+def _point(measured: Metrics, label: int) -> tuple[float, float, float]:
+    """Return the false positives, recall and precision of a class's answers, as shares."""
+    confusion = measured.confusion
+    others = confusion.sum() - confusion[label].sum()
+    false = confusion[:, label].sum() - confusion[label, label]
+    return float(false / max(others, 1)), measured.recall[label], measured.precision[label]
+
+
 def filters(before: Network, after: Network) -> Figure | None:
     """Draw the first convolution's filters before and after training; None without one."""
     name = next((n for n in after.parameters if n.startswith("conv") and n.endswith("weight")), "")
@@ -150,9 +248,11 @@ def mistakes(
     labels: NDArray[np.int64],
     probabilities: NDArray[Any],
     class_names: Sequence[str],
+    threshold: Threshold | None = None,
 ) -> Figure | None:
     """Draw the images that a network was most wrong about; None where there are none."""
-    answers, order = probabilities.argmax(axis=1), most_wrong(labels, probabilities)
+    given = answers(probabilities, threshold)
+    order = most_wrong(labels, probabilities, threshold)
     if not order:
         return None
     across, lines = 5, -(-min(len(order), _MISTAKES) // 5)
@@ -163,8 +263,8 @@ def mistakes(
             low, high = float(shown.min()), float(shown.max())
             shown = (shown - low) / ((high - low) or 1.0)
         axes.imshow(shown if shown.shape[2] == 3 else shown[:, :, 0], cmap="gray")
-        label, answer = (_cut(_name(class_names, int(own[n]))) for own in (labels, answers))
-        axes.set_title(f"{label}, taken for {answer}\n({probabilities[n].max():.0%})", size=8)
+        label, answer = (_cut(_name(class_names, int(own[n]))) for own in (labels, given))
+        axes.set_title(f"{label}, taken for {answer}\n({probabilities[n, given[n]]:.0%})", size=8)
     return figure
 
 

@@ -6,6 +6,7 @@ Every function takes the shape of an image, the number of classes, and Network's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -63,6 +64,30 @@ def deep(
     return Network.parse(text, input_shape, seed=seed, dtype=dtype)
 
 
+def compact(
+    input_shape: tuple[int, ...] = (1, 28, 28),
+    classes: int = 10,
+    *,
+    seed: int = 0,
+    dtype: DType = "float32",
+) -> Network:
+    """Fit images of any size: convolutions with batch normalisation, then each map's average.
+
+    The images are normalised; pools halve them until about 8 rows or columns are left, with a
+    convolution before each and one behind them, of 16, 32 and then 64 filters. Batch normalisation
+    keeps units alive from any seed, and the averages in place of dense layers keep few images from
+    being learned by heart.
+    """
+    side = min(input_shape[-2:])
+    pools = min(max(0, round(math.log2(side / 8))), 5) if side >= 8 else 0
+    words = ["normalize"]
+    for stage in range(max(pools, 2) + 1):
+        filters = min(16 * 2**stage, 64)
+        words.append(f"conv{filters}(bias=false) batchnorm relu" + " pool" * (stage < pools))
+    text = f"{' '.join(words)} globalavgpool dense{classes}"
+    return Network.parse(text, input_shape, seed=seed, dtype=dtype)
+
+
 def lenet1(
     input_shape: tuple[int, ...] = (1, 28, 28),
     classes: int = 10,
@@ -106,6 +131,6 @@ def lenet5(
 
 
 NETWORKS: dict[str, Callable[..., Network]] = {
-    network.__name__: network for network in (question, lenet1, lenet5, small, wide, deep)
+    network.__name__: network for network in (question, lenet1, lenet5, small, wide, deep, compact)
 }
 """Every network of the zoo by its name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -16,7 +17,7 @@ from fullback.cli.evaluate import evaluate
 from fullback.cli.explain import explain
 from fullback.cli.explore import explore
 from fullback.cli.interrupt import INTERRUPTED
-from fullback.cli.output import USAGE, fail
+from fullback.cli.output import USAGE, fail, report
 from fullback.cli.predict import predict
 from fullback.cli.program import program
 from fullback.cli.rate import rate
@@ -30,8 +31,6 @@ UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="fullback",
-    no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -53,8 +52,8 @@ app.command()(explore)
 
 
 @app.callback(invoke_without_command=True)
-def version(
-    context: typer.Context,  # noqa: ARG001
+def fullback(
+    context: typer.Context,
     show: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),
 ) -> None:
     """Train small convolutional networks on a CPU, and see their backward pass.
@@ -63,10 +62,13 @@ def version(
     built-in digits, in a few seconds and without a download.
     """
     if show:
-        from importlib.metadata import version as installed
+        from fullback import __version__
 
-        typer.echo(f"fullback {installed('fullback')}")
+        typer.echo(f"fullback {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+        raise typer.Exit(USAGE)
 
 
 def run() -> None:
@@ -75,10 +77,32 @@ def run() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="fullback", standalone_mode=False)
+        _flush()
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "fullback"
         fail(f"{error.format_message().rstrip('.')}; see {command} --help")
         code = USAGE
     except typer.Abort:
         code = INTERRUPTED
+    except (OSError, MemoryError, RecursionError, UnicodeError) as error:
+        code = report(error)
     sys.exit(code)
+
+
+def _flush() -> None:
+    """Write what standard output still holds, while an error can be told.
+
+    Raises
+    ------
+    OSError
+        It cannot be written: the disk is full, or what reads it has gone.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The interpreter flushes once more at its end; that must not fail again.
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123 -- Path has no such name
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        raise

@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullback.cli.arguments import InvertOption, JsonOption, load_image_for, open_classifier
-from fullback.cli.output import Output, one_line_errors
+from fullback.cli.arguments import (
+    DataDirOption,
+    InvertOption,
+    JsonOption,
+    LabelColumnOption,
+    load_dataset_for,
+    load_image_for,
+    open_classifier,
+)
+from fullback.cli.models import ModelOption, label_of, labels_by_name, names_of, split_model
+from fullback.cli.output import Output, one_line_errors, printable, warn
+from fullback.errors import OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fullback.network import Network
+
+_SURE = 0.999  # the probability of the label from which on deltas say nothing
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """An image, what to call it, and its label; of an image file that is the model's answer."""
+
+    pixels: NDArray[Any]
+    name: str
+    label: int
+    why: str
 
 
 @one_line_errors
 def explain(
     image: Annotated[
-        Path,
-        typer.Argument(help="An image file, of any format.", metavar="IMAGE", show_default=False),
-    ],
-    model: Annotated[
-        Path, typer.Option(help="The saved model that is explained.", metavar="MODEL")
-    ] = Path("model.safetensors"),
-    label: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="What is on the image: the number of its class.",
-            metavar="N",
-            show_default="what the model says",
+        list[Path] | None,
+        typer.Argument(
+            help="An image file, of any format; a model may come first.",
+            metavar="[MODEL] [IMAGE]",
+            show_default="the test image of --data that the model gets most wrong",
         ),
     ] = None,
+    model: ModelOption = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="What is on the image: the name of its class, or else its number.",
+            metavar="CLASS",
+            show_default="what the model says, or the data",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Without an image: show the test image of this data that the model gets most "
+            "wrong.",
+            metavar="NAME|PATH",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: DataDirOption = None,
+    label_column: LabelColumnOption = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the page goes.", metavar="HTML")
     ] = Path("report.html"),
@@ -39,30 +79,94 @@ def explain(
 
     One HTML file that needs no server and no network: each layer's maps and their deltas, the
     filters and their gradients, and of every number where it comes from. It is the pass of a
-    training step on this image with this label.
+    training step on this image with this label. Of an image that the model is sure of there is
+    little to see: its deltas are almost 0. Choose one that it gets wrong, or another label.
     """
     from fullback.atomic import check_writable
     from fullback.pages.report import explain as write
+    from fullback.threshold import answers
 
     output = Output(as_json=as_json)
-    network = open_classifier(model)
+    path, images = split_model(image or [], model)
+    if len(images) > 1:
+        raise OptionError(f"one image is explained at a time, but {len(images)} are given")
+    if bool(images) == (data is not None):
+        raise OptionError(
+            "give an image file, or --data NAME for the test image that the model gets most wrong"
+            + (", not both" if images else "")
+        )
+    if invert and not images:
+        raise OptionError("--invert is for image files; leave it out with --data")
+    if out.suffix.lower() == ".safetensors":
+        raise OptionError(f"--out writes an HTML page, got {out}")
+    network = open_classifier(path)
     check_writable(out)
-    pixels = load_image_for(network, image, invert=invert).pixels
-    p = network.predict_proba(pixels[None])[0]
-    predicted = int(p.argmax())
-    shown = predicted if label is None else label
-    write(network, pixels, shown, out, title=f"The backward pass of {image.name}")
+    names = names_of(network)
+    wanted = None if label is None else label_of(network, label, "--label")
+    if images:
+        shown = _of_file(network, images[0], invert=invert)
+    else:
+        shown = _most_wrong(network, path, str(data), data_dir, label_column)
+    p = network.predict_proba(shown.pixels[None])[0]
+    predicted = int(answers(p[None], network.threshold)[0])
+    own = shown.label if wanted is None else wanted
+    title = f"The backward pass of {printable(shown.name)}"
+    write(network, shown.pixels, own, out, classes=[printable(n) for n in names], title=title)
+    if p[own] > _SURE:
+        warn(
+            f"the model is {p[own]:.4%} sure of {names[own]}, so that all deltas are almost 0 and "
+            "the page shows little; give another class by --label, or --data NAME without an "
+            "image for one that it gets wrong"
+        )
     output.event(
         "result",
-        image=str(image),
-        model=str(model),
-        label=shown,
+        image=shown.name,
+        model=str(path),
+        label=own,
+        name=printable(names[own]),
         predicted=predicted,
+        predicted_name=printable(names[predicted]),
         probability=float(p[predicted]),
         out=str(out),
         bytes=out.stat().st_size,
     )
-    given = "" if label is not None else ", taken for the label"
-    output.fact("image", f"{image}, predicted {predicted} ({p[predicted]:.1%}){given}")
-    output.fact("model", str(model))
+    output.fact("image", f"{shown.name}: the model says {names[predicted]} ({p[predicted]:.1%})")
+    why = "as --label says" if wanted is not None else shown.why
+    output.fact("label", f"{names[own]} ({p[own]:.1%}), {why}")
+    output.fact("model", str(path))
     output.fact("page", f"{out}, {out.stat().st_size / 1024:,.0f} KB; open it in a browser")
+
+
+def _of_file(network: Network, path: Path, *, invert: bool) -> _Shown:
+    """Read an image file, and warn where dark and light seem to be swapped."""
+    from fullback.cli.prediction import Answered, hint_at_invert, looks_inverted
+
+    pixels = load_image_for(network, path, invert=invert).pixels
+    looks = looks_inverted(network.trained_on, pixels[None])
+    hint = hint_at_invert(Answered([path.name], inverted=looks), network.trained_on, invert=invert)
+    if hint is not None:
+        warn(hint)
+    label = int(network.predict(pixels[None])[0])
+    return _Shown(pixels, str(path), label, "as the model says, for want of --label")
+
+
+def _most_wrong(
+    network: Network, model: Path, data: str, data_dir: Path | None, label_column: str | None
+) -> _Shown:
+    """Return the test image whose label has the least probability; wrong ones come first."""
+    import numpy as np
+
+    from fullback.metrics import most_wrong
+
+    dataset = load_dataset_for(network, str(model), data, data_dir, label_column)
+    labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test)
+    p = network.predict_proba(dataset.x_test)
+    wrong = most_wrong(labels, p, network.threshold)
+    if wrong:
+        place = wrong[0]
+        why = f"the most wrong of {len(wrong):,} wrong answers to {len(labels):,} test images"
+    else:
+        place = int(p[np.arange(len(labels)), labels].argmin())
+        why = f"the least sure of {len(labels):,} right answers; none is wrong"
+    name = f"test image {place} of {dataset.name}"
+    return _Shown(np.asarray(dataset.x_test[place]), name, int(labels[place]), why)

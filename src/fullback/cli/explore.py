@@ -10,13 +10,14 @@ import typer
 
 from fullback.cli.arguments import (
     DataDirOption,
-    DataOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
     build,
     image_shape,
     is_model,
     load_dataset,
+    load_dataset_for,
     open_classifier,
 )
 from fullback.cli.interrupt import raise_on_ctrl_c
@@ -40,9 +41,19 @@ def explore(
             metavar="MODEL|NAME|LAYERS",
         ),
     ] = "question",
-    data: DataOption = "digits",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="What images are picked from, and networks trained on: as for fullback train. A "
+            "model's images are read as it was trained on them.",
+            metavar="NAME|PATH",
+            show_default="digits",
+        ),
+    ] = None,
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
+    label_column: LabelColumnOption = None,
     seed: Annotated[
         int,
         typer.Option(min=0, help="Fixes the initial weights of what is trained.", metavar="N"),
@@ -65,6 +76,15 @@ def explore(
             metavar="ADDRESS",
         ),
     ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="The secret word in the page's address, of 8 letters at least. With the same word "
+            "and --port, links stay good when the command is started again.",
+            metavar="TEXT",
+            show_default="a random one",
+        ),
+    ] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
     ] = True,
@@ -79,9 +99,15 @@ def explore(
 
     output = Output(as_json=as_json)
     require_installed()
-    dataset = load_dataset(data, data_dir, image_shape(image_size))
-    network = open_classifier(Path(net)) if is_model(net) else _trained(net, dataset, seed, output)
-    page = explorer(network, dataset, name=net, host=host, port=port)
+    if is_model(net):
+        network = open_classifier(Path(net))
+        dataset = _data_for(network, net, data, data_dir, image_shape(image_size), label_column)
+    else:
+        dataset = load_dataset(
+            data or "digits", data_dir, image_shape(image_size), label_column=label_column
+        )
+        network = _trained(net, dataset, seed, output)
+    page = explorer(network, dataset, name=net, host=host, port=port, token=token)
     if not page.door.loopback:
         output.fact("careful", ("everybody who knows the address can use the page", "yellow"))
     raise_on_ctrl_c()
@@ -94,6 +120,22 @@ def explore(
             webbrowser.open(page.address)
         page.wait()
     output.event("end")
+
+
+def _data_for(
+    network: Network,
+    model: str,
+    data: str | None,
+    data_dir: Path | None,
+    shape: tuple[int, ...] | None,
+    label_column: str | None,
+) -> Dataset:
+    """Load the data as the model's were read; by default the digits, whether they fit or not."""
+    if data is None:
+        return load_dataset("digits", data_dir)
+    if shape is not None:
+        return load_dataset(data, data_dir, shape, label_column=label_column)
+    return load_dataset_for(network, model, data, data_dir, label_column)
 
 
 def _trained(net: str, dataset: Dataset, seed: int, output: Output) -> Network:

@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
 from fullback.memory import is_limited
 
 INTERRUPTED = 130  # the exit code
+NO_MEMORY = (
+    "there is not enough memory; use a smaller network, batch or data set, or raise the limit "
+    "(ulimit -v, ulimit -u)"
+)
 
 
 @contextlib.contextmanager
@@ -37,8 +42,28 @@ def raise_on_ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 -- a handler's signature
+def can_start_threads() -> bool:
+    """Whether the system gives this process another thread, with the memory that it needs.
+
+    Where it does not, OpenBLAS sends its own process a SIGINT while NumPy is imported: a signal
+    that no user sent, and that must not be reported as Ctrl-C.
+    """
     try:
-        os.write(2, b"error: interrupted\n")
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        thread.join()
+    except (RuntimeError, MemoryError):
+        return False
+    return True
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 -- a handler's signature
+    code = INTERRUPTED
+    try:
+        if can_start_threads():
+            os.write(2, b"error: interrupted\n")
+        else:
+            code = 1
+            os.write(2, f"error: {NO_MEMORY}\n".encode())
     finally:
-        os._exit(INTERRUPTED)
+        os._exit(code)

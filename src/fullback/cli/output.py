@@ -2,47 +2,103 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, cast
 
 import typer
 
-from fullback.cli.interrupt import INTERRUPTED
+from fullback.cli.interrupt import INTERRUPTED, NO_MEMORY, can_start_threads
 from fullback.errors import FullbackError, FullbackWarning, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 P = ParamSpec("P")
 
 FAILURE, USAGE = 1, 2  # exit codes
+_WIDEST = 10_000  # characters of a table that no terminal limits
 
 
 class Output:
-    """Standard output of one command, in one of its two forms."""
+    """Standard output of one command, in one of its two forms.
 
-    def __init__(self, *, as_json: bool) -> None:
+    Where what reads it has gone (``| head``), both forms raise ``BrokenPipeError``, unless
+    ``keep_going``.
+
+    Parameters
+    ----------
+    as_json : whether it is JSON, for machines
+    keep_going : whether a command goes on where nothing more can be written, as its reader has gone
+        or the disk is full; ``close`` tells of it in the end
+    """
+
+    def __init__(self, *, as_json: bool, keep_going: bool = False) -> None:
         from rich.console import Console
 
+        class Page(Console):
+            def on_broken_pipe(self) -> None:
+                raise  # the error that is being handled, where Rich's own method would exit
+
         self.as_json = as_json
-        self.console: Console = Console(highlight=False)
+        self._file = _KeepGoing(sys.stdout) if keep_going else None
+        self.console: Console = Page(highlight=False, file=cast("TextIO | None", self._file))
 
     def event(self, event: str, **fields: Any) -> None:
         """Write a JSON line, where that is wanted; numbers that are not finite become null."""
         if self.as_json:
             line = json.dumps(_finite({"event": event, **fields}), allow_nan=False)
-            print(line, flush=True)
+            print(line, file=self._file, flush=True)
+
+    def close(self, done: str) -> None:
+        """Raise an error where something could not be written; ``done`` says what was done.
+
+        Raises
+        ------
+        typer.Exit
+            It could not; a line on standard error says so.
+        """
+        if self._file is not None and self._file.error is not None:
+            reason = self._file.error.strerror or str(self._file.error)
+            fail(f"standard output could not be written ({reason}); {done}")
+            raise typer.Exit(FAILURE)
 
     def show(self, *parts: RenderableType) -> None:
         """Write for people, where that is wanted."""
         if not self.as_json:
             for part in parts:
                 self.console.print(part)
+
+    def table(self, table: Table, *optional: str) -> None:
+        """Write a table for people, as wide as it is where no terminal limits it.
+
+        On a terminal that is too narrow, the ``optional`` columns are left out, the first ones
+        first, until the others fit; then cells are folded.
+        """
+        if self.as_json:
+            return
+        console = self.console
+        unlimited = console.options.update(width=_WIDEST)
+        width = console.measure(table, options=unlimited).maximum
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            limit = console.width
+            console.width = max(width, limit)  # what print takes at most
+            console.print(table)
+            console.width = limit
+            return
+        for header in optional:
+            if width <= console.width:
+                break
+            table.columns = [column for column in table.columns if column.header != header]
+            width = console.measure(table, options=unlimited).maximum
+        console.print(table)
 
     def fact(self, name: str, *text: str | tuple[str, str]) -> None:
         """Write a line with a name in front; a part of it may come with a style."""
@@ -59,6 +115,41 @@ class Output:
     def progress(self) -> Console | bool:
         """What ``fit`` takes as ``verbose``."""
         return False if self.as_json else self.console
+
+
+class _KeepGoing:
+    """A text stream that takes what it is given also where it can no longer be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        if self.error is None:
+            try:
+                return self.stream.write(text)
+            except OSError as error:
+                self._give_up(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written, or drop it."""
+        if self.error is None:
+            try:
+                self.stream.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.error = error
+        with contextlib.suppress(OSError, ValueError):  # else Python's exit would try it once more
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
 
 
 def _finite(value: Any) -> Any:
@@ -79,6 +170,11 @@ def fail(message: str) -> None:
     _line("error", "bold red", message)
 
 
+def warn(message: str) -> None:
+    """Write a warning's line to standard error."""
+    _line("warning", "bold yellow", message)
+
+
 def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Turn what a user can cause into one line and an exit code, and warnings into one line."""
 
@@ -89,26 +185,53 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
             warnings.simplefilter("always", FullbackWarning)
             try:
                 command(*args, **kwargs)
-            except BrokenPipeError:
-                raise  # the reader has gone; Typer ends quietly
-            except OptionError as error:
-                fail(str(error))
-                raise typer.Exit(USAGE) from None
-            except FullbackError as error:
-                fail(str(error))
-                raise typer.Exit(FAILURE) from None
-            except OSError as error:
-                reason = error.strerror or str(error)
-                fail(f"{error.filename}: {reason}" if error.filename else reason)
-                raise typer.Exit(FAILURE) from None
-            except MemoryError:
-                fail("there is not enough memory; use a smaller network, batch or data set")
-                raise typer.Exit(FAILURE) from None
+            except (OSError, *_IN_ONE_LINE) as error:
+                raise typer.Exit(report(error)) from None
             except KeyboardInterrupt:
+                if not can_start_threads():  # a signal that OpenBLAS sent
+                    fail(NO_MEMORY)
+                    raise typer.Exit(FAILURE) from None
                 fail("interrupted")
                 raise typer.Exit(INTERRUPTED) from None
 
     return guarded
+
+
+_IN_ONE_LINE = (FullbackError, MemoryError, RecursionError, UnicodeError, ImportError, RuntimeError)
+_OUT_OF_MEMORY = ("cannot allocate memory", "failed to map segment", "can't start new thread")
+
+
+def report(error: Exception) -> int:
+    """Write an error's line, and return the exit code that it ends with.
+
+    A closed pipe ends without a line: what read the output has gone, and did not fail.
+    """
+    if isinstance(error, BrokenPipeError):
+        return FAILURE
+    reason = str(error)
+    if isinstance(error, MemoryError) or any(own in reason.lower() for own in _OUT_OF_MEMORY):
+        fail(NO_MEMORY)
+        return FAILURE
+    if isinstance(error, FullbackError):
+        fail(reason)
+        return USAGE if isinstance(error, OptionError) else FAILURE
+    if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
+        raise error  # a mistake of fullback itself
+    if isinstance(error, OSError):
+        reason = error.strerror or reason
+        reason = f"{_text(error.filename)}: {reason}" if error.filename else reason
+    elif isinstance(error, RecursionError):
+        reason = "the input is nested too deeply"
+    elif isinstance(error, UnicodeError):
+        reason = f"a text cannot be written or read as {error}; rename it with plain characters"
+    else:
+        reason = f"a part of the installation cannot be imported ({reason}); install fullback anew"
+    fail(reason)
+    return FAILURE
+
+
+def _text(name: Any) -> str:
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
 
 
 def _show_warning(
@@ -119,7 +242,7 @@ def _show_warning(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    _line("warning", "bold yellow", str(message))
+    warn(str(message))
 
 
 def _line(kind: str, style: str, message: str) -> None:
@@ -135,4 +258,5 @@ def _line(kind: str, style: str, message: str) -> None:
     file = (
         sys.stderr if console.is_terminal else getattr(sys.stderr, "rich_proxied_file", sys.stderr)
     )
-    print(capture.get(), end="", file=file, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # standard error is closed
+        print(capture.get(), end="", file=file, flush=True)

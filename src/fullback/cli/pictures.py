@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fullback import plots
 from fullback.cli.results import Answers
-from fullback.metrics import Metrics, measure
+from fullback.metrics import Metrics, curves, measure
 from fullback.network import Network
 from fullback.training.history import History
 
@@ -25,21 +25,27 @@ def draw_run(
         "training": plots.training(history.epochs),
         "filters": plots.filters(before, network),
     }
-    found = measure(answers.labels, answers.probabilities)
+    found = measure(answers.labels, answers.probabilities, threshold=answers.threshold)
     return [*_write(folder, own), *draw_answers(folder, found, answers, network.class_names)]
 
 
 def draw_answers(
     folder: Path, found: Metrics, answers: Answers, class_names: Sequence[str]
 ) -> list[Path]:
-    """Draw confusion, calibration and mistakes; return the files."""
+    """Draw confusion, calibration, curves and mistakes; return the files."""
     own = (answers.images, answers.labels, answers.probabilities)
+    lines = curves(answers.labels, answers.probabilities)
+    if found.confusion.shape[0] == 2:  # the two curves say the same
+        shown = 1 if answers.threshold is None else answers.threshold.label
+        lines = [line for line in lines if line.label == shown]
     return _write(
         folder,
         {
             "confusion": plots.confusion(found, class_names),
             "calibration": plots.calibration(found),
-            "mistakes": plots.mistakes(*own, class_names),
+            "roc": plots.roc(lines, class_names, found),
+            "precision_recall": plots.precision_recall(lines, class_names, found),
+            "mistakes": plots.mistakes(*own, class_names, answers.threshold),
         },
     )
 

@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import InvertOption, JsonOption, load_image_for, open_classifier
-from fullback.cli.output import FAILURE, Output, fail, one_line_errors, printable
+from fullback.cli.arguments import InvertOption, JsonOption, open_classifier
+from fullback.cli.models import ModelOption, names_of, split_model
+from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
+from fullback.errors import OptionError
+
+if TYPE_CHECKING:
+    from fullback.cli.prediction import Answered
+    from fullback.network import Network
+
+_ROWS = 100  # that a terminal shows
+_MANY = 20  # images from which on the answers are counted
 
 
 @one_line_errors
 def predict(
     images: Annotated[
         list[Path],
-        typer.Argument(help="Image files, of any format.", metavar="IMAGE", show_default=False),
+        typer.Argument(
+            help="Image files of any format, folders of them, .npz, .npy or IDX files, or CSV "
+            "files of pixels; a model may come first.",
+            metavar="[MODEL] IMAGES",
+            show_default=False,
+        ),
     ],
-    model: Annotated[
-        Path, typer.Option(help="The saved model that answers.", metavar="MODEL")
-    ] = Path("model.safetensors"),
+    model: ModelOption = None,
     invert: InvertOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write a row an image into this file: file, label, probability.",
+            metavar="CSV",
+            show_default=False,
+        ),
+    ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="With --out: also the probability of every class."),
+    ] = False,
+    kaggle: Annotated[
+        bool,
+        typer.Option(
+            "--kaggle",
+            help="With --out: ImageId and Label alone. Ids are those of a CSV file's id column, "
+            "rows from 1, or the names of files without their ending.",
+        ),
+    ] = False,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Name or number of the column of a CSV file that holds labels; they are compared.",
+            metavar="NAME|NUMBER",
+            show_default="recognised",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on images.
@@ -28,52 +70,119 @@ def predict(
     An image is brought to the size and the colours that the network takes. One that cannot be
     read gets a line on standard error, and the exit code is then 1.
     """
+    from fullback.atomic import check_writable
+    from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
+
+    path, sources = split_model(images, model)
+    if not sources:
+        raise OptionError("no images are given; name files, a folder, or an .npz or .csv file")
+    if out is None and (kaggle or probabilities):
+        raise OptionError(f"--{'kaggle' if kaggle else 'probabilities'} goes with --out FILE.csv")
+    if kaggle and probabilities:
+        raise OptionError("--kaggle writes labels alone; leave --probabilities out")
+    if out is not None:
+        if out.suffix.lower() != ".csv":
+            raise OptionError(f"--out writes a CSV file, got {out}; expected a name like {out}.csv")
+        check_writable(out)
+    output = Output(as_json=as_json)
+    network = open_classifier(path)
+    found = answer(network, sources, invert=invert, label_column=label_column, bar=not as_json)
+    if not found.names:
+        raise typer.Exit(FAILURE)
+    if out is not None and kaggle:
+        write_kaggle(out, found, network)
+    elif out is not None:
+        write_answers(out, found, network, probabilities=probabilities)
+    hint = hint_at_invert(found, network.trained_on, invert=invert)
+    if hint is not None:
+        warn(hint)
+    _report(output, path, network, found, out)
+    if found.failed:
+        raise typer.Exit(FAILURE)
+
+
+def _report(
+    output: Output, model: Path, network: Network, found: Answered, out: Path | None
+) -> None:
+    names = names_of(network)
+    if output.as_json:
+        for name, label, p in zip(found.names, found.labels, found.probabilities, strict=True):
+            output.event(
+                "prediction",
+                image=name,
+                label=int(label),
+                name=printable(names[label]),
+                probabilities=[round(float(value), 6) for value in p],
+            )
+        if out is not None:
+            output.event("written", out=str(out), images=len(found.names), failed=len(found.failed))
+        return
+    output.fact("model", f"{model}, for images of {' x '.join(map(str, network.input_shape))}")
+    threshold = network.threshold
+    if threshold is not None:
+        name = names[threshold.label]
+        output.fact("threshold", f"{name} is answered from {threshold.value:.4f} on")
+    for note in found.notes:
+        output.fact("data", note)
+    if out is None:
+        _show_rows(output, found, names)
+    if len(found.names) > _MANY:
+        _show_counts(output, found, names)
+    if found.labelled:
+        share = found.agreeing / found.labelled
+        output.fact(
+            "labels", f"{share:.2%} of {found.labelled:,} answers are those of the data's labels"
+        )
+    if out is not None:
+        rows = len(found.names) + len(found.failed)
+        output.fact("written", f"{out}, {rows:,} rows")
+
+
+def _show_rows(output: Output, found: Answered, names: tuple[str, ...]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("file", style="bold", overflow="fold")
+    table.add_column("answer", style="bold", overflow="fold")
+    table.add_column("probability", justify="right", no_wrap=True)
+    table.add_column("next", style="dim", no_wrap=True)
+    table.add_column("format", style="dim", no_wrap=True)
+    shown = _ROWS if output.console.is_terminal else len(found.names)
+    for n, name in enumerate(found.names[:shown]):
+        p, label = found.probabilities[n], found.labels[n]
+        others = [k for k in (-p).argsort(kind="stable")[:3] if k != label][:2]
+        table.add_row(
+            Text(printable(name)),
+            Text(printable(names[label])),
+            f"{p[label]:.1%}",
+            Text(", ".join(f"{printable(names[k])} {p[k]:.1%}" for k in others)),
+            found.formats[n],
+        )
+    output.table(table, "format", "next")
+    if shown < len(found.names):
+        more = len(found.names) - shown
+        output.show(f"and {more:,} more; --out answers.csv writes all of them")
+
+
+def _show_counts(output: Output, found: Answered, names: tuple[str, ...]) -> None:
     import numpy as np
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from fullback.errors import DataError
-
-    output = Output(as_json=as_json)
-    network = open_classifier(model)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("image", style="bold", overflow="fold")
-    table.add_column("format", style="dim", no_wrap=True)
-    table.add_column("predicted", justify="right", style="bold")
-    table.add_column("probability", justify="right")
-    table.add_column("else", style="dim", no_wrap=True)
-    names = network.class_names
-
-    def name_of(label: int) -> str:
-        return printable(names[label]) if label < len(names) else str(label)
-
-    failures = 0
-    for path in images:
-        try:
-            image = load_image_for(network, path, invert=invert)
-        except DataError as error:
-            fail(str(error))
-            failures += 1
-            continue
-        p = network.predict_proba(image.pixels[None])[0]
-        best = np.argsort(-p, kind="stable")[:3]
-        output.event(
-            "prediction",
-            image=str(path),
-            label=int(best[0]),
-            name=name_of(best[0]),
-            probabilities=[round(float(value), 6) for value in p],
-        )
+    table.add_column("answer", style="bold", overflow="fold")
+    table.add_column("images", justify="right", no_wrap=True)
+    table.add_column("mean probability", justify="right", no_wrap=True)
+    counts = np.bincount(found.labels, minlength=len(names))
+    sure = found.probabilities[np.arange(len(found.labels)), found.labels]
+    sums = np.bincount(found.labels, weights=sure, minlength=len(names))
+    for label in np.flatnonzero(counts):
         table.add_row(
-            Text(printable(str(path))),
-            f"{image.mode} {image.size[0]}x{image.size[1]}",
-            Text(name_of(best[0])),
-            f"{p[best[0]]:.1%}",
-            Text(", ".join(f"{name_of(k)} {p[k]:.1%}" for k in best[1:])),
+            Text(printable(names[label])),
+            f"{counts[label]:,}",
+            f"{sums[label] / counts[label]:.1%}",
         )
-    if table.row_count:
-        output.fact("model", f"{model}, for images of {' x '.join(map(str, network.input_shape))}")
-        output.show(table)
-    if failures:
-        raise typer.Exit(FAILURE)
+    output.table(table, "mean probability")

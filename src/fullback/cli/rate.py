@@ -12,12 +12,20 @@ from fullback.cli.arguments import (
     DataOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
     build,
     image_shape,
     load_dataset,
 )
 from fullback.cli.output import Output, one_line_errors
-from fullback.cli.recipe import OptimizerName, chosen_optimizer
+from fullback.cli.recipe import chosen_optimizer, default_net
+from fullback.cli.train_options import (
+    BatchSizeOption,
+    NetOption,
+    OptimizerName,
+    OptimizerOption,
+    SeedOption,
+)
 
 
 @one_line_errors
@@ -25,22 +33,14 @@ def rate(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
-    net: Annotated[
-        str,
-        typer.Option(help="A network of the zoo, or layers.", metavar="NAME|LAYERS"),
-    ] = "question",
-    optimizer: Annotated[
-        OptimizerName,
-        typer.Option(help="How a step is made: **sgd**, **adam** or **adamw**.", metavar="NAME"),
-    ] = OptimizerName.sgd,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.", metavar="N")] = 64,
+    label_column: LabelColumnOption = None,
+    net: NetOption = None,
+    optimizer: OptimizerOption = OptimizerName.sgd,
+    batch_size: BatchSizeOption = None,
     steps: Annotated[
         int, typer.Option(min=10, help="Steps from the least rate to the most.", metavar="N")
     ] = 300,
-    seed: Annotated[
-        int,
-        typer.Option(min=0, help="Fixes the weights and the order of the images.", metavar="N"),
-    ] = 0,
+    seed: SeedOption = 0,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -60,14 +60,15 @@ def rate(
     if plot is not None:
         check_writable(plot)
         require_matplotlib()
-    dataset = load_dataset(data, data_dir, image_shape(image_size))
+    dataset = load_dataset(data, data_dir, image_shape(image_size), label_column=label_column)
+    net = net or default_net(data)
     network = build(net, dataset.image_shape, dataset.classes, seed)
     found = find_rate(
         network,
         dataset.x_train,
         dataset.y_train,
         optimizer=chosen_optimizer(optimizer, None, None, None, None),
-        batch_size=min(batch_size, len(dataset.x_train)),
+        batch_size=min(batch_size or 64, len(dataset.x_train)),
         steps=steps,
         seed=seed,
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fullback.cli.arguments import EngineName, build
+from fullback.cli.start_from import has_head_for, started_from
+from fullback.cli.train_options import MonitorName, OptimizerName
 from fullback.errors import InputError, OptionError
 
 if TYPE_CHECKING:
@@ -17,20 +21,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fullback.augment import Augment
+    from fullback.cli.numbers import TargetScale
     from fullback.data import Dataset
+    from fullback.layers import Loss
     from fullback.network import Network
     from fullback.training.fit import AnyCallback
     from fullback.training.history import History
     from fullback.training.optimizers import Optimizer
     from fullback.training.schedules import Schedule
 
+ClassWeight = dict[int, float] | Literal["balanced"] | None
 
-class OptimizerName(str, Enum):
-    """The optimizers that ``--optimizer`` takes."""
-
-    sgd = "sgd"
-    adam = "adam"
-    adamw = "adamw"
+_IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images, but at least 5
+_CLIP = 1.0  # length of the gradients in regression
+_SAMPLE = 2000  # training images by which it is found out whether something was learned
+_SIMPLE_DATA = ("digits", "mnist")  # on which the question's network is known to learn
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,20 @@ class Recipe:
 
     Attributes
     ----------
-    net : the network's name or text
+    net : the network's name or text, or the file of ``start``
+    start : the saved network that training starts with, or None
     label_smoothing : of the loss
-    class_weight : "balanced" or None
-    validation : share of the training images that is kept for validation, or 0
+    freeze : layers that are left untrained, by kind or name
+    validation : share of the training images that is kept for validation, or 0; a data set may
+        have images for validation of its own
     patience : epochs without improvement, after which training ends, or None
+    monitor, min_improvement : the figure by which epochs are compared, and by how much it must be
+        better to count
     data_options : how the images were read, where it was not by default; kept with the model
     """
 
     net: str
+    start: Network | None
     epochs: int
     batch_size: int
     optimizer: Optimizer
@@ -56,28 +66,42 @@ class Recipe:
     mixup: float
     average: float
     label_smoothing: float
-    class_weight: Literal["balanced"] | None
+    class_weight: ClassWeight
+    freeze: tuple[str, ...]
     validation: float
     patience: int | None
+    monitor: MonitorName
+    min_improvement: float
     seed: int
     engine: EngineName
     data_options: Mapping[str, Any]
 
+    def loss(self, dataset: Dataset) -> Loss:
+        """Return what training makes small."""
+        from fullback.layers import MeanSquaredError, SoftmaxCrossEntropy
+
+        return MeanSquaredError() if dataset.numbers else SoftmaxCrossEntropy(self.label_smoothing)
+
     def network(self, dataset: Dataset) -> Network:
         """Return the network before training."""
-        from fullback.layers import SoftmaxCrossEntropy
-
-        network = build(self.net, dataset.image_shape, dataset.classes, self.seed)
-        if network.output_shape[0] < dataset.classes:
-            raise OptionError(
-                f"the network has {network.output_shape[0]} outputs, but {dataset.name} has "
-                f"{dataset.classes} classes; end it with dense{dataset.classes}"
-            )
-        if self.label_smoothing:
-            network.loss = SoftmaxCrossEntropy(self.label_smoothing)
-        network.class_names = dataset.class_names
+        if self.start is not None:
+            network = started_from(self.start, dataset, self.loss(dataset), self.seed)
+        else:
+            network = build(self.net, dataset.image_shape, dataset.outputs, self.seed)
+            network.loss = self.loss(dataset)
+            network.class_names = dataset.class_names
+            if not dataset.numbers and network.output_shape[0] < dataset.classes:
+                raise OptionError(
+                    f"the network has {network.output_shape[0]} outputs, but {dataset.name} has "
+                    f"{dataset.classes} classes; end it with dense{dataset.classes}"
+                )
         network.data_options = dict(self.data_options)
+        network.freeze(*self.freeze)
         return network
+
+    def keeps_head(self, dataset: Dataset) -> bool:
+        """Whether the last layer is that of the network that training starts with."""
+        return self.start is not None and has_head_for(self.start, dataset, self.loss(dataset))
 
     def check(self, network: Network, dataset: Dataset) -> None:
         """Raise an error where ``fit`` could not train so."""
@@ -87,6 +111,64 @@ class Recipe:
         check_options(network, count, self.epochs, self.batch_size, self.optimizer, self.seed)
         check_practice(network, self.batch_size, self.augment, self.mixup, self.average)
         self.held_out(dataset)
+        self._check_selection(dataset)
+        if dataset.numbers:
+            from fullback.cli.numbers import check_regressor
+
+            check_regressor(network, dataset.outputs)
+            self.target_scale(dataset)
+
+    def _check_selection(self, dataset: Dataset) -> None:
+        """Raise OptionError where the best epoch cannot be told as it is asked for."""
+        if self.patience is not None and not self.validates(dataset):
+            raise OptionError("--patience needs images to tell by; give --validation 0.1")
+        if self.min_improvement and self.patience is None:
+            raise OptionError("--min-improvement is for --patience; give that as well")
+        if dataset.numbers and self.monitor is not MonitorName.loss:
+            raise OptionError(
+                f"--monitor {self.monitor.value} goes with classes; with --regression it is loss"
+            )
+
+    def attempt(self, number: int) -> Recipe:
+        """Return the recipe of an attempt: from the second, another seed and a third of the rate.
+
+        The number is from 1.
+        """
+        if number == 1:
+            return self
+        rate = float(f"{self.optimizer.learning_rate / 3 ** (number - 1):.2g}")
+        optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
+        return dataclasses.replace(self, seed=self.seed + number - 1, optimizer=optimizer)
+
+    def validates(self, dataset: Dataset) -> bool:
+        """Whether there are images for validation."""
+        return bool(self.validation) or dataset.x_val is not None
+
+    def steps(self, images: int) -> int:
+        """Return how many steps are made on that many training images, some for validation."""
+        trained_on = images - math.ceil(self.validation * images)
+        return self.epochs * math.ceil(trained_on / self.batch_size)
+
+    def trained_on(self, dataset: Dataset) -> NDArray[np.int64]:
+        """Return the places of the training images that are not kept for validation."""
+        import numpy as np
+
+        places, held = np.arange(len(dataset.y_train)), self.held_out(dataset)
+        return places if held is None else np.delete(places, held)
+
+    def training_sample(self, dataset: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return images that are trained on, spread over the set, and their labels."""
+        places = self.trained_on(dataset)
+        places = places[:: -(-len(places) // _SAMPLE)]
+        return dataset.x_train[places], dataset.y_train[places]
+
+    def target_scale(self, dataset: Dataset) -> TargetScale | None:
+        """Return the scale of numbers to predict; None where there are classes."""
+        if not dataset.numbers:
+            return None
+        from fullback.cli.numbers import TargetScale
+
+        return TargetScale.of(dataset.y_train[self.trained_on(dataset)], dataset.name)
 
     def held_out(self, dataset: Dataset) -> NDArray[np.int64] | None:
         """Return the places of the images that are kept for validation, of each class a share."""
@@ -95,8 +177,22 @@ class Recipe:
         import numpy as np
         from sklearn.model_selection import train_test_split
 
-        places, classes = np.arange(len(dataset.y_train)), np.unique(dataset.y_train)
+        if dataset.x_val is not None:
+            raise OptionError(
+                f"{dataset.name} has {len(dataset.x_val)} images for validation of its own; leave "
+                "--validation out"
+            )
+        places = np.arange(len(dataset.y_train))
         count = int(np.ceil(self.validation * len(places)))
+        if dataset.numbers:
+            if not 0 < count < len(places):
+                raise InputError(
+                    f"{dataset.name} has too few training images to keep {self.validation:g} of "
+                    "them for validation; give another share, or none"
+                )
+            drawn = np.random.default_rng(self.seed).permutation(places)
+            return np.sort(drawn[:count])
+        classes = np.unique(dataset.y_train)
         fewest = np.bincount(dataset.y_train)[classes].min()
         if fewest < 2 or min(count, len(places) - count) < len(classes):
             raise InputError(
@@ -129,33 +225,46 @@ class Recipe:
 
         from fullback.training.fit import fit
 
+        scale = self.target_scale(dataset)
+
+        def targets(y: NDArray[Any]) -> NDArray[Any]:
+            return y if scale is None else scale.standardised(y)
+
         held = self.held_out(dataset)
         weights: NDArray[np.float64] | None = None
-        validation: tuple[NDArray[Any], NDArray[np.int64]] | None = None
+        validation: tuple[NDArray[Any], NDArray[Any]] | None = None
         if held is not None:
             weights = np.ones(len(dataset.y_train))
             weights[held] = 0
-            validation = dataset.x_train[held], dataset.y_train[held]
-        return fit(
-            network,
-            dataset.x_train,
-            dataset.y_train,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            schedule=self.schedule,
-            validation_data=validation,
-            sample_weight=weights,
-            class_weight=self.class_weight,
-            augment=self.augment,
-            mixup=self.mixup,
-            average=self.average,
-            callbacks=callbacks,
-            seed=self.seed,
-            engine=self.engine.value,
-            checkpoint=checkpoint,
-            verbose=verbose,
-        )
+            validation = dataset.x_train[held], targets(dataset.y_train[held])
+        elif dataset.x_val is not None and dataset.y_val is not None:
+            validation = dataset.x_val, targets(dataset.y_val)
+        if scale is not None and self.keeps_head(dataset):
+            scale.out_of(network)
+        try:
+            return fit(
+                network,
+                dataset.x_train,
+                targets(dataset.y_train),
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                optimizer=self.optimizer,
+                schedule=self.schedule,
+                validation_data=validation,
+                sample_weight=weights,
+                class_weight=self.class_weight,
+                augment=self.augment,
+                mixup=self.mixup,
+                average=self.average,
+                callbacks=callbacks,
+                seed=self.seed,
+                engine=self.engine.value,
+                checkpoint=checkpoint,
+                verbose=verbose,
+            )
+        finally:
+            if scale is not None:
+                scale.into(network)
 
 
 def chosen_optimizer(
@@ -164,10 +273,17 @@ def chosen_optimizer(
     momentum: float | None,
     weight_decay: float | None,
     clip: float | None,
+    *,
+    regression: bool = False,
 ) -> Optimizer:
-    """Return the optimizer that the options describe."""
+    """Return the optimizer that the options describe.
+
+    Gradients of numbers to predict are clipped by default: their loss has no bound.
+    """
     from fullback.training.optimizers import OPTIMIZERS, SGD
 
+    if clip is None and regression:
+        clip = _CLIP
     if name is OptimizerName.sgd:
         momentum = 0.9 if momentum is None else momentum
         return SGD(
@@ -183,6 +299,85 @@ def chosen_optimizer(
     return OPTIMIZERS[name.value](0.001 if lr is None else lr, clip_norm=clip, **more)
 
 
+def default_net(data: str) -> str:
+    """Return the network that suits what ``--data`` names."""
+    return "question" if data in _SIMPLE_DATA else "compact"
+
+
+def why_net(data: str) -> str:
+    """Say why ``default_net`` takes the network that it takes."""
+    if data in _SIMPLE_DATA:
+        return f"the default for {' and '.join(_SIMPLE_DATA)}; --net takes another"
+    return (
+        "the default for images of your own: batch normalisation and averaged maps learn on most; "
+        "--net takes another"
+    )
+
+
+def default_epochs(images: int) -> int:
+    """Return how many epochs a number of training images is trained by default."""
+    return max(5, round(_IMAGES_TO_SEE / images))
+
+
+def chosen_monitor(monitor: MonitorName | None, *, weighted: bool) -> MonitorName:
+    """Return the figure by which epochs are compared: where classes are weighted, a fair one."""
+    if monitor is not None:
+        return monitor
+    return MonitorName.balanced if weighted else MonitorName.loss
+
+
+def class_weights(text: str | None, balanced: bool, dataset: Dataset) -> ClassWeight:
+    """Read ``--class-weight`` and ``--balanced``, for the classes of a data set.
+
+    Raises
+    ------
+    OptionError
+        There is no such class, a weight is not a number, both options are given, or there are no
+        classes.
+    """
+    names = dataset.class_names
+    if dataset.numbers and (balanced or text is not None):
+        raise OptionError("--balanced and --class-weight go with classes, not with --regression")
+    if text is None or text.strip() == "balanced":
+        return "balanced" if balanced or text is not None else None
+    if balanced:
+        raise OptionError("--balanced and --class-weight both say the classes' weights; give one")
+    weights: dict[int, float] = {}
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise OptionError(f"--class-weight {text!r}: {error}") from None
+    for word in words:
+        name, equals, number = word.rpartition("=")
+        label = _label(name, names)
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1.0
+        if not equals or not 0 <= weight < float("inf"):
+            raise OptionError(
+                f"--class-weight has {word!r}; expected a class and a weight of at least 0, as in "
+                f'"{names[0]}=2"'
+            )
+        if label in weights:
+            raise OptionError(f"--class-weight gives class {names[label]} two weights")
+        weights[label] = weight
+    if not weights:
+        raise OptionError(f'--class-weight is empty; expected weights like "{names[0]}=2"')
+    return weights
+
+
+def _label(name: str, names: Sequence[str]) -> int:
+    """Return the number of the class that is called so, or has this number."""
+    if name in names:
+        return list(names).index(name)
+    numbered = not any(own.isdecimal() for own in names)  # else a number is a name
+    if numbered and name.isdecimal() and int(name) < len(names):
+        return int(name)
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    raise OptionError(f"--class-weight has the class {name!r}; the classes are {shown}")
+
+
 def with_frozen_filters(network: Network, recipe: Recipe, dataset: Dataset) -> Network:
     """Return the same network with all its filters frozen, for the comparison."""
     named = zip(network.names, network.layers, strict=True)
@@ -190,7 +385,7 @@ def with_frozen_filters(network: Network, recipe: Recipe, dataset: Dataset) -> N
     if not filters - network.frozen:
         raise OptionError("--compare needs filters that are trained, and the network has none")
     twin = recipe.network(dataset)
-    twin.freeze(*filters, *network.frozen)
+    twin.freeze(*filters)
     if not twin.trainable():
         raise OptionError("--compare needs layers to train beside the filters, and there are none")
     return twin

@@ -67,9 +67,10 @@ class Reporter(Callback):
         table = csv.writer(text, lineterminator="\n")
         table.writerow(field.name for field in dataclasses.fields(Epoch))
         table.writerows(vars(epoch).values() for epoch in self.epochs)
-        write_atomically(self.folder.path / "history.csv", text.getvalue().encode())
+        csv_file, json_file = self.folder.history
+        write_atomically(csv_file, text.getvalue().encode())
         rows = json.dumps([vars(epoch) for epoch in self.epochs], indent=1)
-        write_atomically(self.folder.path / "history.json", rows.encode() + b"\n")
+        write_atomically(json_file, rows.encode() + b"\n")
 
     def _add_events(self) -> None:
         """Give TensorBoard's files the epochs that they lack, where what writes them is there."""

@@ -12,6 +12,7 @@ from fullback.cli.output import printable
 from fullback.metrics import most_wrong
 from fullback.network import Network, evaluate_logits
 from fullback.passes import softmax
+from fullback.threshold import Threshold, answers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Answers:
     images, labels : the set, of shapes (N, C, H, W) and (N,)
     probabilities : of every class, of shape (N, classes)
     loss, accuracy : over the set
+    threshold : from which probability on a class is answered; None for the most probable class
     """
 
     images: NDArray[Any]
@@ -41,12 +43,12 @@ class Answers:
     probabilities: NDArray[Any]
     loss: float
     accuracy: float
+    threshold: Threshold | None = None
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """The most probable class of every image, of shape (N,)."""
-        labels: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return labels
+        """What is answered to every image, of shape (N,)."""
+        return answers(self.probabilities, self.threshold)
 
     @property
     def right(self) -> int:
@@ -55,14 +57,18 @@ class Answers:
 
     def worst(self) -> list[int]:
         """Return the images with the least probability for their label, if it was not first."""
-        return most_wrong(self.labels, self.probabilities)[:_MISTAKES]
+        return most_wrong(self.labels, self.probabilities, self.threshold)[:_MISTAKES]
 
 
 def take_test(net: Network, images: NDArray[Any], labels: NDArray[np.int64]) -> Answers:
     """Let a network answer a test set."""
     logits = net.logits(images)
-    evaluation = evaluate_logits(net.loss, logits, labels)
-    return Answers(images, labels, softmax(logits), evaluation.loss, evaluation.score)
+    found = evaluate_logits(net.loss, logits, labels)
+    p, threshold = softmax(logits), net.threshold
+    accuracy = found.score
+    if threshold is not None:
+        accuracy = float((threshold.answers(p) == labels).mean())
+    return Answers(images, labels, p, found.loss, accuracy, threshold)
 
 
 def show_answers(output: Output, answers: Answers, class_names: tuple[str, ...]) -> None:

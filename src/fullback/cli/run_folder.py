@@ -3,11 +3,13 @@
 =======================  =========================================================================
 config.toml              the command's options, as ``fullback train --config`` reads them
 checkpoint.safetensors   the run after its last finished epoch, see ``training/checkpoint.py``
-best.safetensors         the network of the best epoch, where there are images for validation
+best.safetensors         the network of the best epoch, where there are images for validation;
+                         best.standardised.safetensors where numbers are predicted
 history.csv, .json       the figures of its epochs
 log.txt                  what happened, and when
 model.safetensors        the network, when the run has ended
 result.json              what it was worth on the test images
+attempt-1/, ...          checkpoint and figures of attempts that learned nothing
 plots/                   pictures of the run, where matplotlib is installed
 tensorboard/             its figures for TensorBoard, where tensorboardX is installed
 =======================  =========================================================================
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from fullback.training.callbacks import Callback
     from fullback.training.history import Epoch
 
+_REASON = "reason.txt"  # of an attempt's failure
 _MOST_BYTES = 2**20  # of a configuration or a result
 
 
@@ -57,6 +60,7 @@ class RunFolder:
         self.plots = path / "plots"
         self.model = path / "model.safetensors"
         self.result = path / "result.json"
+        self.history = (path / "history.csv", path / "history.json")
         self._lock: FileLock | None = None
 
     def __enter__(self) -> RunFolder:
@@ -85,24 +89,71 @@ class RunFolder:
         if self._lock is not None:
             self._lock.release()
 
-    def begin(self, options: Mapping[str, Any]) -> None:
+    def begin(self, options: Mapping[str, Any], *, resumed: bool = False) -> None:
         """Write how the run is started, where that was not done before.
+
+        A run that is resumed has the same options, but for more epochs.
 
         Raises
         ------
         InputError
-            The folder holds a run that was started with other options.
+            The folder holds a run that was started with other options, or has more epochs already.
         """
-        import tomli_w
-
         if self.config.exists():
-            if read_config(self.config) != options:
+            before = read_config(self.config)
+            if before == options:
+                return
+            if not resumed:
                 raise InputError(
                     f"{self.path} holds a run with other options; go on with it by --resume "
                     f"{self.path}, or give another folder"
                 )
-            return
+            done = len(self.epochs())
+            if options["epochs"] < done:
+                raise InputError(
+                    f"{self.path} has {done} epochs already; give --epochs {done + 1} or more, or "
+                    "leave it out"
+                )
+        self._write_config(options)
+
+    def _write_config(self, options: Mapping[str, Any]) -> None:
+        import tomli_w
+
         write_atomically(self.config, tomli_w.dumps(dict(options)).encode())
+
+    def best_file(self, *, numbers: bool) -> Path:
+        """Return where the network of the best epoch is kept while the run goes on.
+
+        Where numbers are predicted it answers on the scale of training, mean 0 and deviation 1,
+        and so it has a name of its own.
+        """
+        return self.path / "best.standardised.safetensors" if numbers else self.best
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that runs or has ended: 1, or more where some learned nothing."""
+        number = 1
+        while (self._of_attempt(number) / _REASON).exists():
+            number += 1
+        return number
+
+    def next_attempt(self, reason: str) -> None:
+        """Put away what belongs to an attempt that learned nothing, for the next one to begin.
+
+        Its reason is written last. Until then the attempt has not ended, and one that lost its
+        checkpoint on the way is trained again, to the same end.
+        """
+        away = self._of_attempt(self.attempt)
+        away.mkdir(exist_ok=True)
+        for path in (*self.history, self.checkpoint):
+            if path.exists():
+                path.replace(away / path.name)
+        for numbers in (False, True):
+            self.best_file(numbers=numbers).unlink(missing_ok=True)
+        write_atomically(away / _REASON, f"{reason}\n".encode())
+
+    def _of_attempt(self, number: int) -> Path:
+        return self.path / f"attempt-{number}"
 
     def epochs(self) -> list[Epoch]:
         """Return the epochs that are finished.

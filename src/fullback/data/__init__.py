@@ -5,17 +5,20 @@ from fullback.data.digits import digits
 from fullback.data.idx import load_idx, load_idx_pair
 from fullback.data.images import ImageFile, load_image
 from fullback.data.load import load_data
+from fullback.data.load_images import LoadedImages, load_images
 from fullback.data.mnist import mnist
 from fullback.data.npz import load_npz
 
 __all__ = [
     "Dataset",
     "ImageFile",
+    "LoadedImages",
     "digits",
     "load_data",
     "load_idx",
     "load_idx_pair",
     "load_image",
+    "load_images",
     "load_npz",
     "mnist",
 ]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.data.array_header import HEADER_BYTES, read_array_header
 from fullback.data.dataset import Dataset, Split, from_file
-from fullback.data.npz import FORMS
-from fullback.errors import DataError
-from fullback.pixels import channels_first
+from fullback.data.files import MAX_BYTES, open_data
+from fullback.data.npz import FORMS, image_pairs
 
 
 def is_array_folder(folder: Path) -> bool:
@@ -19,11 +20,12 @@ def is_array_folder(folder: Path) -> bool:
     return any(all((folder / f"{name}.npy").is_file() for name in form) for form in FORMS)
 
 
-def load_array_folder(folder: Path, how: Split | None = None) -> Dataset:
-    """Load x_train.npy, y_train.npy, x_test.npy and y_test.npy as memory maps.
+def load_array_folder(folder: Path, how: Split | None = None, *, numbers: bool = False) -> Dataset:
+    """Load x_train.npy, y_train.npy, x_test.npy, y_test.npy, and perhaps x_val.npy, y_val.npy.
 
-    Images are read from the disk when they are trained on. With x.npy and y.npy alone, a share of
-    each class is kept for testing (``how``), and to pick it the images are read into memory.
+    They are memory maps: images are read from the disk when they are trained on. With x.npy and
+    y.npy alone, a share of each class is kept for testing (``how``), and to pick it the images are
+    read into memory.
 
     Raises
     ------
@@ -31,21 +33,25 @@ def load_array_folder(folder: Path, how: Split | None = None) -> Dataset:
         A file is missing, damaged or not of plain numbers, or the arrays do not make a `Dataset`.
     """
     form = next(form for form in FORMS if all((folder / f"{name}.npy").is_file() for name in form))
-    arrays = [_map(folder / f"{name}.npy") for name in form]
-    images = [channels_first(x) for x in arrays[::2]]
-    return from_file(
-        folder, folder.resolve().name, *zip(images, arrays[1::2], strict=True), how=how
+    arrays = {name: map_array(folder / f"{name}.npy") for name in form}
+    pairs = image_pairs(arrays, str(folder))
+    return from_file(folder, folder.resolve().name, *pairs, how=how, numbers=numbers)
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Open an .npy file as a memory map; in another byte order than this machine's it is read.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or is not of plain numbers.
+    """
+    with open_data(path, "an .npy file") as file:
+        total = os.fstat(file.fileno()).st_size
+        header = read_array_header(file.read(HEADER_BYTES), total, f"{path}:")
+    array: NDArray[Any] = np.memmap(
+        path, header.dtype, "r", header.offset, header.shape, header.order
     )
-
-
-def _map(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: is not an intact .npy file of plain numbers ({error}); save it anew with "
-            "np.save"
-        ) from None
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{path}: has dtype {array.dtype}; expected plain numbers")
+    if not header.dtype.isnative and header.size <= MAX_BYTES:
+        return array.astype(header.dtype.newbyteorder("="))
     return array

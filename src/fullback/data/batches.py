@@ -7,27 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from fullback.data.dataset import Dataset, Split, split
+from fullback.data.dataset import Dataset, Split, as_array, split
 from fullback.data.files import MAX_BYTES
 from fullback.errors import DataError, InputError, ShapeError
 from fullback.pixels import channels_first
 
 
-def _arrays(number: int, x: Any, y: Any) -> tuple[Any, Any]:
+def _arrays(number: int, x: Any, y: Any, *, numbers: bool) -> tuple[Any, Any]:
     """Return a batch's images and labels as arrays, one label an image."""
-    try:
-        images, labels = channels_first(np.asarray(x)), np.asarray(y)
-    except ValueError as error:  # rows of different lengths
-        raise InputError(f"batch {number} cannot be read as arrays ({error})") from None
-    if images.ndim != 4 or labels.shape != images.shape[:1]:
+    images = as_array(x, f"x of batch {number}")
+    labels = as_array(y, f"y of batch {number}")
+    if not numbers and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    good = labels.ndim == 1 or (numbers and labels.ndim == 2)
+    if images.ndim not in (3, 4) or not good or len(labels) != len(images):
         raise ShapeError(
-            f"batch {number} has images of shape {np.shape(x)} and labels of shape "
+            f"batch {number} has images of shape {images.shape} and labels of shape "
             f"{labels.shape}; expected (N, C, H, W), (N, H, W) or (N, H, W, C), and (N,)"
+            + " or (N, outputs)"
+            * numbers
         )
     return images, labels
 
 
-def load_batches(batches: Iterable[Any], how: Split | None = None) -> Dataset:
+def load_batches(
+    batches: Iterable[Any], how: Split | None = None, *, numbers: bool = False
+) -> Dataset:
     """Collect batches (images, labels) into a data set.
 
     Parameters
@@ -35,6 +40,7 @@ def load_batches(batches: Iterable[Any], how: Split | None = None) -> Dataset:
     batches : pairs of images, (N, C, H, W), (N, H, W) or (N, H, W, C), and labels (N,); anything
         that NumPy takes for an array. It is gone through once
     how : which images are kept for testing
+    numbers : whether the labels are numbers to predict, (N,) or (N, outputs)
 
     Raises
     ------
@@ -49,11 +55,15 @@ def load_batches(batches: Iterable[Any], how: Split | None = None) -> Dataset:
     for number, batch in enumerate(batches):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise InputError(f"batch {number} is no pair (images, labels) but {type(batch)}")
-        x, y = _arrays(number, *batch)
+        x, y = _arrays(number, *batch, numbers=numbers)
         if images and (x.shape[1:] != images[0].shape[1:] or x.dtype != images[0].dtype):
             raise ShapeError(
                 f"batch {number} has images of shape {x.shape[1:]} and {x.dtype}, the first one "
                 f"of {images[0].shape[1:]} and {images[0].dtype}"
+            )
+        if labels and y.shape[1:] != labels[0].shape[1:]:
+            raise ShapeError(
+                f"batch {number} has labels of shape {y.shape}, the first one {labels[0].shape}"
             )
         size += x.nbytes
         if size > MAX_BYTES:
@@ -65,4 +75,5 @@ def load_batches(batches: Iterable[Any], how: Split | None = None) -> Dataset:
         labels.append(np.array(y))
     if not images:
         raise DataError("there are no batches; an iterator can be gone through once only")
-    return split("batches", np.concatenate(images), np.concatenate(labels), how=how)
+    x, y = channels_first(np.concatenate(images), "the batches' images"), np.concatenate(labels)
+    return split("batches", x, y, how=how, numbers=numbers)

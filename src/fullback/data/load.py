@@ -6,20 +6,24 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fullback.data.arrays_on_disk import is_array_folder, load_array_folder
 from fullback.data.batches import load_batches
 from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.delimited import is_table, read_table
 from fullback.data.digits import digits
 from fullback.data.idx import find_idx_files, load_idx_pair
-from fullback.data.image_folder import is_image_folder, load_image_folder
+from fullback.data.image_folder import load_image_folder
+from fullback.data.image_layout import refuse_other_files
+from fullback.data.image_list import as_image_list, load_image_list
 from fullback.data.images import RESIZES, Resize, check_image_shape
 from fullback.data.mnist import mnist
 from fullback.data.npz import load_npz
 from fullback.data.parquet import find_parquet, load_parquet
-from fullback.data.table import load_csv
+from fullback.data.table import load_pixel_table
 from fullback.errors import DataError, InputError, OptionError
 
 _IMAGES = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)?-?images-idx\d-ubyte")
@@ -33,6 +37,10 @@ def load_data(
     resize: Resize = "stretch",
     test_share: float | None = None,
     split_seed: int | None = None,
+    label_column: str | int | None = None,
+    image_folder: str | os.PathLike[str] | None = None,
+    numbers: bool = False,
+    nested: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Load a data set by name, from a path or from batches.
@@ -53,7 +61,9 @@ def load_data(
           pair is split as above;
         - a folder of images, with a folder a class, see `load_image_folder`;
         - a folder of .npy files, which stay on the disk, see `load_array_folder`;
-        - a ``.csv`` file of labels and pixels, see `load_csv`;
+        - a ``.csv`` file of labels and pixels, see `load_pixel_table`, or of the names of image
+          files and their labels, see `load_image_list`; or ``.tsv``, ``.txt``, ``.data``, which
+          may be packed as ``.csv.gz``;
         - a ``.parquet`` file of encoded images, or a folder of such files, see `load_parquet`;
         - any iterable of batches (images, labels), see `load_batches`.
 
@@ -72,6 +82,16 @@ def load_data(
         own; a fifth by default.
     split_seed : int, optional
         Fixes which images these are.
+    label_column : str or int, optional
+        The label column of a CSV file: its name, or its number from 0, from the end if negative.
+        By default it is recognised by its name or its values.
+    image_folder : path-like, optional
+        What the files are relative to that a CSV file names; by default the folder it is in.
+    numbers : bool, default=False
+        Whether the labels are numbers to predict (regression), of shape (N,) or (N, outputs), not
+        classes. The share for testing is then taken of all images alike.
+    nested : bool, default=False
+        Whether the images of all folders inside of a class folder are of that class.
     progress : bool, default=True
         Show a progress bar on standard error while downloading, or reading images.
 
@@ -95,16 +115,34 @@ def load_data(
     if test_share is not None or split_seed is not None:
         share = Split.share if test_share is None else test_share
         how = Split(share, 0 if split_seed is None else split_seed)
+    options = _Options(
+        image_shape,
+        resize,
+        how,
+        label_column,
+        image_folder,
+        numbers=numbers,
+        nested=nested,
+        progress=progress,
+    )
+    table = isinstance(source, str | os.PathLike) and is_table(Path(source))
+    for word, given in (("a label column", label_column), ("an image folder", image_folder)):
+        if given is not None and not table:
+            raise InputError(f"{word} goes with CSV files, and not with {source!r}")
+    if label_column is not None and type(label_column) not in (str, int):
+        raise OptionError(f"label_column must be a name or a number, got {label_column!r}")
     if not isinstance(source, str | os.PathLike):
         if not isinstance(source, Iterable):
             raise InputError(f"data is a name, a path or an iterable of batches, got {source!r}")
-        data = load_batches(source, how)
+        data = load_batches(source, how, numbers=numbers)
     elif source == "mnist":
         if how is not None:
             raise InputError("mnist has test images of its own; leave out the share for testing")
         data = mnist(data_dir, progress=progress)
     else:
-        data = _load(source, data_dir, image_shape, resize, how, progress=progress)
+        data = _load(source, data_dir, options)
+    if numbers and not data.numbers:
+        data = replace(data, class_names=(), numbers=True)
     if image_shape is not None:
         wanted = check_image_shape(image_shape)
         if data.image_shape[-len(wanted) :] != wanted:
@@ -115,14 +153,22 @@ def load_data(
     return data
 
 
+@dataclass(frozen=True)
+class _Options:
+    """How a source is read, see ``load_data``."""
+
+    image_shape: Sequence[int] | None
+    resize: Resize
+    how: Split | None
+    label_column: str | int | None
+    image_folder: str | os.PathLike[str] | None
+    numbers: bool
+    nested: bool
+    progress: bool
+
+
 def _load(
-    source: str | os.PathLike[str],
-    data_dir: str | os.PathLike[str] | None,
-    image_shape: Sequence[int] | None,
-    resize: Resize,
-    how: Split | None,
-    *,
-    progress: bool,
+    source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None, options: _Options
 ) -> Dataset:
     """Load what is neither MNIST nor made of batches."""
     if data_dir is not None:
@@ -130,6 +176,7 @@ def _load(
             f"data_dir (={str(data_dir)!r}) goes with 'mnist' only, but the data set is "
             f"{str(source)!r}; leave data_dir out, and give a data set of your own by its path"
         )
+    how, numbers = options.how, options.numbers
     if source == "digits":
         return digits(how)
     path = Path(source)
@@ -141,21 +188,41 @@ def _load(
             "images, a folder with IDX, .npy or .parquet files, an IDX images file, or an .npz, "
             f".csv or .parquet file: {hint}"
         )
+    images: dict[str, Any] = {
+        "resize": options.resize,
+        "how": how,
+        "progress": options.progress,
+    }
     if path.is_dir():
         if is_array_folder(path):
-            return load_array_folder(path, how)
-        if files := find_parquet(path):
-            return load_parquet(files, path, image_shape, resize=resize, how=how)
-        if not find_idx_files(path) and is_image_folder(path):
-            return load_image_folder(path, image_shape, resize=resize, how=how, progress=progress)
-        return _load_folder(path, how)
+            return load_array_folder(path, how, numbers=numbers)
+        if find_idx_files(path):
+            return _load_folder(path, how)
+        files = find_parquet(path)
+        if numbers:
+            raise InputError(f"{path}: holds classes, and no numbers to predict")
+        if files:
+            return load_parquet(files, path, options.image_shape, **images)
+        return load_image_folder(path, options.image_shape, nested=options.nested, **images)
     kind = path.suffix.lower()
-    if kind == ".csv":
-        return load_csv(path, image_shape, how)
+    if is_table(path):
+        table = read_table(path, options.label_column)
+        named = as_image_list(table, options.image_folder)
+        if named is not None:
+            images["numbers"] = numbers
+            return load_image_list(named, options.image_shape, options.label_column, **images)
+        if options.image_folder is not None:
+            raise InputError(f"{path}: names no image files, with which an image folder goes")
+        return load_pixel_table(
+            table, options.image_shape, options.label_column, how=how, numbers=numbers
+        )
     if kind == ".npz":
-        return load_npz(path, how)
+        return load_npz(path, how, numbers=numbers)
     if kind == ".parquet":
-        return load_parquet([path], path, image_shape, resize=resize, how=how)
+        if numbers:
+            raise InputError(f"{path}: holds classes, and no numbers to predict")
+        return load_parquet([path], path, options.image_shape, **images)
+    refuse_other_files(path)
     return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)), how=how)
 
 

@@ -6,45 +6,47 @@ used, because it allocates what an array's header claims before it looks at the 
 
 from __future__ import annotations
 
-import io
-import math
 import os
 import struct
-import tokenize
-import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fullback.data.array_header import HEADER_BYTES, read_array_header
 from fullback.data.dataset import Dataset, Split, from_file
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
 from fullback.errors import DataError
 from fullback.pixels import channels_first
 
-FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x", "y"))
+FORMS = (
+    ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"),
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("x", "y"),
+)
 """The names of a data set's arrays."""
 
-_HEADER_BYTES = 2**16  # more than NumPy accepts as a header
-_READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
-
-def load_npz(path: str | os.PathLike[str], how: Split | None = None) -> Dataset:
+def load_npz(
+    path: str | os.PathLike[str], how: Split | None = None, *, numbers: bool = False
+) -> Dataset:
     """Load a data set from an .npz file.
 
     Parameters
     ----------
     path : path-like
         A file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``, as Keras writes
-        them; or with ``x`` and ``y``, of which a fixed fifth of each class is kept for testing.
-        Images are (N, H, W), (N, C, H, W), or (N, H, W, C) where the last axis is 1 or 3 and
-        axis 1 is neither; labels are (N,) or (N, 1).
+        them, and perhaps ``x_val`` and ``y_val``; or with ``x`` and ``y``, of which a fixed fifth
+        of each class is kept for testing. Images are (N, H, W), (N, C, H, W) or (N, H, W, C), see
+        `fullback.pixels.channels_first`; labels are (N,) or (N, 1).
     how : Split, optional
         Which images are kept for testing, where the file has no test images.
+    numbers : bool, default=False
+        Whether the labels are numbers to predict, (N,) or (N, outputs), and no classes.
 
     Returns
     -------
@@ -58,10 +60,21 @@ def load_npz(path: str | os.PathLike[str], how: Split | None = None) -> Dataset:
         4 GiB, lacks an array, or if its arrays do not make a `Dataset`.
     """
     path = Path(path)
-    arrays = list(read_npz(path, *FORMS).values())
-    images = [channels_first(x) for x in arrays[::2]]
-    labels = [y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for y in arrays[1::2]]
-    return from_file(path, path.stem, *zip(images, labels, strict=True), how=how)
+    pairs = image_pairs(read_npz(path, *FORMS), str(path))
+    return from_file(path, path.stem, *pairs, how=how, numbers=numbers)
+
+
+def image_pairs(
+    arrays: Mapping[str, NDArray[Any]], what: str
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return images (N, C, H, W) and labels, of each part, of arrays in the order of a form."""
+    pairs = []
+    names = list(arrays)
+    for x, y in zip(names[::2], names[1::2], strict=True):
+        labels = arrays[y]
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        pairs.append((channels_first(arrays[x], f"{what}: {x}"), labels))
+    return pairs
 
 
 def read_npz(path: str | os.PathLike[str], *forms: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -135,41 +148,14 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> N
             "save it with np.savez or np.savez_compressed"
         )
     with archive.open(info) as member:
-        start = member.read(_HEADER_BYTES)
-        header = io.BytesIO(start)  # NumPy would read as long a header as the file claims
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about headers from Python 2, or of odd syntax
-                shape, fortran_order, dtype = _READ_HEADER[npy.read_magic(header)](header)
-        except (
-            KeyError,
-            MemoryError,
-            RecursionError,
-            SyntaxError,
-            TypeError,
-            ValueError,
-            tokenize.TokenError,
-        ) as error:
-            raise DataError(
-                f"{what} is not an array in .npy form, version 1 or 2; save it with np.savez"
-            ) from error
-        if dtype.kind not in "biuf":
-            raise DataError(
-                f"{what} has dtype {dtype}; expected plain numbers: "
-                "save it as np.asarray(..., dtype='uint8'), or 'float32', or 'int64'"
-            )
-        if not all(length > 0 for length in shape):
-            raise DataError(f"{what} has shape {shape}; expected at least one number")
-        size = math.prod(shape) * dtype.itemsize
-        if header.tell() + size != info.file_size:
-            raise DataError(
-                f"{what} should have {size} bytes for its shape {shape} and dtype {dtype} but has "
-                f"{info.file_size - header.tell()}; copy the file again, or save it anew"
-            )
-        data = read_bounded(member.read, size, start[header.tell() :])
-    if len(data) != size:
+        start = member.read(HEADER_BYTES)
+        header = read_array_header(start, info.file_size, what)
+        data = read_bounded(member.read, header.size, start[header.offset :])
+    if len(data) != header.size:
         raise DataError(
-            f"{what} ends after {len(data)} of {size} bytes; copy the file again, or save it anew"
+            f"{what} ends after {len(data)} of {header.size} bytes; copy the file again, or save "
+            "it anew"
         )
-    flat = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
-    return np.asarray(flat.reshape(shape, order="F" if fortran_order else "C"), order="C")
+    flat = np.frombuffer(data, header.dtype)
+    flat = flat.astype(header.dtype.newbyteorder("="), copy=False)
+    return np.asarray(flat.reshape(header.shape, order=header.order), order="C")

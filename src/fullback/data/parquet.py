@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
-from fullback.data.files import MAX_BYTES, open_data
-from fullback.data.image_folder import chosen_shape, opened
-from fullback.data.images import Resize, check_image_shape, read_image
+from fullback.data.files import open_data
+from fullback.data.image_parts import Item, Part, check_room, read_parts
+from fullback.data.image_sizes import LOOKED_AT, chosen_shape, opened
+from fullback.data.images import Resize, check_image_shape
 from fullback.errors import DataError, FullbackWarning
 
 _AT_ONCE = 256  # rows that are read at a time
-_LOOKED_AT = 200  # images by which size and colours are chosen
-_LISTED = 10  # of the images that cannot be read
-_TEST_NAMES = ("test", "validation", "valid", "val")
+_LISTED = 10  # of the files that are not used
+_TEST, _VALIDATION = ("test",), ("validation", "valid", "val")
 _LABELS = ("label", "labels", "class", "fine_label")
 
 
@@ -39,15 +37,17 @@ def load_parquet(
     *,
     resize: Resize = "stretch",
     how: Split | None = None,
+    progress: bool = False,
 ) -> Dataset:
     """Load images from Parquet files; the extra ``parquet`` brings what reads them.
 
     Parameters
     ----------
-    files : of one data set. Those whose names begin with test or validation are for testing where
-        others begin with train; else a fixed fifth of each class is kept for testing
+    files : of one data set. Where names begin with train, those that begin with test are for
+        testing and those that begin with validation are for validation, or for testing where there
+        are no test files; else a fixed fifth of each class is kept for testing
     source : what to call them
-    image_shape, resize, how : as for ``load_image_folder``
+    image_shape, resize, how, progress : as for ``load_image_folder``
 
     A file has a column of encoded images (bytes, or a struct with the field "bytes") and a column
     of whole numbers called label. Class names come from the hub's metadata, where it is there.
@@ -64,45 +64,62 @@ def load_parquet(
         Of images that cannot be read, which are left out.
     """
     wanted = None if image_shape is None else check_image_shape(image_shape)
-    train, test = _parts(files, source)
-    unused = [path for path in files if path not in (*train, *test)]
+    parts, notes = _parts(files, source)
+    used = [path for part in parts for path in part]
+    unused = [path for path in files if path not in used]
     if unused:
         warnings.warn(
             f"left out: {', '.join(path.name for path in unused[:_LISTED])}, of {len(files):,} "
-            "Parquet files; names begin with train and with test, or with neither",
+            "Parquet files; names begin with train, test and validation, or with none of them",
             FullbackWarning,
             stacklevel=3,
         )
-    first = [image for image, _ in _some(_rows(train), _LOOKED_AT)]
-    shape, notes = chosen_shape((opened(io.BytesIO(image)) for image in first), wanted, resize)
+    found = [opened(file) for file, _, _ in itertools.islice(_items(parts[0]), LOOKED_AT)]
+    shape, told = chosen_shape(found, wanted, resize)
     if shape is None:
         raise DataError(f"{source}: not one image in it can be read")
-    names = _class_names(train[0])
-    unread: list[DataError] = []
-    pairs = [_read(part, shape, resize, unread) for part in (train, test) if part]
-    for error in unread[:_LISTED]:
-        warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=3)
-    if unread:
-        warnings.warn(
-            f"{len(unread):,} of the images in {source} cannot be read, and are left out",
-            FullbackWarning,
-            stacklevel=3,
-        )
+    counted = [Part(str(part[0]), _count(part), _items(part)) for part in parts]
+    deep = any(image.deep for image in found if image is not None)
+    check_room(str(source), sum(part.size for part in counted), shape, 4 if deep else 1)
+    pairs, more = read_parts(counted, shape, str(source), resize, progress=progress)
     name = source.resolve().name.removesuffix(".parquet")
+    names = _class_names(parts[0][0])
+    notes = (*notes, *told, *more)
     return from_file(source, name, *pairs, class_names=names, notes=notes, how=how)
 
 
-def _parts(files: Sequence[Path], source: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files for training and for testing."""
-    train = [path for path in files if path.name.startswith("train")]
-    for name in _TEST_NAMES:
-        test = [path for path in files if path.name.startswith(name)]
-        if train and test:
-            return train, test
-    rest = [path for path in files if not path.name.startswith(_TEST_NAMES)]
-    if len(files) > 1 and not rest:
+def _parts(files: Sequence[Path], source: Path) -> tuple[list[Sequence[Path]], tuple[str, ...]]:
+    """Return the files of each part, for training first, and a line about what was chosen."""
+    train, test, val = (
+        [path for path in files if path.name.startswith(names)]
+        for names in (("train",), _TEST, _VALIDATION)
+    )
+    rest = [path for path in files if path not in (*train, *test, *val)]
+    if train and test:
+        return [train, test, val] if val else [train, test], ()
+    if train and val:
+        note = "the validation files are the test images, as no file's name begins with test"
+        return [train, val], (note,)
+    if len(files) > 1 and not train and not rest:
         raise DataError(f"{source}: has files for testing, but none whose name begins with train")
-    return train or rest or list(files), []
+    return [train or rest or list(files)], ()
+
+
+def _count(files: Sequence[Path]) -> int:
+    """Return how many rows some files say that they have."""
+    count = 0
+    for path in files:
+        with _opened(path) as file:
+            count += max(0, int(file.metadata.num_rows))
+    return count
+
+
+def _items(files: Sequence[Path]) -> Iterator[Item]:
+    """Yield the images of some files, with their labels."""
+    for path in files:
+        for number, (encoded, label) in enumerate(_rows(path)):
+            usable = label if label in range(MAX_LABEL + 1) else -1  # which is refused later
+            yield io.BytesIO(encoded), f"{path}: image {number}", usable
 
 
 @contextlib.contextmanager
@@ -147,43 +164,15 @@ def _columns(path: Path, schema: Any) -> tuple[str, str]:
     return images[0], named[0]
 
 
-def _rows(files: Sequence[Path]) -> Iterator[tuple[bytes, int]]:
-    """Yield the encoded images and their labels."""
-    for path in files:
-        with _opened(path) as file:
-            image, label = _columns(path, file.schema_arrow)
-            for batch in file.iter_batches(_AT_ONCE, columns=[image, label]):
-                for row in batch.to_pylist():
-                    encoded = row[image]
-                    encoded = encoded.get("bytes") if isinstance(encoded, dict) else encoded
-                    yield encoded or b"", row[label]
-
-
-def _some(rows: Iterator[tuple[bytes, int]], count: int) -> Iterator[tuple[bytes, int]]:
-    for _, row in zip(range(count), rows, strict=False):
-        yield row
-
-
-def _read(
-    files: Sequence[Path], shape: tuple[int, int, int], resize: Resize, unread: list[DataError]
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Read all images of some files, and note which cannot be read."""
-    images: list[NDArray[Any]] = []
-    labels: list[int] = []
-    most = MAX_BYTES // int(np.prod(shape))
-    for number, (encoded, label) in enumerate(_rows(files)):
-        if len(images) > most:
-            raise DataError(f"{files[0]}: its images need more than {MAX_BYTES:,} bytes")
-        name = f"{files[0]}{' and others' if len(files) > 1 else ''}: image {number}"
-        try:
-            images.append(read_image(io.BytesIO(encoded), name, shape, resize=resize).pixels)
-        except DataError as error:
-            unread.append(error)
-        else:
-            labels.append(label if label in range(MAX_LABEL + 1) else -1)  # which is refused later
-    if not images:
-        raise DataError(f"{files[0]}: not one image in it can be read")
-    return np.stack(images), np.array(labels, np.int64)
+def _rows(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield the encoded images of a file and their labels."""
+    with _opened(path) as file:
+        image, label = _columns(path, file.schema_arrow)
+        for batch in file.iter_batches(_AT_ONCE, columns=[image, label]):
+            for row in batch.to_pylist():
+                encoded = row[image]
+                encoded = encoded.get("bytes") if isinstance(encoded, dict) else encoded
+                yield encoded or b"", row[label]
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

@@ -1,10 +1,8 @@
-"""CSV files of one image a line: its label and its pixels."""
+"""Tables of one image a row: its label and its pixels."""
 
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,71 +10,150 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, Split, from_file
-from fullback.data.files import MAX_BYTES, open_data
+from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
+from fullback.data.delimited import Table, is_number
 from fullback.data.images import check_image_shape
+from fullback.data.roles import Roles, find_roles, parts_of
 from fullback.errors import DataError
+from fullback.pixels import ImageRecord, guessed_range
 
-_MOST_LINE = 2**20  # bytes: a line is one image
 
-
-def load_csv(
-    path: Path, image_shape: Sequence[int] | None = None, how: Split | None = None
+def load_pixel_table(
+    table: Table,
+    image_shape: Sequence[int] | None = None,
+    label_column: str | int | None = None,
+    *,
+    how: Split | None = None,
+    numbers: bool = False,
 ) -> Dataset:
-    """Load images from a CSV file; a fixed fifth of each class is kept for testing.
+    """Load images from a table of pixels; a fixed fifth of each class is kept for testing.
 
     Parameters
     ----------
-    path : path
-        A line an image: its label and its pixels, a channel after the other, row by row. A first
-        line that is not of numbers names the columns, of which one may be "label"; without it the
-        label comes first. Whole pixels from 0 to 255 become uint8, others float32.
-    image_shape : (rows, columns) or (channels, rows, columns)
-        By default a square of one channel.
+    table : a row an image: its label and its pixels, a channel after the other, row by row. Whole
+        pixels from 0 to 255 become uint8, others float32. The label column is recognised by its
+        name, or by its values, see `find_roles`. A column split (set, subset, usage) of train, val
+        and test says what a row is for
+    image_shape : (rows, columns) or (channels, rows, columns); by default a square of one channel
+    label_column : the name or the number (from 0; from the end if negative) of the label column
     how : which images are kept for testing
+    numbers : whether labels are numbers to predict; ``label_column`` may then name several columns,
+        with commas between them
 
     Raises
     ------
     DataError
-        It cannot be read or has more than 4 GiB, its lines are not as long as each other or not of
-        numbers, or the pixels are not those of such images.
+        Not all is numbers, the label column is not known or says the same in each row, or the
+        pixels are not those of such images.
     """
-    with open_data(path, "a CSV file") as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            raise DataError(
-                f"{path}: has more than {MAX_BYTES:,} bytes; save the images as x_train.npy and "
-                "so on in a folder, from which they are trained on without being loaded"
-            )
-        first = file.readline(_MOST_LINE).decode("utf-8-sig", "replace").strip()
-        names = [name.strip().strip("\"'").lower() for name in first.split(",")]
-        header = not all(map(_is_number, names))
-        label = names.index("label") if header and "label" in names else 0
-        file.seek(0)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a file without data
-                values = np.loadtxt(file, np.float32, delimiter=",", skiprows=int(header), ndmin=2)
-        except (ValueError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path}: is no CSV file of numbers ({error}); expected a line an image: its label "
-                "and its pixels"
-            ) from None
-    if len(values) == 0 or values.shape[1] < 2:
-        raise DataError(f"{path}: holds no images; expected a line an image: label and pixels")
-    y: NDArray[Any] = values[:, label]
-    x: NDArray[Any] = np.delete(values, label, axis=1)
+    path = table.path
     wanted = None if image_shape is None else check_image_shape(image_shape)
-    shape = _shape_of(path, x.shape[1], wanted)
-    if ((x >= 0) & (x <= 255) & (x == np.floor(x))).all() and x.max() > 1:
-        x = x.astype(np.uint8)
-    return from_file(path, path.stem, (x.reshape(len(x), *shape), y), how=how)
+    pixels = None if wanted is None else math.prod(wanted)
+    if table.width < 2:
+        raise DataError(
+            f"{path}: holds no images but one column; expected a line an image: its label and its "
+            "pixels, with commas between them"
+        )
+    roles = find_roles(table, label_column, pixels, numbers=numbers)
+    shape = _shape_of(path, len(roles.pixels), wanted)
+    x = pixel_values(table, roles).reshape(table.rows, *shape)
+    y: NDArray[Any]
+    y, names = (label_numbers(table, roles), ()) if numbers else class_labels(table, roles)
+    parts = parts_of(table, roles.part)
+    return from_file(
+        path,
+        stem(path),
+        *([(x, y)] if len(parts) == 1 else [(x[rows], y[rows]) for rows in parts]),
+        class_names=names,
+        notes=roles.notes,
+        how=how,
+        numbers=numbers,
+    )
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+def pixel_values(table: Table, roles: Roles, trained_on: ImageRecord | None = None) -> NDArray[Any]:
+    """Return the pixels, of shape (N, pixels): uint8 where they are those of 8 bits, else float32.
+
+    They are where they are whole, and the largest is one that is expected of 8 bits: not 1, or 16
+    as in scikit-learn's digits. For a network that was trained it is known what they are.
+    """
+    x = table.matrix(roles.pixels)
+    if x.dtype != np.uint8:
+        return x
+    high = float(x.max())
+    if trained_on is None:
+        eight_bits = guessed_range(0, high, whole=True) == (0.0, 255.0)
+    else:
+        eight_bits = high > 1 and trained_on.high <= 1
+    return x if eight_bits else x.astype(np.float32)
+
+
+def stem(path: Path) -> str:
+    """Return a file's name without what it ends with."""
+    return Path(path.name.removesuffix(".gz")).stem
+
+
+def class_labels(table: Table, roles: Roles) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return each row's label, and the classes' names where the labels are not numbers from 0.
+
+    Raises
+    ------
+    DataError
+        All rows have the same label, one has none, or labels are fractions.
+    """
+    if len(roles.label) > 1:
+        code = np.stack([table.column(n) for n in roles.label])
+        return code.argmax(axis=0), ()
+    column = roles.label[0]
+    texts = table.text(column)
+    values = sorted(set(texts), key=_order)
+    where = f"{table.path}: the label column {table.named(column)}"
+    if len(values) == 1:
+        raise DataError(
+            f"{where} has {values[0]!r} in all {table.rows:,} rows; expected at least two classes: "
+            "name the label column with --label-column (label_column=)"
+        )
+    if "" in values:
+        raise DataError(
+            f"{where} has an empty field in row {texts.index('') + 1}; give that image a label, or "
+            "leave it out"
+        )
+    if all(map(is_number, values)):
+        numbers = np.array(texts, np.float64)
+        if bad := [value for value in values if not float(value).is_integer()]:
+            raise DataError(
+                f"{where} has {bad[0]} in row {texts.index(bad[0]) + 1}; expected whole numbers or "
+                "names as labels"
+            )
+        if numbers.min() >= 0 and numbers.max() <= MAX_LABEL:
+            return numbers.astype(np.int64), ()
+    known = {value: n for n, value in enumerate(values)}
+    return np.array([known[text] for text in texts], np.int64), tuple(values)
+
+
+def label_numbers(table: Table, roles: Roles) -> NDArray[np.float64]:
+    """Return each row's numbers to predict, of shape (N,) or (N, outputs).
+
+    Raises
+    ------
+    DataError
+        A field holds no number.
+    """
+    columns = []
+    for n in roles.label:
+        if n in table.texts:
+            texts = table.text(n)
+            place = next(row for row, text in enumerate(texts) if not is_number(text))
+            raise DataError(
+                f"{table.path}: the label column {table.named(n)} has {texts[place][:40]!r} in row "
+                f"{place + 1}; expected a number to predict"
+            )
+        columns.append(table.column(n).astype(np.float64))
+    return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+
+
+def _order(text: str) -> tuple[int, float, str]:
+    return (0, float(text), "") if is_number(text) else (1, 0.0, text)
 
 
 def _shape_of(path: Path, pixels: int, image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -85,9 +162,10 @@ def _shape_of(path: Path, pixels: int, image_shape: tuple[int, ...] | None) -> t
         shape: tuple[int, ...] = (1, side, side)
     else:
         shape = (1,) * (3 - len(image_shape)) + image_shape
-    if math.prod(shape) != pixels:
+    if math.prod(shape) != pixels or not pixels:
         raise DataError(
-            f"{path}: has {pixels} pixels a line, which are not {' x '.join(map(str, shape))}; "
-            "give the image's shape"
+            f"{path}: has {pixels} pixels a line beside its label, which are not "
+            f"{' x '.join(map(str, shape))}; give the image's shape with --image-size "
+            "(image_shape=)"
         )
     return shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,18 +11,33 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fullback.augment import Augment
-from fullback.errors import FullbackWarning, OptionError, ShapeError
-from fullback.estimator.reading import Array, shape_of, whole_network
+from fullback.errors import OptionError
+from fullback.estimator.reading import (
+    Array,
+    ImageShape,
+    explicit_shape,
+    in_layout,
+    layout_of,
+    whole_network,
+)
+from fullback.estimator.scale import (
+    as_numbers,
+    bytes_are_pixels,
+    check_pixel_range,
+    range_of,
+    warn_of_shares,
+)
 from fullback.layers import Layer, Loss
 from fullback.network import Network
-from fullback.options import require_number, require_whole
+from fullback.options import require_flag, require_number, require_whole
 from fullback.training.callbacks import EarlyStopping
 from fullback.training.fit import fit
+from fullback.training.history import History
 from fullback.training.optimizers import OPTIMIZERS, SGD, Optimizer
-from fullback.training.schedules import constant, parse
+from fullback.training.schedules import Schedule, constant, parse
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
 _FEWEST, _MOST = 5, 200  # but so many at least and at most
@@ -32,18 +47,28 @@ _RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001}
 class CNN(BaseEstimator):
     """What classifier and regressor share: everything but y."""
 
+    network_: Network
+    image_shape_: ImageShape
+    channels_last_: bool
+    takes_bytes_: bool
+    loss_curve_: list[float]
+    validation_scores_: list[float]
+    t_: int
+
     def __init__(
         self,
         layers: str | Sequence[Layer] | None = None,
         *,
         image_shape: Sequence[int] | None = None,
+        pixel_range: tuple[float, float] | None = None,
         epochs: int | Literal["auto"] = "auto",
         batch_size: int = 64,
         solver: Literal["sgd", "adam", "adamw"] = "sgd",
         learning_rate_init: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        schedule: str = "warm_cosine",
+        clip_norm: float | None = 3.0,
+        schedule: str | Schedule = "warm_cosine",
         augment: Augment | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -55,12 +80,14 @@ class CNN(BaseEstimator):
     ) -> None:
         self.layers = layers
         self.image_shape = image_shape
+        self.pixel_range = pixel_range
         self.epochs = epochs
         self.batch_size = batch_size
         self.solver = solver
         self.learning_rate_init = learning_rate_init
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
         self.schedule = schedule
         self.augment = augment
         self.early_stopping = early_stopping
@@ -71,75 +98,147 @@ class CNN(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one safetensors file, which ``load_estimator`` reads.
+
+        ``fullback.load`` and the command line read the same file as a network. Parameters that are
+        not plain data, like a schedule of one's own, are left out, with a warning.
+
+        Raises
+        ------
+        NotFittedError
+            There is no network yet.
+        InputError
+            The path cannot be written to, or the labels are of a type that the file cannot hold.
+
+        Warns
+        -----
+        FullbackWarning
+            A parameter is left out.
+        """
+        from fullback.estimator.files import save_estimator
+
+        check_is_fitted(self, "network_")
+        save_estimator(self, path)
+
     # Images ---------------------------------------------------------------------------------------
 
     def _images(self, X: ArrayLike, *, reset: bool) -> Array:
-        """Return images (N, C, H, W), float32 or, where the first ones were, uint8."""
+        """Return images (N, C, H, W), float32 or uint8, as the network takes them."""
         given = X.shape if hasattr(X, "shape") else np.asarray(X).shape
         flat: Any = X
         if len(given) in (3, 4) and 0 not in given:
-            flat = np.asarray(X).reshape(given[0], -1)
+            flat = np.asarray(X)
+            if not reset:
+                flat = in_layout(flat, self.image_shape_, self.channels_last_)
+            flat = flat.reshape(given[0], -1)
         flat = validate_data(self, flat, reset=reset)
         if reset:
-            self.image_shape_ = shape_of(given, flat.shape[1], self.image_shape)
-            self.takes_bytes_ = flat.dtype == np.uint8
-        elif len(given) > 2 and (1,) * (4 - len(given)) + tuple(given[1:]) != self.image_shape_:
-            raise ShapeError(f"X holds images of shape {given[1:]}, fit had {self.image_shape_}")
-        if flat.dtype != np.uint8:
-            flat = flat.astype(np.float32) / np.float32(255 if self.takes_bytes_ else 1)
-        elif not self.takes_bytes_:
-            flat = flat.astype(np.float32)
-        images: Array = np.ascontiguousarray(flat).reshape(len(flat), *self.image_shape_)
+            self.image_shape_, self.channels_last_ = layout_of(
+                given, flat.shape[1], self.image_shape
+            )
+            self.takes_bytes_ = self.pixel_range is None and bytes_are_pixels(flat)
+        values = self._values(flat, first=reset)
+        channels, rows, columns = self.image_shape_
+        if self.channels_last_:
+            values = np.moveaxis(values.reshape(-1, rows, columns, channels), 3, 1)
+        images: Array = np.ascontiguousarray(values.reshape(-1, channels, rows, columns))
         return images
 
+    def _values(self, flat: Array, *, first: bool) -> Array:
+        """Return X's numbers on the network's scale: uint8 where they are pixels, or float32."""
+        if self.takes_bytes_:
+            if flat.dtype == np.uint8:
+                return flat
+            if not first:
+                warn_of_shares(flat, self.network_.trained_on)
+            return as_numbers(flat) / np.float32(255)
+        if not first and bytes_are_pixels(flat, self.network_.trained_on):
+            return flat
+        return as_numbers(flat)
+
     # Training -------------------------------------------------------------------------------------
+
+    @property
+    def _continues(self) -> bool:
+        """Whether ``fit`` goes on with the network that is there."""
+        return bool(self.warm_start) and hasattr(self, "network_")
 
     def _train(
         self,
         images: Array,
         targets: Array,
         weights: Array | None,
-        outputs: int,
-        loss: Loss,
         *,
+        outputs: int,
+        why: str,
+        loss: Loss,
         more: bool,
         epochs: int | None = None,
     ) -> None:
-        """Build a network, or go on with the one that is there, and train it."""
+        """Build a network, or go on with the one that is there, and train it.
+
+        ``why`` says why it needs so many outputs.
+        """
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        if not more:
-            layers = whole_network(self.layers, self.image_shape_, outputs)
+        layers = whole_network(self.layers, self.image_shape_, outputs, why)
+        if more:
+            self._require_same_network(layers)
+        else:
+            self._require_last(layers[-1])
             self.network_ = Network(layers, self.image_shape_, loss=loss, seed=seed)
             self.t_ = 0
-            self.loss_curve_: list[float] = []
+            self.loss_curve_ = []
+        self._begin(more=more)
+        try:
+            history = self._run(images, targets, weights, seed, more=more, epochs=epochs)
+        finally:
+            self._end()
+        self.loss_curve_ += [float(epoch.loss) for epoch in history]
+        self.t_ += len(history)
+        self.n_iter_ = len(history)
+
+    def _begin(self, *, more: bool) -> None:
+        """Prepare the network for training; ``more`` tells whether it was trained before."""
+
+    def _end(self) -> None:
+        """Finish the network, whether training succeeded or not."""
+
+    def _run(
+        self,
+        images: Array,
+        targets: Array,
+        weights: Array | None,
+        seed: int,
+        *,
+        more: bool,
+        epochs: int | None,
+    ) -> History:
+        """Train the network that is there."""
         watch = held_out = None
         if self.early_stopping and epochs is None:
             images, targets, weights, held_out = self._hold_out(images, targets, weights, seed)
             watch = EarlyStopping(self.network_, self.n_iter_no_change, self.tol)
-        with warnings.catch_warnings():
-            # of floats that look like bytes: an estimator takes either, whatever it was trained on
-            warnings.filterwarnings("ignore", "the images are floats up to", FullbackWarning)
-            history = fit(
-                self.network_,
-                images,
-                targets,
-                epochs=epochs or self._count(len(images)),
-                batch_size=min(self.batch_size, len(images)),
-                optimizer=self._optimizer(),
-                schedule=constant if epochs else parse(self.schedule),
-                validation_data=held_out,
-                augment=self._augment(),
-                sample_weight=weights,
-                callbacks=[] if watch is None else [watch],
-                seed=seed + self.t_,
-                verbose=bool(self.verbose),
-            )
-        self.loss_curve_ += [float(epoch.loss) for epoch in history]
-        self.t_ += len(history)
-        self.n_iter_ = len(history)
+        history = fit(
+            self.network_,
+            images,
+            targets,
+            epochs=epochs or self._count(len(images)),
+            batch_size=min(self.batch_size, len(images)),
+            optimizer=self._optimizer(),
+            schedule=constant if epochs else self._schedule(),
+            validation_data=held_out,
+            augment=self._augment(),
+            sample_weight=weights,
+            callbacks=[] if watch is None else [watch],
+            pixel_range=None if more else range_of(images, self.pixel_range),
+            seed=seed + self.t_,
+            verbose=bool(self.verbose),
+        )
         if watch is not None:
             self.validation_scores_ = [epoch.figure for epoch in history]
             self.best_validation_score_ = max(self.validation_scores_)
+        return history
 
     def _hold_out(
         self, images: Array, targets: Array, weights: Array | None, seed: int
@@ -156,6 +255,23 @@ class CNN(BaseEstimator):
         )
         return parts[0], parts[2], None if weights is None else parts[4], (parts[1], parts[3])
 
+    def _require_same_network(self, layers: Sequence[Layer]) -> None:
+        """Raise OptionError where parameters ask for another network than the one that is there."""
+        shape = None if self.image_shape is None else explicit_shape(self.image_shape)
+        if shape not in (None, self.image_shape_):
+            raise OptionError(
+                f"image_shape is {shape}, but the network that training would go on with takes "
+                f"images of {self.image_shape_}; train a clone, or with warm_start=False"
+            )
+        if tuple(layers) != self.network_.layers:
+            raise OptionError(
+                f"layers are {list(layers)}, but the network that training would go on with has "
+                f"{list(self.network_.layers)}; train a clone, or with warm_start=False"
+            )
+
+    def _require_last(self, layer: Layer) -> None:
+        """Raise where the network cannot end with this layer."""
+
     def _count(self, images: int) -> int:
         if self.epochs == "auto":
             return min(max(round(_IMAGES_TO_SEE / images), _FEWEST), _MOST)
@@ -164,10 +280,13 @@ class CNN(BaseEstimator):
     def _optimizer(self) -> Optimizer:
         rate = self.learning_rate_init
         rate = _RATES[self.solver] if rate is None else rate
+        options: dict[str, Any] = {"weight_decay": self.weight_decay, "clip_norm": self.clip_norm}
         if self.solver == "sgd":
-            nesterov = self.momentum > 0
-            return SGD(rate, self.momentum, nesterov, self.weight_decay)
-        return OPTIMIZERS[self.solver](rate, weight_decay=self.weight_decay)  # type: ignore[call-arg]
+            return SGD(rate, self.momentum, nesterov=self.momentum > 0, **options)
+        return OPTIMIZERS[self.solver](rate, **options)
+
+    def _schedule(self) -> Schedule:
+        return parse(self.schedule) if isinstance(self.schedule, str) else self.schedule
 
     def _augment(self) -> Augment | None:
         return Augment.parse(self.augment) if isinstance(self.augment, str) else self.augment
@@ -179,21 +298,21 @@ class CNN(BaseEstimator):
         require_whole("n_iter_no_change", self.n_iter_no_change, 1)
         require_number("validation_fraction", self.validation_fraction, "(0, 1)")
         require_number("tol", self.tol, "[0, inf)")
+        require_number("momentum", self.momentum, "[0, 1)")
+        for flag in ("early_stopping", "warm_start"):
+            require_flag(flag, getattr(self, flag))
         if self.solver not in OPTIMIZERS:
             raise OptionError(f"solver must be one of {', '.join(OPTIMIZERS)}, got {self.solver!r}")
-        if not isinstance(self.schedule, str):
-            raise OptionError(f"schedule must be text like 'cosine', got {self.schedule!r}")
-        parse(self.schedule)
-
-    def _goes_on(self, images: Array, outputs: int) -> bool:
-        """Whether ``warm_start`` has a network to go on with."""
-        network = getattr(self, "network_", None)
-        return (
-            self.warm_start
-            and network is not None
-            and network.input_shape == images.shape[1:]
-            and network.output_shape == (outputs,)
-        )
+        if not callable(self._schedule()):
+            raise OptionError(
+                "schedule must be text like 'cosine' or a function like schedules.cosine, got "
+                f"{self.schedule!r}"
+            )
+        if not isinstance(self._augment(), Augment | None):
+            raise OptionError(f"augment must be like 'shift=2', got {self.augment!r}")
+        if self.pixel_range is not None:
+            check_pixel_range(self.pixel_range)
+        self._optimizer()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -8,37 +8,47 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from fullback.augment import Augment
 from fullback.estimator.base import CNN
-from fullback.estimator.reading import Array, checked_weights, checked_y
+from fullback.estimator.reading import Array, check_class_weight, checked_weights, checked_y
 from fullback.layers import Layer, SoftmaxCrossEntropy
+from fullback.training.schedules import Schedule
 
 
 class CNNClassifier(ClassifierMixin, CNN):
     """A convolutional network that tells classes apart.
 
-    X may be of shape (n_samples, n_features), (n_samples, rows, columns) or (n_samples, channels,
-    rows, columns), uint8 (0 to 255) or float of any scale: the images are normalised by mean and
-    deviation of those that were trained on.
+    X may be of shape (n_samples, n_features), (n_samples, rows, columns), (n_samples, channels,
+    rows, columns) or (n_samples, rows, columns, channels). Which of the last two it is, is told by
+    its shape, as in ``load_data``, with a warning where that is a guess; ``image_shape`` decides.
+    Numbers may be uint8 (0 to 255) or of any other type and scale: the images are normalised by
+    mean and deviation of those that were trained on.
 
     Parameters
     ----------
     layers : str, list of layers, or None
         The network in text form, like ``"conv8 relu pool conv16 relu pool dense64 relu"``, or as
         layers. A Normalize in front, a Flatten and the last Dense are added where they are missing.
-        None is two stages of convolution, ReLU and pooling and 64 units, with pooling only along
-        axes that are long enough.
-    image_shape : (rows, columns) or (channels, rows, columns)
-        Of X in rows of n_features. Without it a square number of features is a grey image, and any
-        other a single row of pixels. Where X has the axes of images, it is theirs.
+        A Dense at the end is the last one, and must have an output for every class; one with an
+        activation behind it is a hidden one. None is two stages of convolution, ReLU and pooling
+        and 64 units, with pooling only along axes that are long enough.
+    image_shape : (rows, columns) or (channels, rows, columns), or None
+        What X is read as. Of X in rows of n_features, without it, a square number of features is a
+        grey image, and any other a single row of pixels. Where X has four axes, channels are where
+        its shape has them; ``predict`` takes either layout, and rows as those of ``fit``.
+    pixel_range : (black, white) or None
+        Which of X's numbers are black and white, so that uint8 images and image files are brought
+        to that scale when the network is used. None is 0 to 255 for uint8, and for other numbers 0
+        to 1, 0 to 255, 0 to 16 or -1 to 1 where they look like that; in any other case the network
+        takes numbers alone. See ``Network.trained_on``.
     epochs : int or "auto"
         Passes over the images; "auto" is as many as show 60,000 images, from 5 to 200.
     batch_size : int
-        Images a step.
+        Images a step; all where there are less.
     solver : "sgd", "adam" or "adamw"
     learning_rate_init : float or None
         None is 0.05 for "sgd" and 0.001 for the others.
@@ -46,9 +56,14 @@ class CNNClassifier(ClassifierMixin, CNN):
         Nesterov's, of "sgd".
     weight_decay : float
         Of weights, not of biases; see ``fullback.SGD``.
-    schedule : str
+    clip_norm : float or None
+        The largest length of a step's gradients, all together; longer ones are shortened to it.
+        Without it a few large errors at the start can throw the network out of range.
+    schedule : str or function
         How the learning rate changes: "warm_cosine", "cosine", "constant", "one_cycle", "steps",
-        "plateau" or "warm_up", the last four with options as in ``"steps(factor=0.3, at=0.8)"``.
+        "plateau" or "warm_up", the last four with options as in ``"steps(factor=0.3, at=0.8)"``;
+        or an object of ``fullback.schedules``, or any function of the share of the run that is
+        done, from 0 to 1.
     augment : str, Augment or None
         How the views that are trained on differ from the images: ``"shift=2 rotate=10"``, see
         ``fullback.Augment``.
@@ -57,18 +72,21 @@ class CNNClassifier(ClassifierMixin, CNN):
         for ``n_iter_no_change`` epochs, and go back to the best epoch's weights.
     validation_fraction, n_iter_no_change, tol : float, int, float
     warm_start : bool
-        Whether ``fit`` goes on with the network that is there.
+        Whether ``fit`` goes on with the network that is there. Other classes, layers or shapes of
+        images than before are then an error.
     random_state : int, RandomState or None
         Fixes the first weights, the order of the images and dropout. The same number gives the
         same network, bit for bit, whatever the number of threads.
     verbose : bool
         Whether to show progress, on standard error.
     class_weight : dict, "balanced" or None
+        Weights of the classes, by label; "balanced" gives all the same weight together.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     network_ : Network
+        Its ``class_names`` are the labels' texts.
     image_shape_ : (channels, rows, columns)
     n_features_in_ : int
     n_iter_ : int
@@ -79,18 +97,22 @@ class CNNClassifier(ClassifierMixin, CNN):
         With ``early_stopping``.
     """
 
+    classes_: Array
+
     def __init__(
         self,
         layers: str | Sequence[Layer] | None = None,
         *,
         image_shape: Sequence[int] | None = None,
+        pixel_range: tuple[float, float] | None = None,
         epochs: int | Literal["auto"] = "auto",
         batch_size: int = 64,
         solver: Literal["sgd", "adam", "adamw"] = "sgd",
         learning_rate_init: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        schedule: str = "warm_cosine",
+        clip_norm: float | None = 3.0,
+        schedule: str | Schedule = "warm_cosine",
         augment: Augment | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -104,12 +126,14 @@ class CNNClassifier(ClassifierMixin, CNN):
         super().__init__(
             layers,
             image_shape=image_shape,
+            pixel_range=pixel_range,
             epochs=epochs,
             batch_size=batch_size,
             solver=solver,
             learning_rate_init=learning_rate_init,
             momentum=momentum,
             weight_decay=weight_decay,
+            clip_norm=clip_norm,
             schedule=schedule,
             augment=augment,
             early_stopping=early_stopping,
@@ -136,12 +160,16 @@ class CNNClassifier(ClassifierMixin, CNN):
         self
         """
         self._check_options()
-        images, labels = self._labelled(X, y, reset=True)
+        more = self._continues
+        images, labels = self._labelled(X, y, reset=not more)
         classes = unique_labels(labels)
-        more = self._goes_on(images, max(len(classes), 2)) and np.array_equal(
-            classes, self.classes_
-        )
-        self.classes_: Array = classes
+        if more and not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                "warm_start can only be used where y has the same classes as in the previous call "
+                f"to fit; that had {self.classes_.tolist()}, y has {classes.tolist()}: partial_fit "
+                "takes images of some of the classes, and warm_start=False begins anew"
+            )
+        self.classes_ = classes
         self._learn(images, labels, sample_weight, more=more)
         return self
 
@@ -195,12 +223,37 @@ class CNNClassifier(ClassifierMixin, CNN):
             raise ValueError(f"y holds {unknown!r}, which is not among the classes")
         weights = checked_weights(sample_weight, images)
         if self.class_weight is not None:
-            own = compute_sample_weight(self.class_weight, labels)
+            own = self._weights_of(targets)
             weights = own if weights is None else weights * own
-        outputs = max(len(self.classes_), 2)
+        count = len(self.classes_)
         self._train(
-            images, targets, weights, outputs, SoftmaxCrossEntropy(), more=more, epochs=epochs
+            images,
+            targets,
+            weights,
+            outputs=max(count, 2),
+            why=f"y has {count} class{'es' if count > 1 else ''}",
+            loss=SoftmaxCrossEntropy(),
+            more=more,
+            epochs=epochs,
         )
+
+    def _weights_of(self, targets: Array) -> Array:
+        """Return the weights that class_weight gives to images of these classes."""
+        if isinstance(self.class_weight, str):
+            return np.asarray(compute_sample_weight(self.class_weight, targets))
+        of_class = compute_class_weight(
+            self.class_weight, classes=self.classes_, y=self.classes_[targets]
+        )
+        return np.asarray(of_class)[targets]
+
+    def _begin(self, *, more: bool) -> None:
+        if not more:
+            names = tuple(map(str, self.classes_.tolist()))
+            self.network_.class_names = names if len(names) > 1 else (*names, "(none)")
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        check_class_weight(self.class_weight)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of every class.

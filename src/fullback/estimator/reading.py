@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from math import isqrt
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 
-from fullback.errors import OptionError, ShapeError
+from fullback.errors import FullbackWarning, OptionError, ShapeError
 from fullback.layers import (
     Conv2D,
     Dense,
@@ -23,36 +24,135 @@ from fullback.layers import (
     ReLU,
 )
 from fullback.layers.text import parse_layers
+from fullback.options import require_number
+from fullback.pixels import channels_are_last
 
 Array: TypeAlias = NDArray[Any]
+ImageShape: TypeAlias = tuple[int, int, int]  # channels, rows, columns
 
 
-def shape_of(
+# Layout -----------------------------------------------------------------------------------------
+
+
+def layout_of(
     given: Sequence[int], features: int, image_shape: Sequence[int] | None
-) -> tuple[int, int, int]:
-    """Return the (channels, rows, columns) of images of so many features."""
-    if len(given) > 2:
-        channels, rows, columns = (1,) * (4 - len(given)) + tuple(given[1:])
-        return channels, rows, columns
-    if image_shape is not None:
-        whole = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
-        if len(whole) not in (2, 3) or not all(isinstance(n, int | np.integer) for n in whole):
-            raise OptionError(
-                "image_shape must be (rows, columns) or (channels, rows, columns), got "
-                f"{image_shape!r}"
-            )
-        channels, rows, columns = (1,) * (3 - len(whole)) + whole
-        if channels * rows * columns != features or min(whole) < 1:
-            raise ShapeError(f"X has {features} features, which are no image of shape {whole}")
-        return int(channels), int(rows), int(columns)
-    side = isqrt(features)
-    return (1, side, side) if side * side == features else (1, 1, features)
+) -> tuple[ImageShape, bool]:
+    """Return (channels, rows, columns) of images, and whether X has the channels last.
+
+    Parameters
+    ----------
+    given : X's shape
+    features : numbers an image
+    image_shape : the estimator's parameter, which decides where it is not None
+
+    Raises
+    ------
+    OptionError, ShapeError
+        image_shape is no shape, or not that of X.
+
+    Warns
+    -----
+    FullbackWarning
+        The layout is a guess, or image_shape looks like (rows, columns, channels).
+    """
+    wanted = None if image_shape is None else explicit_shape(image_shape)
+    if len(given) == 2:
+        if wanted is None:
+            side = isqrt(features)
+            return ((1, side, side) if side * side == features else (1, 1, features)), False
+        if int(np.prod(wanted, dtype=object)) != features:
+            raise ShapeError(f"X has {features} features, which are no image of shape {wanted}")
+        return wanted, False
+    if len(given) == 3:
+        found = (1, int(given[1]), int(given[2]))
+        last = False
+    else:
+        first, middle, end = (int(n) for n in given[1:])
+        if wanted is None:
+            last = channels_are_last(given, "X")
+        else:
+            last = wanted != (first, middle, end) and wanted == (end, first, middle)
+        found = (end, first, middle) if last else (first, middle, end)
+    if wanted not in (None, found):
+        raise ShapeError(
+            f"X holds images of shape {tuple(given[1:])}, but image_shape, (channels, rows, "
+            f"columns), is {wanted}"
+        )
+    return found, last
+
+
+def explicit_shape(image_shape: Sequence[int]) -> ImageShape:
+    """Return the parameter image_shape as (channels, rows, columns).
+
+    Raises
+    ------
+    OptionError
+        It is not two or three positive whole numbers.
+
+    Warns
+    -----
+    FullbackWarning
+        It looks like (rows, columns, channels).
+    """
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in shape)
+    if len(shape) not in (2, 3) or not whole or min(shape) < 1:
+        raise OptionError(
+            "image_shape must be (rows, columns) or (channels, rows, columns), positive whole "
+            f"numbers, got {image_shape!r}"
+        )
+    channels, rows, columns = ((1,) * (3 - len(shape))) + tuple(int(n) for n in shape)
+    if columns in (1, 3) and channels not in (1, 3) and (columns > 1 or channels == rows):
+        warnings.warn(
+            f"image_shape is (channels, rows, columns), so {shape} means {channels} channels of "
+            f"{rows} x {columns}; images of {columns} channels have image_shape="
+            f"({columns}, {channels}, {rows}), whichever axis of X the channels are",
+            FullbackWarning,
+            stacklevel=2,
+        )
+    return channels, rows, columns
+
+
+def in_layout(x: Array, shape: ImageShape, channels_last: bool) -> Array:
+    """Bring images (N, rows, columns) or of four axes to the layout that those of fit had.
+
+    Raises
+    ------
+    ShapeError
+        They are of another shape in either layout.
+    """
+    channels, rows, columns = shape
+    first, last = (channels, rows, columns), (rows, columns, channels)
+    given = (1, *x.shape[1:]) if x.ndim == 3 else x.shape[1:]
+    if given == (last if channels_last else first) or (x.ndim == 3 and given == first):
+        return x
+    if x.ndim == 4 and given == last:
+        return np.moveaxis(x, 3, 1)
+    if x.ndim == 4 and given == first:
+        return np.moveaxis(x, 1, 3)
+    raise ShapeError(f"X holds images of shape {x.shape[1:]}, fit had {shape}")
+
+
+# Layers -----------------------------------------------------------------------------------------
 
 
 def whole_network(
-    layers: str | Iterable[Layer] | None, shape: tuple[int, int, int], outputs: int
+    layers: str | Iterable[Layer] | None, shape: ImageShape, outputs: int, what: str
 ) -> list[Layer]:
-    """Return a network's layers, with what goes without saying."""
+    """Return a network's layers, with those that were left out.
+
+    Parameters
+    ----------
+    layers : the estimator's parameter
+    shape : of an image
+    outputs : that the network needs
+    what : why it needs them, for the message: "y has 10 classes"
+
+    Raises
+    ------
+    OptionError, ShapeError
+        The layers cannot be read, or end with a Dense of another size.
+    """
     if layers is None:
         own = _default(shape)
     else:
@@ -62,10 +162,18 @@ def whole_network(
     if not any(isinstance(layer, Flatten | GlobalAvgPool2D) for layer in own):
         first = next((n for n, layer in enumerate(own) if isinstance(layer, Dense)), len(own))
         own.insert(first, Flatten())
-    return [*own, Dense(outputs)]
+    if not isinstance(own[-1], Dense):
+        return [*own, Dense(outputs)]
+    if own[-1].units != outputs:
+        raise ShapeError(
+            f"the layers end with {own[-1]}, which makes {own[-1].units} the number of outputs, "
+            f"but {what}, which takes {outputs}; leave that layer out, since the last one is "
+            "added, or put an activation like relu behind it"
+        )
+    return own
 
 
-def _default(shape: tuple[int, int, int]) -> list[Layer]:
+def _default(shape: ImageShape) -> list[Layer]:
     """Return two stages and 64 units; pooling leaves out axes that are too short."""
     own: list[Layer] = []
     _, rows, columns = shape
@@ -78,13 +186,16 @@ def _default(shape: tuple[int, int, int]) -> list[Layer]:
     return [*own, Flatten(), Dense(64), ReLU()]
 
 
+# Targets and weights ----------------------------------------------------------------------------
+
+
 def checked_y(estimator: Any, y: ArrayLike, images: int, *, numbers: bool = False) -> Array:
     """Return labels (N,), or numbers (N,) or (N, outputs), one for every image.
 
     Raises
     ------
     ValueError
-        There are none, or not as many, or they are not finite.
+        There are none, or not as many, or they are not finite, or labels of types without an order.
     """
     if y is None:
         raise ValueError(
@@ -96,8 +207,13 @@ def checked_y(estimator: Any, y: ArrayLike, images: int, *, numbers: bool = Fals
             checked = checked[:, 0]
     else:
         checked = column_or_1d(y, warn=True)
-        if checked.dtype.kind in "fc" and not np.isfinite(checked).all():
-            raise ValueError("Input y contains NaN or infinity")
+        assert_all_finite(checked, input_name="y")
+        if checked.dtype == object and not all(isinstance(label, str) for label in checked):
+            kinds = sorted({type(label).__name__ for label in checked})
+            if len(kinds) > 1:
+                raise ValueError(
+                    f"y holds labels of several types, {', '.join(kinds)}; give all of one type"
+                )
     check_consistent_length(checked, np.empty(images))
     return np.asarray(checked)
 
@@ -107,3 +223,13 @@ def checked_weights(sample_weight: ArrayLike | None, images: Array) -> Array | N
     if sample_weight is None:
         return None
     return np.asarray(_check_sample_weight(sample_weight, images.reshape(len(images), -1)))
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Raise OptionError unless class weights are None, "balanced" or a dict of numbers."""
+    if class_weight is None or (isinstance(class_weight, str) and class_weight == "balanced"):
+        return
+    if not isinstance(class_weight, Mapping):
+        raise OptionError(f"class_weight must be a dict, 'balanced' or None, got {class_weight!r}")
+    for label, weight in class_weight.items():
+        require_number(f"class_weight[{label!r}]", weight, "[0, inf)")

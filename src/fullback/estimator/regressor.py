@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -9,24 +10,34 @@ from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from fullback.errors import ShapeError
+from fullback.errors import OptionError, ShapeError
 from fullback.estimator.base import CNN
+from fullback.estimator.moments import Moments
 from fullback.estimator.reading import Array, checked_weights, checked_y
-from fullback.layers import MeanSquaredError
+from fullback.layers import Dense, Layer, MeanSquaredError
 
 
 class CNNRegressor(RegressorMixin, CNN):
     """A convolutional network that answers in numbers.
 
     X and the parameters are as for ``CNNClassifier``, but for ``class_weight``. y may be of any
-    scale: the network learns it with mean 0 and deviation 1.
+    scale: it is learned with mean 0 and deviation 1, and afterwards that scale is multiplied into
+    the last Dense layer, so that ``network_`` answers in the units of y.
 
     Attributes
     ----------
-    network_, image_shape_, n_features_in_, n_iter_, loss_curve_ : as for ``CNNClassifier``
-    validation_scores_, best_validation_score_ : likewise; minus the mean squared error
+    network_, image_shape_, n_features_in_, n_iter_ : as for ``CNNClassifier``
+    loss_curve_ : list of float
+        The training loss of every epoch: the mean squared error of y with deviation 1
+    validation_scores_, best_validation_score_ : likewise, with ``early_stopping``; minus the error
     target_mean_, target_scale_ : ndarrays of shape (n_outputs,)
+        Mean and deviation of y, weighted by ``sample_weight``; of a constant y the deviation is 0.
     """
+
+    target_weight_: float  # sum of the weights of all targets
+    target_mean_: Array
+    target_scale_: Array
+    one_output_: bool  # whether y had one axis
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Train a network.
@@ -42,9 +53,9 @@ class CNNRegressor(RegressorMixin, CNN):
         self
         """
         self._check_options()
-        images = self._images(X, reset=True)
+        more = self._continues
+        images = self._images(X, reset=not more)
         targets = checked_y(self, y, len(images), numbers=True)
-        more = self._goes_on(images, 1 if targets.ndim == 1 else targets.shape[1])
         self._learn(images, targets, sample_weight, more=more)
         return self
 
@@ -53,7 +64,7 @@ class CNNRegressor(RegressorMixin, CNN):
     ) -> Any:
         """Train for one epoch on these images, at a constant rate, from where the network is.
 
-        The scale of y is that of the first call.
+        The scale of y is that of all calls so far.
 
         Returns
         -------
@@ -76,25 +87,60 @@ class CNNRegressor(RegressorMixin, CNN):
         epochs: int | None = None,
     ) -> None:
         columns = targets.reshape(len(targets), -1)
-        if not more:
-            self.one_output_ = targets.ndim == 1
-            self.target_mean_ = columns.mean(axis=0)
-            scale = columns.std(axis=0)
-            self.target_scale_ = np.where(scale > 0, scale, 1.0)
-        elif columns.shape[1] != len(self.target_mean_):
+        if more and columns.shape[1] != len(self.target_mean_):
             raise ShapeError(
                 f"y has {columns.shape[1]} outputs, the first call had {len(self.target_mean_)}"
             )
-        standard = (columns - self.target_mean_) / self.target_scale_
+        weights = checked_weights(sample_weight, images)
+        moments = Moments.of(columns, weights)
+        if more and epochs is not None:
+            moments = Moments(self.target_weight_, self.target_mean_, self.target_scale_) + moments
+        moments.check()
+        if not more:
+            self.one_output_ = targets.ndim == 1
+        self.target_weight_, self.target_mean_, self.target_scale_ = astuple(moments)
         self._train(
             images,
-            standard.astype(np.float32),
-            checked_weights(sample_weight, images),
-            columns.shape[1],
-            MeanSquaredError(),
+            moments.standardised(columns).astype(np.float32),
+            weights,
+            outputs=columns.shape[1],
+            why=f"y has {columns.shape[1]} output{'s' if columns.shape[1] > 1 else ''}",
+            loss=MeanSquaredError(),
             more=more,
             epochs=epochs,
         )
+
+    def _require_last(self, layer: Layer) -> None:
+        if isinstance(layer, Dense) and not layer.bias:
+            raise OptionError(
+                f"the layers end with {layer}, but a regressor's last layer needs its bias, for "
+                "the mean of y; leave out bias=False"
+            )
+
+    def _begin(self, *, more: bool) -> None:
+        """Bring the last layer from the units of y to deviation 1."""
+        if more:
+            weight, bias = self._last()
+            known = self.target_scale_ > 0
+            scale = np.where(known, self.target_scale_, 1.0)
+            self.network_.parameters[weight] = np.where(
+                known[:, None], self.network_.parameters[weight] / scale[:, None], 0.0
+            )
+            self.network_.parameters[bias] = np.where(
+                known, (self.network_.parameters[bias] - self.target_mean_) / scale, 0.0
+            )
+
+    def _end(self) -> None:
+        """Bring the last layer to the units of y."""
+        weight, bias = self._last()
+        parameters, scale = self.network_.parameters, self.target_scale_
+        parameters[weight] = parameters[weight] * scale[:, None]
+        parameters[bias] = parameters[bias] * scale + self.target_mean_
+
+    def _last(self) -> tuple[str, str]:
+        """Return the names of the last layer's parameters."""
+        name = self.network_.names[-1]
+        return f"{name}.weight", f"{name}.bias"
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the answer to every image.
@@ -105,7 +151,7 @@ class CNNRegressor(RegressorMixin, CNN):
         """
         check_is_fitted(self, "network_")
         answers = self.network_.logits(self._images(X, reset=False)).astype(np.float64)
-        y: Array = answers * self.target_scale_ + self.target_mean_
+        y: Array = np.where(self.target_scale_ > 0, answers, self.target_mean_)
         return y[:, 0] if self.one_output_ else y
 
     def __sklearn_tags__(self) -> Any:

@@ -48,7 +48,7 @@ def document(
     net : the network
     x : one image, of shape (C, H, W), (1, C, H, W), or (H, W) for one channel; uint8 or float
     y : its label, or its target of shape (outputs,) for MeanSquaredError
-    classes : names of the outputs; without them, their numbers
+    classes : names of the outputs; without them, the network's own, or else their numbers
     training, seed : as in ``Network.trace``
 
     Raises
@@ -59,7 +59,7 @@ def document(
     images = one_image(net, x)
     trace = net.trace(images, _one_target(net, y), training=training, seed=seed)
     outputs = net.output_shape[0]
-    names = [str(name) for name in (range(outputs) if classes is None else classes)]
+    names = class_names(net) if classes is None else [str(name) for name in classes]
     if len(names) != outputs:
         raise ShapeError(f"classes must be {outputs} names, one per output, got {len(names)}")
     return {
@@ -67,6 +67,7 @@ def document(
         "classes": names,
         "layers": _layers(net),
         "input": packed(trace.activations["input"][0]),
+        "range": list(shown_range(net, trace.activations["input"][0])),
         "label": int(np.asarray(y).reshape(-1)[0]) if net.loss.classifies else None,
         "target": packed(_target(net, images, y)),
         "loss": trace.loss if math.isfinite(trace.loss) else None,
@@ -78,6 +79,30 @@ def document(
         "kept": {name: packed(value) for name, value in _kept(net, trace).items()},
         "program": program_steps(net),
     }
+
+
+def class_names(net: Network, others: Sequence[str] = ()) -> list[str]:
+    """Return a name for every output: the network's, or else others, or else its number."""
+    outputs = net.output_shape[0]
+    names = [str(name) for name in (net.class_names or others)][:outputs]
+    return names + [str(n) for n in range(len(names), outputs)]
+
+
+def shown_range(net: Network, image: Array) -> tuple[float, float]:
+    """Return the values of the network's input that are drawn black and white.
+
+    ``image`` is what is drawn where nothing is known of the network's images: from its smallest to
+    its largest value, unless all of them lie between 0 and 1.
+    """
+    record = net.trained_on
+    if record is not None and record.black is not None and record.white is not None:
+        return record.black, record.white
+    low, high = float(image.min()), float(image.max())
+    if record is not None:
+        low, high = record.low, record.high
+    elif 0 <= low <= high <= 1:
+        return 0.0, 1.0
+    return (low, high) if low < high else (low, low + 1)
 
 
 def packed(array: Array) -> dict[str, Any]:

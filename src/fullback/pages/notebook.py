@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
+import json
+import secrets
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -53,16 +55,36 @@ def trace_html(trace: Trace) -> str:
         for name, value in trace.activations.items()
     )
     gradients = "".join(
-        _row("td", f"<b>{name}</b>", _shape(value.shape), f"&plusmn;{_extent(value):.3g}", "")
+        _row("td", f"<b>{name}</b>", _shape(value.shape), f"&plusmn;{number(_extent(value))}", "")
         for name, value in trace.gradients.items()
     )
     of = f"; of {count} images, the first is shown" if count > 1 else ""
     return (
-        f"<p>loss {trace.loss:.6g}{of}. Blue is negative, orange positive, each array by its own "
-        "scale.</p><table>"
+        f"<p>loss {number(trace.loss)}{of}. Blue is negative, orange positive, each array by its "
+        "own scale.</p><table>"
         f"<thead>{_row('th', 'layer', 'shape', 'output', 'delta')}</thead><tbody>{body}</tbody>"
         f"<thead>{_row('th', 'gradient', 'shape', 'largest', '')}</thead>"
         f"<tbody>{gradients}</tbody></table>"
+    )
+
+
+def frame_html(address: str, height: int, trace: Trace) -> str:
+    """Return the explorer as a frame, and what a page shows where its server is gone.
+
+    That is in an exported or reopened notebook. The script finds out; where scripts do not run,
+    both are shown.
+    """
+    link, name = html.escape(address, quote=True), f"fullback-{secrets.token_hex(6)}"
+    return (
+        f'<div id="{name}"><iframe src="{link}" width="100%" height="{height}" '
+        'style="border:1px solid #8888;border-radius:8px" title="fullback explorer"></iframe>'
+        f'<p><a href="{link}" target="_blank" rel="noopener">in a tab of its own</a></p></div>'
+        f'<details id="{name}-still"><summary>The explorer needs its running kernel: run the cell '
+        "again to touch the page. This is the pass that it began with.</summary>"
+        f"{trace_html(trace)}</details>"
+        f"<script>fetch({json.dumps(address.partition('#')[0])}, {{mode: 'no-cors'}})"
+        f".catch(() => {{document.getElementById('{name}')?.remove();"
+        f"document.getElementById('{name}-still')?.setAttribute('open', '');}});</script>"
     )
 
 
@@ -76,9 +98,8 @@ def _pictures(array: Array) -> str:
     most = _extent(array)
     shown = "".join(_picture(one, most) for one in maps[:_MOST_MAPS])
     more = f" +{len(maps) - _MOST_MAPS}" if len(maps) > _MOST_MAPS else ""
-    return (
-        f"<span style='white-space:nowrap'>{shown}{more} <small>&plusmn;{most:.3g}</small></span>"
-    )
+    size = f"<small>&plusmn;{number(most, 2)}</small>"
+    return f"<span style='white-space:nowrap'>{shown}{more} {size}</span>"
 
 
 def _picture(values: Array, most: float) -> str:
@@ -107,6 +128,21 @@ def _in_rows(values: Array) -> Array:
     square = np.zeros(rows * columns, values.dtype)
     square[: values.size] = values
     return square.reshape((1, -1) if columns == 1 else (rows, columns))
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number as the pages write it: significant digits, a true minus, powers of ten."""
+    if not np.isfinite(value):
+        return "NaN" if np.isnan(value) else "\N{MINUS SIGN}" * (value < 0) + "\N{INFINITY}"
+    if value == int(value) and abs(value) < 1e4:
+        text = str(int(value))
+    elif abs(value) >= 1e6 or abs(value) < 1e-4:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        text = f"{mantissa}\N{MIDDLE DOT}10<sup>{int(exponent)}</sup>"
+    else:
+        places = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
+        text = f"{value:.{min(places, 8)}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _extent(array: Array) -> float:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fullback.network import Network
 
 # In the order in which they need each other; their top-level names are all different.
-SCRIPTS = ("arrays", "origins", "tiles", "picture", "panel", "stepper", "view", "report")
+SCRIPTS = ("arrays", "origins", "noise", "tiles", "picture", "panel", "stepper", "view", "report")
 
 
 def explain(
@@ -44,7 +44,7 @@ def explain(
     x : one image, of shape (C, H, W), (1, C, H, W), or (H, W) for one channel; uint8 or float
     y : its label, or its target of shape (outputs,) for MeanSquaredError
     path : where the file goes; it is written whole or not at all
-    classes : names of the outputs; without them, their numbers
+    classes : names of the outputs; without them, the network's own, or else their numbers
     title : the page's heading
 
     Raises
@@ -54,7 +54,7 @@ def explain(
     """
     check_writable(path)
     page = report(document(net, x, y, classes=classes), title=title)
-    write_atomically(path, page.encode())
+    write_atomically(path, page.encode(errors="backslashreplace"))  # names with lone surrogates
 
 
 def report(shown: dict[str, Any], *, title: str | None = None) -> str:

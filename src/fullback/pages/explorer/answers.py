@@ -15,7 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from fullback.check.probe import probe
-from fullback.errors import FullbackError, InputError, ShapeError
+from fullback.errors import FullbackError, InputError
+from fullback.layers.base import Array
+from fullback.pages.document import shown_range
 from fullback.pages.explorer import lab
 from fullback.pages.explorer.checks import checks
 from fullback.pages.explorer.curves import curves
@@ -36,13 +38,17 @@ _MOST_PIXELS = 2**20  # characters of a drawing
 
 
 def choose_image(session: Session, fields: Fields) -> Answer:
-    """Take a drawing, or an image of the data set."""
+    """Take a drawing, or an image of the data set; or swap dark and light in an upload."""
     with session.lock:
         if fields.has("pixels"):
             text = fields.text("pixels", _MOST_PIXELS)
             label = session.label if fields.flag("keep_label") else None
             session.show_image(read_pixels(text, session.net.input_shape), "drawing")
             session.set_label(label)
+        elif fields.has("invert"):
+            session.invert(inverted=fields.flag("invert"))
+        elif fields.flag("wrong"):
+            session.pick_wrong(fields.whole("after", -1, 10**9, -1))
         else:
             part = fields.choice("part", ("test", "train"))
             session.pick(part, fields.whole("index", 0, 10**9))
@@ -59,19 +65,18 @@ def choose_label(session: Session, fields: Fields) -> Answer:
 def upload_picture(session: Session, body: bytes, request: Request) -> Answer:
     """Take a picture that was uploaded."""
     invert = request.query_params.get("invert") == "1"
-    shape = session.net.input_shape
-    pixels = read_picture(body, shape, session.start.read_image, invert=invert)
+    net = session.net
+    pixels = read_picture(body, net, session.start.read_image, invert=invert)
     with session.lock:
-        if session.net.input_shape != shape:
+        if session.net.input_shape != net.input_shape:
             raise InputError("the network was changed in the meantime; upload the picture again")
-        session.show_image(pixels, "upload")
+        session.show_image(pixels, "upload", inverted=invert)
         return session.document()
 
 
 def list_images(session: Session, fields: Fields) -> Answer:
     """Return images of the data set, small, with what the network says to them."""
-    if not session.fits:
-        raise ShapeError(session.misfit())
+    session.require_fit()
     x, y = session.part(fields.choice("part", ("test", "train"), "test"))
     first = fields.whole("first", 0, 10**9, 0)
     count = fields.whole("count", 1, _MOST_SHOWN, 60)
@@ -86,15 +91,23 @@ def list_images(session: Session, fields: Fields) -> Answer:
     return {
         "total": len(chosen),
         "images": [
-            {"index": int(n), "label": int(y[n]), "predicted": int(p), "pixels": _bytes(x[n])}
+            {
+                "index": int(n),
+                "label": int(y[n]),
+                "predicted": int(p),
+                "pixels": _bytes(session, x[n]),
+            }
             for n, p in zip(shown, predicted, strict=True)
         ],
     }
 
 
-def _bytes(image: Any) -> str:
+def _bytes(session: Session, image: Array) -> str:
     """Return an image's pixels, one byte each, as base64."""
-    pixels = image if image.dtype == np.uint8 else (np.clip(image, 0, 1) * 255).astype(np.uint8)
+    pixels = image
+    if image.dtype != np.uint8:
+        black, white = shown_range(session.net, image)
+        pixels = (np.clip((image - black) / (white - black), 0, 1) * 255).round().astype(np.uint8)
     return base64.b64encode(pixels.tobytes()).decode("ascii")
 
 
@@ -197,18 +210,17 @@ def _batch(session: Session) -> lab.Batch:
     """Return the image on the page with a few others."""
     with session.lock:
         net, label = session.net, session.shown_label
-        first: Any = session.image
-        x: Any
+        first = net.check_images(session.image[np.newaxis])
         if session.fits:
             data = session.data
             others = np.flatnonzero(data.y_train != label)[: lab.COMPANIONS]
-            x, y = data.x_train[others], data.y_train[others]
+            x, y = net.check_images(data.x_train[others]), data.y_train[others]
         else:
             x, y = probe(net)
             x, y = x[: lab.COMPANIONS], y[: lab.COMPANIONS]
-        if first.dtype != x.dtype:
+        if first.dtype != x.dtype:  # check_images leaves bytes that stand for 0 to 1
             first, x = (a / 255 if a.dtype == np.uint8 else a for a in (first, x))
-        return lab.Batch.of(net, np.concatenate([first[None], x]), np.array([label, *y]))
+        return lab.Batch.of(net, np.concatenate([first, x]), np.array([label, *y]))
 
 
 def _choice(fields: Fields) -> lab.Choice:
@@ -237,8 +249,7 @@ def train_mistaken(session: Session, fields: Fields) -> Response:
     """Train with a mistake and without, a line a step."""
     choice, data = _choice(fields), session.data
     lab.require_possible(_batch(session), choice)
-    if not session.fits:
-        raise ShapeError(session.misfit())
+    session.require_fit()
     rate, seed = fields.number("rate", "(0, 100]", 0.05), fields.whole("seed", 0, 2**31, 0)
     train, test = (data.x_train, data.y_train), (data.x_test, data.y_test)
     return _stream(curves(session.net, train, test, choice, rate, seed))

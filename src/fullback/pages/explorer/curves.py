@@ -28,7 +28,9 @@ class Student:
 
     def __init__(self, net: Network, choice: Choice | None, rate: float, seed: int) -> None:
         self.choice, self.rate = choice, rate
-        self.net = Network(net.layers, net.input_shape, loss=net.loss, seed=seed, dtype="float64")
+        self.net = net.copy(seed=seed, dtype="float64")
+        self.net.unfreeze(*self.net.frozen)
+        self.net.trained_on = net.trained_on
         for name, layer in zip(net.names, net.layers, strict=True):
             if isinstance(layer, Normalize):
                 for key in layer.statistic_shapes(net.input_shape):
@@ -41,7 +43,7 @@ class Student:
 
     def learn(self, x: Array, y: Array, factor: float) -> float:
         """Make one step on a batch; return its loss. The rate is multiplied by the factor."""
-        world = Batch(self.net, x, y).world
+        world = Batch(self.net, self.net.check_images(x), y).world
         if self.mutants is None and self.choice is not None:
             self.mutants = chosen(world, self.choice)
         mutants = self.mutants or {}

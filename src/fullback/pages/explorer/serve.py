@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import re
 import secrets
 import socket
 import threading
@@ -14,7 +14,9 @@ from fullback.errors import OptionError
 from fullback.pages.explorer.app import create_app
 from fullback.pages.explorer.limits import Connections
 from fullback.pages.explorer.security import Door, is_loopback
+from fullback.pages.explorer.session import Session
 from fullback.pages.explorer.start import Start
+from fullback.pages.notebook import frame_html
 
 PORT = 8017
 """The port where none is given: the same one every day, so that links can be kept."""
@@ -32,6 +34,8 @@ class Explorer:
     port : which port; None for 8017, or a free one where that is taken
     framed : whether a notebook on this machine may show the page inside of itself
     height : of the page in a notebook, in pixels
+    token : the word that the address holds, 8 to 200 letters, digits, - and _; None for a random
+        one. With a token of one's own, links stay good when the server is started again
 
     Attributes
     ----------
@@ -51,11 +55,15 @@ class Explorer:
         port: int | None = None,
         framed: bool = False,
         height: int = 900,
+        token: str | None = None,
     ) -> None:
+        self._start = start
+        if token is not None and not re.fullmatch(r"[\w-]{8,200}", token, re.ASCII):
+            raise OptionError("a token must be 8 to 200 letters, digits, - or _")
         self._socket = _listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         self.height = height
-        self.door = Door(secrets.token_urlsafe(18), host, self.port, framed)
+        self.door = Door(token or secrets.token_urlsafe(18), host, self.port, framed)
         connections: Any = Connections()
         config = uvicorn.Config(
             create_app(start, self.door),
@@ -122,12 +130,7 @@ class Explorer:
         return f"Explorer at {self.address}"
 
     def _repr_html_(self) -> str:
-        address = html.escape(self.address, quote=True)
-        return (
-            f'<iframe src="{address}" width="100%" height="{self.height}" '
-            'style="border:1px solid #8888;border-radius:8px" title="fullback explorer"></iframe>'
-            f'<p><a href="{address}" target="_blank" rel="noopener">in a tab of its own</a></p>'
-        )
+        return frame_html(self.address, self.height, Session(self._start).trace())
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import threading
+import warnings
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -12,20 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from fullback.errors import InputError, OptionError, ShapeError
+from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
 from fullback.layers import Normalize
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import layers_text, parse_layers
 from fullback.network import Network, array_shapes
-from fullback.pages.document import document
+from fullback.pages.document import class_names, document
 from fullback.pages.explorer.start import Data, Start, require_shown, require_small
 from fullback.pages.explorer.training import Run, Trainer, described, set_frozen
+from fullback.passes import Trace
+from fullback.pixels import record_of
 from fullback.training.optimizers import SGD
 
 MOST_SESSIONS = 24
 MOST_ACTIONS = 200  # that a link can hold
 
 _LOOKED_AT, _UNSURE = 300, 0.7  # test images, and the probability of the first one's label
+_SURE = 0.999  # a probability from which on next to no error flows back
+_SEARCHED = 512  # images that are predicted at once in the search for one that is wrong
 _ADAPTED_ON = 4096  # images that a Normalize layer is measured on
 
 
@@ -41,6 +46,7 @@ class Session:
     net, name : the network, and what to call it
     image, origin : the image (C, H, W), and where it is from
     label : its label; None for whatever the network predicts
+    misfit : why the data set does not go with the network; None where it does
     trainer : the run that trains the network, or has trained it last
     actions : what made the network of the one that the server was started with, for a link;
         None where that cannot be told
@@ -56,10 +62,8 @@ class Session:
         self.trainer: Trainer | None = None
         self.actions: list[dict[str, Any]] | None = []
         self.label: int | None = None
-        self.image = np.zeros(self.net.input_shape, np.uint8)
-        self.origin: dict[str, Any] = {"from": "drawing"}
-        if self.fits:
-            self.pick("test", self._telling_image())
+        self.misfit = self._why_not()
+        self._begin()
 
     # What is shown ------------------------------------------------------------------------------
 
@@ -71,14 +75,24 @@ class Session:
     @property
     def fits(self) -> bool:
         """Whether the network takes the data set's images and has an output for every class."""
-        classes = len(self.data.class_names)
-        return self.net.input_shape == self.data.image_shape and self.net.output_shape[0] >= classes
+        return self.misfit is None
+
+    @property
+    def drawable(self) -> str | None:
+        """Why the network cannot take drawings and uploads; None where it can."""
+        record = self.net.trained_on
+        if record is None or record.takes_pixels:
+            return None
+        return (
+            f"{self.name} was trained on numbers from {record.low:g} to {record.high:g}, and which "
+            "of them are black and white is not known: it takes images of the data, but no "
+            "drawings and no uploads."
+        )
 
     @property
     def classes(self) -> list[str]:
         """Names of the network's outputs."""
-        names = list(self.data.class_names) if self.fits else []
-        return names + [str(n) for n in range(len(names), self.net.output_shape[0])]
+        return class_names(self.net, self.data.class_names if self.fits else ())
 
     @property
     def shown_label(self) -> int:
@@ -94,6 +108,11 @@ class Session:
             shown["image"] = {**self.origin, "label_given": self.label is not None}
             return shown
 
+    def trace(self) -> Trace:
+        """Return the image's forward and backward pass."""
+        with self.lock:
+            return self.net.trace(self.image[np.newaxis], [self.shown_label])
+
     def state(self) -> dict[str, Any]:
         """Return what the page needs to know beside the document."""
         data = self.data
@@ -104,6 +123,7 @@ class Session:
                 "text": layers_text(self.net.layers),
                 "classes": self.classes,
                 "input_shape": list(self.net.input_shape),
+                "drawable": self.drawable,
                 "freezable": sorted({name.split(".")[0] for name in self.net.parameters}),
                 "frozen": sorted(self.net.frozen),
                 "data": {
@@ -112,6 +132,7 @@ class Session:
                     "test": len(data.x_test),
                     "shape": list(data.image_shape),
                     "fits": self.fits,
+                    "misfit": self.misfit,
                 },
                 "training": self.training_report(),
                 "actions": None if self.actions is None else self.actions + self._unsettled(),
@@ -130,8 +151,7 @@ class Session:
 
     def pick(self, part: str, index: int) -> None:
         """Take an image of the data set, with its label."""
-        if not self.fits:
-            raise ShapeError(self.misfit())
+        self.require_fit()
         x, y = self.part(part)
         if index >= len(x):
             raise InputError(f"the {part} part has {len(x)} images; give a number below {len(x)}")
@@ -140,16 +160,35 @@ class Session:
         self.origin = {"from": "data", "part": part, "index": index}
 
     def _telling_image(self) -> int:
-        """Return a test image that the network is right about, but not sure: its deltas are seen.
+        """Return a test image that the network is not sure of, right if there is one.
 
-        Of an image that it is sure of, all of them are next to 0.
+        Of an image that it is sure of, all deltas are next to 0.
         """
         x, y = self.data.x_test[:_LOOKED_AT], self.data.y_test[:_LOOKED_AT]
         try:
             p = self.net.predict_proba(x)[np.arange(len(x)), y]
         except InputError:  # its weights are not finite, which the page shows
             return 0
-        return int(abs(p - _UNSURE).argmin())
+        return int((abs(p - _UNSURE) + (p > _SURE)).argmin())
+
+    def pick_wrong(self, after: int) -> None:
+        """Take the first test image behind a place that the network gets wrong, or from the start.
+
+        Raises
+        ------
+        InputError
+            It gets every test image right.
+        """
+        self.require_fit()
+        x, y = self.part("test")
+        order = np.roll(np.arange(len(x)), -(after + 1))
+        for start in range(0, len(x), _SEARCHED):
+            places = order[start : start + _SEARCHED]
+            wrong = np.flatnonzero(self.net.predict(x[places]) != y[places])
+            if len(wrong):
+                self.pick("test", int(places[wrong[0]]))
+                return
+        raise InputError(f"{self.name} gets all {len(x)} test images of {self.data.name} right")
 
     def part(self, name: str) -> tuple[Array, Array]:
         """Return the images and labels of the data set's training or test part."""
@@ -158,19 +197,72 @@ class Session:
             return data.x_train, data.y_train
         return data.x_test, data.y_test
 
-    def misfit(self) -> str:
-        """Say why the data set does not go with the network."""
-        return (
-            f"{self.name} takes images of {_times(self.net.input_shape)} and tells "
-            f"{self.net.output_shape[0]} classes apart, but {self.data.name} has "
-            f"{_times(self.data.image_shape)} and {len(self.data.class_names)}; draw or upload a "
-            "picture, or start fullback explore with --data of its own"
-        )
+    def require_fit(self) -> None:
+        """Raise ShapeError where the data set does not go with the network."""
+        if self.misfit is not None:
+            raise ShapeError(self.misfit)
 
-    def show_image(self, pixels: Array, origin: str) -> None:
-        """Take a drawing or an upload; its label is what the network predicts, until it is set."""
-        self.image, self.origin = pixels, {"from": origin}
+    def _why_not(self) -> str | None:
+        """Say why the data set does not go with the network; None where it does."""
+        net, data = self.net, self.data
+        advice = "start fullback explore with the --data that it was trained on"
+        outputs, names = net.output_shape[0], tuple(data.class_names)
+        if net.input_shape != data.image_shape or outputs < len(names):
+            return (
+                f"{self.name} takes images of {_times(net.input_shape)} and distinguishes "
+                f"{outputs} classes, but {data.name} has images of {_times(data.image_shape)} and "
+                f"{len(names)} classes; {advice}, or draw or upload a picture."
+            )
+        numbers = tuple(map(str, range(len(names))))
+        if net.class_names and names not in (numbers, net.class_names[: len(names)]):
+            return (
+                f"{self.name} distinguishes {_listed(net.class_names)}, but {data.name} has "
+                f"{_listed(names)}; {advice}."
+            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", FullbackWarning)
+                net.check_images(data.x_test[:_LOOKED_AT])
+        except (FullbackWarning, InputError) as error:  # another scale
+            return f"{data.name} does not go with {self.name}: {error}."
+        return None
+
+    def _begin(self) -> None:
+        """Take a first image: a telling one of the data, or an empty one."""
         self.label = None
+        self.origin = {"from": "drawing"}
+        self.image = np.zeros(self.net.input_shape, np.uint8)
+        record = self.net.trained_on
+        if self.drawable is not None and record is not None:
+            self.image = np.full(self.net.input_shape, record.low, np.float32)
+        if self.fits:
+            self.pick("test", self._telling_image())
+
+    def show_image(self, pixels: Array, origin: str, *, inverted: bool = False) -> None:
+        """Take a drawing or an upload; its label is what the network predicts, until it is set.
+
+        Raises
+        ------
+        InputError
+            It is not known what black and white are for the network.
+        """
+        self.net.check_images(pixels[np.newaxis])
+        self.image, self.origin = pixels, {"from": origin, "inverted": inverted}
+        self.label = None
+
+    def invert(self, *, inverted: bool) -> None:
+        """Swap dark and light in the uploaded picture, unless they are swapped already."""
+        if self.origin["from"] != "upload":
+            raise InputError("only an uploaded picture can be inverted")
+        if self.origin["inverted"] != inverted:
+            if self.image.dtype == np.uint8:
+                self.image = 255 - self.image
+            else:  # of 16 bits, on the network's scale
+                ends = np.array([0, 1], self.image.dtype)
+                record = self.net.trained_on
+                black, white = ends if record is None else record.from_shares(ends)
+                self.image = black + white - self.image
+            self.origin = {**self.origin, "inverted": inverted}
 
     def set_label(self, label: int | None) -> None:
         """Take a label for the image; None for what the network predicts."""
@@ -186,11 +278,10 @@ class Session:
         self.require_idle()
         shape = self.net.input_shape
         self.net, self.name, self.trainer = net, name, None
-        if net.input_shape != shape:
-            self.image, self.label = np.zeros(net.input_shape, np.uint8), None
-            self.origin = {"from": "drawing"}
-            if self.fits:
-                self.pick("test", 0)
+        self.misfit = self._why_not()
+        pictured = self.origin["from"] == "data"
+        if net.input_shape != shape or (not self.fits if pictured else self.drawable is not None):
+            self._begin()
         if self.label is not None and self.label >= net.output_shape[0]:
             self.label = None
 
@@ -209,6 +300,7 @@ class Session:
                 f"the network has {net.output_shape[0]} outputs, but {self.data.name} has "
                 f"{classes} classes; end with dense{classes}"
             )
+        net.class_names = tuple(self.data.class_names)
         self._adapt(net)
         self.replace(net, "your network")
         self._note({"do": "network", "text": text, "seed": seed}, anew=True)
@@ -219,6 +311,7 @@ class Session:
         old = self.net
         net = old.copy(seed=seed)
         net.unfreeze(*net.frozen)
+        net.trained_on = old.trained_on  # its images stay on the scale that they have
         if self.fits:
             self._adapt(net)
         self.replace(net, self.name)
@@ -233,6 +326,11 @@ class Session:
         self.actions = None
 
     def _adapt(self, net: Network) -> None:
+        """Take the scale of the data's images, as training does."""
+        x = net.check_images(self.data.x_train[:_ADAPTED_ON])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FullbackWarning)  # that the scale is a guess
+            net.trained_on = record_of(x, np.arange(len(x)), None, net.trained_on)
         if isinstance(net.layers[0], Normalize):
             net.adapt(self.data.x_train[:_ADAPTED_ON])
 
@@ -259,8 +357,7 @@ class Session:
     def train(self, run: Run) -> Trainer:
         """Return a new training run on the data set."""
         self.require_idle()
-        if not self.fits:
-            raise ShapeError(self.misfit())
+        self.require_fit()
         self.settle()
         data = self.data
         trainer = Trainer(
@@ -311,16 +408,20 @@ class Session:
                     f"after a step with the learning rate {rate:g} the loss is {after.loss}; the "
                     "step was taken back: give a smaller rate"
                 )
+            image = self.image_for_link()
+            if image is None:
+                self.actions = None
             self._note(
-                {"do": "step", "rate": rate, "freeze": list(freeze), "label": label}
-                | {"image": self.image_for_link()}
+                {"do": "step", "rate": rate, "freeze": list(freeze), "label": label, "image": image}
             )
             return {"label": label, "before": _answer(before), "after": _answer(after)}
 
-    def image_for_link(self) -> dict[str, Any]:
+    def image_for_link(self) -> dict[str, Any] | None:
         """Return what names the image in a link: its place in the data set, or its pixels."""
         if self.origin["from"] == "data":
             return {"part": self.origin["part"], "index": self.origin["index"]}
+        if self.image.dtype != np.uint8:
+            return None
         return {"pixels": base64.b64encode(self.image.tobytes()).decode("ascii")}
 
 
@@ -361,6 +462,11 @@ class Sessions:
 
 def _answer(trace: Any) -> dict[str, Any]:
     return {"loss": trace.loss, "probabilities": [float(p) for p in trace.probabilities[0]]}
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
 
 def _times(shape: Shape) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +18,16 @@ from threadpoolctl import threadpool_limits
 from fullback.engine.lowering import lower
 from fullback.engine.machine import memory_of, threads
 from fullback.engine.simd import LANES
-from fullback.errors import FullbackError, InputError
+from fullback.errors import FullbackError, FullbackWarning, InputError
 from fullback.layers.base import Array
 from fullback.memory import gibibytes
 from fullback.network import Network
 from fullback.pages.explorer.fields import Fields
 from fullback.pages.explorer.start import MOST_LAYERS
+from fullback.pixels import record_of
 from fullback.training.dead import dead_units
 from fullback.training.fit import check_options
-from fullback.training.optimizers import SGD
+from fullback.training.optimizers import CLIP_NORM, SGD
 from fullback.training.schedules import Schedule, constant, warm_cosine
 from fullback.training.steps import Batches, Steps, steps_of
 
@@ -49,7 +51,7 @@ class Run:
     Attributes
     ----------
     epochs, batch_size, seed : as for ``fit``
-    rate, momentum : of SGD; with a momentum, in Nesterov's way
+    rate, momentum : of SGD; with a momentum, in Nesterov's way, and clipped as by default
     schedule : "warm_cosine" or "constant"
     freeze : kinds or names of the layers that stay as they are
     """
@@ -65,7 +67,12 @@ class Run:
     @property
     def optimizer(self) -> SGD:
         """The optimizer that makes the steps."""
-        return SGD(self.rate, momentum=self.momentum, nesterov=self.momentum > 0)
+        return SGD(
+            self.rate,
+            momentum=self.momentum,
+            nesterov=self.momentum > 0,
+            clip_norm=CLIP_NORM,
+        )
 
 
 @dataclass
@@ -105,10 +112,15 @@ class Trainer:
     ) -> None:
         self.net, self.lock, self.run, self.test = net, lock, run, test
         self.images = net.check_images(train[0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FullbackWarning)  # of the scale, which is a guess
+            places = np.arange(len(self.images))
+            record = record_of(self.images, places, None, net.trained_on)
         self.targets = net.loss.targets(train[1], len(self.images), net.output_shape[0])
         set_frozen(net, run.freeze)
         check_options(net, len(self.images), run.epochs, run.batch_size, run.optimizer, run.seed)
         _require_room(net, min(run.batch_size, len(self.images)))
+        net.trained_on = record
         self.batches = -(-len(self.images) // run.batch_size)
         self.total = self.batches * run.epochs
         self.done = 0

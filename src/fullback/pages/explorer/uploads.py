@@ -8,57 +8,35 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from fullback.errors import DataError, FullbackError, InputError
+from fullback.errors import FullbackError, InputError
 from fullback.layers.base import Array, Shape
+from fullback.network import Network
+from fullback.pages.explorer.start import ReadImage
 
 T = TypeVar("T")
-ReadImage: TypeAlias = Callable[[Path, Shape, bool], Array]
-"""Reads an image file for a network's input: (path, shape (C, H, W), invert) to uint8 (C, H, W)."""
 
 MOST_IMAGE_BYTES = 8 * 2**20
 MOST_MODEL_BYTES = 64 * 2**20
 
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
-_MOST_PIXELS = 16_000_000
 
+def read_picture(body: bytes, net: Network, read: ReadImage, *, invert: bool) -> Array:
+    """Return an uploaded picture as a network takes it, of shape (C, H, W).
 
-def read_picture(body: bytes, shape: Shape, read: ReadImage, *, invert: bool) -> Array:
-    """Return an uploaded picture in the shape that a network takes, as uint8 (C, H, W).
+    ``read`` opens only formats that start no programs, and checks their size first.
 
     Raises
     ------
     DataError, ShapeError
-        It is no PNG, JPEG, GIF, BMP or WebP, damaged or too large, or the network takes no images.
+        It is no image of these formats, damaged or too large, or the network takes no images.
     """
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Only these readers are tried: Pillow has others, some of which start programs.
-            with Image.open(io.BytesIO(body), formats=_FORMATS) as image:
-                columns, rows = image.size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError("the picture has too many pixels; make it smaller") from None
-    except Exception as error:  # on damaged files, Pillow's readers raise whatever happens
-        raise DataError(
-            "the file is no picture that this page reads; expected PNG, JPEG, GIF, BMP or WebP"
-        ) from error
-    if columns * rows > _MOST_PIXELS:
-        raise DataError(
-            f"the picture has {columns} x {rows} pixels; expected at most {_MOST_PIXELS:,} in all: "
-            "make it smaller"
-        )
-    return _from_file(body, "the picture", lambda path: read(path, shape, invert))
+    return _from_file(body, "the picture", lambda path: read(path, net, invert))
 
 
 def read_model(body: bytes, read: Callable[[Path], T]) -> T:

@@ -30,6 +30,8 @@ export class Model {
     }
     if (document.probabilities) this.packed.set("probabilities", document.probabilities);
     if (document.target) this.packed.set("target", document.target);
+    this.range = document.range ?? [0, 1]; // what is drawn black and white in a picture of the input
+    this.noise = new Map(); // by the array's name: whether it is nothing but rounding
   }
 
   has(id) {
@@ -58,6 +60,17 @@ export class Model {
 
   layer(name) {
     return this.layers[this.names.indexOf(name) - 1];
+  }
+
+  // The cell of an array whose number is the largest in magnitude; null where there is none.
+  largest(id) {
+    if (!this.has(id)) return null;
+    const { shape, values } = this.array(id);
+    let [best, most] = [0, -1];
+    values.forEach((value, n) => {
+      if (Math.abs(value) > most) [best, most] = [n, Math.abs(value)];
+    });
+    return values.length ? { array: id, index: unflat(best, shape) } : null;
   }
 
   before(name) {
@@ -135,6 +148,14 @@ export function power(exponent) {
   return `10${exponent < 0 ? "⁻" : ""}${raised}`;
 }
 
+// A share as a percentage. What is not 0 and not all is never written as if it were.
+export function percent(share) {
+  if (!Number.isFinite(share)) return number(share);
+  if (share > 0 && share < 0.0005) return "<0.1 %";
+  if (share < 1 && share > 0.9995) return ">99.9 %";
+  return `${signed((100 * share).toFixed(1))} %`;
+}
+
 // The power of ten that the numbers written into cells leave out: 0 where they need none.
 export function exponentOf(most) {
   if (most === 0 || !Number.isFinite(most)) return 0;
@@ -149,7 +170,7 @@ export function brief(value, exponent = 0) {
   const scaled = value / 10 ** exponent;
   const size = Math.abs(scaled);
   const text = scaled.toFixed(size >= 99.5 ? 0 : size >= 9.95 ? 1 : 2);
-  return signed(Number(text) === 0 ? "0" : text.replace(/^(-?)0\./, "$1."));
+  return signed(Number(text) === 0 ? "0" : text);
 }
 
 // Colours -------------------------------------------------------------------------------------
@@ -157,7 +178,6 @@ export function brief(value, exponent = 0) {
 const NAMES = [
   "zero",
   "ink",
-  "picture",
   "forward-plus",
   "forward-minus",
   "backward-plus",
@@ -191,11 +211,13 @@ export function css([red, green, blue], alpha = 1) {
   return `rgb(${red} ${green} ${blue} / ${alpha})`;
 }
 
+// The colour of a number in an array whose largest magnitude is `most`; `scale` is "forward",
+// "backward", or, for a picture, the numbers [black, white].
 export function colourOf(value, most, colours, scale) {
   if (!Number.isFinite(value)) return colours.wrong;
+  if (Array.isArray(scale)) return Array(3).fill(byteOf(value, scale));
   const share = most > 0 ? Math.min(1, Math.abs(value) / most) ** 0.7 : 0;
-  const end =
-    scale === "picture" ? colours.picture : colours[`${scale}-${value < 0 ? "minus" : "plus"}`];
+  const end = colours[`${scale}-${value < 0 ? "minus" : "plus"}`];
   return colours.zero.map((own, n) => Math.round(own + (end[n] - own) * share));
 }
 
@@ -206,8 +228,13 @@ export function inkOn([red, green, blue]) {
   return light > 0.2 ? "#111" : "#fff";
 }
 
-// Which scale an array is shown in: what flows forward and what flows back have their own.
-export function scaleOf(id, values) {
-  if (id === "a:input" && values.every((value) => value >= 0)) return "picture";
+// How bright a number of a picture is, from 0 to 255.
+export function byteOf(value, [black, white]) {
+  return Math.max(0, Math.min(255, Math.round(((value - black) / (white - black)) * 255)));
+}
+
+// Which scale an array is shown in: a picture as it is; what flows forward, and back, in colours.
+export function scaleOf(id, model) {
+  if (id === "a:input" && model.shape(id).length === 3) return model.range;
   return id.startsWith("d:") || id.startsWith("g:") ? "backward" : "forward";
 }

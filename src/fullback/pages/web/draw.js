@@ -1,5 +1,7 @@
 // The drawing pad: as many cells as the network's image has, drawn with mouse, finger or keys.
 
+import { byteOf } from "./arrays.js";
+
 const BRUSH = 0.055; // radius of the brush, as a share of the rows
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
@@ -27,12 +29,13 @@ export class Pad {
     return this.shape[2];
   }
 
-  // Show an image that comes from elsewhere: numbers of 0 to 1, in the order (C, H, W).
-  show(shape, values) {
-    if (this.from) return; // somebody draws
+  // Show an image that comes from elsewhere: numbers in the order (C, H, W), and which of them are
+  // black and white.
+  show(shape, values, range) {
+    if (this.from) return; // a line is being drawn
     this.shape = shape;
     const size = this.rows * this.columns;
-    const byte = (value) => Math.max(0, Math.min(255, Math.round(value * 255)));
+    const byte = (value) => byteOf(value, range);
     if (shape[0] === 3) this.colours = Uint8Array.from(values, byte);
     else this.colours = null;
     this.cells = Uint8Array.from({ length: size }, (_, n) => byte(shape[0] === 3 ? (values[n] + values[n + size] + values[n + 2 * size]) / 3 : values[n]));
@@ -43,6 +46,13 @@ export class Pad {
   get bytes() {
     if (this.shape[0] === 1) return this.cells;
     return this.colours ?? Uint8Array.from([...this.cells, ...this.cells, ...this.cells]);
+  }
+
+  // Without drawing, the pad only shows the image.
+  allow(drawing) {
+    this.locked = !drawing;
+    this.canvas.setAttribute("aria-disabled", String(this.locked));
+    this.canvas.style.cursor = drawing ? "" : "default";
   }
 
   clear() {
@@ -57,7 +67,7 @@ export class Pad {
   }
 
   press(event) {
-    if (event.button) return;
+    if (event.button || this.locked) return;
     event.preventDefault();
     this.canvas.focus({ focusVisible: false });
     this.canvas.setPointerCapture(event.pointerId);
@@ -103,7 +113,7 @@ export class Pad {
   }
 
   key(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || this.locked) return;
     const move = ARROWS[event.key];
     if (move) {
       const before = this.cursor ?? [Math.floor(this.rows / 2), Math.floor(this.columns / 2)];

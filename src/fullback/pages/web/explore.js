@@ -1,13 +1,14 @@
 // The explorer's page: the picture, and everything around it that asks the server.
 
-import { cellKey, number, parseCell, unpack } from "./arrays.js";
+import { byteOf, cellKey, number, parseCell, percent, unpack } from "./arrays.js";
 import { Client, Failure, latest } from "./client.js";
 import { Pad, toBase64 } from "./draw.js";
 import { Gallery } from "./gallery.js";
 import { Lab } from "./lab.js";
 import { Models } from "./models.js";
+import { sureness } from "./noise.js";
 import { make } from "./picture.js";
-import { percent, Training } from "./training.js";
+import { Training } from "./training.js";
 import { mountView } from "./view.js";
 
 const byId = (name) => document.getElementById(name);
@@ -37,6 +38,7 @@ class App {
     this.lab.wanted = link?.lab ?? null;
     this.wire();
     this.take(answer, await this.client.get("/document"));
+    this.wireOrder();
     if (answer.left_out) this.fail(`The link was not restored whole: ${answer.left_out}`);
     if (link?.step !== undefined) this.view.step(link.step);
     if (link?.cell) this.selectCell(parseCell(link.cell));
@@ -73,7 +75,8 @@ class App {
     label.replaceChildren();
     make(label, "option", { value: "", textContent: "what it predicts" });
     state.classes.forEach((name, n) => make(label, "option", { value: n, textContent: name }));
-    for (const name of ["pick", "previous", "next"]) byId(name).disabled = !state.data.fits;
+    for (const name of ["pick", "previous", "next", "wrong"]) byId(name).disabled = !state.data.fits;
+    this.allowDrawing(state);
     this.models.show(state);
     this.update(shown);
     this.training.show(state);
@@ -85,13 +88,23 @@ class App {
   update(shown, { drawn = false } = {}) {
     this.document = shown;
     if (this.view) this.view.update(shown);
-    else this.view = mountView(byId("picture-view"), shown, { onChange: () => this.remember() });
+    else this.view = mountView(byId("picture-view"), shown, { onChange: () => this.remember(), panelRoot: byId("panel") });
     const { shape, values } = unpack(shown.input);
-    if (!drawn) this.pad.show(shape, values);
+    if (!drawn) this.pad.show(shape, values, shown.range);
+    if (shown.image.from === "upload") byId("invert").checked = shown.image.inverted;
     byId("label").value = shown.image.label_given ? shown.label : "";
     byId("origin").textContent = originText(shown.image);
     this.answer(shown);
     this.remember();
+  }
+
+  // Drawings and uploads need to know what is black and white for the network.
+  allowDrawing({ drawable, data }) {
+    for (const name of ["clear", "upload", "invert"]) byId(name).disabled = drawable !== null;
+    this.pad.allow(drawable === null);
+    byId("invert-row").hidden = drawable !== null;
+    byId("undrawn").textContent = [drawable, data.fits ? null : data.misfit].filter(Boolean).join(" ");
+    byId("undrawn").hidden = !byId("undrawn").textContent;
   }
 
   answer({ probabilities, classes, label, loss }) {
@@ -104,8 +117,10 @@ class App {
       return;
     }
     answer.append("It says ");
-    make(answer, "strong", { textContent: classes[best], id: "predicted" });
+    make(make(answer, "strong"), "bdi", { textContent: classes[best], id: "predicted" });
     answer.append(` (${percent(values[best])}); loss `);
+    byId("sure").textContent = sureness(this.view.picture.model);
+    byId("sure").hidden = !byId("sure").textContent;
     make(answer, "span", { textContent: loss === null ? "not finite" : number(loss), id: "loss" });
     answer.classList.toggle("missed", best !== label);
   }
@@ -130,6 +145,19 @@ class App {
     return this.change(() => this.client.post("/image", { part, index }));
   }
 
+  // Go on to an image that the network gets wrong.
+  pickWrong() {
+    const { from, part, index } = this.document.image;
+    const after = from === "data" && part === "test" ? index : -1;
+    return this.change(() => this.client.post("/image", { wrong: true, after }));
+  }
+
+  // What was uploaded is turned round at once; later uploads are as well.
+  invert() {
+    if (this.document.image.from !== "upload") return null;
+    return this.change(() => this.client.post("/image", { invert: byId("invert").checked }));
+  }
+
   beside(by) {
     const { from, part, index } = this.document.image;
     if (from !== "data") return this.pick("test", 0);
@@ -139,6 +167,7 @@ class App {
 
   upload(file) {
     if (!file) return null;
+    if (this.state.drawable !== null) return this.fail(this.state.drawable);
     const query = byId("invert").checked ? "?invert=1" : "";
     return this.change(() => this.client.post(`/upload${query}`, file));
   }
@@ -153,6 +182,7 @@ class App {
   // Views, links, failures ----------------------------------------------------------------------
 
   open(name) {
+    document.body.classList.toggle("in-lab", name === "lab");
     for (const own of ["picture", "lab"]) {
       const here = own === name;
       byId(`${own}-view`).hidden = !here;
@@ -166,14 +196,14 @@ class App {
 
   // What a link restores.
   get link() {
-    const { image, label, input } = this.document;
+    const { image, label, input, range } = this.document;
     const { step, cell } = this.view.state;
     const whole = step === this.document.program.length;
     const told = {
       start: this.state.start,
       ...(this.state.actions?.length ? { actions: this.state.actions } : {}),
       ...(this.state.actions === null ? { partial: true } : {}),
-      image: image.from === "data" ? { part: image.part, index: image.index } : { pixels: toBase64(Uint8Array.from(unpack(input).values, (value) => Math.round(value * 255))) },
+      image: image.from === "data" ? { part: image.part, index: image.index } : { pixels: toBase64(Uint8Array.from(unpack(input).values, (value) => byteOf(value, range))) },
       ...(image.label_given ? { label } : {}),
       ...(whole ? {} : { step }),
       ...(cell ? { cell: cellKey(cell) } : {}),
@@ -235,6 +265,11 @@ class App {
     byId("pick").addEventListener("click", () => this.gallery.open());
     byId("previous").addEventListener("click", () => this.beside(-1));
     byId("next").addEventListener("click", () => this.beside(1));
+    byId("wrong").addEventListener("click", () => this.pickWrong());
+    byId("invert").addEventListener("change", () => this.invert());
+    for (const name of ["training", "network"]) {
+      byId(`fold-${name}`).addEventListener("click", () => this.unfold(name, byId(`${name}-body`).hidden));
+    }
     byId("upload").addEventListener("change", () => {
       const [file] = byId("upload").files;
       this.upload(file);
@@ -246,7 +281,6 @@ class App {
     });
     this.wireDrops();
     this.wireTabs();
-    this.wireOrder();
     byId("link").addEventListener("click", () => this.copyLink());
     byId("controls").addEventListener("click", () => {
       const hidden = document.body.classList.toggle("without-controls");
@@ -264,6 +298,12 @@ class App {
     });
   }
 
+  // Show or hide a card's controls.
+  unfold(name, open) {
+    byId(`${name}-body`).hidden = !open;
+    byId(`fold-${name}`).setAttribute("aria-expanded", open);
+  }
+
   // Pictures that are dropped anywhere on the page are uploads; so are pasted ones.
   wireDrops() {
     document.addEventListener("dragover", (event) => event.preventDefault());
@@ -277,12 +317,21 @@ class App {
     });
   }
 
-  // On a phone the picture comes behind the image, and the other controls behind it; the order of
-  // the page is the order in which the keyboard goes through it.
+  // On a narrow page all stands in one column: the image, what it does in the network, where a number
+  // comes from, the other controls. The order of the page is that of the keyboard.
   wireOrder() {
-    const narrow = matchMedia("(max-width: 820px)");
-    const main = document.querySelector("main");
-    const order = () => (narrow.matches ? byId("image-card").after(main) : main.parentElement.append(main));
+    const narrow = matchMedia("(max-width: 999px)");
+    const parts = (...names) => names.map(byId);
+    const order = () => {
+      if (narrow.matches) {
+        byId("left").append(...parts("image-card", "main", "training-card", "network-card"));
+        document.querySelector(".listing").before(byId("panel"));
+      } else {
+        byId("left").append(...parts("training-card", "network-card", "main"));
+        byId("side").append(...parts("image-card", "panel"));
+      }
+      if (narrow.matches) for (const name of ["training", "network"]) this.unfold(name, true);
+    };
     narrow.addEventListener("change", order);
     order();
   }
@@ -355,22 +404,42 @@ function readAddress() {
 async function main() {
   showTheme(stored("localStorage", "theme"));
   const { tokens, state } = readAddress();
-  const known = new Set(tokens.filter(Boolean));
-  if (!known.size) showProblem("This page needs its whole address: open the address that fullback explore printed, with all that is behind the #.");
-  for (const token of known) {
-    try {
-      const app = new App(new Client(token));
-      byId("problem").hidden = state !== undefined;
-      await app.start(state);
-      window.fullback = app;
-      remember("localStorage", "token", token); // for links of an earlier run of the server
-      return;
-    } catch (error) {
-      showProblem(error.message);
-      if (!(error instanceof Failure)) throw error;
-      if (error.status !== 401) return;
-    }
+  for (const token of new Set(tokens.filter(Boolean))) {
+    if (await opened(token, state) !== 401) return;
   }
+  ask(state);
+}
+
+// Open the page with a token; return the status with which the server refuses it.
+async function opened(token, state) {
+  try {
+    const app = new App(new Client(token));
+    byId("problem").hidden = state !== undefined;
+    await app.start(state);
+    window.fullback = app;
+    remember("localStorage", "token", token); // for links of an earlier run of the server
+    return null;
+  } catch (error) {
+    showProblem(error.message);
+    if (!(error instanceof Failure)) throw error;
+    return error.status;
+  }
+}
+
+// Ask for the token where the address has none, or that of an earlier run of the server.
+function ask(state) {
+  document.body.classList.add("asking");
+  byId("ask").hidden = false;
+  byId("token").focus();
+  if (byId("problem").hidden) showProblem("This page needs its whole address: open the address that fullback explore printed, with all that is behind the #.");
+  byId("ask").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const given = byId("token").value.trim();
+    const token = new URLSearchParams(given.split("#").at(-1)).get("token") ?? given;
+    document.body.classList.remove("asking"); // the picture is laid out by the room that it has
+    byId("ask").hidden = await opened(token, state) === null;
+    document.body.classList.toggle("asking", !byId("ask").hidden);
+  });
 }
 
 main();

@@ -1,10 +1,9 @@
 // The mistake lab: what a mistake changes, which check catches it, and how training goes with it.
 
-import { exponentOf, extent, number, palette, power, unpack } from "./arrays.js";
+import { exponentOf, extent, number, palette, percent, power, unpack } from "./arrays.js";
 import { colour, drawCurves, smooth } from "./chart.js";
 import { make } from "./picture.js";
 import { Tiles } from "./tiles.js";
-import { percent } from "./training.js";
 
 const MOST_SLICES = 2; // maps of an array that are shown: those that differ most
 const MAP = 72; // pixels of a map

@@ -51,9 +51,14 @@ export function placeOf(model, { array, index }) {
     return `, number ${index[0]}`;
   }
   if (index.length === 3) {
-    return `${shape[0] > 1 ? `, channel ${index[0]}` : ""}, row ${index[1]}, column ${index[2]}`;
+    return `${shape[0] > 1 ? `, ${channelOf(array, index[0], shape[0])}` : ""}, row ${index[1]}, column ${index[2]}`;
   }
   return `, number ${index[0]}`;
+}
+
+function channelOf(array, n, count) {
+  const colour = array.endsWith(":input") && count === 3 ? ["red", "green", "blue"][n] : "";
+  return colour ? `channel ${n} (${colour})` : `channel ${n}`;
 }
 
 export function label({ array, index }) {
@@ -109,7 +114,7 @@ function counting(length) {
 function activation(model, name, cell) {
   if (name === "input") {
     return {
-      rule: "A pixel of the image, as the network takes it. Bytes are divided by 255.",
+      rule: "A pixel of the image, as the network takes it.",
       formula: "x",
       sum: false,
     };

@@ -13,6 +13,7 @@ import {
   power,
   scaleOf,
 } from "./arrays.js";
+import { isNoise } from "./noise.js";
 import { label, origin } from "./origins.js";
 import { make } from "./picture.js";
 
@@ -25,6 +26,7 @@ const MOVES = [
   ["→", "right", 0, 1],
 ];
 const WRITTEN = 7; // a grid with as many columns has its numbers written into it
+const GRID = 180; // pixels of a grid; three of them stand side by side, where they can
 
 // Mount the panel. `onSelect(cell)` is called where another number is asked for, `onShine(cells)`
 // with the cells of a term that is pointed at, `onMove(rows, columns)` to go to a cell beside.
@@ -71,9 +73,16 @@ class Panel {
     const { title, value, rule, formula, sum, terms, working, links = [] } = this.origin;
     const heading = make(this.root, "h2", {});
     make(heading, "span", { textContent: title });
-    make(heading, "output", { className: "value", textContent: ` = ${number(value, 5)}` });
+    make(heading, "output", { className: "value", textContent: ` = ${number(value)}` });
     this.moves(heading);
     make(this.root, "p", { className: "rule", textContent: rule });
+    if (isNoise(this.model, this.origin.cell.array))
+      make(this.root, "p", {
+        className: "noise",
+        textContent:
+          "Rounding noise: its terms cancel, or come from terms that do, and what is left is as small " +
+          "as what float32 rounds off. Without rounding it would be 0, or next to 0.",
+      });
     if (formula) make(this.root, "div", { className: "formula", textContent: formula });
     if (working)
       make(this.root, "div", {
@@ -174,14 +183,15 @@ class Panel {
     const values = rows.flat().map(({ value }) => value);
     const most = extent(values);
     const id = rows.flat().find(({ cell }) => cell)?.cell.array ?? "d:";
-    const scale = scaleOf(id, values);
+    const scale = this.model.has(id) ? scaleOf(id, this.model) : "backward";
     const canvas = make(figure, "canvas", { className: "window-cells" });
     const columns = Math.max(...rows.map((row) => row.length));
+    const side = Math.max(84, Math.min(GRID, (this.root.clientWidth - 110) / 3));
     const cell =
       columns <= WRITTEN && rows.length <= WRITTEN + 5
-        ? [44, 24]
+        ? [side < 120 ? 36 : 44, 22]
         : Array(2).fill(
-            Math.max(3, Math.min(14, Math.floor(180 / Math.max(columns, rows.length)))),
+            Math.max(3, Math.min(14, Math.floor(side / Math.max(columns, rows.length)))),
           );
     const exponent = exponentOf(most);
     canvas.setAttribute("role", "img");
@@ -331,8 +341,8 @@ class Panel {
     make(this.root, "p", {
       className: "total",
       textContent: same
-        ? `The terms add up to ${number(sum, 5)}.`
-        : `The terms add up to ${number(sum, 5)} here; the trace, which adds in ${this.model.network.dtype}, has ${number(value, 5)}.`,
+        ? `The terms add up to ${number(sum)}.`
+        : `The terms add up to ${number(sum)} here; the trace, which adds in ${this.model.network.dtype}, has ${number(value)}.`,
     });
   }
 }

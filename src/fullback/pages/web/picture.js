@@ -1,11 +1,12 @@
 // The network as a picture: what flows forward above, what flows back below it.
 
-import { Model, number, palette, sameCell } from "./arrays.js";
+import { byteOf, Model, number, palette, percent, sameCell } from "./arrays.js";
 import { placeOf, titleOf } from "./origins.js";
 import { Tiles } from "./tiles.js";
 
-const LEAST = 54; // pixels of a map, where the page is narrow
-const LEAST_OF_MANY = 60; // where there are several filters, whose numbers are to be read
+const LEAST = 46; // pixels of a map, where the page is narrow
+const LONG = 7; // letters of a class name that stand beside its bar; longer ones stand above it
+const ANSWERS = 12; // classes that are listed at once
 
 // Mount the picture in `root`. `onSelect(cell)` is called for a cell that is clicked or moved to,
 // and `onStep(i)` where a layer's name is pressed, with the first instruction that shows it.
@@ -41,6 +42,7 @@ class Picture {
     if (built !== this.built) {
       this.built = built;
       this.folded.clear();
+      this.every = false;
       this.selected = null;
       [this.lit, this.bright] = [[], []];
       this.at = document.program.length;
@@ -63,6 +65,8 @@ class Picture {
     this.bright = [];
     this.reveal();
     this.outline();
+    const element = cell && this.tiles.get(cell.array)?.element;
+    if (element) scrollSideways(this.scroller, element, this.ends);
   }
 
   shine(cells) {
@@ -90,6 +94,7 @@ class Picture {
   buildColumn(column, place) {
     const head = make(this.grid, "div", { className: "head" });
     head.style.gridColumn = place;
+    if (column.kind === "loss") head.classList.add("loss");
     this.buildHead(head, column);
     for (const [row, ids] of [
       ["forward", column.forward],
@@ -97,12 +102,42 @@ class Picture {
     ]) {
       const cell = make(this.grid, "div", { className: `${row} ${column.kind}` });
       cell.style.gridColumn = place;
+      if (row === "forward" && column.forward[0] === "a:input") this.buildComposite(cell);
       if (column.kind === "loss") {
         this.buildLoss(cell, row);
       } else {
         for (const id of ids) cell.append(this.buildTiles(id).element);
       }
     }
+  }
+
+  // A picture of three channels, in its colours.
+  buildComposite(cell) {
+    const shape = this.model.shape("a:input");
+    this.composite = null;
+    if (shape.length !== 3 || shape[0] !== 3) return;
+    const figure = make(cell, "figure", { className: "composite" });
+    this.composite = make(figure, "canvas", { width: shape[2], height: shape[1] });
+    this.composite.setAttribute("role", "img");
+    this.composite.setAttribute("aria-label", "The image in its colours");
+    make(figure, "figcaption", { textContent: "in colours" });
+  }
+
+  drawComposite() {
+    if (!this.composite) return;
+    const { shape, values } = this.model.array("a:input");
+    const [, rows, columns] = shape;
+    const context = this.composite.getContext("2d");
+    const image = context.createImageData(columns, rows);
+    for (let n = 0; n < rows * columns; n += 1) {
+      for (let c = 0; c < 3; c += 1)
+        image.data[4 * n + c] = byteOf(values[n + c * rows * columns], this.model.range);
+      image.data[4 * n + 3] = 255;
+    }
+    context.putImageData(image, 0, 0);
+    const { width, height } = this.tiles.get("a:input").plan;
+    this.composite.style.width = `${columns * width}px`;
+    this.composite.style.height = `${rows * height}px`;
   }
 
   buildHead(head, { kind, name, shape, note }) {
@@ -217,10 +252,10 @@ class Picture {
   // Fit the picture into the width that there is.
   fit(force = false) {
     const width = this.root.clientWidth;
-    if (!width || (!force && width === this.width)) return;
+    if (this.size && (!width || (!force && width === this.width))) return;
     this.width = width;
     const many = this.columns.some(({ channels }) => channels > 1);
-    const [least, most] = many ? [LEAST_OF_MANY, 84] : [LEAST, 120];
+    const [least, most] = [LEAST, many ? 84 : 120];
     const narrow = this.widthAt(least);
     const slope = (this.widthAt(most) - narrow) / (most - least);
     this.arrange(Math.max(least, Math.min(most, Math.floor(least + (width - 4 - narrow) / slope))));
@@ -293,6 +328,7 @@ class Picture {
         `${nameOf(id)}, ${shape}, ${tiles.caption.textContent}. Arrow keys choose a cell.`,
       );
     }
+    this.drawComposite();
     this.drawAnswers();
     this.mark();
     this.outline();
@@ -306,13 +342,18 @@ class Picture {
     answers.setAttribute("aria-label", model.has("probabilities") ? "Probabilities" : "Outputs");
     const best = values.indexOf(Math.max(...values));
     const most = Math.max(...values.map(Math.abs)) || 1;
+    const longest = Math.max(...model.classes.map((name) => [...name].length));
+    answers.classList.toggle("long", longest > LONG);
+    const listed = this.listed(values);
     values.forEach((value, k) => {
+      if (!listed.has(k)) return;
       const row = make(answers, "button", { type: "button", className: "answer" });
+      row.title = model.classes[k];
       row.dataset.class = k;
       row.dataset.value = String(value);
       row.classList.toggle("best", k === best);
       row.classList.toggle("label", k === model.document.label);
-      make(row, "span", { className: "class", textContent: model.classes[k] });
+      make(row, "bdi", { className: "class", textContent: model.classes[k] });
       const bar = make(make(row, "span", { className: "bar" }), "span", {});
       bar.style.width = `${(100 * Math.abs(value)) / (id === "probabilities" ? 1 : most)}%`;
       make(row, "span", {
@@ -326,7 +367,26 @@ class Picture {
       );
       row.addEventListener("click", () => this.onSelect({ array: id, index: [k] }));
     });
+    if (listed.size < values.length) {
+      const more = make(answers, "button", {
+        type: "button",
+        className: "fold",
+        textContent: `all ${values.length}`,
+      });
+      more.addEventListener("click", () => {
+        this.every = true;
+        this.draw();
+      });
+    }
     this.drawVerdict();
+  }
+
+  // The classes that are listed: of many, the largest outputs and the label.
+  listed(values) {
+    const order = [...values.keys()].sort((one, other) => values[other] - values[one]);
+    if (this.every || values.length <= ANSWERS) return new Set(order);
+    const { label } = this.model.document;
+    return new Set([...(label === null ? [] : [label]), ...order].slice(0, ANSWERS));
   }
 
   drawVerdict() {
@@ -336,8 +396,11 @@ class Picture {
       className: "loss-value",
       textContent: `loss ${loss === null ? "not finite" : number(loss)}`,
     });
-    if (label !== null)
-      make(this.verdict, "div", { textContent: `label ${this.model.classes[label]}` });
+    if (label !== null) {
+      const named = make(this.verdict, "div", { className: "label-name" });
+      named.append("label ");
+      make(named, "bdi", { textContent: this.model.classes[label] });
+    }
     make(this.verdict, "div", {
       className: "start",
       textContent: label === null ? "← 2 (x − y) / K" : "← p − y",
@@ -370,7 +433,13 @@ class Picture {
       [...step.shows, ...step.from]
         .map((id) => this.tiles.get(id)?.element ?? (id === "probabilities" ? this.answers : null))
         .find(Boolean);
-    if (written) scrollSideways(this.scroller, written);
+    if (written && written !== this.answers) scrollSideways(this.scroller, written, this.ends);
+  }
+
+  // What covers the picture at its ends: the names of the passes, and the answers.
+  get ends() {
+    const covers = getComputedStyle(this.answers.parentElement).position === "sticky";
+    return [40, covers ? this.answers.parentElement.offsetWidth + 8 : 8];
   }
 
   outline() {
@@ -466,15 +535,11 @@ function nameOf(id) {
   return { a: name, d: `Delta of ${name}`, p: name, g: `Gradient of ${name}` }[letter];
 }
 
-export function percent(share) {
-  const text = (100 * share).toFixed(1);
-  return `${text} %`;
-}
-
-export function scrollSideways(scroller, element) {
+export function scrollSideways(scroller, element, [before, behind]) {
   const [outer, inner] = [scroller.getBoundingClientRect(), element.getBoundingClientRect()];
-  if (inner.left < outer.left + 40) scroller.scrollBy({ left: inner.left - outer.left - 60 });
-  else if (inner.right > outer.right) scroller.scrollBy({ left: inner.right - outer.right + 40 });
+  const [left, right] = [outer.left + before, outer.right - behind];
+  if (inner.left < left) scroller.scrollBy({ left: inner.left - left - 20 });
+  else if (inner.right > right) scroller.scrollBy({ left: inner.right - right + 20 });
 }
 
 export function make(parent, tag, properties = {}) {

@@ -18,12 +18,14 @@ class Stepper {
       role: "group",
       ariaLabel: "Step through the program",
     });
-    this.button(buttons, "|◀", "First instruction", () => 0);
-    this.button(buttons, "◀", "One instruction back", () => this.at - 1);
-    this.button(buttons, "▶", "One instruction on", () =>
-      this.at >= this.count ? 0 : this.at + 1,
-    );
-    this.button(buttons, "▶|", "The whole pass", () => this.count);
+    this.back = [
+      this.button(buttons, "|←", "First instruction", () => 0),
+      this.button(buttons, "←", "One instruction back", () => this.at - 1),
+    ];
+    this.on = [
+      this.button(buttons, "→", "One instruction on", () => this.at + 1),
+      this.button(buttons, "→|", "The whole pass", () => this.count),
+    ];
     const track = make(root, "div", { className: "track" });
     this.scrubber = make(track, "input", { type: "range", min: 0, ariaLabel: "Instruction" });
     this.scrubber.addEventListener("input", () => this.go(Number(this.scrubber.value)));
@@ -40,13 +42,17 @@ class Stepper {
       title: says,
       ariaLabel: says,
     });
-    button.addEventListener("click", () => this.go(where()));
+    button.addEventListener("click", () => {
+      if (button.getAttribute("aria-disabled") !== "true") this.go(where());
+    });
+    return button;
   }
 
+  // Take another document; return whether its program is another one, which is then shown whole.
   update(document) {
     const same = JSON.stringify(document.program) === JSON.stringify(this.program);
     this.program = document.program;
-    if (same) return;
+    if (same) return false;
     this.count = document.program.length;
     this.scrubber.max = this.count;
     this.passes.replaceChildren();
@@ -56,6 +62,7 @@ class Stepper {
     }
     this.list();
     this.show(this.count);
+    return true;
   }
 
   list() {
@@ -122,6 +129,8 @@ class Stepper {
     this.at = i;
     const step = this.program[i];
     this.scrubber.value = i;
+    for (const button of this.back) button.setAttribute("aria-disabled", String(i <= 0));
+    for (const button of this.on) button.setAttribute("aria-disabled", String(i >= this.count));
     const where = step ? `Instruction ${i + 1} of ${this.count}, ${step.pass}` : "The whole pass";
     this.scrubber.setAttribute("aria-valuetext", step ? `${where}: ${step.text}` : where);
     this.sentence.replaceChildren();

@@ -14,13 +14,16 @@ import {
   scaleOf,
   unflat,
 } from "./arrays.js";
+import { isNoise } from "./noise.js";
 import { rowLength } from "./origins.js";
 
 const GAP = 6; // between tiles
 const EDGE = 3; // room around all, for outlines
 const FOLDED = 4; // tiles of a folded array
 const LARGEST = 30; // pixels of a cell of a map
-const UNFOLDED = 7; // pixels of a weight, where all filters are shown
+const WEIGHT = [25, 15]; // pixels of a weight that is written as a number
+const COLUMNS = 3; // of a filter whose weights are
+const LETTER = 13; // room for the name of a channel
 const LIST = 12; // a vector as long as this is a list of numbers
 
 // How an array is cut into tiles: how many, rows and columns of each, cells of each, tiles a row.
@@ -60,15 +63,16 @@ export function arrangement(shape, { folded, size, row = false, wanted = [] }) {
       wanted.filter((n) => n % channels === channel).map((n) => Math.floor(n / channels)),
     );
     const shown = folded ? filters.map((k) => k * channels + channel) : every;
-    const across = folded ? 1 : channels;
-    const cell =
-      shown.length === 1 ? (size * 1.25) / whole.rows : folded ? size / whole.rows : UNFOLDED;
+    const written = whole.columns <= COLUMNS && (folded || whole.count <= FOLDED);
+    const least = whole.count > 256 ? 4 : 7; // where all of many filters are shown
+    const side = folded ? Math.max(1, size / Math.max(whole.rows, whole.columns)) : least;
+    const [width, height] = written ? WEIGHT : [side, side];
     return {
       ...whole,
       shown,
-      across,
-      width: cell,
-      height: cell,
+      across: folded ? 1 : acrossAll(shape, width / height),
+      width,
+      height,
       hidden: whole.count - shown.length,
     };
   }
@@ -112,6 +116,13 @@ export function arrangement(shape, { folded, size, row = false, wanted = [] }) {
   };
 }
 
+// How many slices of filters stand in a row, where all are shown: a filter's channels stand side by
+// side, as many filters as make the whole about as wide as high.
+function acrossAll([filters, channels, rows, columns], ratio) {
+  const high = (filters * rows) / (columns * ratio);
+  return channels * Math.max(1, Math.min(filters, Math.round(Math.sqrt(high / channels))));
+}
+
 function chosen(count, wanted) {
   const must = [...new Set(wanted)].slice(0, FOLDED);
   const others = [...Array(count).keys()]
@@ -140,12 +151,17 @@ export class Tiles {
 
   arrange(shape, options) {
     this.shape = shape;
+    this.letters = /^[ad]:input$/.test(this.id) && shape.length === 3 && shape[0] === 3 ? "RGB" : "";
+    this.left = EDGE + (this.letters ? LETTER : 0);
     const row = shape.length === 1 && /^[pg]:/.test(this.id);
     this.plan = arrangement(shape, { ...options, row });
     const { shown, across, rows, columns, width, height } = this.plan;
     const down = Math.ceil(shown.length / across);
     this.pitch = [columns * width + GAP, rows * height + GAP];
-    this.size = [across * this.pitch[0] - GAP + 2 * EDGE, down * this.pitch[1] - GAP + 2 * EDGE];
+    this.size = [
+      across * this.pitch[0] - GAP + EDGE + this.left,
+      down * this.pitch[1] - GAP + 2 * EDGE,
+    ];
     this.canvas.style.width = `${this.size[0]}px`;
     this.canvas.style.height = `${this.size[1]}px`;
   }
@@ -174,7 +190,7 @@ export class Tiles {
     if (at < 0) return null;
     const within = place % cells;
     return [
-      EDGE + (at % across) * this.pitch[0] + (within % columns) * width,
+      this.left + (at % across) * this.pitch[0] + (within % columns) * width,
       EDGE + Math.floor(at / across) * this.pitch[1] + Math.floor(within / columns) * height,
     ];
   }
@@ -182,8 +198,10 @@ export class Tiles {
   // The index of the cell at a place on the canvas, or null.
   cellAt(x, y) {
     const { cells, rows, columns, shown, across, width, height } = this.plan;
-    const [tileX, tileY] = [x - EDGE, y - EDGE].map((n, axis) => Math.floor(n / this.pitch[axis]));
-    const column = Math.floor((x - EDGE - tileX * this.pitch[0]) / width);
+    const [tileX, tileY] = [x - this.left, y - EDGE].map((n, axis) =>
+      Math.floor(n / this.pitch[axis]),
+    );
+    const column = Math.floor((x - this.left - tileX * this.pitch[0]) / width);
     const row = Math.floor((y - EDGE - tileY * this.pitch[1]) / height);
     const tile = shown[tileY * across + tileX];
     if (tile === undefined || tileX < 0 || tileX >= across) return null;
@@ -223,22 +241,30 @@ export class Tiles {
   draw(model, colours) {
     const { values } = model.array(this.id);
     const most = extent(values);
-    const scale = scaleOf(this.id, values);
+    const scale = scaleOf(this.id, model);
+    const noise = isNoise(model, this.id);
     this.exponent = exponentOf(most);
-    this.caption.textContent = `±${number(most, 2)}`;
+    this.caption.textContent = Array.isArray(scale)
+      ? `${scale.map((end) => number(end, 2)).join(" to ")}`
+      : most === 0
+        ? "all 0"
+        : `±${number(most, 2)}`;
+    if (noise) this.caption.textContent = `rounding noise, ${this.caption.textContent}`;
+    this.caption.classList.toggle("noise", noise);
     if (this.chosen) {
       const chosen = document.createElement("span");
       chosen.className = "chosen";
       chosen.textContent = this.chosen;
       this.caption.prepend(chosen);
     }
-    if (this.numbered && this.exponent)
+    if (this.numbered && this.exponent && !noise)
       this.caption.append(document.createElement("br"), `in ${power(this.exponent)}`);
-    this.paint(values, most, colours, scale);
+    // Noise is drawn as the 0 that it stands for.
+    this.paint(noise ? new Float32Array(values.length) : values, noise ? 0 : most, colours, scale);
   }
 
   get numbered() {
-    return this.plan.width >= 19.5 && this.plan.height >= 14;
+    return this.plan.width >= 24 && this.plan.height >= 14;
   }
 
   paint(values, most, colours, scale) {
@@ -258,9 +284,10 @@ export class Tiles {
         image.data.set([...colour, 255], cell * 4);
       }
       small.putImageData(image, 0, 0);
-      const x = EDGE + (at % across) * this.pitch[0];
+      const x = this.left + (at % across) * this.pitch[0];
       const y = EDGE + Math.floor(at / across) * this.pitch[1];
       context.drawImage(tile, x, y, columns * width, rows * height);
+      if (this.letters) this.letter(context, this.letters[n], y + (rows * height) / 2, colours);
       if (this.numbered) this.write(context, values, n, [x, y], { most, colours, scale });
       context.strokeStyle = css(colours.ink, 0.25);
       context.lineWidth = 1;
@@ -269,9 +296,18 @@ export class Tiles {
     this.outline(context, colours);
   }
 
+  // The name of a channel, before its tile.
+  letter(context, text, y, colours) {
+    context.font = "600 11px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillStyle = css(colours.ink);
+    context.fillText(text, LETTER / 2 + 1, y);
+  }
+
   write(context, values, n, [x, y], { most, colours, scale }) {
     const { cells, columns, width, height } = this.plan;
-    context.font = `${Math.max(8, Math.min(12, width * 0.36, height * 0.75))}px system-ui, sans-serif`;
+    context.font = `${Math.max(9, Math.min(12, width * 0.36, height * 0.75))}px system-ui, sans-serif`;
     context.textAlign = "center";
     context.textBaseline = "middle";
     for (let cell = 0; cell < cells; cell += 1) {

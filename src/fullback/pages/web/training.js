@@ -1,6 +1,6 @@
 // Training: one step on the image, and live runs with their curve.
 
-import { number } from "./arrays.js";
+import { number, percent } from "./arrays.js";
 import { colour, drawCurves, smooth } from "./chart.js";
 import { make } from "./picture.js";
 
@@ -58,6 +58,7 @@ export class Training {
 
   step() {
     return this.app.trying(async () => {
+      this.app.unfold("training", true);
       const made = await this.app.client.post("/step", { rate: this.number("step-rate"), freeze: this.freeze });
       this.app.update(made.document);
       this.showStep(made);
@@ -92,6 +93,7 @@ export class Training {
   start() {
     return this.app.trying(async () => {
       const options = { epochs: this.number("epochs"), rate: this.number("rate"), seed: this.number("seed"), freeze: this.freeze, pace: this.byId("pace").value };
+      this.app.unfold("training", true);
       const report = await this.app.client.post("/training", options);
       this.keep();
       this.losses = [];
@@ -222,8 +224,4 @@ export class Training {
     canvas.setAttribute("aria-label", `Loss curve of ${this.losses.length} points; the last loss is ${number(loss, 3)}`);
     drawCurves(canvas, lines, { last: this.run?.total });
   }
-}
-
-export function percent(share) {
-  return `${(100 * share).toFixed(share > 0.0995 || share === 0 ? 1 : 2)} %`;
 }

@@ -1,18 +1,20 @@
 // Picture, panel and stepper together.
 
-import { origin } from "./origins.js";
+import { number, sameCell } from "./arrays.js";
+import { origin, titleOf } from "./origins.js";
 import { make, mountPicture } from "./picture.js";
 import { mountPanel } from "./panel.js";
 import { mountStepper } from "./stepper.js";
 
-// Mount the whole view of a document. `onChange({step, cell})` is called when the reader moves.
-export function mountView(root, document, { onChange = () => {} } = {}) {
+// Mount the whole view of a document. `onChange({step, cell})` is called when the reader moves. The
+// panel goes to `panelRoot`, where that is given, and else beside the picture.
+export function mountView(root, document, { onChange = () => {}, panelRoot = null } = {}) {
   root.classList.add("view");
   const stepperRoot = make(root, "section", { ariaLabel: "Steps" });
   const pictureRoot = make(root, "section", { ariaLabel: "The network" });
-  const lower = make(root, "div", { className: "lower" });
-  const panelRoot = make(lower, "section", { ariaLabel: "Where a number comes from" });
-  const listing = make(lower, "section", { ariaLabel: "Program" });
+  panelRoot ??= make(root, "section", {});
+  panelRoot.setAttribute("aria-label", "Where a number comes from");
+  const listing = make(root, "section", { ariaLabel: "Program" });
   const view = { cell: null, step: document.program.length, document };
 
   const panel = mountPanel(panelRoot, {
@@ -36,16 +38,23 @@ export function mountView(root, document, { onChange = () => {} } = {}) {
       onChange({ step: view.step, cell: view.cell });
     },
   });
+  const peek = mountPeek(root, panelRoot);
 
+  // Go to an instruction. The panel follows, to a number that the instruction computes.
   function step(i) {
     view.step = i;
     picture.step(i);
+    const wanted = view.document.program[i] && shownBy(picture.model, view.document.program[i]);
+    if (wanted && wanted.array !== view.cell?.array) show(wanted);
   }
 
   function show(cell) {
+    const same = sameCell(view.cell, cell);
     view.cell = cell;
     const lit = cell ? panel.show(picture.model, cell) : panel.empty();
+    if (!same) panelRoot.scrollTop = 0;
     picture.select(cell, lit);
+    peek(cell && `${titleOf(picture.model, cell)} = ${number(picture.model.value(cell))}`);
   }
 
   function select(cell) {
@@ -57,19 +66,22 @@ export function mountView(root, document, { onChange = () => {} } = {}) {
     view.document = next;
     const known = picture.built;
     picture.update(next);
-    stepper.update(next);
+    const another = stepper.update(next);
     if (picture.built !== known) {
       view.cell = null;
-      panel.empty();
       step(next.program.length);
-    } else if (view.cell) {
-      show(view.cell);
+      show(firstCell(picture.model));
+      return;
     }
+    if (another) step(next.program.length);
+    if (view.cell) show(view.cell);
   }
 
   root.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && view.cell) select(null);
   });
+  show(firstCell(picture.model));
+  picture.scroller.scrollLeft = 0; // the picture begins with the image
   return {
     picture,
     panel,
@@ -81,5 +93,43 @@ export function mountView(root, document, { onChange = () => {} } = {}) {
     get state() {
       return { step: view.step, cell: view.cell };
     },
+  };
+}
+
+// What is looked at first: the largest number of the last convolution's filter gradient.
+function firstCell(model) {
+  const weights = model.layers.filter(({ name }) => model.has(`g:${name}.weight`));
+  const layer = weights.findLast(({ kind }) => kind === "conv") ?? weights.at(-1);
+  return model.largest(layer ? `g:${layer.name}.weight` : `d:${model.last}`);
+}
+
+// The largest number of what an instruction computes, or else of what it reads.
+function shownBy(model, { shows, from }) {
+  const computes = (id) => model.layer(id.split(":")[1])?.kind !== "flatten";
+  const known = [...shows].reverse().filter((id) => model.has(id));
+  const made = [...known.filter(computes), ...known];
+  const id =
+    made.find((one) => one.startsWith("g:") && one.endsWith(".weight")) ??
+    made[0] ??
+    from.find((one) => model.has(one));
+  return id ? model.largest(id) : null;
+}
+
+// A line at the bottom of the screen that leads to the panel, where the panel is out of sight.
+function mountPeek(root, panelRoot) {
+  const button = make(root, "button", { type: "button", className: "peek", hidden: true });
+  let [text, seen] = ["", true];
+  const draw = () => {
+    button.hidden = !text || seen || !root.clientWidth;
+    button.textContent = text;
+  };
+  button.addEventListener("click", () => panelRoot.scrollIntoView({ block: "start" }));
+  new IntersectionObserver(([entry]) => {
+    seen = entry.isIntersecting;
+    draw();
+  }).observe(panelRoot);
+  return (next) => {
+    text = next ?? "";
+    draw();
   };
 }

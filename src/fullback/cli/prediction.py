@@ -1,0 +1,305 @@
+"""What a model answers to images of any number: read and answered a batch at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.atomic import write_atomically
+from fullback.cli.arguments import load_image_for
+from fullback.cli.models import labels_from, names_of
+from fullback.cli.output import fail
+from fullback.data.load_images import image_files, is_collection, load_images
+from fullback.errors import DataError, InputError, ShapeError
+from fullback.network import Network
+from fullback.threshold import answers
+
+if TYPE_CHECKING:
+    from fullback.pixels import ImageRecord
+
+_AT_ONCE = 1024  # images
+_BYTES = 2**26  # of images that are read together
+_LINES = 20  # of files that cannot be read
+_BAR = 500  # images from which on a bar shows how far it is
+_CLEARLY = 0.3  # how much nearer to the training images' brightness, from 0 to 1, inverting brings
+
+
+@dataclass
+class Answered:
+    """A model's answers to N images.
+
+    Attributes
+    ----------
+    names : what each image is called: its path, its name in a table, or its row
+    formats : mode and size of image files, where they are known
+    ids : of each image, for a table that is submitted
+    probabilities : of every class, of shape (N, classes)
+    labels : what is answered, of shape (N,)
+    inverted : images that are nearer to the training images with dark and light swapped, (N,)
+    failed : names of the files that could not be read
+    agreeing, labelled : images of which the source has labels, and how many answers agree
+    notes : what was found out about a source, a line each
+    """
+
+    names: list[str] = field(default_factory=list)
+    formats: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    probabilities: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    inverted: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    agreeing: int = 0
+    labelled: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    names: Sequence[str]
+    formats: Sequence[str]
+    ids: Sequence[str]
+    images: NDArray[Any]
+    labels: NDArray[Any] | None = None
+
+
+def answer(
+    network: Network,
+    sources: Sequence[Path],
+    *,
+    invert: bool = False,
+    label_column: str | int | None = None,
+    bar: bool = True,
+) -> Answered:
+    """Let a network answer images: files, folders of files, arrays and tables.
+
+    A file that cannot be read gets a line on standard error, and its name is kept.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    if len(network.input_shape) != 3:
+        raise ShapeError(
+            "images can be read for networks that take (1, H, W) or (3, H, W), not "
+            f"{network.input_shape}"
+        )
+    found = Answered()
+    parts: list[NDArray[Any]] = []
+    inverted: list[NDArray[np.bool_]] = []
+    progress = Progress(console=Console(stderr=True), transient=True)
+    task = progress.add_task("predicting", total=0)
+
+    def expect(images: int) -> None:
+        total = (progress.tasks[0].total or 0) + images
+        progress.update(task, total=total)
+        if bar and total >= _BAR and progress.console.is_terminal:
+            progress.start()
+
+    try:
+        for batch in _batches(network, sources, found, invert, label_column, expect):
+            with warnings.catch_warnings():
+                if parts:  # once is enough
+                    warnings.simplefilter("ignore")
+                p = network.predict_proba(batch.images)
+            parts.append(p)
+            inverted.append(looks_inverted(network.trained_on, batch.images))
+            found.names += batch.names
+            found.formats += batch.formats
+            found.ids += batch.ids
+            if batch.labels is not None:
+                found.labelled += len(p)
+                found.agreeing += int((answers(p, network.threshold) == batch.labels).sum())
+            progress.advance(task, len(p))
+    finally:
+        if progress.live.is_started:  # it would write an empty line
+            progress.stop()
+    if parts:
+        found.probabilities, found.inverted = np.concatenate(parts), np.concatenate(inverted)
+        found.labels = answers(found.probabilities, network.threshold)
+    if len(found.failed) > _LINES:
+        fail(f"{len(found.failed) - _LINES:,} more files cannot be read")
+    return found
+
+
+def _batches(
+    network: Network,
+    sources: Sequence[Path],
+    found: Answered,
+    invert: bool,
+    label_column: str | int | None,
+    expect: Any,
+) -> Iterator[_Batch]:
+    resize = network.data_options.get("resize", "stretch")
+    for source in sources:
+        if not is_collection(source):
+            files = sorted(image_files(source)) if source.is_dir() else [source]
+            if not files:
+                raise DataError(f"{source}: holds no files; expected images")
+            expect(len(files))
+            yield from _of_files(network, files, found, invert)
+            continue
+        loaded = load_images(
+            source,
+            network.input_shape,  # type: ignore[arg-type]  # which load_images checks
+            resize=resize,
+            invert=invert,
+            label_column=label_column,
+            trained_on=network.trained_on,
+        )
+        found.notes += loaded.notes
+        expect(len(loaded.x))
+        if loaded.x.dtype.kind == "f":
+            network.check_images(loaded.x)  # a message names the place in the whole
+        labels = None if loaded.labels is None else labels_from(network, loaded.labels)
+        place = f"{source}:" if len(sources) > 1 else ""
+        step = _step(network)
+        for start in range(0, len(loaded.x), step):
+            own = slice(start, start + step)
+            names = loaded.names[own]
+            yield _Batch(
+                [place + name for name in names],
+                [""] * len(names),
+                [str(int(n) + 1) for n in names] if loaded.numbered else names,
+                loaded.x[own],
+                None if labels is None else labels[own],
+            )
+
+
+def _of_files(
+    network: Network,
+    files: Sequence[Path],
+    found: Answered,
+    invert: bool,
+) -> Iterator[_Batch]:
+    step = _step(network)
+    for start in range(0, len(files), step):
+        read = []
+        for path in files[start : start + step]:
+            try:
+                read.append((path, load_image_for(network, path, invert=invert)))
+            except DataError as error:
+                found.failed.append((str(path), path.stem))
+                if len(found.failed) <= _LINES:
+                    fail(str(error))
+        # uint8 pixels and those of 16-bit files, which are floats, must not be stacked.
+        for _, run in groupby(read, lambda own: own[1].pixels.dtype):
+            alike = list(run)
+            yield _Batch(
+                [str(path) for path, _ in alike],
+                [f"{image.mode} {image.size[0]}x{image.size[1]}" for _, image in alike],
+                [path.stem for path, _ in alike],
+                np.stack([image.pixels for _, image in alike]),
+            )
+
+
+def _step(network: Network) -> int:
+    """Return how many images are taken at a time."""
+    return max(1, min(_AT_ONCE, _BYTES // (4 * int(np.prod(network.input_shape)))))
+
+
+# Brightness -------------------------------------------------------------------------------------
+
+
+def looks_inverted(record: ImageRecord | None, images: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which images are clearly nearer to the training images with dark and light swapped.
+
+    Compared are the mean of all pixels and of the outermost ones, which are the background of most
+    images. Where training images are of medium brightness, as photographs are, no image is.
+
+    Parameters
+    ----------
+    record : what the network was trained on
+    images : of shape (N, C, H, W), uint8 or on the network's scale
+
+    Returns
+    -------
+    ndarray of shape (N,), of bool
+    """
+    none = np.zeros(len(images), bool)
+    if record is None or record.black is None or record.white is None or images.ndim != 4:
+        return none
+    black, white = (0.0, 255.0) if images.dtype == np.uint8 else (record.black, record.white)
+    edges = (images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1])
+    border = np.concatenate([edge.reshape(len(images), -1) for edge in edges], axis=1)
+    as_is, swapped = np.zeros(len(images)), np.zeros(len(images))
+    for values, known in ((images.reshape(len(images), -1), record.mean), (border, record.border)):
+        share = (values.mean(axis=1, dtype=np.float64) - black) / (white - black)
+        usual = (known - record.black) / (record.white - record.black)
+        as_is += abs(share - usual)
+        swapped += abs(1 - share - usual)
+    clearly: NDArray[np.bool_] = swapped + _CLEARLY < as_is
+    return clearly
+
+
+def hint_at_invert(found: Answered, record: ImageRecord | None, *, invert: bool) -> str | None:
+    """Return what to say where images seem to have dark and light swapped; None where none do."""
+    count = int(found.inverted.sum())
+    if not count or record is None or record.black is None or record.white is None:
+        return None
+    light = (record.border - record.black) / (record.white - record.black) < 0.5
+    trained, here = (
+        ("light on dark", "dark on light") if light else ("dark on light", "the reverse")
+    )
+    if count == 1:
+        what = f"{found.names[int(found.inverted.argmax())]} is {here}"
+    elif count == len(found.names):
+        what = f"all {count:,} images are {here}"
+    else:
+        first = found.names[int(found.inverted.argmax())]
+        what = f"{count:,} of {len(found.names):,} images are {here} ({first}, ...)"
+    advice = "leave --invert out" if invert else "try --invert, which swaps dark and light"
+    inverted = " with --invert" if invert else ""
+    return f"{what}{inverted}, but the model was trained on images that are {trained}; {advice}"
+
+
+# Tables -----------------------------------------------------------------------------------------
+
+
+def write_answers(path: Path, found: Answered, network: Network, *, probabilities: bool) -> None:
+    """Write a CSV file with a row an image: file, label, probability, and those of every class.
+
+    A file that could not be read has a row without an answer.
+    """
+    names = names_of(network)
+    header = ["file", "label", "probability"]
+    columns = [f"class {name}" if name in header else name for name in names]
+    rows: list[Sequence[Any]] = [[*header, *columns] if probabilities else header]
+    for name, label, p in zip(found.names, found.labels, found.probabilities, strict=True):
+        row = [name, names[label], f"{p[label]:.6g}"]
+        rows.append([*row, *(f"{value:.6g}" for value in p)] if probabilities else row)
+    rows += [[name, ""] + [""] * (len(rows[0]) - 2) for name, _ in found.failed]
+    _write(path, rows)
+
+
+def write_kaggle(path: Path, found: Answered, network: Network) -> None:
+    """Write a CSV file in the form of a Kaggle submission: ImageId,Label.
+
+    Raises
+    ------
+    InputError
+        Two images have one id.
+    """
+    names = names_of(network)
+    ids = [*found.ids, *(own for _, own in found.failed)]
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = next(own for own in ids if own in seen or seen.add(own))  # type: ignore[func-returns-value]
+        raise InputError(f"two images have the id {twice!r}; give them one at a time")
+    rows: list[Sequence[Any]] = [("ImageId", "Label")]
+    rows += [(own, names[label]) for own, label in zip(found.ids, found.labels, strict=True)]
+    rows += [(own, "") for _, own in found.failed]
+    _write(path, rows)
+
+
+def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue().encode(errors="backslashreplace"))

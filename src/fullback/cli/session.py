@@ -1,0 +1,267 @@
+"""One call of ``fullback train``: training with another try where nothing was learned, the test.
+
+What was learned is saved before anything is told of it, so that a reader that goes away, as in
+``fullback train | head``, loses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from fullback.cli.interrupt import INTERRUPTED
+from fullback.cli.model_file import failed_path, save_model
+from fullback.cli.output import FAILURE, Output, fail
+from fullback.cli.recipe import Recipe, with_frozen_filters
+from fullback.cli.run_folder import RunFolder
+from fullback.cli.train_report import Test, announce, comparison_table, report, take
+from fullback.errors import DivergenceError, FullbackWarning
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fullback.data import Dataset
+    from fullback.network import Network
+    from fullback.training.callbacks import EarlyStopping
+    from fullback.training.fit import AnyCallback
+    from fullback.training.history import Epoch, History
+
+ATTEMPTS = 3  # of which each has another seed, and a third of the rate of the one before it
+_FEWEST_STEPS = 30  # of training, below which a network may well know nothing yet
+
+
+@dataclass
+class Trained:
+    """What an attempt came to."""
+
+    network: Network
+    history: History
+    recipe: Recipe
+    attempt: int
+    best: int  # number of the epoch whose weights it has; 0 for the last one
+    previous: Path | None  # where the model went that was there
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is trained, on what, how and where it goes.
+
+    Attributes
+    ----------
+    origin : where the network comes from: by which rule it was chosen, where the user named none,
+        or what is kept of the one that training starts with
+    compare : whether the same network is trained with frozen filters afterwards
+    """
+
+    output: Output
+    dataset: Dataset
+    recipe: Recipe
+    out: Path
+    folder: RunFolder | None
+    origin: str
+    compare: bool
+
+    def run(self, network: Network) -> None:
+        """Train a network, save it and test it; then its twin with frozen filters, if wanted."""
+        announce(self.output, network, self.dataset, self.recipe, self.origin)
+        start = time.perf_counter()
+        trained = self._train(network)
+        seconds = time.perf_counter() - start
+        test = take(trained.network, self.dataset)
+        report(self.output, trained, test, self.dataset, self.out, self.folder, seconds)
+        if trained.history.interrupted:
+            raise typer.Exit(INTERRUPTED)
+        if self.compare:
+            self._compare(trained, test)
+
+    def _compare(self, trained: Trained, test: Test) -> None:
+        """Train the same network from the same seed with its filters frozen, and test it, too."""
+        twin = with_frozen_filters(trained.network, trained.recipe, self.dataset)
+        self.output.show("")
+        self.output.fact("again", "the same network from the same seed, its filters frozen")
+        try:
+            history = trained.recipe.train(
+                twin,
+                self.dataset,
+                callbacks=[self._report_epoch(comparison=True)],
+                verbose=self.output.progress,
+            )
+        except DivergenceError as error:
+            self.output.fact("failed", (str(error), "yellow"))
+            return
+        if history.interrupted:
+            raise typer.Exit(INTERRUPTED)
+        frozen = take(twin, self.dataset)
+        self.output.event(
+            "comparison",
+            **test.figures("test"),
+            **frozen.figures("frozen_test"),
+        )
+        self.output.show("", comparison_table(test, frozen))
+
+    # Training -----------------------------------------------------------------------------------
+
+    def _train(self, network: Network) -> Trained:
+        """Train until an attempt has learned something, and save it.
+
+        Raises
+        ------
+        DivergenceError
+            An attempt had learned something when its loss was no longer finite; that is saved.
+        typer.Exit
+            No attempt learned anything. The last one is saved beside the model.
+        """
+        attempt = 1 if self.folder is None else self.folder.attempt
+        while True:
+            recipe = self.recipe.attempt(attempt)
+            if attempt > 1:
+                network = recipe.network(self.dataset)
+            stopping = self._stopping(network, recipe)
+            diverged: DivergenceError | None = None
+            history = None
+            try:
+                history = self._fit(network, recipe, stopping)
+            except DivergenceError as error:
+                diverged = error
+            try:
+                reason = self._failure(network, recipe, history, diverged)
+            except KeyboardInterrupt:
+                save_model(network, self.out)
+                raise
+            if reason is None:
+                previous = save_model(network, self.out)
+                if diverged is not None or history is None:
+                    raise DivergenceError(f"{diverged}; it is saved as {self.out}", recipe.epochs)
+                best = 0 if stopping is None else stopping.best
+                return Trained(network, history, recipe, attempt, best, previous)
+            if attempt == ATTEMPTS:
+                self._give_up(network, reason)
+            attempt += 1
+            self._say_again(attempt, reason)
+
+    def _stopping(self, network: Network, recipe: Recipe) -> EarlyStopping | None:
+        """Return what keeps the best epoch, where there are images to tell it by."""
+        from fullback.training.callbacks import EarlyStopping
+
+        if not recipe.validates(self.dataset):
+            return None
+        numbers = self.dataset.numbers
+        file = None if self.folder is None else self.folder.best_file(numbers=numbers)
+        return EarlyStopping(network, recipe.patience, recipe.min_improvement, file=file)
+
+    def _fit(self, network: Network, recipe: Recipe, stopping: EarlyStopping | None) -> History:
+        callbacks: list[AnyCallback] = [] if stopping is None else [stopping]
+        if self.folder is not None:
+            callbacks.append(self.folder.reporter())
+        return recipe.train(
+            network,
+            self.dataset,
+            callbacks=[*callbacks, self._report_epoch(comparison=False)],
+            checkpoint=None if self.folder is None else self.folder.checkpoint,
+            verbose=self.output.progress,
+        )
+
+    def _report_epoch(self, *, comparison: bool) -> AnyCallback:
+        def report(epoch: Epoch) -> None:
+            self.output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
+
+        return report
+
+    def _failure(
+        self,
+        network: Network,
+        recipe: Recipe,
+        history: History | None,
+        diverged: DivergenceError | None,
+    ) -> str | None:
+        """Say why an attempt is not a success; None where it is one, or was interrupted."""
+        if history is not None and history.interrupted:
+            return None
+        if diverged is not None and (not diverged.epochs or recipe is not self.recipe):
+            return str(diverged)
+        x, y = recipe.training_sample(self.dataset)
+        steps = recipe.steps(len(self.dataset.x_train))
+        if steps >= _FEWEST_STEPS:
+            return failed(network, history, x, y)
+        reason = dead_layer(network, x)
+        if reason is None and (chance := failed(network, history, x, y)) is not None:
+            warnings.warn(
+                f"{chance}, after only {steps} training steps; give more --epochs",
+                FullbackWarning,
+                stacklevel=2,
+            )
+        return reason
+
+    def _say_again(self, attempt: int, reason: str) -> None:
+        """Tell of an attempt that learned nothing, and of the one that comes."""
+        recipe = self.recipe.attempt(attempt)
+        rate = recipe.optimizer.learning_rate
+        self.output.event(
+            "retry", attempt=attempt, reason=reason, seed=recipe.seed, learning_rate=rate
+        )
+        self.output.fact("failed", (reason, "yellow"))
+        self.output.fact(
+            "again", f"attempt {attempt} of {ATTEMPTS}, from seed {recipe.seed} at rate {rate:g}"
+        )
+        if self.folder is not None:
+            self.folder.log(f"failed: {reason}; attempt {attempt} begins")
+            self.folder.next_attempt(reason)
+
+    def _give_up(self, network: Network, reason: str) -> NoReturn:
+        """Say that no attempt learned anything, and what to do."""
+        from fullback.export.safetensors import save
+
+        path = failed_path(self.out)
+        save(network, path)
+        self.output.event("failed", attempts=ATTEMPTS, reason=reason, model=str(path))
+        if self.folder is not None:
+            self.folder.log(f"failed: {reason}; no attempt is left")
+        fail(
+            f"the network learned nothing in {ATTEMPTS} attempts: {reason}; look at the images and "
+            "labels with fullback data, or try a smaller --lr, more --epochs, another --net, or "
+            f"--balanced where a class is rare. The last network is kept as {path}"
+        )
+        raise typer.Exit(FAILURE)
+
+
+def dead_layer(net: Network, x: NDArray[Any]) -> str | None:
+    """Say which layer is dead, or None."""
+    from fullback.training.dead import dead_units
+
+    for name, units in dead_units(net, x).items():
+        if len(units) == net.shapes[net.names.index(name)][0]:
+            return f"{name} is dead: it is 0 for all of {len(x)} training images"
+    return None
+
+
+def failed(net: Network, history: History | None, x: NDArray[Any], y: NDArray[Any]) -> str | None:
+    """Say why training came to nothing, or None."""
+    import numpy as np
+
+    dead = dead_layer(net, x)
+    if dead is not None:
+        return dead
+    if not net.loss.classifies:
+        r2 = net.score(x, y)
+        return None if r2 > 0.01 else f"its answers explain nothing of the targets: R² is {r2:.2f}"
+    given = net.predict(x)
+    labels, counts = np.unique(y, return_counts=True)
+    if len(labels) < 2:
+        return None
+    if (given == given[0]).all():
+        return f"it gives all of {len(x)} training images the same class"
+    recall = np.array([(given[y == label] == label).mean() for label in labels])
+    share = np.array([(given == label).mean() for label in labels])
+    error = np.sqrt((share * (1 - share) / counts).sum()) / len(labels)
+    if recall.mean() < 1 / len(labels) + 2 * error:
+        return (
+            f"it is right about {recall.mean():.1%} of {len(x)} training images, every class "
+            "counting the same, and so no better than chance"
+        )
+    return None

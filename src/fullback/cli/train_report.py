@@ -1,0 +1,218 @@
+"""What ``fullback train`` tells: what it is about to train, and what that came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fullback.cli.output import Output
+from fullback.cli.recipe import Recipe
+from fullback.cli.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fullback.cli.numbers import NumberAnswers
+    from fullback.cli.results import Answers
+    from fullback.cli.session import Trained
+    from fullback.data import Dataset
+    from fullback.network import Network
+    from fullback.pixels import ImageRecord
+
+
+@dataclass(frozen=True)
+class Test:
+    """A network's answers to the test images: classes, or numbers."""
+
+    classes: Answers | None
+    numbers: NumberAnswers | None
+
+    def figures(self, prefix: str) -> dict[str, Any]:
+        """Return what it was worth, by names that begin with a prefix."""
+        if self.classes is not None:
+            return {
+                f"{prefix}_accuracy": self.classes.accuracy,
+                f"{prefix}_loss": self.classes.loss,
+            }
+        if self.numbers is None:
+            return {}
+        return {
+            f"{prefix}_r2": self.numbers.r2,
+            f"{prefix}_mean_absolute_error": self.numbers.mean_absolute_error,
+            f"{prefix}_root_mean_squared_error": self.numbers.root_mean_squared_error,
+        }
+
+
+def take(network: Network, dataset: Dataset) -> Test:
+    """Let a network answer the test images of a data set."""
+    if dataset.numbers:
+        from fullback.cli.numbers import take_number_test
+
+        return Test(None, take_number_test(network, dataset.x_test, dataset.y_test))
+    from fullback.cli.results import take_test
+
+    return Test(take_test(network, dataset.x_test, dataset.y_test), None)
+
+
+def announce(
+    output: Output, network: Network, dataset: Dataset, recipe: Recipe, origin: str
+) -> None:
+    """Say what is about to be trained, on what, and how."""
+    from fullback.summary import summary_table
+    from fullback.training.schedules import text_of
+
+    schedule = text_of(recipe.schedule)
+    output.event(
+        "start",
+        data=dataset.name,
+        training_images=len(dataset.x_train),
+        test_images=len(dataset.x_test),
+        net=recipe.net,
+        origin=origin,
+        parameters=sum(array.size for array in network.parameters.values()),
+        frozen=sorted(network.frozen),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        optimizer=repr(recipe.optimizer),
+        schedule=schedule,
+        augment=None if recipe.augment is None else repr(recipe.augment),
+        seed=recipe.seed,
+        engine=recipe.engine.value,
+    )
+    output.fact("data", _described(dataset))
+    for note in dataset.notes:
+        output.fact("", note)
+    output.fact("network", f"{recipe.net}, seed {recipe.seed}")
+    if origin:
+        output.fact("", origin)
+    output.show(summary_table(network))
+    output.fact(
+        "training",
+        f"{recipe.epochs} epochs in batches of {recipe.batch_size}, {recipe.optimizer}, "
+        f"{schedule} rate",
+    )
+    if recipe.augment is not None:
+        output.fact("", repr(recipe.augment))
+
+
+def _described(dataset: Dataset) -> str:
+    shape = " x ".join(map(str, dataset.image_shape))
+    numbers = "a number each" if dataset.outputs == 1 else f"{dataset.outputs} numbers each"
+    validation = "" if dataset.x_val is None else f", {len(dataset.x_val):,} validation"
+    return (
+        f"{dataset.name}: {len(dataset.x_train):,} training{validation} and "
+        f"{len(dataset.x_test):,} test images of {shape}, "
+        + (numbers if dataset.numbers else f"{dataset.classes} classes")
+    )
+
+
+def report(
+    output: Output,
+    trained: Trained,
+    test: Test,
+    dataset: Dataset,
+    out: Path,
+    folder: RunFolder | None,
+    seconds: float,
+) -> None:
+    """Tell of the test and of the files, and write them down where the run is kept."""
+    history, record = trained.history, trained.network.trained_on
+    output.event(
+        "result",
+        **test.figures("test"),
+        epochs=len(history),
+        interrupted=history.interrupted,
+        seconds=seconds,
+        model=str(out),
+        previous=None if trained.previous is None else str(trained.previous),
+        attempt=trained.attempt,
+        seed=trained.recipe.seed,
+        best_epoch=trained.best or None,
+        pixels=None if record is None else vars(record),
+    )
+    output.show("")
+    if trained.best:
+        early = len(history) < trained.recipe.epochs and not history.interrupted
+        output.fact(
+            "best epoch",
+            f"{trained.best} of {len(history)}, by validation {trained.recipe.monitor.figure}"
+            + (f"; {trained.recipe.patience} brought nothing more" if early else ""),
+        )
+    if test.classes is not None:
+        from fullback.cli.results import show_answers
+
+        show_answers(output, test.classes, dataset.class_names)
+    elif test.numbers is not None:
+        from fullback.cli.numbers import show_numbers
+
+        show_numbers(output, test.numbers)
+    output.show("")
+    output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
+    if trained.attempt > 1:
+        recipe, rate = trained.recipe, trained.recipe.optimizer.learning_rate
+        output.fact(
+            "",
+            f"of attempt {trained.attempt}, from seed {recipe.seed} at rate {rate:g}; what "
+            "came before learned nothing",
+        )
+    if trained.previous is not None:
+        output.fact("", f"the model that was there is now {trained.previous}")
+    if record is not None and dataset.x_train.dtype.kind == "f":
+        output.fact("pixels", _scale(record))
+    if folder is not None:
+        _keep(output, trained, test, dataset, folder)
+
+
+def _keep(
+    output: Output, trained: Trained, test: Test, dataset: Dataset, folder: RunFolder
+) -> None:
+    """Write the result into the folder of the run, and draw pictures."""
+    history, figures = trained.history, test.figures("test")
+    if history.interrupted:
+        folder.log(f"interrupted in epoch {len(history) + 1}")
+        output.fact("to go on", f"fullback train --resume {folder.path}")
+        return
+    folder.write_result(**figures, epochs=len(history), attempt=trained.attempt)
+    folder.log("test: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
+    if test.classes is None:
+        return
+    if find_spec("matplotlib") is None:
+        output.fact("pictures", "none without matplotlib: pip install 'fullback[plot]'")
+        return
+    from fullback.cli.pictures import draw_run
+
+    before = trained.recipe.network(dataset)
+    drawn = draw_run(folder.plots, trained.network, before, test.classes, history)
+    output.fact("pictures", f"{len(drawn)} in {folder.plots}")
+
+
+def _scale(record: ImageRecord) -> str:
+    """Say which scale float images were taken to have."""
+    seen = f"floats from {record.low:g} to {record.high:g}"
+    if record.black is None:
+        return (
+            f"{seen}; which of them are black and white is not known, so that the model takes "
+            "such floats alone, and no image files"
+        )
+    return f"{seen}, taken for black at {record.black:g} and white at {record.white:g}"
+
+
+def comparison_table(trained: Test, frozen: Test) -> Table:
+    """Return a table of what a network was worth beside the one with frozen filters."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("filters", style="bold")
+    numbers = trained.numbers is not None
+    for column in ("test R²",) if numbers else ("test accuracy", "wrong"):
+        table.add_column(column, justify="right")
+    for name, test in (("trained", trained), ("frozen", frozen)):
+        if test.numbers is not None:
+            table.add_row(name, f"{test.numbers.r2:.4f}")
+        elif test.classes is not None:
+            wrong = len(test.classes.labels) - test.classes.right
+            table.add_row(name, f"{test.classes.accuracy:.2%}", f"{wrong:,}")
+    return table

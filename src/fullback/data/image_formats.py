@@ -1,0 +1,113 @@
+"""The one place where image files are opened: which formats, and how large an image may be.
+
+Pillow reads some forty formats. Some of their readers start other programs (EPS starts
+Ghostscript), and some check no size before they reserve memory. Only the formats in ``FORMATS`` are
+tried, whose readers do nothing but decode pixels. What a file is, its content tells, not its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fullback.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "AVIF", "TIFF", "PPM", "TGA")
+"""The formats that are read, in Pillow's words; PPM stands for PBM, PGM, PPM and PFM."""
+
+MOST_PIXELS = 50_000_000
+_MOST_SIDE = 65_535
+_DECODED_TWICE = ("WEBP", "AVIF")  # whose decoders hold the image several times
+_TILE = (322, 323)  # the TIFF tags of a tile's columns and rows
+_BITS = 258  # the TIFF tag of the bits of each channel
+
+
+@contextlib.contextmanager
+def open_image(
+    file: str | os.PathLike[str] | io.BytesIO, path: str, *, most_pixels: int | None = None
+) -> Iterator[Image.Image]:
+    """Open an image whose format and size are allowed; its pixels are not decoded yet.
+
+    Pillow's warnings about damaged metadata are not shown.
+
+    Parameters
+    ----------
+    file : a path, or the content
+    path : what errors call it
+    most_pixels : rows times columns; 50 million by default
+
+    Raises
+    ------
+    DataError
+        It is no image of these formats, too large, or damaged; also where that is found out inside
+        of the ``with`` block.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # By a path, Pillow would map the file into memory: turned TIFF files come out scrambled
+            # (Pillow 13), and a file that is cut short meanwhile ends the process.
+            with (
+                file if isinstance(file, io.BytesIO) else Path(file).open("rb") as content,
+                Image.open(content, formats=FORMATS) as image,
+            ):
+                _check_size(path, image, most_pixels or MOST_PIXELS)
+                yield image
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{path}: is not an image of a known format ({', '.join(FORMATS)}); convert it to PNG"
+        ) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise DataError(f"{path}: has too many pixels; make it smaller") from None
+    except DataError:
+        raise
+    except Exception as error:  # on damaged files, Pillow's readers raise whatever happens
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as an image ({reason})") from error
+
+
+def _check_size(path: str, image: Image.Image, most_pixels: int) -> None:
+    """Refuse what is too large, by its header."""
+    columns, rows = image.size
+    if image.format in _DECODED_TWICE:
+        most_pixels //= 2
+    if columns * rows > most_pixels:
+        raise DataError(
+            f"{path}: has {columns} x {rows} pixels; expected at most {most_pixels:,} in all: "
+            "make it smaller"
+        )
+    if max(columns, rows) > _MOST_SIDE:
+        raise DataError(
+            f"{path}: has {columns} x {rows} pixels; expected at most {_MOST_SIDE:,} in a row or "
+            "column: cut it into smaller images"
+        )
+    if image.format == "TIFF":  # a tile is decoded as a whole, however small the image is
+        width, height = (int(image.tag_v2.get(tag, 1)) for tag in _TILE)  # type: ignore[attr-defined]
+        if width * height > most_pixels:
+            raise DataError(
+                f"{path}: has tiles of {width} x {height} pixels; expected at most "
+                f"{most_pixels:,} in one: save it with smaller tiles"
+            )
+
+
+def bits_of(image: Image.Image) -> int:
+    """Return the bits of each channel in the file of an image that was opened, 8 or 16 for most."""
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_BITS, (1,))  # type: ignore[attr-defined]
+        return int(max(bits)) if isinstance(bits, tuple) else int(bits)
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ()
+    if image.format == "PPM" and isinstance(arguments, tuple):
+        return 16 if isinstance(arguments[-1], int) and arguments[-1] > 255 else 8
+    return 16 if ";16" in str(arguments) else 8

@@ -1,0 +1,225 @@
+"""The images of a data set, read one by one into arrays that all have the same scale.
+
+8-bit files become uint8. As soon as one file has 16 bits, all images of the data set become float32
+from 0 (black) to 1 (white). Floating-point pixels have a scale of their own, which nothing is known
+of, and stay as they are; they cannot be in one data set with others.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.data.files import MAX_BYTES
+from fullback.data.images import WHITE_16, Depth, ImageFile, Resize, read_image
+from fullback.errors import DataError, FullbackWarning
+
+_LISTED = 10  # of the images that cannot be read
+_DARK = 1 / 8  # of the range of 16 bits, below which a network learns badly from what there is
+
+Item: TypeAlias = tuple[Path | io.BytesIO, str, int]
+"""An image file or its content, what errors call it, and its label."""
+
+
+class Part(NamedTuple):
+    """The images for training, validation or testing.
+
+    Attributes
+    ----------
+    name : what errors call it
+    size : how many images it has, readable or not
+    items : the images, which are read once, one by one
+    """
+
+    name: str
+    size: int
+    items: Iterable[Item]
+
+
+@dataclass
+class _Reading:
+    """What was met while the images of all parts were read.
+
+    Attributes
+    ----------
+    first : the first image of each depth
+    highest : the largest value of 16-bit images, 0 to 1
+    reduced : images with colours of 16 bits, which were read with 8
+    unread : why images were left out
+    """
+
+    first: dict[Depth, str] = field(default_factory=dict)
+    highest: float = 0.0
+    reduced: int = 0
+    unread: list[DataError] = field(default_factory=list)
+
+    def meet(self, source: str, name: str, image: ImageFile) -> None:
+        self.first.setdefault(image.depth, name)
+        self.reduced += image.reduced
+        if image.depth == "16-bit":
+            self.highest = max(self.highest, float(image.pixels.max()))
+        if "float" in self.first and len(self.first) > 1:
+            other = next(depth for depth in self.first if depth != "float")
+            raise DataError(
+                f"{source}: {self.first['float']} has floating-point pixels, whose black and white "
+                f"are not known, and {self.first[other]} has pixels of {other[:-4]} bits; bring "
+                "all images to one kind"
+            )
+
+
+def read_parts(
+    parts: Sequence[Part],
+    shape: tuple[int, int, int],
+    source: str,
+    resize: Resize,
+    *,
+    progress: bool = False,
+) -> tuple[list[tuple[NDArray[Any], NDArray[np.int64]]], tuple[str, ...]]:
+    """Read the images of all parts of a data set, brought to one shape and one scale.
+
+    Parameters
+    ----------
+    parts : for training first
+    shape : (C, H, W)
+    source : what errors call the data set
+    resize : see ``load_image``
+    progress : whether to show a bar on standard error
+
+    Returns
+    -------
+    pairs : images (N, C, H, W), uint8 or float32, and labels (N,), of each part
+    notes : what was done, a line each
+
+    Raises
+    ------
+    DataError
+        A part has no image that can be read, images with floating-point pixels are mixed with
+        others, or the images need more than 4 GiB.
+
+    Warns
+    -----
+    FullbackWarning
+        Of images that cannot be read, which are left out, and how many there are; of 16-bit images
+        that use a small part of their range.
+    """
+    seen = _Reading()
+    total = sum(part.size for part in parts)
+    pairs = [
+        _read(part, shape, source, resize, seen, total, _bar(part.size, progress=progress))
+        for part in parts
+    ]
+    for error in seen.unread[:_LISTED]:
+        warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=4)
+    if seen.unread:
+        warnings.warn(
+            f"{len(seen.unread):,} of {total:,} files in {source} cannot be read as images, and "
+            "are left out",
+            FullbackWarning,
+            stacklevel=4,
+        )
+    for part, (x, _) in zip(parts, pairs, strict=True):
+        if not len(x):
+            raise DataError(f"{part.name}: not one file in it can be read as an image")
+    if any(x.dtype != np.uint8 for x, _ in pairs):
+        pairs = [(_as_floats(x), y) for x, y in pairs]
+    return pairs, _notes(seen)
+
+
+def check_room(source: str, count: int, shape: Sequence[int], itemsize: int) -> None:
+    """Raise DataError where so many images need more than 4 GiB.
+
+    Raises
+    ------
+    DataError
+    """
+    if count * int(np.prod(shape)) * itemsize > MAX_BYTES:
+        kind = "" if itemsize == 1 else " float32"
+        raise DataError(
+            f"{source}: {count:,}{kind} images of {' x '.join(map(str, shape))} need more than "
+            f"{MAX_BYTES:,} bytes; --image-size (image_shape) brings them to a smaller size"
+        )
+
+
+def _read(
+    part: Part,
+    shape: tuple[int, int, int],
+    source: str,
+    resize: Resize,
+    seen: _Reading,
+    total: int,
+    bar: Any,
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Read the images of one part; uint8 as long as no other depth is met."""
+    check_room(source, total, shape, 1)
+    x: NDArray[Any] = np.empty((part.size, *shape), np.uint8)
+    y: list[int] = []
+    for file, name, label in bar(part.items):
+        try:
+            image = read_image(file, name, shape, resize=resize)
+        except DataError as error:
+            seen.unread.append(error)
+            continue
+        if len(y) == part.size:
+            raise DataError(f"{part.name}: has more than the {part.size:,} images that it says")
+        seen.meet(source, name, image)
+        if image.depth != "8-bit" and x.dtype == np.uint8:
+            check_room(source, total, shape, 4)
+            x = _as_floats(x)
+        if image.depth == "8-bit" and x.dtype != np.uint8:
+            x[len(y)] = image.pixels / np.float32(255)
+        else:
+            x[len(y)] = image.pixels
+        y.append(label)
+    return x[: len(y)], np.array(y, np.int64)
+
+
+def _as_floats(x: NDArray[Any]) -> NDArray[Any]:
+    if x.dtype != np.uint8:
+        return x
+    floats = x.astype(np.float32)
+    floats /= 255
+    return floats
+
+
+def _notes(seen: _Reading) -> tuple[str, ...]:
+    """Say what the pixels of images that are not of 8 bits became."""
+    notes = []
+    if "float" in seen.first:
+        notes.append("floating-point pixels are float32, with the values that the files have")
+    if "16-bit" in seen.first:
+        mixed = " and 8-bit images" if "8-bit" in seen.first else ""
+        notes.append(f"16-bit images{mixed} are float32 from 0 (black) to 1 (white)")
+        if seen.highest < _DARK:
+            warnings.warn(
+                f"the 16-bit images go up to {seen.highest:.4g} of their range of 0 to 1 "
+                f"({seen.highest * WHITE_16:.0f} of {WHITE_16}); begin the network with "
+                "normalize, which brings them to a scale that it learns from",
+                FullbackWarning,
+                stacklevel=5,
+            )
+    if seen.reduced:
+        notes.append(f"{seen.reduced:,} colour images of 16 bits a channel are read with 8 bits")
+    return tuple(notes)
+
+
+def _bar(count: int, *, progress: bool) -> Any:
+    """Return what shows a bar on a terminal while it is iterated."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if not progress or not console.is_terminal:
+        return iter
+
+    def shown(items: Iterable[Item]) -> Iterable[Item]:
+        text = f"{count:,} images"
+        return track(items, text, total=count, console=console, transient=True)
+
+    return shown

@@ -1,0 +1,357 @@
+"""What the columns of a table are: labels, the names of rows, parts, pixels."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullback.data.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
+from fullback.data.delimited import Table, is_number
+from fullback.errors import DataError, OptionError
+
+_MOST_CLASSES = 1000  # of labels that are recognised by their values
+_MOST_COMMON = 0.9  # share of the commonest label, of labels that are recognised by their values
+_RANGE = 0.9  # of the pixels' largest value, up to which labels are told from pixels
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table are, by their numbers.
+
+    Attributes
+    ----------
+    label : where the labels are: no column, one, or those of a one-hot code
+    name : what rows are called by, an id or a file name
+    part : whether a row is for training or for testing
+    pixels : the rest
+    notes : what was found by looking at names or values, a line each
+    """
+
+    label: tuple[int, ...]
+    name: int | None
+    part: int | None
+    pixels: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def find_roles(
+    table: Table,
+    label_column: str | int | None,
+    pixels: int | None,
+    *,
+    labelled: bool = True,
+    numbers: bool = False,
+) -> Roles:
+    """Say what each column of a table of images is.
+
+    Parameters
+    ----------
+    table : the table
+    label_column : the name of the label column, or its number from 0, from the end if negative;
+        of ``numbers`` several, with commas between them
+    pixels : how many pixels an image has, where that is known; else images are squares
+    labelled : whether there has to be a label column
+    numbers : whether labels are numbers to predict
+
+    Raises
+    ------
+    DataError
+        There is no label column, or several columns could be it.
+    OptionError
+        There is no column ``label_column``.
+    """
+    left = [n for n in range(table.width) if not is_empty(table, n)]
+    given = () if label_column is None else column_numbers(table, label_column, several=numbers)
+    part = by_name(table, PART_NAMES, [n for n in left if n not in given])
+    name = _row_name(table, [n for n in left if n not in (*given, part)])
+    left = [n for n in left if n not in (part, name)]
+    notes = [] if name is None else [f"column {table.named(name)} names the rows"]
+    label, same = given, list[int]()
+    if not given:
+        label, note = _label(table, left, pixels, labelled=labelled, numbers=numbers)
+        notes += note
+        same = same_labels(table, label, left)
+    rest = tuple(n for n in left if n not in (*label, *same))
+    if bad := [n for n in rest if n in table.texts]:
+        raise DataError(_stray_text(table, bad))
+    return Roles(label, name, part, rest, tuple(notes))
+
+
+_PARTS = (
+    ("train", "training"),
+    ("test", "testing", "privatetest"),
+    ("val", "valid", "validation", "publictest"),
+)
+
+
+def parts_of(table: Table, column: int | None) -> list[NDArray[np.int64]]:
+    """Return the rows for training, for testing and for validation; of the last two if there are.
+
+    Raises
+    ------
+    DataError
+        The column says something else, or no row is for training.
+    """
+    if column is None:
+        return [np.arange(table.rows)]
+    said = [text.casefold() for text in table.text(column)]
+    where = f"{table.path}: column {table.named(column)}"
+    known = [word for words in _PARTS for word in words]
+    other = next((row for row, text in enumerate(said) if text not in known), None)
+    if other is not None:
+        raise DataError(
+            f"{where} says {said[other][:40]!r} in row {other + 1}; expected train, test or val"
+        )
+    rows = [np.flatnonzero(np.isin(said, words)) for words in _PARTS]
+    if not len(rows[0]):
+        raise DataError(f"{where} says of no row that it is for training; expected train")
+    if not len(rows[1]):
+        rows = [rows[0], rows[2]]
+    return [part for part in rows if len(part)]
+
+
+def column_numbers(table: Table, column: str | int, *, several: bool = False) -> tuple[int, ...]:
+    """Return the number of a column that is given by its name or number, or of several."""
+    if several and isinstance(column, str) and column not in table.names:
+        numbers = tuple(_column_number(table, part.strip()) for part in column.split(","))
+        if len(set(numbers)) < len(numbers):
+            raise OptionError(f"{table.path}: {column!r} names a column twice")
+        return numbers
+    return (_column_number(table, column),)
+
+
+def _column_number(table: Table, column: str | int) -> int:
+    names = [plain(name) for name in table.names]
+    if isinstance(column, str):
+        for known, wanted in ((list(table.names), column), (names, plain(column))):
+            if known.count(wanted) > 1:
+                raise OptionError(
+                    f"{table.path}: has {known.count(wanted)} columns {column!r}; give the label "
+                    "column by its number, from 0"
+                )
+            if wanted in known:
+                return known.index(wanted)
+    try:
+        number = int(column)
+    except ValueError:
+        found = ", ".join(map(repr, table.names[:8])) + (", ..." if len(names) > 8 else "")
+        raise OptionError(
+            f"{table.path}: has no column {column!r}; it has "
+            + (f"the columns {found}" if names else "no header: give the column's number, from 0")
+        ) from None
+    if not -table.width <= number < table.width:
+        raise OptionError(
+            f"{table.path}: has no column {number}; it has the columns 0 to {table.width - 1}"
+        )
+    return number % table.width
+
+
+def is_empty(table: Table, number: int) -> bool:
+    """Whether a column is what stands behind a delimiter at the end of each line."""
+    return number in table.texts and table.texts[number][1] == ("",)
+
+
+def by_name(table: Table, wanted: Sequence[str], columns: Sequence[int]) -> int | None:
+    """Return the column of the first of some names that there is."""
+    names = {plain(table.names[n]): n for n in reversed(columns)} if table.names else {}
+    return next((names[name] for name in wanted if name in names), None)
+
+
+def _row_name(table: Table, columns: Sequence[int]) -> int | None:
+    """Return the column that names the rows, by its own name or because it counts them."""
+    named = by_name(table, ID_NAMES, columns)
+    if named is not None and differs(table, named):
+        return named
+    if columns and columns[0] == 0 and table.rows > 2:
+        if 0 in table.texts:
+            return 0 if len(table.texts[0][1]) == table.rows else None
+        if (np.diff(table.column(0)) == 1).all():
+            return 0
+    return None
+
+
+def differs(table: Table, number: int) -> bool:
+    """Whether a column has another value in most rows, as labels do not."""
+    if number in table.texts:
+        return 2 * len(table.texts[number][1]) > table.rows
+    return 2 * len(np.unique(table.column(number))) > table.rows
+
+
+def _label(
+    table: Table, left: Sequence[int], pixels: int | None, *, labelled: bool, numbers: bool
+) -> tuple[tuple[int, ...], list[str]]:
+    """Find the label column by its name or its values, and say how."""
+    named = [n for name in LABEL_NAMES for n in left if _name_is(table, n, name)]
+    if not named and (odd := _named_otherwise(table, left)) is not None:
+        named = [odd]
+    texts = [n for n in left if n in table.texts]
+    if not named and len(texts) == 1 and not numbers:
+        named = texts
+    if named:
+        return (named[0],), [f"labels are in column {table.named(named[0])}"]
+    if _fits(len(left), pixels):
+        if labelled:
+            raise DataError(_unlabelled(table, left, pixels))
+        return (), []
+    if numbers:
+        return _outside(table, left)
+    if code := _one_hot(table, left, pixels):
+        return tuple(code), [f"labels are in the last {len(code)} columns, of which one a row is 1"]
+    if not labelled and len(left) - 1 != pixels:
+        return (), []
+    return _by_values(table, left)
+
+
+def same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> list[int]:
+    """Return other columns that are called as labels are, and say the same as the label column."""
+    named = {n for name in LABEL_NAMES for n in left if _name_is(table, n, name)} - {*label}
+    if len(label) != 1 or not named:
+        return []
+    for other in sorted(named):
+        if not _says_the_same(table, label[0], other):
+            raise DataError(
+                f"{table.path}: {table.named(label[0])} and {table.named(other)} could both be "
+                "the label column; name it with --label-column (label_column=)"
+            )
+    return sorted(named)
+
+
+def _name_is(table: Table, number: int, name: str) -> bool:
+    return bool(table.names) and plain(table.names[number]) == name
+
+
+def _named_otherwise(table: Table, left: Sequence[int]) -> int | None:
+    """Return the one column whose name is not made as those of all others are: pixel0, pixel1."""
+    if not table.names:
+        return None
+    forms = {n: re.sub(r"\d+", "0", plain(table.names[n])) for n in left}
+    common = Counter(forms.values()).most_common(1)[0][0] if forms else ""
+    others = [n for n in left if forms[n] != common]
+    return others[0] if len(others) == 1 and "0" in common and len(left) > 2 else None
+
+
+def _says_the_same(table: Table, one: int, other: int) -> bool:
+    """Whether each label of one column goes with one label of the other, as 0 does with cat."""
+    pairs = set(zip(table.text(one), table.text(other), strict=True))
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def _fits(columns: int, pixels: int | None) -> bool:
+    return columns == pixels if pixels is not None else math.isqrt(columns) ** 2 == columns
+
+
+def _unlabelled(table: Table, left: Sequence[int], pixels: int | None) -> str:
+    side = math.isqrt(len(left))
+    shape = f"{len(left)}" if pixels is not None else f"{side} x {side} = {len(left)}"
+    return (
+        f"{table.path}: has {shape} pixels a line and no label column; expected a line an image: "
+        "its label and its pixels (name the column with --label-column if one of them holds "
+        "labels; for images without labels use fullback predict)"
+    )
+
+
+def _one_hot(table: Table, left: Sequence[int], pixels: int | None) -> Sequence[int]:
+    """Return the last columns where they are a one-hot code behind the pixels of an image."""
+    count = math.isqrt(len(left)) ** 2 if pixels is None else pixels
+    code = left[count:]
+    if len(code) < 2 or any(n in table.texts for n in code):
+        return ()
+    values = np.stack([table.column(n) for n in code])
+    return code if (values.sum(axis=0) == 1).all() and np.isin(values, (0, 1)).all() else ()
+
+
+def _by_values(table: Table, left: Sequence[int]) -> tuple[tuple[int, ...], list[str]]:
+    """Find the column that looks like labels: the first or the last, or else the only one."""
+    ends = [n for n in (left[0], left[-1]) if n not in table.texts]
+    inner = [n for n in left[1:-1] if n not in table.texts]
+    largest = max((float(np.nanmax(table.column(n))) for n in inner), default=0.0)
+    found = [n for n in dict.fromkeys(ends) if _looks_like_labels(table.column(n), largest)]
+    if not found:
+        found = [n for n in inner if _looks_like_labels(table.column(n), largest)]
+    if len(found) == 1:
+        column = table.column(found[0])
+        place = {left[0]: "first", left[-1]: "last"}.get(found[0])
+        where = f"the {place} column" if place else f"column {table.named(found[0])}"
+        return (found[0],), [
+            f"labels are in {where}, by its values: {len(np.unique(column))} whole numbers from "
+            f"{column.min():g} to {column.max():g}"
+        ]
+    listed = ", ".join(table.named(n) for n in found[:4]) + (", ..." if len(found) > 4 else "")
+    raise DataError(
+        f"{table.path}: which of its {table.width} columns holds the labels is not clear "
+        + (f"({listed} could)" if found else "(none has few whole numbers, unlike the pixels)")
+        + "; name it with --label-column NAME or NUMBER, from 0 (label_column=)"
+    )
+
+
+def _outside(table: Table, left: Sequence[int]) -> tuple[tuple[int, ...], list[str]]:
+    """Find the numbers to predict: in the first or the last column, outside of all pixels' range.
+
+    Fractions among whole numbers do as well.
+    """
+    inner = [n for n in left[1:-1] if n not in table.texts]
+    low = min((float(np.nanmin(table.column(n))) for n in inner), default=0.0)
+    high = max((float(np.nanmax(table.column(n))) for n in inner), default=0.0)
+    whole = all(_is_whole(table.column(n)) for n in inner)
+    found = []
+    for n in dict.fromkeys((left[0], left[-1])):
+        if n in table.texts:
+            continue
+        column = table.column(n)
+        if column.min() < low or column.max() > high or (whole and not _is_whole(column)):
+            found.append(n)
+    if len(found) == 1:
+        place = "first" if found[0] == left[0] else "last"
+        column = table.column(found[0])
+        return (found[0],), [
+            f"the numbers to predict are in the {place} column, by its values: from "
+            f"{column.min():g} to {column.max():g}"
+        ]
+    raise DataError(
+        f"{table.path}: which of its {table.width} columns holds the numbers to predict is not "
+        "clear; name it with --label-column NAME or NUMBER, from 0 (label_column=)"
+    )
+
+
+def _is_whole(column: NDArray[Any]) -> bool:
+    return bool((column == np.trunc(column)).all())
+
+
+def _looks_like_labels(column: NDArray[Any], largest: float) -> bool:
+    """Whether a column has few whole values, none of them once, in another range than the pixels.
+
+    A label that nearly all rows share could as well be a pixel of the background.
+    """
+    if not np.isfinite(column).all() or (column != np.trunc(column)).any():
+        return False
+    values, counts = np.unique(column, return_counts=True)
+    if not 2 <= len(values) <= min(_MOST_CLASSES, len(column) // 2) or counts.min() < 2:
+        return False
+    sorted_by = int(np.count_nonzero(np.diff(column))) == len(values) - 1
+    if sorted_by and len(column) >= 4 * len(values):
+        return True
+    other_range = not _RANGE * largest < values[-1] <= largest
+    share = counts.max() / len(column)
+    two = len(values) == 2 and counts.min() >= 0.01 * len(column)
+    return other_range and (share <= _MOST_COMMON or two)
+
+
+def _stray_text(table: Table, columns: Sequence[int]) -> str:
+    """Say which text stands where pixels are expected."""
+    column = columns[0]
+    codes, texts = table.texts[column]
+    place = next((n for n, code in enumerate(codes) if not is_number(texts[code])), 0)
+    text = texts[codes[place]]
+    said = repr(text[:40]) if text else "an empty field"
+    return (
+        f"{table.path}: has {said} in row {place + 1}, column {table.named(column)}, where a pixel "
+        "is expected; put a number there, or name the label column with --label-column "
+        "(label_column=)"
+    )

@@ -1,0 +1,321 @@
+"""Tables: CSV files and their relatives, which column of them is the label."""
+
+import gzip
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import fullback as fb
+from fullback.data import load_images
+from fullback.errors import DataError, InputError, OptionError
+
+RNG = np.random.default_rng(0)
+
+
+class TestCSV:
+    @staticmethod
+    def write(path, header, rows):
+        lines = [header] * bool(header) + [",".join(map(str, row)) for row in rows]
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def rows(self, count=30, pixels=16):
+        x = RNG.integers(0, 256, (count, pixels))
+        return x, np.arange(count) % 3
+
+    def test_labels_first(self, tmp_path):
+        x, y = self.rows()
+        path = self.write(tmp_path / "d.csv", "", np.column_stack([y, x]))
+        data = fb.load_data(path)
+        assert data.image_shape == (1, 4, 4)
+        assert data.x_train.dtype == np.uint8
+        every = np.concatenate([data.x_train, data.x_test]).reshape(30, 16)
+        assert {tuple(row) for row in every} == {tuple(row) for row in x}
+
+    def test_a_column_called_label(self, tmp_path):
+        x, y = self.rows()
+        header = ",".join([f"pixel{n}" for n in range(16)] + ["Label"])
+        path = self.write(tmp_path / "d.csv", header, np.column_stack([x, y]))
+        assert np.bincount(fb.load_data(path).y_test).tolist() == [2, 2, 2]
+
+    def test_colours_and_floats(self, tmp_path):
+        x, y = self.rows(pixels=24)
+        path = self.write(tmp_path / "d.csv", "", np.column_stack([y, x / 256]))
+        data = fb.load_data(path, image_shape=(3, 2, 4))
+        assert data.image_shape == (3, 2, 4)
+        assert data.x_train.dtype == np.float32
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "holds no images"),
+            ("label,a,b,c,d\n", "holds no images"),
+            ("1\n2\n", "holds no images but one column"),
+            ("1,2,3\n1,2\n", "has 2 columns in row 2 but 3 in those before it"),
+            ("label,a,b,c,d\n1,2,3,4,5\n1,2,,4,5\n", "an empty field in row 2, column 'b'"),
+            ("label,a,b,c,d\n1,2,3,x,5\n2,2,3,4,5\n", "has 'x' in row 1, column 'c'"),
+            ("label,a,b,c\n" + "1,2,3,4\n2,3,4,5\n" * 9, "has 3 pixels a line beside its label"),
+            ("y,a,b,c,d\n" + "1.5,2,3,4,5\n2.5,2,3,4,5\n" * 9, "has 1.5 in row 1; expected whole"),
+            ("y,a,b,c,d\n" + "1,2,3,4,5\n" * 9, "'y' has '1' in all 9 rows; expected at least two"),
+            ("y,a,b,c,d\n" + "1,nan,3,4,5\n2,0,0,0,0\n" * 9, "NaN"),
+            (
+                "y,a,b,c,d\n,2,3,4,5\nu,0,0,0,0\n",
+                "an empty field in row 1; give that image a label",
+            ),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, text, message):
+        (tmp_path / "d.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            fb.load_data(tmp_path / "d.csv")
+
+    def test_bytes_that_are_no_text(self, tmp_path):
+        (tmp_path / "d.csv").write_bytes(bytes(range(256)) * 9)
+        with pytest.raises(DataError, match="is not text"):
+            fb.load_data(tmp_path / "d.csv")
+
+
+X, Y = load_digits(return_X_y=True)
+X = X.astype(int)
+PIXELS = [f"pixel{n}" for n in range(64)]
+NAMES = np.array(["zero", "one", "two", "drei", "vier", "fünf", "six", "7", "acht", "-"])
+
+
+def table(*columns, header=None, mark=","):
+    """The text of a table: rows of the columns side by side."""
+    rows = [list(map(str, row)) for row in np.column_stack([*map(np.asarray, columns)]).tolist()]
+    return "".join(mark.join(row) + "\n" for row in ([header] if header else []) + rows)
+
+
+def written(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def every(data):
+    """The images and labels of a data set, sorted."""
+    x = np.concatenate([data.x_train, data.x_test])
+    y = np.concatenate([data.y_train, data.y_test])
+    rows = np.column_stack([y, x.reshape(len(x), -1)])
+    return rows[np.lexsort(rows.T)]
+
+
+def wanted(y=Y, x=X):
+    rows = np.column_stack([y, x])
+    return rows[np.lexsort(rows.T)]
+
+
+class TestLabelColumn:
+    @pytest.mark.parametrize(
+        ("text", "note"),
+        [
+            (table(X, Y), "labels are in the last column, by its values: 10 whole numbers from 0"),
+            (table(Y, X), "labels are in the first column, by its values"),
+            (table(Y, X, header=["label", *PIXELS]), "labels are in column 'label'"),
+            (table(X, Y, header=[*PIXELS, "Target"]), "labels are in column 'Target'"),
+            (table(X, Y, header=[*PIXELS, "zahl"]), "labels are in column 'zahl'"),
+            (
+                table(X[:, :30], Y, X[:, 30:], header=[*PIXELS[:30], "digit", *PIXELS[30:]]),
+                "labels are in column 'digit'",
+            ),
+            (table(X, Y, header=list(map(str, range(65)))), "labels are in the last column, by"),
+            (
+                table(range(len(Y)), X, Y, header=["", *PIXELS, "class"]),
+                "column '' names the rows; labels are in column 'class'",
+            ),
+            (
+                table(range(len(Y)), Y, X),
+                "column number 0 names the rows; labels are in the first column, by its values",
+            ),
+            (table(Y, X, header=["label", *PIXELS], mark=";"), "labels are in column 'label'"),
+            (table(Y, X, mark="\t"), "labels are in the first column"),
+            (table(X, Y, mark=" "), "labels are in the last column"),
+            ("\ufeff" + table(Y, X, header=["label", *PIXELS]), "labels are in column 'label'"),
+            (table(Y, X).replace("\n", "\n\n"), "labels are in the first column"),
+            (table(Y, X).replace("\n", ",\n"), "labels are in the first column"),
+            (table(Y, X, header=['"label"', *PIXELS]).replace("\n", "\r\n"), "column 'label'"),
+            (
+                table(Y, X, NAMES[Y], header=["label", *PIXELS, "class name"]),
+                "labels are in column 'label'",
+            ),
+        ],
+    )
+    def test_digits_in_many_forms(self, tmp_path, text, note):
+        data = fb.load_data(written(tmp_path / "d.csv", text))
+        np.testing.assert_array_equal(every(data), wanted())
+        assert "; ".join(data.notes).startswith(note) or note in data.notes[0]
+
+    @pytest.mark.parametrize("column", [30, "30", -35])
+    def test_label_in_the_middle_by_its_number(self, tmp_path, column):
+        path = written(tmp_path / "d.csv", table(X[:, :30], Y, X[:, 30:]))
+        np.testing.assert_array_equal(every(fb.load_data(path, label_column=column)), wanted())
+        with pytest.raises(DataError, match="which of its 65 columns holds the labels is not cl"):
+            fb.load_data(path)
+
+    def test_optdigits_semeion_and_sign_language(self, tmp_path):
+        """The shapes in which public data sets come."""
+        binary = (X > 8).astype(int)
+        semeion = table(binary, np.eye(10, dtype=int)[Y], mark=" ")
+        data = fb.load_data(written(tmp_path / "semeion.data", semeion))
+        np.testing.assert_array_equal(every(data), wanted(x=binary))
+        without_nine = np.where(Y == 9, 10, Y)  # as J, which is a movement
+        header = ["label", *PIXELS]
+        data = fb.load_data(written(tmp_path / "s.csv", table(without_nine, X, header=header)))
+        np.testing.assert_array_equal(every(data), wanted(without_nine))
+
+    @pytest.mark.parametrize("where", [0, 64])
+    def test_texts_are_class_names(self, tmp_path, where):
+        quoted = [f'"{name}"' for name in NAMES[Y]]
+        columns = (quoted, X) if where == 0 else (X, quoted)
+        data = fb.load_data(written(tmp_path / "d.csv", table(*columns)))
+        order = ["7", "-", "acht", "drei", "fünf", "one", "six", "two", "vier", "zero"]
+        assert data.class_names == tuple(order)
+        place = np.array([order.index(name) for name in NAMES])
+        np.testing.assert_array_equal(every(data), wanted(place[Y]))
+
+    def test_text_that_comes_late(self, tmp_path):
+        """The first hundred labels are numbers, and those after them are letters."""
+        order = np.argsort(Y, kind="stable")
+        letters = np.array(list("0123456ABC"))[Y[order]]
+        data = fb.load_data(written(tmp_path / "d.csv", table(letters, X[order])))
+        assert data.class_names == tuple("0123456ABC")
+        np.testing.assert_array_equal(every(data), wanted())
+
+    def test_negative_labels_are_names(self, tmp_path):
+        text = table(np.where(Y % 2, 1, -1), X, header=["y", *PIXELS])
+        data = fb.load_data(written(tmp_path / "d.csv", text))
+        assert data.class_names == ("-1", "1")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (table(X), "has 8 x 8 = 64 pixels a line and no label column; expected"),
+            (table(X, header=PIXELS), "has 8 x 8 = 64 pixels a line and no label column"),
+            (table(range(len(X)), X, header=["id", *PIXELS]), "8 x 8 = 64 pixels a line and no"),
+            (table(Y * 0, X, header=["label", *PIXELS]), "has '0' in all 1,797 rows"),
+            (table(X, Y * 0), "which of its 65 columns holds the labels is not clear"),
+            (table(Y % 2, (X > 8) + 0), "which of its 65 columns holds the labels is not clear"),
+            (
+                table(Y, X, Y[::-1], header=["label", *PIXELS, "class"]),
+                "'label' and 'class' could both be the label column; name it",
+            ),
+            (table(Y, X[:, :63], Y[::-1] % 5), "(number 0, number 64 could)"),
+        ],
+    )
+    def test_what_is_not_clear_is_refused(self, tmp_path, text, message):
+        with pytest.raises(DataError) as caught:
+            fb.load_data(written(tmp_path / "d.csv", text))
+        assert message in str(caught.value)
+        assert "--label-column" in str(caught.value)
+
+    def test_label_columns_that_are_not_there(self, tmp_path):
+        path = written(tmp_path / "d.csv", table(Y, X, header=["label", *PIXELS]))
+        with pytest.raises(OptionError, match=r"no column 'klasse'; it has the columns 'label', '"):
+            fb.load_data(path, label_column="klasse")
+        with pytest.raises(OptionError, match="no column 65; it has the columns 0 to 64"):
+            fb.load_data(path, label_column=65)
+        path = written(tmp_path / "d.csv", table(Y, X))
+        with pytest.raises(OptionError, match="no header: give the column's number"):
+            fb.load_data(path, label_column="label")
+        with pytest.raises(InputError, match="a label column goes with CSV files"):
+            fb.load_data("digits", label_column="label")
+
+
+class TestForms:
+    def test_gzip(self, tmp_path):
+        packed = gzip.compress(table(Y, X).encode())
+        (tmp_path / "d.csv.gz").write_bytes(packed)
+        data = fb.load_data(tmp_path / "d.csv.gz")
+        assert data.name == "d"
+        np.testing.assert_array_equal(every(data), wanted())
+        for damaged in (packed[:-9], packed[:2000], packed[:99] + b"xxxx" + packed[103:]):
+            (tmp_path / "d.csv.gz").write_bytes(damaged)
+            with pytest.raises(DataError, match="is not an intact gzip file"):
+                fb.load_data(tmp_path / "d.csv.gz")
+
+    def test_a_small_file_that_unpacks_to_much(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("fullback.data.delimited.MAX_BYTES", 100_000)
+        (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"0,1,2,3,4\n" * 100_000))
+        with pytest.raises(DataError, match="has more than 100,000 characters"):
+            fb.load_data(tmp_path / "d.csv.gz")
+
+    def test_excel_of_a_german(self, tmp_path):
+        """Semicolons, decimal commas, UTF-16 or sep= in front."""
+        text = table(NAMES[Y], X / 16, header=["Klasse", *PIXELS], mark=";").replace(".", ",")
+        for given in (text, "sep=;\n" + text):
+            for encoding in ("utf-8-sig", "utf-16"):
+                data = fb.load_data(written(tmp_path / "d.csv", given, encoding))
+                assert data.x_train.dtype == np.float32
+                counts = np.bincount(data.y_train) + np.bincount(data.y_test)
+                assert sorted(counts) == sorted(np.bincount(Y))
+                np.testing.assert_array_equal(every(data)[:, 1:].max(), 1)
+
+    def test_other_encodings_are_named(self, tmp_path):
+        path = written(tmp_path / "d.csv", table(NAMES[Y], X), "latin-1")
+        with pytest.raises(DataError, match="is not text in UTF-8"):
+            fb.load_data(path)
+
+    def test_large_files_are_read_by_parts(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("fullback.data.delimited._AT_ONCE", 1000)
+        path = written(tmp_path / "d.csv", table(Y, X))
+        np.testing.assert_array_equal(every(fb.load_data(path)), wanted())
+        path = written(tmp_path / "d.csv", table(Y, X) + "1,2,3\n")
+        with pytest.raises(DataError, match="has 3 columns in row 1798"):
+            fb.load_data(path)
+
+
+class TestLoadImages:
+    def test_tables_with_and_without_labels(self, tmp_path):
+        for text, names, labels in (
+            (table(X), None, None),
+            (table(X, header=PIXELS), None, None),
+            (table(range(7, 7 + len(X)), X, header=["id", *PIXELS]), "7", None),
+            (table(Y, X), None, Y),
+            (table(X, NAMES[Y], header=[*PIXELS, "kind"]), None, NAMES[Y]),
+        ):
+            loaded = load_images(written(tmp_path / "d.csv", text), (1, 8, 8))
+            np.testing.assert_array_equal(loaded.x.reshape(-1, 64), X)
+            assert loaded.names[0] == (names or "0")
+            assert loaded.numbered == (names is None)
+            assert loaded.errors == []
+            np.testing.assert_array_equal(loaded.labels, labels)
+        with pytest.raises(DataError, match="has 64 pixels a line; expected 784"):
+            load_images(written(tmp_path / "d.csv", table(X)), (1, 28, 28))
+
+    def test_arrays(self, tmp_path):
+        x = RNG.integers(0, 256, (9, 3, 5, 4), dtype=np.uint8)
+        y = np.arange(9)
+        np.savez(tmp_path / "a.npz", x=x.transpose(0, 2, 3, 1), y=y)
+        np.savez(tmp_path / "b.npz", x.reshape(9, -1))
+        np.save(tmp_path / "c.npy", x)
+        (tmp_path / "folder").mkdir()
+        np.save(tmp_path / "folder" / "x_test.npy", x)
+        for name, labels in (("a.npz", y), ("b.npz", None), ("c.npy", None), ("folder", None)):
+            loaded = load_images(tmp_path / name, (3, 5, 4))
+            np.testing.assert_array_equal(loaded.x, x)
+            np.testing.assert_array_equal(loaded.labels, labels)
+            assert loaded.names == tuple("012345678")
+            np.testing.assert_array_equal(
+                load_images(tmp_path / name, (3, 5, 4), invert=True).x, 255 - x
+            )
+        with pytest.raises(
+            DataError, match=r"has an array of shape \(9, 3, 5, 4\); expected image"
+        ):
+            load_images(tmp_path / "c.npy", (1, 5, 4))
+
+    def test_folders_and_files(self, tmp_path):
+        from PIL import Image
+
+        (tmp_path / "f" / "deep").mkdir(parents=True)
+        for n, name in enumerate(("b.png", "deep/a.png", "a.png")):
+            Image.fromarray(np.full((8, 8), n, np.uint8)).save(tmp_path / "f" / name)
+        (tmp_path / "f" / "notes.txt").write_text("no image")
+        loaded = load_images(tmp_path / "f", (1, 8, 8))
+        assert loaded.names == ("a.png", "b.png", "deep/a.png")
+        assert loaded.x[:, 0, 0, 0].tolist() == [2, 0, 1]
+        assert ["notes.txt" in str(error) for error in loaded.errors] == [True]
+        assert load_images(tmp_path / "f" / "b.png", (1, 8, 8), invert=True).x.min() == 255
+        for name in ("f/notes.txt", "f/none.png"):
+            with pytest.raises(DataError, match=r"no such file|no image"):
+                load_images(tmp_path / name, (1, 8, 8))
