@@ -104,10 +104,10 @@ class TestInSight:
 
     def test_a_line_leads_to_the_panel_on_a_phone(self, show):
         page = show(width=390, height=844)
-        page.locator("canvas[data-array='d:conv1']").click(position={"x": 20, "y": 20})
+        page.locator("canvas[data-array='a:conv1']").click(position={"x": 20, "y": 20})
         peek = page.locator(".peek")
         peek.wait_for()
-        assert "Delta of conv1" in peek.inner_text()
+        assert "Output of conv1" in peek.inner_text()
         peek.click()
         peek.wait_for(state="hidden")
         assert inside(page, ".panel h2")
@@ -192,7 +192,7 @@ class TestImages:
             right = int(np.flatnonzero(sure.predict_proba(data.x_test).max(axis=1) > 0.9999)[0])
             settled(page, lambda: page.evaluate("(n) => fullback.pick('test', n)", right))
             settled(page, lambda: page.select_option("#label", ""))
-            assert "The network is already sure (>99.9 % for" in page.inner_text("#sure")
+            assert page.inner_text("#sure").startswith("The network is already sure (")
             settled(page, lambda: page.click("#wrong"))
             assert page.locator("#sure").is_hidden()
             assert "missed" in page.locator("#answer").get_attribute("class")
@@ -229,7 +229,7 @@ class TestImages:
             before = page.evaluate("[...fullback.pad.bytes]")
             assert min(before) == 0
             assert max(before) > 200
-            page.locator("#pad").click()
+            page.locator("#pad").click(force=True)
             page.focus("#pad")
             page.keyboard.press("Space")
             assert page.evaluate("[...fullback.pad.bytes]") == before
