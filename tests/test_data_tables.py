@@ -230,7 +230,11 @@ class TestForms:
         data = fb.load_data(tmp_path / "d.csv.gz")
         assert data.name == "d"
         np.testing.assert_array_equal(every(data), wanted())
-        for damaged in (packed[:-9], packed[: len(packed) // 2], packed[:99] + b"xxxx" + packed[103:]):
+        for damaged in (
+            packed[:-9],
+            packed[: len(packed) // 2],
+            packed[:99] + b"xxxx" + packed[103:],
+        ):
             (tmp_path / "d.csv.gz").write_bytes(damaged)
             with pytest.raises(DataError, match="is not an intact gzip file"):
                 fb.load_data(tmp_path / "d.csv.gz")

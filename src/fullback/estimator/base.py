@@ -253,7 +253,7 @@ class CNN(BaseEstimator):
         return history
 
     def _score(self, epoch: Epoch) -> float:
-        """Return an epoch's validation score: what is monitored, or accuracy for a loss of classes."""
+        """Return an epoch's validation score: what is monitored, or accuracy for a classifier."""
         shares = self.network_.loss.classifies and self.monitor == "loss"
         return epoch.judged_by("accuracy" if shares else self.monitor)
 
