@@ -151,8 +151,8 @@ def _show_numbers(dataset: Dataset, output: Output) -> None:
             each = f"{dataset.outputs} numbers each" if dataset.outputs > 1 else "numbers"
             output.fact(
                 _WORDS[name],
-                f"{len(y):,} images, with {each} from {y.min():g} to {y.max():g}, {y.mean():.4g} on "
-                "average",
+                f"{len(y):,} images, with {each} from {y.min():g} to {y.max():g}, "
+                f"{y.mean():.4g} on average",
             )
 
 

@@ -66,6 +66,8 @@ def find_layout(folder: Path, *, nested: bool = False) -> Layout:
     """
     folders = _visible(folder, only=Path.is_dir)
     train, test, val = (_named(folders, names) for names in (_TRAIN, _TEST, _VALIDATION))
+    if train is not None and test is None and val is None and _is_class(train, folders):
+        train = None
     if train is None:
         if folders and all(path in (test, val) for path in folders):
             raise DataError(f"{folder}: has images for testing, but no folder train")
@@ -259,6 +261,13 @@ def _class_root(folder: Path, deepest: int) -> Path | None:
         below = (_class_root(path, deepest - 1) for path in folders[:_SOME])
         return next(filter(None, below), None)
     return None
+
+
+def _is_class(train: Path, folders: Sequence[Path]) -> bool:
+    """Whether a folder called train is a class beside others, as of vehicles."""
+    others = [path for path in folders if path != train]
+    parts = any(path.name.lower().startswith((*_TEST, *_VALIDATION)) for path in others)
+    return not parts and _is_flat(train) and any(map(_is_flat, others))
 
 
 def _is_flat(folder: Path) -> bool:
