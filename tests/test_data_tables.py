@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 import fullback as fb
 from fullback.data import load_images
+from fullback.data.delimited import read_table
 from fullback.errors import DataError, FullbackWarning, InputError, OptionError
 
 RNG = np.random.default_rng(0)
@@ -52,7 +53,8 @@ class TestCSV:
         [
             ("", "holds no images"),
             ("label,a,b,c,d\n", "holds no images"),
-            ("1\n2\n", "holds no images but one column"),
+            ("1\n2\n", "holds no images, as it has 1 columns"),
+            (",,\n,,\n", "holds no images, as it has 0 columns"),
             ("1,2,3\n1,2\n", "has 2 columns in row 2 but 3 in those before it"),
             ("label,a,b,c,d\n1,2,3,4,5\n1,2,,4,5\n", "an empty field in row 2, column 'b'"),
             ("label,a,b,c,d\n1,2,3,x,5\n2,2,3,4,5\n", "has 'x' in row 1, column 'c'"),
@@ -223,6 +225,40 @@ class TestLabelColumn:
             fb.load_data("digits", label_column="label")
 
 
+class TestHeader:
+    def test_a_missing_value_in_the_first_row_is_no_header(self, tmp_path):
+        text = table(Y, X).replace(",0,", ",?,", 1)
+        with pytest.raises(DataError, match=r"has '\?' in row 1, column number 1, where a pixel"):
+            fb.load_data(written(tmp_path / "d.csv", text))
+
+    @pytest.mark.parametrize(
+        ("header", "first"),
+        [
+            ([], ["000a", "beagle"]),
+            (["file", "kind"], ["000a", "beagle"]),
+            ([], ["000a.png", "beagle"]),
+            (["foto", "rasse"], ["000a.png", "beagle"]),
+        ],
+    )
+    def test_no_first_row_of_texts_is_lost(self, tmp_path, header, first):
+        """The first class is not met again within the lines that are looked at."""
+        rows = [
+            first,
+            *([f"{n:03}.png" if "." in first[0] else f"{n:03}b", "pug"] for n in range(9)),
+        ]
+        found = read_table(written(tmp_path / "d.csv", table(rows, header=header)))
+        assert found.rows == 10
+        assert found.text(0)[0] == first[0]
+
+    @pytest.mark.parametrize("header", [["label", *"0123"], ["label", *"abcd"], ["", *"01234"]])
+    def test_short_headers(self, tmp_path, header):
+        rows = [[n % 2, 7, 250, n, 9] for n in range(20)]
+        rows = rows if header[0] else [[n, *row] for n, row in enumerate(rows)]
+        found = read_table(written(tmp_path / "d.csv", table(rows, header=header)))
+        assert found.rows == 20
+        assert found.names == tuple(header)
+
+
 class TestForms:
     def test_gzip(self, tmp_path):
         packed = gzip.compress(table(Y, X).encode())
@@ -230,7 +266,11 @@ class TestForms:
         data = fb.load_data(tmp_path / "d.csv.gz")
         assert data.name == "d"
         np.testing.assert_array_equal(every(data), wanted())
-        for damaged in (packed[:-9], packed[: len(packed) // 2], packed[:99] + b"xxxx" + packed[103:]):
+        for damaged in (
+            packed[:-9],
+            packed[: len(packed) // 2],
+            packed[:99] + b"xxxx" + packed[103:],
+        ):
             (tmp_path / "d.csv.gz").write_bytes(damaged)
             with pytest.raises(DataError, match="is not an intact gzip file"):
                 fb.load_data(tmp_path / "d.csv.gz")

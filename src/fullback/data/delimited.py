@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.column_names import names_rows
+from fullback.data.column_names import is_image_name, is_usual_name, names_rows
 from fullback.data.files import MAX_BYTES, open_data
 from fullback.errors import DataError
 
@@ -290,22 +290,26 @@ def _point(field: str) -> str:
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row names the columns.
 
-    It does where it has a text in a column that else is of numbers, where it has texts alone and
-    none of them is met again, and where its numbers count the columns.
+    It does where its numbers count the columns; where half of its fields are texts above numbers;
+    and where all are texts of which one is what columns are called, or stands above image files.
+    One text alone, as a mark for a value that is missing, makes no header.
     """
     first, rest = rows[0], rows[1:]
-    numbers = [int(field) for field in first if field.strip().isdecimal()]
-    counted = [range(start, start + len(numbers)) for start in (0, 1)]
-    if len(numbers) > 8 and len(numbers) >= len(first) - 4 and numbers in map(list, counted):
-        return True
-    texts = [n for n, field in enumerate(first) if not is_number(field)]
-    if not texts:
+    if any(is_image_name(field) for field in first):
         return False
-    below = [[is_number(row[n]) for row in rest if len(row) > n] for n in texts]
-    if any(column and all(column) for column in below):
+    texts = [n for n, field in enumerate(first) if not is_number(field)]
+    numbers = [int(field) for field in first if field.strip().isdecimal()]
+    counted = numbers in [list(range(start, start + len(numbers))) for start in (0, 1)]
+    if counted and len(numbers) > (3 if texts else 8) and len(numbers) >= len(first) - 4:
         return True
-    again = {(n, row[n]) for row in rest for n in texts if len(row) > n}
-    return len(texts) == len(first) and not any((n, first[n]) in again for n in texts)
+    below = {n: [row[n] for row in rest if len(row) > n] for n in texts}
+    above = [n for n in texts if below[n] and all(map(is_number, below[n]))]
+    if above and 2 * len(above) >= len(first):
+        return True
+    if len(texts) < len(first):
+        return False
+    files = any(sum(map(is_image_name, column)) * 2 > len(column) for column in below.values())
+    return files or any(is_usual_name(field) for field in first)
 
 
 def _exact_columns(layout: _Layout, exact: int | str | None) -> list[int]:

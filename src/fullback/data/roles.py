@@ -16,6 +16,7 @@ from fullback.data.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
 from fullback.data.delimited import Table, is_number
 from fullback.errors import DataError, OptionError
 
+_MISSING = ("", "?", "-", ".", "na", "n/a", "#n/a", "null", "none", "nan", "missing")
 _MOST_CLASSES = 1000  # of labels that are recognised by their values
 _MOST_COMMON = 0.9  # share of the commonest label, of labels that are recognised by their values
 _RANGE = 0.9  # of the pixels' largest value, up to which labels are told from pixels
@@ -68,6 +69,11 @@ def find_roles(
         There is no column ``label_column``.
     """
     left = [n for n in range(table.width) if not is_empty(table, n)]
+    if len(left) < 2 and labelled:
+        raise DataError(
+            f"{table.path}: holds no images, as it has {len(left)} columns; expected a row an "
+            "image: its label and its pixels, with commas between them"
+        )
     given = () if label_column is None else column_numbers(table, label_column, several=numbers)
     part = by_name(table, PART_NAMES, [n for n in left if n not in given])
     name = _row_name(table, [n for n in left if n not in (*given, part)])
@@ -177,6 +183,12 @@ def _row_name(table: Table, columns: Sequence[int]) -> int | None:
     return None
 
 
+def _lacks_numbers(table: Table, number: int) -> bool:
+    """Whether a column is of numbers, but for marks where a value is missing."""
+    texts = [text for text in table.texts[number][1] if not is_number(text)]
+    return all(text.casefold() in _MISSING for text in texts)
+
+
 def differs(table: Table, number: int) -> bool:
     """Whether a column has another value in most rows, as labels do not."""
     if number in table.texts:
@@ -191,7 +203,7 @@ def _label(
     named = [n for name in LABEL_NAMES for n in left if _name_is(table, n, name)]
     if not named and (odd := _named_otherwise(table, left)) is not None:
         named = [odd]
-    texts = [n for n in left if n in table.texts]
+    texts = [n for n in left if n in table.texts and not _lacks_numbers(table, n)]
     if not named and len(texts) == 1 and not numbers:
         named = texts
     if named:
