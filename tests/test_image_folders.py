@@ -394,6 +394,11 @@ class TestDepths:
         assert ['"label": 0' in done.out, '"label": 1' in done.out] == [True, True]
         image = load_image(tmp_path / "x" / "a" / "0.png", (1, 8, 8))
         assert image.for_network(net.trained_on) == pytest.approx(image.pixels)
+        picture(tmp_path / "8 bits.png", mode="L")
+        files = (tmp_path / "x" / "a" / "0.png", tmp_path / "8 bits.png")
+        done = run("predict", *files, "--model", tmp_path / "m.safetensors")
+        text = " ".join(done.err.split())
+        assert "but the network was trained on images from 0.0091" in text
 
 
 def test_files_of_many_kinds(tmp_path):
