@@ -11,6 +11,7 @@ import fullback as fb
 from fullback.data import load_images
 from fullback.data.delimited import read_table
 from fullback.errors import DataError, FullbackWarning, InputError, OptionError
+from test_cli import run
 
 RNG = np.random.default_rng(0)
 
@@ -602,3 +603,23 @@ class TestArrayAdvice:
             told.append(str(caught.value).split("x", 1)[-1].split(" ", 1)[1])
         assert told[0] == told[1]
         assert "\n" not in told[0]
+
+
+class TestCommands:
+    def test_the_label_column_goes_with_the_model(self, tmp_path):
+        path = written(tmp_path / "d.csv", table(X[:, :30], Y, X[:, 30:]))
+        model = tmp_path / "m.safetensors"
+        text = run("data", path)
+        assert text.code == 1
+        assert "which of its 65 columns holds the labels is not clear" in text.err
+        short = ("--net", "flatten dense10", "--epochs", "1", "--out", model)
+        run("train", "--data", path, "--label-column", "30", *short)
+        assert fb.load(model).data_options == {"label_column": "30"}
+        assert "120 test images" in run("eval", model, "--data", path).out
+        asked = run("eval", model, "--data", path, "--label-column", "nix")
+        assert asked.code == 2
+        assert "has no header: give the column's number, from 0" in asked.err.replace("\n", " ")
+
+    def test_notes_are_shown(self, tmp_path):
+        path = written(tmp_path / "d.csv", table(X, Y, header=[*PIXELS, "kind"]))
+        assert "labels are in column 'kind'" in run("data", path).out
