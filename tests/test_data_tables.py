@@ -615,7 +615,9 @@ class TestCommands:
         short = ("--net", "flatten dense10", "--epochs", "1", "--out", model)
         run("train", "--data", path, "--label-column", "30", *short)
         assert fb.load(model).data_options == {"label_column": "30"}
-        assert "120 test images" in run("eval", model, "--data", path).out
+        text = run("eval", model, "--data", path).out
+        assert "120 test images" in text
+        assert "labels are in column number 30, as given" in text
         asked = run("eval", model, "--data", path, "--label-column", "nix")
         assert asked.code == 2
         assert "has no header: give the column's number, from 0" in asked.err.replace("\n", " ")

@@ -80,6 +80,8 @@ def find_roles(
     left = [n for n in left if n not in (part, name)]
     notes = [] if name is None else [f"column {table.named(name)} names the rows"]
     label, same = given, list[int]()
+    if given:
+        notes.append(f"labels are in column {', '.join(table.named(n) for n in given)}, as given")
     if not given:
         label, note = _label(table, left, pixels, labelled=labelled, numbers=numbers)
         notes += note
