@@ -132,6 +132,10 @@ class TestLabelColumn:
                 table(range(len(Y)), Y, X),
                 "column number 0 names the rows; labels are in the first column, by its values",
             ),
+            (
+                table(RNG.permutation(len(Y)), X, Y),
+                "column number 0 names the rows; labels are in th",
+            ),
             (table(Y, X, header=["label", *PIXELS], mark=";"), "labels are in column 'label'"),
             (table(Y, X, mark="\t"), "labels are in the first column"),
             (table(X, Y, mark=" "), "labels are in the last column"),

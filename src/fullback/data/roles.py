@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
-from fullback.data.delimited import Table, is_number
+from fullback.data.delimited import Table
+from fullback.data.table_layout import is_number
 from fullback.errors import DataError, OptionError
 
 _MISSING = ("", "?", "-", ".", "na", "n/a", "#n/a", "null", "none", "nan", "missing")
@@ -76,7 +77,7 @@ def find_roles(
         )
     given = () if label_column is None else column_numbers(table, label_column, several=numbers)
     part = by_name(table, PART_NAMES, [n for n in left if n not in given])
-    name = _row_name(table, [n for n in left if n not in (*given, part)])
+    name = _row_name(table, [n for n in left if n not in (*given, part)], numbers=numbers)
     left = [n for n in left if n not in (part, name)]
     notes = [] if name is None else [f"column {table.named(name)} names the rows"]
     label, same = given, list[int]()
@@ -172,7 +173,7 @@ def by_name(table: Table, wanted: Sequence[str], columns: Sequence[int]) -> int 
     return next((names[name] for name in wanted if name in names), None)
 
 
-def _row_name(table: Table, columns: Sequence[int]) -> int | None:
+def _row_name(table: Table, columns: Sequence[int], *, numbers: bool) -> int | None:
     """Return the column that names the rows, by its own name or because it counts them."""
     named = by_name(table, ID_NAMES, columns)
     if named is not None and differs(table, named):
@@ -180,7 +181,8 @@ def _row_name(table: Table, columns: Sequence[int]) -> int | None:
     if columns and columns[0] == 0 and table.rows > 2:
         if 0 in table.texts:
             return 0 if len(table.texts[0][1]) == table.rows else None
-        if (np.diff(table.column(0)) == 1).all():
+        column = table.column(0)  # shuffled rows count as well
+        if (np.diff(column if numbers else np.sort(column)) == 1).all():
             return 0
     return None
 
