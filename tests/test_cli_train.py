@@ -159,14 +159,14 @@ class TestFailure:
     def test_chance_after_a_few_steps_is_a_warning(self, toy, tmp_path):
         options = ("--net", "flatten dense3", "--lr", 1e-9, "--out", tmp_path / "m.safetensors")
         ran = done("train", "--data", toy, "--epochs", 2, *options)
-        assert "after only 2 training steps; give more --epochs" in ran.err
+        assert "these were only 2 training steps: give more --epochs" in ran.err
         assert "saved " in ran.out
 
     def test_chance_after_many_is_an_error(self, toy, tmp_path):
         options = ("--net", "flatten dense3", "--lr", 1e-9, "--out", tmp_path / "m.safetensors")
         ran = run("train", "--data", toy, "--epochs", 40, *options)
         assert ran.code == 1
-        assert "chance" in ran.err or "same class" in ran.err
+        assert "of the training images, and the commonest class alone is" in ran.err
         assert "saved " not in ran.out
 
     def test_a_run_keeps_its_attempts_and_goes_on_with_the_last(self, toy, tmp_path, monkeypatch):
@@ -515,12 +515,6 @@ class TestValidation:
         ran = run("train", "--data", tmp_path / "d", "--validation", 0.2, *out)
         assert ran.code == 2
         assert "has 10 images for validation of its own; leave --validation out" in ran.err
-
-    def test_an_improvement_is_for_patience(self, toy, tmp_path):
-        out = ("--out", tmp_path / "m.safetensors")
-        ran = run("train", "--data", toy, "--validation", 0.2, "--min-improvement", 0.1, *out)
-        assert ran.code == 2
-        assert "--min-improvement is for --patience" in ran.err
 
 
 def test_the_scale_of_floats_is_told(tmp_path):
