@@ -268,6 +268,7 @@ class TestEval:
             "test_images": 360,
             "test_accuracy": trained.result["test_accuracy"],
             "test_loss": trained.result["test_loss"],
+            "threshold": None,
         }
 
     def test_page(self, trained, model):

@@ -242,6 +242,8 @@ def test_a_run_that_is_killed_thirty_times_ends_with_the_same_weights(toy, tmp_p
 
 
 def test_runs_are_listed(toy, tmp_path):
+    from filelock import FileLock
+
     for name, seed in (("a", 1), ("b", 2)):
         assert train(*started(toy, tmp_path / "runs" / name, "--seed", seed)).code == 0
     (tmp_path / "runs" / "b" / "result.json").unlink()
@@ -249,7 +251,18 @@ def test_runs_are_listed(toy, tmp_path):
     assert (done.code, done.err) == (0, "")
     lines = [line for line in done.out.splitlines() if "4 of 4" in line]
     assert [re.search(r"/(\w)\s", line)[1] for line in lines] == ["a", "b"]
-    assert "not ended" in lines[1]
+    assert "finished" in lines[0]
+    assert "interrupted" in lines[1]
+    assert "training" in done.out
+    with FileLock(tmp_path / "runs" / "b" / ".lock"):
+        events = run("runs", tmp_path / "runs", "--json").events
+    assert [event["state"] for event in events] == ["finished", "running"]
+    assert [event["epochs_planned"] for event in events] == [4, 4]
+    for columns in (40, 55, 80):
+        narrow = run("runs", tmp_path / "runs", columns=columns).out
+        assert max(map(len, narrow.splitlines())) <= columns
+        assert "finished" in narrow
+        assert "…" not in narrow
     done = run("runs", tmp_path / "runs" / "a", tmp_path / "runs", "--json")
     events = [json.loads(line) for line in done.out.splitlines()]
     assert [event["options"]["seed"] for event in events] == [1, 1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 LABEL_NAMES = (
     *("label", "labels", "class", "classes", "target", "targets", "y", "category", "digit"),
@@ -31,7 +32,7 @@ PART_NAMES = ("split", "usage", "subset", "set", "partition", "phase")
 
 def plain(name: str) -> str:
     """Return a name as it stands in the lists: in small letters, with single spaces."""
-    return re.sub(r"[\s_.-]+", " ", name.strip().casefold())
+    return re.sub(r"[\s_.-]+", " ", unicodedata.normalize("NFC", name).strip().casefold())
 
 
 def names_rows(name: str) -> bool:

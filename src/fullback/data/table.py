@@ -163,9 +163,11 @@ def _shape_of(path: Path, pixels: int, image_shape: tuple[int, ...] | None) -> t
     else:
         shape = (1,) * (3 - len(image_shape)) + image_shape
     if math.prod(shape) != pixels or not pixels:
+        third = math.isqrt(pixels // 3)
+        colours = f", as 3x{third}x{third}" if pixels and 3 * third * third == pixels else ""
         raise DataError(
             f"{path}: has {pixels} pixels a line beside its label, which are not "
             f"{' x '.join(map(str, shape))}; give the image's shape with --image-size "
-            "(image_shape=)"
+            f"(image_shape=){colours}"
         )
     return shape
