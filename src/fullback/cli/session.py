@@ -230,7 +230,8 @@ class Session:
         )
         if self.folder is not None:
             self.folder.log(f"failed: {reason}; no attempt is left")
-            self.folder.write_result(failed=reason, attempts=ATTEMPTS)
+            epochs = len(self.folder.epochs())
+            self.folder.write_result(failed=reason, attempts=ATTEMPTS, epochs=epochs)
         kept = "" if path is None else f". The last network is kept as {path}"
         fail(
             f"the network learned nothing in {ATTEMPTS} attempts: {reason}; look at the images and "
