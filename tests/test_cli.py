@@ -17,11 +17,12 @@ from fullback.training.schedules import SCHEDULES
 
 pytestmark = pytest.mark.filterwarnings("default::fullback.errors.DeadUnitWarning")
 
-START = """data training_images test_images net net_reason parameters frozen epochs batch_size
+START = """data training_images test_images net origin parameters frozen epochs batch_size
     optimizer schedule augment seed engine"""
 EPOCH = """comparison epoch loss accuracy validation_loss validation_accuracy seconds
     images_per_second"""
-RESULT = "test_accuracy test_loss epochs interrupted seconds model previous attempt seed"
+RESULT = """test_accuracy test_loss epochs interrupted seconds model previous attempt seed
+    best_epoch pixels"""
 COMPARISON = "test_accuracy frozen_test_accuracy"
 FIELDS = {"start": START, "epoch": EPOCH, "result": RESULT, "comparison": COMPARISON}
 RECIPE = ["--epochs", 4, "--lr", 0.02, "--seed", 3]

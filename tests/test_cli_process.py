@@ -19,15 +19,15 @@ from test_cli import run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 OPTIONS = {
-    "train": """--data --data-dir --image-size --resize --test-share --split-seed --net --from --epochs
-        --batch-size --optimizer --lr --momentum --schedule --augment --mixup --weight-decay --clip
-        --average --label-smoothing --balanced --validation --patience --engine --freeze --compare
-        --no-compare --seed --out --run --resume --config --json --help""",
+    "train": """--data --data-dir --image-size --resize --nested --test-share --split-seed --net
+        --from --epochs --batch-size --optimizer --lr --momentum --schedule --augment --mixup
+        --weight-decay --clip --average --label-smoothing --balanced --validation --patience
+        --engine --freeze --compare --no-compare --seed --out --run --resume --config --json --help""",
     "rate": """--data --data-dir --image-size --net --optimizer --batch-size --steps --seed --plot
         --json --help""",
     "runs": "--json --help",
-    "data": """--data-dir --image-size --resize --test-share --split-seed --sheet --augment --json
-        --help""",
+    "data": """--data-dir --image-size --resize --nested --label-column --image-folder --test-share
+        --split-seed --sheet --augment --json --help""",
     "eval": """--data --data-dir --positive --recall --cost --choose-on --store --plots --json
         --help""",
     "predict": """--model --invert --out --probabilities --kaggle --label-column --json

@@ -56,6 +56,16 @@ def test_training_md_prints_what_it_shows(monkeypatch, tmp_path):
     assert shown == 5
 
 
+def test_data_md_prints_what_it_shows(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block, "data.md", "exec"), {})
+        shown = re.findall(r"print\(.*\)  # (.*)", block)
+        assert out.getvalue().splitlines() == shown
+
+
 def test_the_lines_of_the_example_are_in_it():
     example = (ROOT / "examples" / "by_hand.py").read_text(encoding="utf-8")
     (lines,) = re.findall(

@@ -390,6 +390,8 @@ def test_channels_fold_and_unfold(show):
 
 def test_what_a_cell_is_made_of_is_seen_though_folded(show):
     page = show("small")
+    page.keyboard.press("Escape")
+    page.evaluate("fullback.select(null)")
     shown = "(id) => fullback.picture.tiles.get(id).plan.shown"
     assert page.evaluate(shown, "a:pool1") == [0, 1, 2, 3]
     page.evaluate("fullback.select({ array: 'g:conv2.weight', index: [15, 7, 2, 2] })")
@@ -410,10 +412,13 @@ def test_the_address_keeps_the_place(show):
         "cell": {"array": "d:pool1", "index": [0, 2, 3]},
     }
     page.keyboard.press("ArrowRight")
-    assert page.url.endswith("#step=20&cell=d%3Apool1%2F0%2C2%2C3")
-    for nonsense in ("#step=x&cell=y", "#cell=d:pool1/99,0,0", "#cell=", "#step=-5"):
+    cell = page.evaluate("fullback.state.cell")
+    place = "%2C".join(map(str, cell["index"]))
+    assert page.url.endswith(f"#step=20&cell={cell['array'].replace(':', '%3A')}%2F{place}")
+    for nonsense in ("#step=x&cell=y", "#cell=d:pool1/99,0,0", "#cell="):
         page = show("question", nonsense)
-        assert page.evaluate("fullback.state.cell") is None
+        assert page.evaluate("fullback.state.cell.array") == "g:conv2.weight"
+    assert show("question", "#step=-5").evaluate("fullback.state.step") == 0
 
 
 def test_another_document_of_the_same_network(show):
@@ -430,7 +435,8 @@ def test_another_document_of_the_same_network(show):
     small = NETWORKS["small"]
     another = document(small, image(small), 0)
     page.evaluate("(text) => fullback.update(JSON.parse(text))", json.dumps(another))
-    assert page.evaluate("fullback.state") == {"step": len(another["program"]), "cell": None}
+    assert page.evaluate("fullback.state.step") == len(another["program"])
+    assert page.evaluate("fullback.state.cell.array") == "g:conv2.weight"
     assert page.locator("canvas[data-array='a:conv1']").count() == 1
 
 

@@ -191,7 +191,7 @@ class TestModes:
                 assert image.for_network(trained_on) is image.pixels
         assert wide.for_network(None) is wide.pixels
         np.testing.assert_allclose(
-            wide.for_network(known)[0], 10 + GREY * 9 / 65535 * 240, rtol=1e-6
+            wide.for_network(known)[0], 10 + np.uint16(GREY) * 9 / 65535 * 240, rtol=1e-6
         )
         with pytest.raises(InputError, match="pixel_range"):
             wide.for_network(unknown)

@@ -560,7 +560,10 @@ class Network:
         if not len(images):
             raise InputError("x holds no images")
         if images.dtype == np.uint8:
-            if self.trained_on is None or self.trained_on.is_default:
+            if self.trained_on is None:
+                return images
+            self.trained_on.warn_of_bytes(images)
+            if self.trained_on.is_default:
                 return images
             return self.trained_on.from_bytes(images, self.dtype)
         if images.dtype.kind != "f":

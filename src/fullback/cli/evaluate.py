@@ -12,7 +12,9 @@ import typer
 from fullback.cli.arguments import (
     DataDirOption,
     DataOption,
+    ImageFolderOption,
     JsonOption,
+    LabelColumnOption,
     ModelArgument,
     load_dataset_for,
     open_classifier,
@@ -49,6 +51,8 @@ def evaluate(
     model: ModelArgument,
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     positive: Annotated[
         str | None,
         typer.Option(
@@ -121,7 +125,7 @@ def evaluate(
             check_writable(model)
     if plots is not None:
         require_matplotlib()
-    dataset = load_dataset_for(network, str(model), data, data_dir)
+    dataset = load_dataset_for(network, str(model), data, data_dir, label_column, image_folder)
     choice = None
     if aim is not None:
         choice = _choose(network, dataset, aim, choose_on)

@@ -12,6 +12,7 @@ from fullback.cli.arguments import (
     DataDirOption,
     InvertOption,
     JsonOption,
+    LabelColumnOption,
     load_dataset_for,
     load_image_for,
     open_classifier,
@@ -68,6 +69,7 @@ def explain(
         ),
     ] = None,
     data_dir: DataDirOption = None,
+    label_column: LabelColumnOption = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the page goes.", metavar="HTML")
     ] = Path("report.html"),
@@ -105,7 +107,7 @@ def explain(
     if images:
         shown = _of_file(network, images[0], invert=invert)
     else:
-        shown = _most_wrong(network, path, str(data), data_dir)
+        shown = _most_wrong(network, path, str(data), data_dir, label_column)
     p = network.predict_proba(shown.pixels[None])[0]
     predicted = int(answers(p[None], network.threshold)[0])
     own = shown.label if wanted is None else wanted
@@ -149,13 +151,15 @@ def _of_file(network: Network, path: Path, *, invert: bool) -> _Shown:
     return _Shown(pixels, str(path), path.name, label, "as the model says, for want of --label")
 
 
-def _most_wrong(network: Network, model: Path, data: str, data_dir: Path | None) -> _Shown:
+def _most_wrong(
+    network: Network, model: Path, data: str, data_dir: Path | None, label_column: str | None
+) -> _Shown:
     """Return the test image whose label has the least probability; wrong ones come first."""
     import numpy as np
 
     from fullback.metrics import most_wrong
 
-    dataset = load_dataset_for(network, str(model), data, data_dir)
+    dataset = load_dataset_for(network, str(model), data, data_dir, label_column)
     labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test)
     p = network.predict_proba(dataset.x_test)
     wrong = most_wrong(labels, p, network.threshold)

@@ -31,6 +31,9 @@ def load_for_start(
     data_dir: Path | None,
     shape: tuple[int, ...] | None,
     options: dict[str, Any],
+    *,
+    image_folder: Path | None,
+    numbers: bool,
 ) -> tuple[Dataset, dict[str, Any]]:
     """Load what ``--data`` names for a model to train on, and return how its images were read.
 
@@ -47,7 +50,9 @@ def load_for_start(
     for wanted in shapes:
         for way in ways:
             try:
-                dataset = load_dataset(data, data_dir, wanted, **way)
+                dataset = load_dataset(
+                    data, data_dir, wanted, **way, image_folder=image_folder, numbers=numbers
+                )
             except OptionError:
                 if (wanted, way) == (shapes[-1], ways[-1]):
                     raise

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.data.column_names import names_rows
 from fullback.data.files import MAX_BYTES, open_data
 from fullback.errors import DataError
 
@@ -251,7 +252,7 @@ def _layout(path: Path, sample: list[str]) -> _Layout:
         for row in rows[int(header) :]
         for number, field in enumerate(row)
         if not is_number(field)
-    }
+    } | {number for number, name in enumerate(names) if names_rows(name)}
     return _Layout(skipped + header, names, delimiter, comma, width, frozenset(texts))
 
 

@@ -20,6 +20,7 @@ _VALIDATION = ("val", "valid", "validation")
 _NOT_IMAGES = ("__macosx", "thumbs.db", "desktop.ini", "@eadir")  # which systems put into folders
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".heic")
+_TABLES = (".csv", ".tsv", ".csv.gz")
 _DEEPEST = 3  # folders below the one that was given, in which the classes are looked for
 _SOME = 4  # names that a message lists
 
@@ -151,7 +152,11 @@ def _part(part: Path, *, nested: bool, least: int = 1) -> tuple[Path, list[File]
     files: list[File] = []
     empty: list[Path] = []
     for folder in folders:
-        own, others = _files_below(folder, nested=nested)
+        try:
+            own, others = _files_below(folder, nested=nested)
+        except DataError as error:
+            warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=5)
+            continue
         name = unicodedata.normalize("NFC", folder.name)
         files += [(path, name) for path in own]
         if own:
@@ -159,18 +164,16 @@ def _part(part: Path, *, nested: bool, least: int = 1) -> tuple[Path, list[File]
         else:
             empty.append(folder)
     if len({name for _, name in files}) < least:
-        raise DataError(f"{part}: {_likely_cause(part, entries, files)}")
+        table = next((path for path in entries if path.name.lower().endswith(_TABLES)), None)
+        hint = f"; or give {table}, if it says the class of each image" if table else ""
+        raise DataError(f"{part}: {_likely_cause(part, entries, files)}{hint}")
     _tell_of(empty, nested=nested)
     return part, files
 
 
 def _files_below(folder: Path, *, nested: bool) -> tuple[list[Path], list[Path]]:
     """Return the files of a class folder, and what else is in it."""
-    try:
-        entries = _visible(folder)
-    except DataError as error:
-        warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=6)
-        return [], []
+    entries = _visible(folder)
     files = [path for path in entries if path.is_file()]
     others = [path for path in entries if not path.is_file()]
     if not nested:

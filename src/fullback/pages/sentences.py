@@ -15,7 +15,7 @@ _FORWARD = {
     "pack turned": "The filters of {one} are turned by 180 degrees, ready for the full convolution "
     "on the way back.",
     "running": "{one} takes the running mean and variance.",
-    "gather": "The image is read; bytes become numbers from 0 to 1.",
+    "gather": "The image is read; bytes become numbers on the scale that the network takes.",
     "conv2d": "Each filter of {one} slides over {x}: at every place, the products of its weights "
     "and the cells under them are added up, with the bias{then}.",
     "conv3x3": "Each filter of {one} slides over {x}: at every place, nine weights times the nine "

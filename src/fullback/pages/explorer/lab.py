@@ -94,6 +94,7 @@ class Batch:
         """Check a batch."""
         double = net.copy(dtype="float64")
         images = double.check_images(x)
+        double.trained_on = None  # the images are on its scale now; noise, which checks use, is not
         return cls(double, images, double.loss.targets(y, len(images), double.output_shape[0]))
 
     @property

@@ -14,7 +14,7 @@ from fullback.layers.base import Array, Shape
 from fullback.network import Network
 
 ReadImage: TypeAlias = Callable[[Path, Network, bool], Array]
-"""Reads an image file for a network: (path, network, invert) to uint8 (C, H, W)."""
+"""Reads an image file for a network: (path, network, invert) to pixels that it takes, (C, H, W)."""
 
 MOST_LAYERS = 60
 MOST_VALUES = 2_000_000  # of all activations of one image

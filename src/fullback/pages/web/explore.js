@@ -38,6 +38,7 @@ class App {
     this.lab.wanted = link?.lab ?? null;
     this.wire();
     this.take(answer, await this.client.get("/document"));
+    this.wireOrder();
     if (answer.left_out) this.fail(`The link was not restored whole: ${answer.left_out}`);
     if (link?.step !== undefined) this.view.step(link.step);
     if (link?.cell) this.selectCell(parseCell(link.cell));
@@ -280,7 +281,6 @@ class App {
     });
     this.wireDrops();
     this.wireTabs();
-    this.wireOrder();
     byId("link").addEventListener("click", () => this.copyLink());
     byId("controls").addEventListener("click", () => {
       const hidden = document.body.classList.toggle("without-controls");
@@ -323,8 +323,10 @@ class App {
     const narrow = matchMedia("(max-width: 999px)");
     const parts = (...names) => names.map(byId);
     const order = () => {
-      if (narrow.matches) byId("left").append(...parts("image-card", "main", "panel", "training-card", "network-card"));
-      else {
+      if (narrow.matches) {
+        byId("left").append(...parts("image-card", "main", "training-card", "network-card"));
+        document.querySelector(".listing").before(byId("panel"));
+      } else {
         byId("left").append(...parts("training-card", "network-card", "main"));
         byId("side").append(...parts("image-card", "panel"));
       }
@@ -434,9 +436,9 @@ function ask(state) {
     event.preventDefault();
     const given = byId("token").value.trim();
     const token = new URLSearchParams(given.split("#").at(-1)).get("token") ?? given;
-    if (await opened(token, state) !== null) return;
-    byId("ask").hidden = true;
-    document.body.classList.remove("asking");
+    document.body.classList.remove("asking"); // the picture is laid out by the room that it has
+    byId("ask").hidden = await opened(token, state) === null;
+    document.body.classList.toggle("asking", !byId("ask").hidden);
   });
 }
 

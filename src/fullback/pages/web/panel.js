@@ -26,7 +26,7 @@ const MOVES = [
   ["→", "right", 0, 1],
 ];
 const WRITTEN = 7; // a grid with as many columns has its numbers written into it
-const LARGEST = 180; // pixels of a grid; three of them stand side by side, where they can
+const GRID = 180; // pixels of a grid; three of them stand side by side, where they can
 
 // Mount the panel. `onSelect(cell)` is called where another number is asked for, `onShine(cells)`
 // with the cells of a term that is pointed at, `onMove(rows, columns)` to go to a cell beside.
@@ -186,7 +186,7 @@ class Panel {
     const scale = this.model.has(id) ? scaleOf(id, this.model) : "backward";
     const canvas = make(figure, "canvas", { className: "window-cells" });
     const columns = Math.max(...rows.map((row) => row.length));
-    const side = Math.max(84, Math.min(LARGEST, (this.root.clientWidth - 110) / 3));
+    const side = Math.max(84, Math.min(GRID, (this.root.clientWidth - 110) / 3));
     const cell =
       columns <= WRITTEN && rows.length <= WRITTEN + 5
         ? [side < 120 ? 36 : 44, 22]

@@ -252,7 +252,7 @@ class Picture {
   // Fit the picture into the width that there is.
   fit(force = false) {
     const width = this.root.clientWidth;
-    if (!width || (!force && width === this.width)) return;
+    if (this.size && (!width || (!force && width === this.width))) return;
     this.width = width;
     const many = this.columns.some(({ channels }) => channels > 1);
     const [least, most] = [LEAST, many ? 84 : 120];
@@ -386,7 +386,8 @@ class Picture {
     const order = [...values.keys()].sort((one, other) => values[other] - values[one]);
     if (this.every || values.length <= ANSWERS) return new Set(order);
     const { label } = this.model.document;
-    return new Set([...(label === null ? [] : [label]), ...order].slice(0, ANSWERS));
+    const others = order.filter((k) => k !== label);
+    return new Set([...(label === null ? [] : [label]), ...others].slice(0, ANSWERS));
   }
 
   drawVerdict() {

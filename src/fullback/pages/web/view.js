@@ -81,6 +81,7 @@ export function mountView(root, document, { onChange = () => {}, panelRoot = nul
     if (event.key === "Escape" && view.cell) select(null);
   });
   show(firstCell(picture.model));
+  picture.scroller.scrollLeft = 0; // the picture begins with the image
   return {
     picture,
     panel,
@@ -104,7 +105,9 @@ function firstCell(model) {
 
 // The largest number of what an instruction computes, or else of what it reads.
 function shownBy(model, { shows, from }) {
-  const made = [...shows].reverse().filter((id) => model.has(id));
+  const computes = (id) => model.layer(id.split(":")[1])?.kind !== "flatten";
+  const known = [...shows].reverse().filter((id) => model.has(id));
+  const made = [...known.filter(computes), ...known];
   const id =
     made.find((one) => one.startsWith("g:") && one.endsWith(".weight")) ??
     made[0] ??
@@ -121,10 +124,11 @@ function mountPeek(root, panelRoot) {
     button.textContent = text;
   };
   button.addEventListener("click", () => panelRoot.scrollIntoView({ block: "start" }));
-  new IntersectionObserver(([entry]) => {
+  const watch = ([entry]) => {
     seen = entry.isIntersecting;
     draw();
-  }).observe(panelRoot);
+  };
+  new IntersectionObserver(watch, { rootMargin: "0px 0px -25% 0px" }).observe(panelRoot);
   return (next) => {
     text = next ?? "";
     draw();
