@@ -22,7 +22,8 @@ OPTIONS = {
     "train": """--data --data-dir --image-size --resize --nested --test-share --split-seed --net
         --from --epochs --batch-size --optimizer --lr --momentum --schedule --augment --mixup
         --weight-decay --clip --average --label-smoothing --balanced --validation --patience
-        --engine --freeze --compare --no-compare --seed --out --run --resume --config --json --help""",
+        --engine --freeze --compare --no-compare --seed --out --run --resume --config --json
+        --help""",
     "rate": """--data --data-dir --image-size --net --optimizer --batch-size --steps --seed --plot
         --json --help""",
     "runs": "--json --help",
