@@ -231,7 +231,7 @@ from safetensors.numpy import save as to_bytes
 import fullback as fb
 from fullback.errors import FullbackError
 from fullback.layers import LAYERS
-from fullback.network import array_shapes
+from fullback.architecture import array_shapes
 
 warnings.simplefilter("ignore")
 path, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

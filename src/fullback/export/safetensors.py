@@ -29,6 +29,7 @@ import os
 import textwrap
 from typing import Any
 
+from fullback.architecture import array_shapes
 from fullback.atomic import write_atomically
 from fullback.errors import (
     FullbackError,
@@ -38,7 +39,7 @@ from fullback.errors import (
     OptionError,
 )
 from fullback.layers import LAYERS, LOSSES, Layer, Loss
-from fullback.network import Network, array_shapes
+from fullback.network import Network
 from fullback.pixels import ImageRecord
 from fullback.threshold import Threshold
 
