@@ -47,6 +47,17 @@ VERSION = 2
 
 _READ = (1, 2)  # versions
 
+DAMAGE = (
+    FullbackError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a description raises that this package has not written."""
+
 _MOST_METADATA = 2**20  # characters of JSON
 _MOST_LAYERS = 1000
 _DATA_OPTIONS = ("resize", "nested", "test_share", "split_seed", "label_column")
@@ -200,14 +211,7 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
             net.threshold = Threshold(**described["threshold"])
     except ModelFileError:
         raise
-    except (
-        FullbackError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except DAMAGE as error:
         raise ModelFileError(
             f"{path}: its metadata does not describe a network ({type(error).__name__}: "
             f"{_short(str(error))}); the file is damaged"
