@@ -31,8 +31,8 @@ OPTIONS = {
         --split-seed --sheet --augment --json --help""",
     "eval": """--data --data-dir --label-column --image-folder --positive --recall --cost
         --choose-on --store --plots --json --help""",
-    "predict": """--model --invert --out --probabilities --kaggle --label-column --json
-        --help""",
+    "predict": """--model --invert --out --probabilities --kaggle --label-column --image-folder
+        --json --help""",
     "summary": "--input-shape --classes --json --help",
     "bench": "--net --batch --threads --rival --rounds --quick --json --help",
     "warmup": "--json --help",
