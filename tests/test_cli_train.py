@@ -533,6 +533,13 @@ def test_a_monitor_needs_images_to_tell_by(toy, tmp_path):
     assert "--monitor needs images to tell by; give --validation 0.1" in ran.err
 
 
+def test_one_answer_to_all_test_images_is_told(toy, tmp_path):
+    options = ("--net", "flatten dense3", "--class-weight", "0=1 1=0 2=0", "--epochs", 20)
+    out = ("--out", tmp_path / "m.safetensors")
+    ran = done("train", "--data", toy, *options, *out)
+    assert "all 15 test images are taken for 0; where the other classes are rare" in ran.err
+
+
 def test_the_rare_class_is_found(tmp_path):
     """Of the best epoch by balanced accuracy, where plain accuracy is 96 % with none of it."""
     x, y = stripes(300, kinds=2)
