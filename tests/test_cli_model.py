@@ -58,6 +58,14 @@ class TestEval:
         ]
         assert {len(line) for line in picture} == {23}
 
+    @pytest.mark.parametrize("columns", [40, 80])
+    def test_a_confusion_matrix_is_shown_whole_or_as_a_list(self, model, columns):
+        page = done("eval", model, columns=columns).out
+        assert ("label / predicted" in page) is (columns == 80)
+        assert ("taken for   images" in page) is (columns == 40)
+        tables = page.partition("most wrong about")[0]
+        assert max(map(len, tables.splitlines()[3:])) <= columns
+
     def test_real_mnist(self, tmp_path):
         """A part of MNIST in IDX form is learned within seconds, and tested by eval."""
         if not REAL.is_dir():

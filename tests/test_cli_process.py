@@ -24,24 +24,24 @@ OPTIONS = {
         --schedule --augment --mixup --weight-decay --clip --average --label-smoothing --regression
         --balanced --class-weight --validation --patience --monitor --min-improvement --engine
         --freeze --compare --no-compare --seed --out --run --resume --config --json --help""",
-    "rate": """--data --data-dir --image-size --net --optimizer --batch-size --steps --seed --plot
-        --json --help""",
+    "rate": """--data --data-dir --image-size --label-column --net --optimizer --batch-size
+        --steps --seed --plot --json --help""",
     "runs": "--json --help",
     "data": """--data-dir --image-size --resize --nested --label-column --image-folder --test-share
         --split-seed --sheet --augment --json --help""",
-    "eval": """--data --data-dir --positive --recall --cost --choose-on --store --plots --json
-        --help""",
+    "eval": """--data --data-dir --label-column --image-folder --positive --recall --cost
+        --choose-on --store --plots --json --help""",
     "predict": """--model --invert --out --probabilities --kaggle --label-column --json
         --help""",
     "summary": "--input-shape --classes --json --help",
     "bench": "--net --batch --threads --rival --rounds --quick --json --help",
     "warmup": "--json --help",
-    "check": """--data --data-dir --images --engine --samples --training --prediction --seed --json
-        --help""",
+    "check": """--data --data-dir --label-column --images --engine --samples --training
+        --prediction --seed --json --help""",
     "diagnose": "--probe --training --prediction --seed --json --help",
-    "explain": "--model --label --data --data-dir --out --invert --json --help",
-    "explore": """--data --data-dir --image-size --seed --port --host --browser --no-browser --json
-        --help""",
+    "explain": "--model --label --label-column --data --data-dir --out --invert --json --help",
+    "explore": """--data --data-dir --image-size --label-column --seed --port --host --browser
+        --no-browser --json --help""",
     "program": "--input-shape --classes --batch-size --training --prediction --json --help",
 }
 

@@ -247,7 +247,7 @@ def test_runs_are_listed(toy, tmp_path):
     for name, seed in (("a", 1), ("b", 2)):
         assert train(*started(toy, tmp_path / "runs" / name, "--seed", seed)).code == 0
     (tmp_path / "runs" / "b" / "result.json").unlink()
-    done = run("runs", tmp_path / "runs", columns=200)
+    done = run("runs", tmp_path / "runs", columns=300)
     assert (done.code, done.err) == (0, "")
     lines = [line for line in done.out.splitlines() if "4 of 4" in line]
     assert [re.search(r"/(\w)\s", line)[1] for line in lines] == ["a", "b"]

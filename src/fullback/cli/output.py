@@ -25,7 +25,7 @@ P = ParamSpec("P")
 
 FAILURE, USAGE = 1, 2  # exit codes
 _WIDEST = 10_000  # characters of a table that no terminal limits
-_FOLDED = 20  # characters to which names are folded before columns are left out
+_FOLDED = 16  # characters to which names are folded before columns are left out
 
 
 class Output:
@@ -97,6 +97,11 @@ class Output:
                 break
             table = _without(table, header)
         console.print(table)
+
+    def fits(self, table: Table) -> bool:
+        """Whether a table is shown whole."""
+        limited = self.console.is_terminal or "COLUMNS" in os.environ
+        return not limited or self._width(table, _WIDEST) <= self.console.width
 
     def _width(self, table: Table, first: int) -> int:
         """Return the characters that a table takes, with at most ``first`` for its first column."""
