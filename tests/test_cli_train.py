@@ -143,6 +143,16 @@ class TestFailure:
         assert fb.load(tmp_path / "m.failed.safetensors").output_shape == (3,)
         assert len(list(tmp_path.iterdir())) == 2
 
+    def test_a_run_that_failed_is_told_again_and_listed(self, toy, tmp_path):
+        ran = run("train", "--data", toy, *DEAD, "--json", "--run", tmp_path / "r")
+        assert ran.code == 1
+        again = run("train", "--resume", tmp_path / "r", "--json")
+        assert (again.code, again.err.splitlines()[-1]) == (1, ran.err.splitlines()[-1])
+        assert again.events[-1]["event"] == "failed"
+        (event,) = run("runs", tmp_path / "r", "--json").events
+        assert event["state"] == "failed"
+        assert not (tmp_path / "r" / "model.safetensors").exists()
+
     def test_the_second_attempt_succeeds(self, toy, tmp_path, monkeypatch):
         answers = iter(["relu1 is dead", None])
         monkeypatch.setattr(session.Session, "_failure", lambda *_: next(answers))

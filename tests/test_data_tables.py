@@ -9,7 +9,9 @@ from sklearn.datasets import load_digits
 
 import fullback as fb
 from fullback.data import load_images
+from fullback.data.delimited import read_table
 from fullback.errors import DataError, FullbackWarning, InputError, OptionError
+from test_cli import run
 
 RNG = np.random.default_rng(0)
 
@@ -52,7 +54,8 @@ class TestCSV:
         [
             ("", "holds no images"),
             ("label,a,b,c,d\n", "holds no images"),
-            ("1\n2\n", "holds no images but one column"),
+            ("1\n2\n", "holds no images, as it has 1 columns"),
+            (",,\n,,\n", "holds no images, as it has 0 columns"),
             ("1,2,3\n1,2\n", "has 2 columns in row 2 but 3 in those before it"),
             ("label,a,b,c,d\n1,2,3,4,5\n1,2,,4,5\n", "an empty field in row 2, column 'b'"),
             ("label,a,b,c,d\n1,2,3,x,5\n2,2,3,4,5\n", "has 'x' in row 1, column 'c'"),
@@ -128,6 +131,10 @@ class TestLabelColumn:
             (
                 table(range(len(Y)), Y, X),
                 "column number 0 names the rows; labels are in the first column, by its values",
+            ),
+            (
+                table(RNG.permutation(len(Y)), X, Y),
+                "column number 0 names the rows; labels are in th",
             ),
             (table(Y, X, header=["label", *PIXELS], mark=";"), "labels are in column 'label'"),
             (table(Y, X, mark="\t"), "labels are in the first column"),
@@ -221,6 +228,40 @@ class TestLabelColumn:
             fb.load_data(path, label_column="label")
         with pytest.raises(InputError, match="a label column goes with CSV files"):
             fb.load_data("digits", label_column="label")
+
+
+class TestHeader:
+    def test_a_missing_value_in_the_first_row_is_no_header(self, tmp_path):
+        text = table(Y, X).replace(",0,", ",?,", 1)
+        with pytest.raises(DataError, match=r"has '\?' in row 1, column number 1, where a pixel"):
+            fb.load_data(written(tmp_path / "d.csv", text))
+
+    @pytest.mark.parametrize(
+        ("header", "first"),
+        [
+            ([], ["000a", "beagle"]),
+            (["file", "kind"], ["000a", "beagle"]),
+            ([], ["000a.png", "beagle"]),
+            (["foto", "rasse"], ["000a.png", "beagle"]),
+        ],
+    )
+    def test_no_first_row_of_texts_is_lost(self, tmp_path, header, first):
+        """The first class is not met again within the lines that are looked at."""
+        rows = [
+            first,
+            *([f"{n:03}.png" if "." in first[0] else f"{n:03}b", "pug"] for n in range(9)),
+        ]
+        found = read_table(written(tmp_path / "d.csv", table(rows, header=header)))
+        assert found.rows == 10
+        assert found.text(0)[0] == first[0]
+
+    @pytest.mark.parametrize("header", [["label", *"0123"], ["label", *"abcd"], ["", *"01234"]])
+    def test_short_headers(self, tmp_path, header):
+        rows = [[n % 2, 7, 250, n, 9] for n in range(20)]
+        rows = rows if header[0] else [[n, *row] for n, row in enumerate(rows)]
+        found = read_table(written(tmp_path / "d.csv", table(rows, header=header)))
+        assert found.rows == 20
+        assert found.names == tuple(header)
 
 
 class TestForms:
@@ -566,3 +607,25 @@ class TestArrayAdvice:
             told.append(str(caught.value).split("x", 1)[-1].split(" ", 1)[1])
         assert told[0] == told[1]
         assert "\n" not in told[0]
+
+
+class TestCommands:
+    def test_the_label_column_goes_with_the_model(self, tmp_path):
+        path = written(tmp_path / "d.csv", table(X[:, :30], Y, X[:, 30:]))
+        model = tmp_path / "m.safetensors"
+        text = run("data", path)
+        assert text.code == 1
+        assert "which of its 65 columns holds the labels is not clear" in text.err
+        short = ("--net", "flatten dense10", "--epochs", "1", "--out", model)
+        run("train", "--data", path, "--label-column", "30", *short)
+        assert fb.load(model).data_options == {"label_column": "30"}
+        text = run("eval", model, "--data", path).out
+        assert "120 test images" in text
+        assert "labels are in column number 30, as given" in text
+        asked = run("eval", model, "--data", path, "--label-column", "nix")
+        assert asked.code == 2
+        assert "has no header: give the column's number, from 0" in asked.err.replace("\n", " ")
+
+    def test_notes_are_shown(self, tmp_path):
+        path = written(tmp_path / "d.csv", table(X, Y, header=[*PIXELS, "kind"]))
+        assert "labels are in column 'kind'" in run("data", path).out

@@ -206,6 +206,13 @@ class TestParts:
 
 
 class TestNames:
+    def test_a_class_that_is_called_train(self, tmp_path):
+        data = fb.load_data(classes(tmp_path, ("bus", "car", "train")))
+        assert data.class_names == ("bus", "car", "train")
+        classes(tmp_path, ("test1",))  # now it is rather a part
+        with pytest.warns(FullbackWarning, match="bus and 2 more"):
+            assert "train: holds 6 files" in refused(tmp_path)
+
     def test_one_class_in_two_unicode_forms(self, tmp_path):
         """Composed and decomposed: files from Windows and from a Mac."""
         forms = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]

@@ -94,11 +94,14 @@ def runs(
 
 
 def _state(folder: RunFolder, epochs: int, result: dict[str, Any]) -> str:
-    """Return "running", "finished", "interrupted" or, where no epoch is finished, "begun"."""
+    """Return "running", "finished", "failed", "interrupted" or, before the first epoch, "begun".
+
+    It has failed where no attempt taught the network anything.
+    """
     if _is_locked(folder.path / ".lock"):
         return "running"
     if result.get("epochs") == epochs:
-        return "finished"
+        return "failed" if "failed" in result else "finished"
     return "interrupted" if epochs else "begun"
 
 
@@ -122,11 +125,11 @@ def _share(value: float | None) -> str:
 
 
 def _tested(result: dict[str, Any]) -> str:
-    """Return the accuracy on the test images, or the loss where there are no classes."""
-    accuracy, loss = result.get("test_accuracy"), result.get("test_loss")
+    """Return the accuracy on the test images, or R^2 where there are no classes."""
+    accuracy, r2 = result.get("test_accuracy"), result.get("test_r2")
     if isinstance(accuracy, float):
         return f"{accuracy:.2%}"
-    return f"loss {loss:.4f}" if isinstance(loss, float) else ""
+    return f"R² {r2:.4f}" if isinstance(r2, float) else ""
 
 
 def _runs_in(folder: Path) -> list[RunFolder]:

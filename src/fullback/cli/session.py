@@ -137,7 +137,8 @@ class Session:
                 best = 0 if stopping is None else stopping.best
                 return Trained(network, history, recipe, attempt, best, previous)
             if attempt == ATTEMPTS:
-                self._give_up(network, reason)
+                untrained = diverged is not None and not diverged.epochs
+                self._give_up(None if untrained else network, reason)
             attempt += 1
             self._say_again(attempt, reason)
 
@@ -217,20 +218,25 @@ class Session:
             self.folder.log(f"failed: {reason}; attempt {attempt} begins")
             self.folder.next_attempt(reason)
 
-    def _give_up(self, network: Network, reason: str) -> NoReturn:
-        """Say that no attempt learned anything, and what to do."""
+    def _give_up(self, network: Network | None, reason: str) -> NoReturn:
+        """Say that no attempt learned anything, and what to do; keep a network that was trained."""
         from fullback.export.safetensors import save
 
-        path = failed_path(self.out)
-        save(network, path)
-        self.output.event("failed", attempts=ATTEMPTS, reason=reason, model=str(path))
+        path = None if network is None else failed_path(self.out)
+        if network is not None and path is not None:
+            save(network, path)
+        self.output.event(
+            "failed", attempts=ATTEMPTS, reason=reason, model=None if path is None else str(path)
+        )
         if self.folder is not None:
             self.folder.log(f"failed: {reason}; no attempt is left")
-            self.folder.write_result(failed=reason, attempts=ATTEMPTS)
+            epochs = len(self.folder.epochs())
+            self.folder.write_result(failed=reason, attempts=ATTEMPTS, epochs=epochs)
+        kept = "" if path is None else f". The last network is kept as {path}"
         fail(
             f"the network learned nothing in {ATTEMPTS} attempts: {reason}; look at the images and "
             "labels with fullback data, or try a smaller --lr, more --epochs, another --net, or "
-            f"--balanced where a class is rare. The last network is kept as {path}"
+            f"--balanced where a class is rare{kept}"
         )
         raise typer.Exit(FAILURE)
 

@@ -134,7 +134,7 @@ def train(
         net=str(start) if start else net or default_net(data),
         start=model,
         epochs=epochs or default_epochs(len(dataset.x_train)),
-        batch_size=batch_size or min(64, len(dataset.x_train)),
+        batch_size=min(batch_size or 64, len(dataset.x_train)),
         optimizer=chosen,
         schedule=rate,
         augment=views,

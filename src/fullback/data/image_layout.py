@@ -66,6 +66,8 @@ def find_layout(folder: Path, *, nested: bool = False) -> Layout:
     """
     folders = _visible(folder, only=Path.is_dir)
     train, test, val = (_named(folders, names) for names in (_TRAIN, _TEST, _VALIDATION))
+    if train is not None and test is None and val is None and _is_class(train, folders):
+        train = None
     if train is None:
         if folders and all(path in (test, val) for path in folders):
             raise DataError(f"{folder}: has images for testing, but no folder train")
@@ -185,9 +187,9 @@ def _files_below(folder: Path, *, nested: bool) -> tuple[list[Path], list[Path]]
             inner.clear()
             continue
         known.add(real)
-        inner[:] = sorted((name for name in inner if _counts(name)), key=_natural)
+        inner[:] = sorted((name for name in inner if is_looked_at(name)), key=_natural)
         if below != str(folder):
-            some = (Path(below, name) for name in sorted(names, key=_natural) if _counts(name))
+            some = (Path(below, name) for name in sorted(names, key=_natural) if is_looked_at(name))
             files += [path for path in some if path.is_file()]
     return files, [path for path in others if not path.is_dir()]
 
@@ -261,6 +263,13 @@ def _class_root(folder: Path, deepest: int) -> Path | None:
     return None
 
 
+def _is_class(train: Path, folders: Sequence[Path]) -> bool:
+    """Whether a folder called train is a class beside others, as of vehicles."""
+    others = [path for path in folders if path != train]
+    parts = any(path.name.lower().startswith((*_TEST, *_VALIDATION)) for path in others)
+    return not parts and _is_flat(train) and any(map(_is_flat, others))
+
+
 def _is_flat(folder: Path) -> bool:
     """Whether a folder holds files and no folders with files."""
     entries = _visible(folder)
@@ -270,13 +279,14 @@ def _is_flat(folder: Path) -> bool:
 def _visible(folder: Path, only: Callable[[Path], bool] | None = None) -> list[Path]:
     """List what is in a folder, but hidden files and what systems put there."""
     try:
-        paths = [path for path in folder.iterdir() if _counts(path.name)]
+        paths = [path for path in folder.iterdir() if is_looked_at(path.name)]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
     return sorted(filter(only, paths) if only else paths, key=lambda path: _natural(path.name))
 
 
-def _counts(name: str) -> bool:
+def is_looked_at(name: str) -> bool:
+    """Whether a file is looked at: not a hidden one, nor one that a system puts into folders."""
     return not name.startswith(".") and name.lower() not in _NOT_IMAGES
 
 
