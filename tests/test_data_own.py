@@ -478,6 +478,22 @@ class TestParquet:
         with pytest.raises(DataError, match="none whose name begins with train"):
             fb.load_data(tmp_path / "b")
 
+    def test_sixteen_bits_and_formats_that_are_not_opened(self, tmp_path):
+        x, y = self.some(20)
+        images = list(map(encoded, x.astype(np.uint16) * 257))
+        file = io.BytesIO()
+        Image.new("RGB", (6, 5)).save(file, "EPS")
+        images[3] = file.getvalue()
+        path = self.write(tmp_path / "p.parquet", images, y)
+        with pytest.warns(FullbackWarning) as caught:
+            data = fb.load_data(path)
+        assert "image 3: is not an image of a known format" in str(caught[0].message)
+        assert data.x_train.dtype == np.float32
+        every = np.concatenate([data.x_train, data.x_test])
+        wanted = np.delete(x, 3, axis=0) / np.float32(255)
+        assert {a.tobytes() for a in every[:, 0]} == {a.tobytes() for a in wanted}
+        assert data.notes == ("16-bit images are float32 from 0 (black) to 1 (white)",)
+
     def test_labels_that_no_class_has(self, tmp_path):
         import pyarrow as pa
 

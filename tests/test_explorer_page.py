@@ -55,6 +55,9 @@ def show(server, visit):
     def open_page(address=None, **options):
         visits.append(visit(server.address if address is None else address, **options))
         visits[-1].page.wait_for_selector("html[data-ready]")
+        until(visits[-1].page, "Boolean(window.fullback)")
+        for card in ("training", "network"):
+            visits[-1].page.evaluate("(card) => fullback.unfold(card, true)", card)
         return visits[-1]
 
     yield open_page

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import http.client
 import io
 import json
@@ -255,6 +256,23 @@ class TestServer:
         assert len(server.door.token) >= 24
         assert str(server) == f"Explorer at {server.address}"
 
+    def test_a_token_of_one_s_own(self, net, data):
+        """So links stay good: a second server with the same token takes them."""
+        for _ in range(2):
+            with explorer(net, data, port=0, token="my-own_token") as server:
+                assert server.address.endswith("/#token=my-own_token")
+                Browser(server).open()
+        for bad in ("short", "with a space", "\u0661" * 9, "x" * 201):
+            with pytest.raises(OptionError, match="a token must be 8 to 200"):
+                explorer(net, data, port=0, token=bad)
+
+    def test_an_exported_notebook_still_shows_the_pass(self, net, data):
+        with explorer(net, data, port=0, framed=True) as server:
+            shown = server._repr_html_()
+        assert shown.count("data:image/png;base64,") > 20
+        assert "run the cell again" in shown
+        assert "conv2.weight" in shown
+
     def test_a_port_that_is_taken(self, server, net, data):
         with pytest.raises(OptionError, match=f"cannot listen at 127.0.0.1, port {server.port}"):
             explorer(net, data, port=server.port)
@@ -357,6 +375,152 @@ class TestDocument:
         assert all(image["label"] != image["predicted"] for image in wrong["images"])
         for query in ("part=nope", "count=0", "count=999", "first=-1", "which=x", "label=x"):
             assert tab.get(f"/images?{query}", status=400)["error"]
+
+
+class TestScaleAndNames:
+    """Images on another scale than 0 to 1, and classes with names."""
+
+    @pytest.fixture
+    def open_tab(self):
+        with contextlib.ExitStack() as stack:
+
+            def open_tab(net, data, **options):
+                server = stack.enter_context(explorer(net, data, port=0, **options))
+                tab = Browser(server)
+                tab.state = tab.open()
+                return tab
+
+            yield open_tab
+
+    def scaled(self, data, black, white):
+        """The data set as floats from black to white, and a network that was trained on it."""
+        x, test = (black + a.astype(np.float32) / 255 * (white - black)
+                   for a in (data.x_train, data.x_test))  # fmt: skip
+        net = fb.Network.parse("conv2 relu pool flatten dense10", (1, 28, 28), seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", fb.FullbackWarning)
+            fb.fit(net, x, data.y_train, epochs=1, verbose=False)
+        return net, fb.Dataset("scaled", x, data.y_train, test, data.y_test)
+
+    @pytest.mark.parametrize(("black", "white"), [(0, 255), (-1, 1)])
+    def test_pictures_are_brought_to_the_network_s_scale(self, open_tab, data, black, white):
+        net, scaled = self.scaled(data, black, white)
+        tab = open_tab(net, scaled)
+        assert tab.state["drawable"] is None
+        pixels = np.zeros((28, 28), np.uint8)
+        pixels[4:24, 13:16] = 255
+        shown = tab.post("/image", {"pixels": base64.b64encode(pixels.tobytes()).decode()})
+        assert shown["range"] == [black, white]
+        expected = black + pixels / np.float32(255) * (white - black)
+        np.testing.assert_allclose(numbers(shown["input"])[0], expected, atol=1e-4)
+        uploaded = tab.post("/upload", data=png(pixels))
+        np.testing.assert_array_equal(numbers(uploaded["input"]), numbers(shown["input"]))
+        # the files' own images, for the network of floats
+        tab = open_tab(net, data)
+        shown = tab.post("/image", {"part": "test", "index": 3})
+        np.testing.assert_allclose(numbers(shown["input"]), scaled.x_test[3], atol=1e-4)
+        own = tab.post("/lab/pass", {"mistake": "sign-flipped", "said": "t - p stands for p - t"})
+        assert own["rows"]
+
+    def test_thumbnails_go_from_black_to_white(self, open_tab, data):
+        tab = open_tab(*self.scaled(data, 0, 255))
+        (first, *_) = tab.get("/images?part=test&count=1")["images"]
+        pixels = np.frombuffer(base64.b64decode(first["pixels"]), np.uint8)
+        np.testing.assert_array_equal(pixels, data.x_test[0].reshape(-1))
+
+    def test_a_run_leaves_the_scale_with_the_model(self, open_tab, data, tmp_path):
+        net, scaled = self.scaled(data, 0, 255)
+        tab = open_tab(net, scaled)
+        for path, body in (("/reset", {}), ("/training", {"epochs": 1, "rate": 0.001})):
+            tab.post(path, body)
+        tab.until_done()
+        _, _, body = tab.raw("GET", f"/api/sessions/{tab.session}/model")
+        (tmp_path / "m.safetensors").write_bytes(body)
+        record = fb.load(tmp_path / "m.safetensors").trained_on
+        assert (record.black, record.white) == (0, 255)
+
+    def test_where_black_and_white_are_not_known(self, open_tab, data):
+        net, scaled = self.scaled(data, -2.7, 3.1)
+        assert not net.trained_on.takes_pixels
+        tab = open_tab(net, scaled)
+        assert "which of them are black and white is not known" in tab.state["drawable"]
+        shown = tab.post("/image", {"part": "test", "index": 3})
+        assert shown["range"] == pytest.approx([-2.7, 3.1], abs=1e-4)
+        drawing = {"pixels": base64.b64encode(bytes(784)).decode()}
+        assert "is not known" in tab.post("/image", drawing, status=400)["error"]
+        assert "is not known" in tab.post("/upload", data=png(np.zeros((9, 9), np.uint8)),
+                                          status=400)["error"]  # fmt: skip
+        assert tab.get("/document") == shown
+        # uint8 data do not go with it, and floats of another scale do not either
+        others = fb.Dataset("far", scaled.x_train * 99, data.y_train, scaled.x_test * 99,
+                            data.y_test)  # fmt: skip
+        for other in (data, others):
+            tab = open_tab(net, other)
+            assert not tab.state["data"]["fits"]
+            assert tab.get("/document")["image"]["from"] == "drawing"
+            assert "does not go with" in tab.post("/image", {"part": "test", "index": 0},
+                                                  status=400)["error"]  # fmt: skip
+
+    def test_names_are_the_model_s(self, open_tab, data, net, tmp_path):
+        named = net.copy()
+        named.class_names = tuple(f"<b>{n}</b>" for n in range(10))
+        tab = open_tab(named, data)
+        assert tab.state["classes"] == list(named.class_names)
+        assert tab.get("/document")["classes"] == list(named.class_names)
+        _, _, body = tab.raw("GET", f"/api/sessions/{tab.session}/model")
+        (tmp_path / "m.safetensors").write_bytes(body)
+        assert fb.load(tmp_path / "m.safetensors").class_names == named.class_names
+        other = open_tab(net, data)
+        opened = other.post("/model", data=(tmp_path / "m.safetensors").read_bytes())
+        assert opened["state"]["classes"] == list(named.class_names)
+        assert opened["document"]["classes"] == list(named.class_names)
+
+    def test_labels_follow_the_names(self, open_tab, data):
+        """Data with some of the classes, which are numbered in another way."""
+        net = fb.Network.parse("flatten dense4", (1, 28, 28))
+        net.class_names = ("cat", "cow", "dog", "hen")
+        some = [data.y_test < 2, data.y_train < 2]
+        two = fb.Dataset("two", data.x_train[some[1]], data.y_train[some[1]],
+                         data.x_test[some[0]], data.y_test[some[0]], ("dog", "cat"))  # fmt: skip
+        tab = open_tab(net, two)
+        label = tab.post("/image", {"part": "test", "index": 0})["label"]
+        assert net.class_names[label] == ("dog", "cat")[two.y_test[0]]
+        strange = dataclasses.replace(two, class_names=("dog", "fox"))
+        tab = open_tab(net, strange)
+        assert not tab.state["data"]["fits"]
+        assert "cat, cow, dog, hen, but two has dog, fox" in tab.state["data"]["misfit"]
+
+    def test_one_that_it_gets_wrong(self, tab, net, data):
+        wrong = np.flatnonzero(net.predict(data.x_test) != data.y_test)
+        shown = tab.post("/image", {"wrong": True})
+        assert shown["image"]["index"] == wrong[0]
+        after = tab.post("/image", {"wrong": True, "after": int(wrong[0])})
+        assert after["image"]["index"] == wrong[1]
+        again = tab.post("/image", {"wrong": True, "after": int(wrong[-1])})
+        assert again["image"]["index"] == wrong[0]
+
+    def test_none_is_wrong(self, open_tab, data):
+        net = fb.Network.parse("flatten dense1", (1, 28, 28))
+        zeros = [np.zeros_like(data.y_train), np.zeros_like(data.y_test)]
+        tab = open_tab(net, fb.Dataset("d", data.x_train, zeros[0], data.x_test, zeros[1]))
+        assert (
+            "gets all 200 test images of d right"
+            in tab.post("/image", {"wrong": True}, status=400)["error"]
+        )
+
+    def test_an_upload_is_inverted_afterwards(self, tab):
+        ink = np.full((28, 28), 230, np.uint8)
+        ink[4:24, 13:16] = 10
+        tab.post("/upload", data=png(ink))
+        for inverted in (True, True, False):
+            shown = tab.post("/image", {"invert": inverted})
+            assert shown["image"]["inverted"] is inverted
+            wanted = (255 - ink if inverted else ink) / np.float32(255)
+            np.testing.assert_array_equal(numbers(shown["input"])[0], wanted)
+        tab.post("/image", {"part": "test", "index": 0})
+        assert (
+            "only an uploaded picture" in tab.post("/image", {"invert": True}, status=400)["error"]
+        )
 
 
 class TestRequests:
@@ -672,7 +836,7 @@ class TestUploads:
         pixels = np.zeros((56, 56), np.uint8)
         pixels[10:46, 26:32] = 255
         shown = tab.post("/upload", data=png(pixels))
-        assert shown["image"] == {"from": "upload", "label_given": False}
+        assert shown["image"] == {"from": "upload", "inverted": False, "label_given": False}
         assert numbers(shown["input"])[0, 14, 14] > 0.9
         inverted = tab.post("/upload?invert=1", data=png(255 - pixels))
         np.testing.assert_array_equal(numbers(inverted["input"]), numbers(shown["input"]))
@@ -769,7 +933,9 @@ class TestUploads:
         for path in ("/training", "/image", "/lab/curves"):
             body = {"epochs": 1, "part": "test", "index": 0, "mistake": "sign-flipped"}
             body["said"] = "t - p stands for p - t"
-            assert "but digits has 1 x 28 x 28" in tab.post(path, body, status=400)["error"]
+            assert (
+                "but digits has images of 1 x 28 x 28" in tab.post(path, body, status=400)["error"]
+            )
         assert tab.get("/lab")["mistakes"]
         changed = tab.post("/lab/pass", {"mistake": "sign-flipped", "said": body["said"]})
         assert all(row["changed"] for row in changed["rows"])

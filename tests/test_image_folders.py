@@ -1,8 +1,8 @@
 """Folders of images as others made them: how they lie, their sizes, their depths, their parts."""
 
-import os
 import unicodedata
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +77,13 @@ class TestWrongFolder:
             picture(tmp_path / "photos" / f"{('cat', 'dog')[n % 2]}.{n}.jpg")
         text = refused(tmp_path / "photos")
         assert "begin with cat, dog: if these are the classes, move the files into folders" in text
+
+    def test_a_table_beside_the_images(self, tmp_path):
+        classes(tmp_path, ("images",))
+        (tmp_path / "labels.csv").write_text("file,label\n0.png,cat\n")
+        with pytest.warns(FullbackWarning, match="labels.csv"):
+            text = refused(tmp_path)
+        assert text.endswith("or give FOLDER/labels.csv, if it says the class of each image")
 
     def test_one_class(self, tmp_path):
         classes(tmp_path, ("cat",))
@@ -199,6 +206,13 @@ class TestParts:
 
 
 class TestNames:
+    def test_a_class_that_is_called_train(self, tmp_path):
+        data = fb.load_data(classes(tmp_path, ("bus", "car", "train")))
+        assert data.class_names == ("bus", "car", "train")
+        classes(tmp_path, ("test1",))  # now it is rather a part
+        with pytest.warns(FullbackWarning, match="bus and 2 more"):
+            assert "train: holds 6 files" in refused(tmp_path)
+
     def test_one_class_in_two_unicode_forms(self, tmp_path):
         """Composed and decomposed: files from Windows and from a Mac."""
         forms = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
@@ -238,16 +252,18 @@ class TestLeftOut:
             (tmp_path / "cat" / name).write_bytes(b"x")
         assert len(fb.load_data(tmp_path).x_train) == 9
 
-    @posix
-    @pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root reads everything")
-    def test_a_folder_that_cannot_be_listed(self, tmp_path):
+    def test_a_folder_that_cannot_be_listed(self, tmp_path, monkeypatch):
         classes(tmp_path, ("cat", "cow", "dog"))
-        (tmp_path / "cow").chmod(0)
-        try:
-            with pytest.warns(FullbackWarning, match="cow: cannot be listed"):
-                assert fb.load_data(tmp_path).classes == 2
-        finally:
-            (tmp_path / "cow").chmod(0o755)
+        listed = Path.iterdir
+
+        def iterdir(path):
+            if path.name == "cow":
+                raise PermissionError(13, "Permission denied")
+            return listed(path)
+
+        monkeypatch.setattr(Path, "iterdir", iterdir)
+        with pytest.warns(FullbackWarning, match=r"cow: cannot be listed \(Permission denied\)"):
+            assert fb.load_data(tmp_path).classes == 2
 
 
 class TestSizes:
@@ -385,6 +401,11 @@ class TestDepths:
         assert ['"label": 0' in done.out, '"label": 1' in done.out] == [True, True]
         image = load_image(tmp_path / "x" / "a" / "0.png", (1, 8, 8))
         assert image.for_network(net.trained_on) == pytest.approx(image.pixels)
+        picture(tmp_path / "8 bits.png", mode="L")
+        files = (tmp_path / "x" / "a" / "0.png", tmp_path / "8 bits.png")
+        done = run("predict", *files, "--model", tmp_path / "m.safetensors")
+        text = " ".join(done.err.split())
+        assert "but the network was trained on images from 0.0091" in text
 
 
 def test_files_of_many_kinds(tmp_path):

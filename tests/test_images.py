@@ -321,6 +321,17 @@ class TestOneDoor:
             load_image(path, SHAPE)
         assert opened(path) is None
 
+    def test_what_the_file_is_instead(self, tmp_path):
+        path = tmp_path / "photo.jpg"
+        for content, text in (
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"TGA\) but HEIC; convert it to PNG"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n", "but EPS; convert"),
+            (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "is a TIFF file whose pixels cannot be read; save it"),
+        ):
+            path.write_bytes(content)
+            with pytest.raises(DataError, match=text):
+                load_image(path, SHAPE)
+
     def test_images_are_opened_in_one_place(self):
         source = Path(fullback.__path__[0])
         found = [path.name for path in source.rglob("*.py") if "Image.open(" in path.read_text()]

@@ -59,6 +59,7 @@ ALLOWED = {
     "estimator": {"augment", "export", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
+        "__version__",
         "atomic",
         "augment",
         "metrics",

@@ -32,13 +32,13 @@ def main() -> None:
         fb.explain(net, data.x_test[108], data.y_test[108], path, title="A 9 taken for an 8")
         chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = open_report(browser, path, "light", 560)
+        page = open_report(browser, path, "light", 560, width=1880)  # all of it side by side
         page.locator(".picture").screenshot(path=HERE / "answer.png")
         for name, cell in PARTS.items():
-            page = open_report(browser, path, "light", 900, f"#cell={cell}")
+            page = open_report(browser, path, "light", 900, f"#cell={cell}", width=980)
             page.locator(".panel .equation").screenshot(path=HERE / f"{name}.png")
         for scheme in ("light", "dark"):
-            page = open_report(browser, path, scheme, 980, "#step=19&cell=d:pool1/0,6,9")
+            page = open_report(browser, path, scheme, 900, "#step=19&cell=d:pool1/0,6,9")
             page.screenshot(path=HERE / f"explain-{scheme}.png")
         explore(browser, net, data)
         browser.close()
@@ -47,10 +47,11 @@ def main() -> None:
 def explore(browser: Browser, net: fb.Network, data: fb.Dataset) -> None:
     """Make the pictures of the explorer: a drawn digit, and the lab."""
     with explorer(net, data, name="question", port=0) as server:
-        page = open_explorer(browser, server.address, "light", 1160)
+        page = open_explorer(browser, server.address, "light", 900)
         page.click("#reset")
         page.click("#train")
         page.wait_for_selector("text=Done, 20 epochs")
+        page.click("#fold-training")
         page.click("#clear")
         draw(page, [(0.3, 0.22), (0.7, 0.22), (0.45, 0.8)])
         page.evaluate("fullback.view.select({ array: 'g:conv1.weight', index: [0, 0, 1, 1] })")
@@ -85,9 +86,11 @@ def draw(page: Page, places: list[tuple[float, float]]) -> None:
     page.wait_for_timeout(500)
 
 
-def open_report(browser: Browser, path: Path, scheme: str, height: int, place: str = "") -> Page:
+def open_report(
+    browser: Browser, path: Path, scheme: str, height: int, place: str = "", width: int = 1400
+) -> Page:
     """Return a page that shows the report at a place."""
-    size = {"width": 1400, "height": height}
+    size = {"width": width, "height": height}
     page = browser.new_page(viewport=size, color_scheme=scheme)
     page.goto(f"{path.as_uri()}{place}")
     page.wait_for_function("window.fullback !== undefined")

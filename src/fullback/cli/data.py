@@ -23,6 +23,7 @@ from fullback.cli.arguments import (
     load_dataset,
 )
 from fullback.cli.output import Output, one_line_errors, printable
+from fullback.cli.train_options import RegressionOption
 from fullback.errors import OptionError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def data(
             show_default=False,
         ),
     ] = None,
+    regression: RegressionOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a data set: its classes, sizes and pixels, and what is suspicious in it.
@@ -94,6 +96,7 @@ def data(
         nested=nested,
         label_column=label_column,
         image_folder=image_folder,
+        numbers=regression,
     )
     found = describe(dataset)
     parts = _parts(found)
@@ -122,7 +125,10 @@ def data(
     for note in dataset.notes:
         output.fact("", note)
     output.fact("pixels", f"from {low:g} to {high:g}, {found.train.mean:.4g} on average")
-    output.show("", _classes(dataset, found))
+    if dataset.numbers:
+        _show_numbers(dataset, output)
+    else:
+        output.show("", _classes(dataset, found))
     for line in _suspicious(dataset, found):
         output.fact("look at", line)
     if not found.suspicious:
@@ -136,6 +142,18 @@ def _parts(found: Description) -> dict[str, Part]:
     """Return the parts that a data set has, in the order in which they are shown."""
     parts = {"train": found.train, "val": found.val, "test": found.test}
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def _show_numbers(dataset: Dataset, output: Output) -> None:
+    """Say how many images there are, and what numbers belong to them."""
+    for name, y in (("train", dataset.y_train), ("val", dataset.y_val), ("test", dataset.y_test)):
+        if y is not None:
+            each = f"{dataset.outputs} numbers each" if dataset.outputs > 1 else "numbers"
+            output.fact(
+                _WORDS[name],
+                f"{len(y):,} images, with {each} from {y.min():g} to {y.max():g}, "
+                f"{y.mean():.4g} on average",
+            )
 
 
 def _classes(dataset: Dataset, found: Description) -> Table:

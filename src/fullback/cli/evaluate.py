@@ -152,6 +152,8 @@ def evaluate(
     )
     output.fact("model", str(model))
     output.fact("data", f"{dataset.name}, {len(dataset.x_test):,} test images")
+    for note in dataset.notes:
+        output.fact("", note)
     _show_threshold(output, network, answers, found, choice)
     show_answers(output, answers, names)
     output.show("")

@@ -35,6 +35,7 @@ class _Shown:
 
     pixels: NDArray[Any]
     name: str
+    title: str
     label: int
     why: str
 
@@ -110,7 +111,7 @@ def explain(
     p = network.predict_proba(shown.pixels[None])[0]
     predicted = int(answers(p[None], network.threshold)[0])
     own = shown.label if wanted is None else wanted
-    title = f"The backward pass of {printable(shown.name)}"
+    title = f"The backward pass of {printable(shown.title)}"
     write(network, shown.pixels, own, out, classes=[printable(n) for n in names], title=title)
     if p[own] > _SURE:
         warn(
@@ -147,7 +148,7 @@ def _of_file(network: Network, path: Path, *, invert: bool) -> _Shown:
     if hint is not None:
         warn(hint)
     label = int(network.predict(pixels[None])[0])
-    return _Shown(pixels, str(path), label, "as the model says, for want of --label")
+    return _Shown(pixels, str(path), path.name, label, "as the model says, for want of --label")
 
 
 def _most_wrong(
@@ -169,4 +170,4 @@ def _most_wrong(
         place = int(p[np.arange(len(labels)), labels].argmin())
         why = f"the least sure of {len(labels):,} right answers; none is wrong"
     name = f"test image {place} of {dataset.name}"
-    return _Shown(np.asarray(dataset.x_test[place]), name, int(labels[place]), why)
+    return _Shown(np.asarray(dataset.x_test[place]), name, name, int(labels[place]), why)

@@ -77,7 +77,7 @@ def train(
     validation: own.ValidationOption = 0.0,
     patience: own.PatienceOption = None,
     monitor: own.MonitorOption = None,
-    min_improvement: own.MinImprovementOption = 0.0,
+    min_improvement: own.MinImprovementOption = 1e-4,
     engine: EngineOption = EngineName.lanes,
     freeze: own.FreezeOption = None,
     compare: own.CompareOption = None,
@@ -102,7 +102,7 @@ def train(
     from fullback.training.schedules import parse
 
     output = Output(as_json=as_json, keep_going=True)
-    chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip, regression=regression)
+    chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip)
     kept_in = run or resume
     folder = RunFolder(kept_in) if kept_in else None
     if out is None:
@@ -134,7 +134,7 @@ def train(
         net=str(start) if start else net or default_net(data),
         start=model,
         epochs=epochs or default_epochs(len(dataset.x_train)),
-        batch_size=batch_size or min(64, len(dataset.x_train)),
+        batch_size=min(batch_size or 64, len(dataset.x_train)),
         optimizer=chosen,
         schedule=rate,
         augment=views,

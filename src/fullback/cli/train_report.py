@@ -29,6 +29,12 @@ class Test:
     classes: Answers | None
     numbers: NumberAnswers | None
 
+    def score(self, prefix: str) -> dict[str, Any]:
+        """Return its accuracy or R^2, by a name that begins with a prefix."""
+        if self.classes is not None:
+            return {f"{prefix}_accuracy": self.classes.accuracy}
+        return {} if self.numbers is None else {f"{prefix}_r2": self.numbers.r2}
+
     def figures(self, prefix: str) -> dict[str, Any]:
         """Return what it was worth, by names that begin with a prefix."""
         if self.classes is not None:

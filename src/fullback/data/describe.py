@@ -14,6 +14,7 @@ from fullback.data.dataset import Dataset, Images, Labels
 
 _AT_ONCE = 2**24  # numbers that are looked at together
 _DARK = 1 / 8  # of the range of pixels: images that stay below it are dark
+_ROWS = 10  # of a picture of images that have no classes
 _TINY = 5  # rows and columns, below which little can be seen
 
 
@@ -148,20 +149,25 @@ def contact_sheet(
 ) -> NDArray[np.uint8]:
     """Return a picture of some training images, a row a class, of shape (rows, columns, 3).
 
+    Where the labels are numbers, ten rows go from the smallest to the largest.
+
     ``change`` is what is done to images, given their places.
     """
     channels, rows, columns = data.image_shape
     low, high = float(data.x_train.min()), float(data.x_train.max())
     scale = 1.0 if data.x_train.dtype == np.uint8 else 255 / ((high - low) or 1.0)
     shift = 0.0 if data.x_train.dtype == np.uint8 else low
-    classes = np.unique(data.y_train)
-    sheet = np.full((len(classes), rows + 2, across, columns + 2, 3), 128, np.uint8)
-    for line, label in enumerate(classes):
-        places = np.flatnonzero(data.y_train == label)[:across]
+    if data.numbers:
+        order = np.argsort(data.y_train.reshape(len(data.y_train), -1)[:, 0], kind="stable")
+        groups = np.array_split(order, min(len(order), _ROWS))
+    else:
+        groups = [np.flatnonzero(data.y_train == label) for label in np.unique(data.y_train)]
+    sheet = np.full((len(groups), rows + 2, across, columns + 2, 3), 128, np.uint8)
+    for line, places in enumerate(group[:across] for group in groups):
         images = data.x_train[places] if change is None else change(data.x_train[places], places)
         for place, image in enumerate(images):
             pixels = (image.astype(np.float64) - shift) * scale
             pixels = pixels.clip(0, 255).astype(np.uint8)
             shown = pixels if channels == 3 else np.repeat(pixels[:1], 3, axis=0)
             sheet[line, 1:-1, place, 1:-1] = shown.transpose(1, 2, 0)
-    return sheet.reshape(len(classes) * (rows + 2), across * (columns + 2), 3)
+    return sheet.reshape(len(groups) * (rows + 2), across * (columns + 2), 3)

@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.column_names import FILE_NAMES, LABEL_NAMES, PART_NAMES
+from fullback.data.column_names import (
+    FILE_NAMES,
+    IMAGE_SUFFIXES,
+    LABEL_NAMES,
+    PART_NAMES,
+    is_image_name,
+)
 from fullback.data.dataset import Dataset, Split, from_file
 from fullback.data.delimited import Table
 from fullback.data.image_parts import Part, check_room, read_parts
@@ -27,22 +33,6 @@ from fullback.data.roles import (
 )
 from fullback.data.table import class_labels, label_numbers, stem
 from fullback.errors import DataError
-
-SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".gif",
-    ".bmp",
-    ".webp",
-    ".avif",
-    ".tif",
-    ".tiff",
-    ".pgm",
-    ".ppm",
-    ".tga",
-)
-"""How the names of image files end."""
 
 _MOST_NUMBERS = (
     48  # columns, beyond which they are pixels, and a file's name is what a row is called
@@ -98,7 +88,7 @@ class ImageList:
 def _existing(root: Path, name: str) -> Path:
     """Return where a file is said to be."""
     for text in dict.fromkeys((name, name.replace("\\", "/"))):  # as Windows writes it
-        for suffix in ("", *SUFFIXES) if not text.lower().endswith(SUFFIXES) else ("",):
+        for suffix in ("", *IMAGE_SUFFIXES) if not is_image_name(text) else ("",):
             path = root / (text + suffix)
             if "\0" not in text and os.path.isfile(path):  # noqa: PTH113 -- Path.is_file can raise
                 return path
@@ -116,7 +106,7 @@ def as_image_list(table: Table, image_folder: str | os.PathLike[str] | None) -> 
     folder = table.path.parent if image_folder is None else Path(image_folder)
     for column in table.texts:
         names = table.text(column)[:_LOOKED_AT]
-        if 2 * sum(name.lower().endswith(SUFFIXES) for name in names) > len(names):
+        if 2 * sum(map(is_image_name, names)) > len(names):
             return ImageList(table, column, folder)
     named = by_name(table, FILE_NAMES, list(table.texts))
     return None if named is None or not differs(table, named) else ImageList(table, named, folder)

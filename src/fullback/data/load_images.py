@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fullback.data.arrays_on_disk import map_array
 from fullback.data.delimited import Table, is_table, read_table
 from fullback.data.idx import load_idx
+from fullback.data.image_layout import is_looked_at
 from fullback.data.image_list import ImageList, as_image_list, list_roles
 from fullback.data.image_parts import check_room
 from fullback.data.images import Resize, check_channels, load_image
@@ -230,8 +231,8 @@ def _labels(table: Table, roles: Roles) -> NDArray[Any] | None:
 def image_files(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and in those in it; links to folders are not followed."""
     for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(where) / name for name in files if not name.startswith("."))
+        folders[:] = filter(is_looked_at, folders)
+        yield from (Path(where) / name for name in filter(is_looked_at, files))
 
 
 def _from_files(

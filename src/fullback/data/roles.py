@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
-from fullback.data.delimited import Table, is_number
+from fullback.data.delimited import Table
+from fullback.data.table_layout import is_number
 from fullback.errors import DataError, OptionError
 
+_MISSING = ("", "?", "-", ".", "na", "n/a", "#n/a", "null", "none", "nan", "missing")
 _MOST_CLASSES = 1000  # of labels that are recognised by their values
 _MOST_COMMON = 0.9  # share of the commonest label, of labels that are recognised by their values
 _RANGE = 0.9  # of the pixels' largest value, up to which labels are told from pixels
@@ -68,12 +70,19 @@ def find_roles(
         There is no column ``label_column``.
     """
     left = [n for n in range(table.width) if not is_empty(table, n)]
+    if len(left) < 2 and labelled:
+        raise DataError(
+            f"{table.path}: holds no images, as it has {len(left)} columns; expected a row an "
+            "image: its label and its pixels, with commas between them"
+        )
     given = () if label_column is None else column_numbers(table, label_column, several=numbers)
     part = by_name(table, PART_NAMES, [n for n in left if n not in given])
-    name = _row_name(table, [n for n in left if n not in (*given, part)])
+    name = _row_name(table, [n for n in left if n not in (*given, part)], numbers=numbers)
     left = [n for n in left if n not in (part, name)]
     notes = [] if name is None else [f"column {table.named(name)} names the rows"]
     label, same = given, list[int]()
+    if given:
+        notes.append(f"labels are in column {', '.join(table.named(n) for n in given)}, as given")
     if not given:
         label, note = _label(table, left, pixels, labelled=labelled, numbers=numbers)
         notes += note
@@ -164,7 +173,7 @@ def by_name(table: Table, wanted: Sequence[str], columns: Sequence[int]) -> int 
     return next((names[name] for name in wanted if name in names), None)
 
 
-def _row_name(table: Table, columns: Sequence[int]) -> int | None:
+def _row_name(table: Table, columns: Sequence[int], *, numbers: bool) -> int | None:
     """Return the column that names the rows, by its own name or because it counts them."""
     named = by_name(table, ID_NAMES, columns)
     if named is not None and differs(table, named):
@@ -172,9 +181,16 @@ def _row_name(table: Table, columns: Sequence[int]) -> int | None:
     if columns and columns[0] == 0 and table.rows > 2:
         if 0 in table.texts:
             return 0 if len(table.texts[0][1]) == table.rows else None
-        if (np.diff(table.column(0)) == 1).all():
+        column = table.column(0)  # shuffled rows count as well
+        if (np.diff(column if numbers else np.sort(column)) == 1).all():
             return 0
     return None
+
+
+def _lacks_numbers(table: Table, number: int) -> bool:
+    """Whether a column is of numbers, but for marks where a value is missing."""
+    texts = [text for text in table.texts[number][1] if not is_number(text)]
+    return all(text.casefold() in _MISSING for text in texts)
 
 
 def differs(table: Table, number: int) -> bool:
@@ -191,7 +207,7 @@ def _label(
     named = [n for name in LABEL_NAMES for n in left if _name_is(table, n, name)]
     if not named and (odd := _named_otherwise(table, left)) is not None:
         named = [odd]
-    texts = [n for n in left if n in table.texts]
+    texts = [n for n in left if n in table.texts and not _lacks_numbers(table, n)]
     if not named and len(texts) == 1 and not numbers:
         named = texts
     if named:

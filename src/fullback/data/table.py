@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
-from fullback.data.delimited import Table, is_number
+from fullback.data.delimited import Table
 from fullback.data.images import check_image_shape
 from fullback.data.roles import Roles, find_roles, parts_of
+from fullback.data.table_layout import is_number
 from fullback.errors import DataError
 from fullback.pixels import ImageRecord, guessed_range
 
@@ -49,11 +50,6 @@ def load_pixel_table(
     path = table.path
     wanted = None if image_shape is None else check_image_shape(image_shape)
     pixels = None if wanted is None else math.prod(wanted)
-    if table.width < 2:
-        raise DataError(
-            f"{path}: holds no images but one column; expected a line an image: its label and its "
-            "pixels, with commas between them"
-        )
     roles = find_roles(table, label_column, pixels, numbers=numbers)
     shape = _shape_of(path, len(roles.pixels), wanted)
     x = pixel_values(table, roles).reshape(table.rows, *shape)
@@ -141,14 +137,14 @@ def label_numbers(table: Table, roles: Roles) -> NDArray[np.float64]:
     """
     columns = []
     for n in roles.label:
-        if n in table.texts:
-            texts = table.text(n)
-            place = next(row for row, text in enumerate(texts) if not is_number(text))
+        texts = table.text(n) if n in table.texts else []
+        bad = next((row for row, text in enumerate(texts) if not is_number(text)), None)
+        if bad is not None:
             raise DataError(
-                f"{table.path}: the label column {table.named(n)} has {texts[place][:40]!r} in row "
-                f"{place + 1}; expected a number to predict"
+                f"{table.path}: the label column {table.named(n)} has {texts[bad][:40]!r} in row "
+                f"{bad + 1}; expected a number to predict"
             )
-        columns.append(table.column(n).astype(np.float64))
+        columns.append(np.asarray(texts or table.column(n), np.float64))
     return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
 
 
@@ -163,9 +159,11 @@ def _shape_of(path: Path, pixels: int, image_shape: tuple[int, ...] | None) -> t
     else:
         shape = (1,) * (3 - len(image_shape)) + image_shape
     if math.prod(shape) != pixels or not pixels:
+        third = math.isqrt(pixels // 3)
+        colours = f", as 3x{third}x{third}" if pixels and 3 * third * third == pixels else ""
         raise DataError(
             f"{path}: has {pixels} pixels a line beside its label, which are not "
             f"{' x '.join(map(str, shape))}; give the image's shape with --image-size "
-            "(image_shape=)"
+            f"(image_shape=){colours}"
         )
     return shape

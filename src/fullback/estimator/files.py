@@ -4,11 +4,11 @@ The entry ``estimator`` of the file's JSON (see ``fullback.export.safetensors``)
 
     {"kind": "classifier", "params": {"epochs": 5, "layers": {"layers": [...]}, ...},
      "channels_last": false, "takes_bytes": true, "feature_names": ["p0", ...],
-     "loss_curve": [...], "n_iter": 5, "validation_scores": [...],
+     "loss_curve": [...], "n_iter": 5, "validation_scores": [...], "best_validation_score": 0.9,
      "classes": {"dtype": "<U7", "values": ["dent", "scratch"]}}
 
 and of a regressor, in place of ``classes``, ``target_weight``, ``target_mean``, ``target_scale``
-and ``one_output``. ``feature_names`` and ``validation_scores`` are there where the estimator has
+and ``one_output``. ``feature_names`` and the validation scores are there where the estimator has
 some.
 """
 
@@ -57,6 +57,7 @@ def save_estimator(model: CNN, path: str | os.PathLike[str]) -> None:
         described["feature_names"] = list(map(str, model.feature_names_in_))
     if hasattr(model, "validation_scores_"):
         described["validation_scores"] = [float(score) for score in model.validation_scores_]
+        described["best_validation_score"] = float(model.best_validation_score_)
     if isinstance(model, CNNRegressor):
         described |= {
             "target_weight": model.target_weight_,
@@ -169,8 +170,10 @@ def _estimator(net: Network, fields: _Fields) -> CNNClassifier | CNNRegressor:
         model.feature_names_in_ = np.asarray(names, object)
     if "validation_scores" in fields.given:
         model.validation_scores_ = fields.numbers("validation_scores")
-        if model.validation_scores_:
-            model.best_validation_score_ = max(model.validation_scores_)
+        best = fields.get("best_validation_score", (int, float))
+        if best not in model.validation_scores_:
+            raise ValueError(f"best_validation_score is {best!r:.50}")
+        model.best_validation_score_ = float(best)
     if isinstance(model, CNNRegressor):
         _restore_targets(model, net, fields)
     else:

@@ -20,7 +20,8 @@ from fullback.layers import Dense, Layer, MeanSquaredError
 class CNNRegressor(RegressorMixin, CNN):
     """A convolutional network that answers in numbers.
 
-    X and the parameters are as for ``CNNClassifier``, but for ``class_weight``. y may be of any
+    X and the parameters are as for ``CNNClassifier``, but for ``class_weight``; ``monitor`` is
+    "loss". y may be of any
     scale: it is learned with mean 0 and deviation 1, and afterwards that scale is multiplied into
     the last Dense layer, so that ``network_`` answers in the units of y.
 

@@ -18,7 +18,7 @@ from fullback.layers import Normalize
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import layers_text, parse_layers
 from fullback.network import Network, array_shapes
-from fullback.pages.document import class_names, document
+from fullback.pages.document import class_names, document, shown_range
 from fullback.pages.explorer.start import Data, Start, require_shown, require_small
 from fullback.pages.explorer.training import Run, Trainer, described, set_frozen
 from fullback.passes import Trace
@@ -255,13 +255,10 @@ class Session:
         if self.origin["from"] != "upload":
             raise InputError("only an uploaded picture can be inverted")
         if self.origin["inverted"] != inverted:
-            if self.image.dtype == np.uint8:
-                self.image = 255 - self.image
-            else:  # of 16 bits, on the network's scale
-                ends = np.array([0, 1], self.image.dtype)
-                record = self.net.trained_on
-                black, white = ends if record is None else record.from_shares(ends)
-                self.image = black + white - self.image
+            black, white = 0.0, 255.0
+            if self.image.dtype != np.uint8:  # 16-bit pictures are floats, on the network's scale
+                black, white = shown_range(self.net, self.image)
+            self.image = (black + white - self.image).astype(self.image.dtype)
             self.origin = {**self.origin, "inverted": inverted}
 
     def set_label(self, label: int | None) -> None:

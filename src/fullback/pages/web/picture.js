@@ -386,7 +386,8 @@ class Picture {
     const order = [...values.keys()].sort((one, other) => values[other] - values[one]);
     if (this.every || values.length <= ANSWERS) return new Set(order);
     const { label } = this.model.document;
-    return new Set([...(label === null ? [] : [label]), ...order].slice(0, ANSWERS));
+    const others = order.filter((k) => k !== label);
+    return new Set([...(label === null ? [] : [label]), ...others].slice(0, ANSWERS));
   }
 
   drawVerdict() {

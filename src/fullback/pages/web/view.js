@@ -124,10 +124,11 @@ function mountPeek(root, panelRoot) {
     button.textContent = text;
   };
   button.addEventListener("click", () => panelRoot.scrollIntoView({ block: "start" }));
-  new IntersectionObserver(([entry]) => {
+  const watch = ([entry]) => {
     seen = entry.isIntersecting;
     draw();
-  }).observe(panelRoot);
+  };
+  new IntersectionObserver(watch, { rootMargin: "0px 0px -25% 0px" }).observe(panelRoot);
   return (next) => {
     text = next ?? "";
     draw();
