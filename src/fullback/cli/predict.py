@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import InvertOption, JsonOption, open_classifier
+from fullback.cli.arguments import ImageFolderOption, InvertOption, JsonOption, open_classifier
 from fullback.cli.models import ModelOption, names_of, split_model
 from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
@@ -63,6 +63,7 @@ def predict(
             show_default="recognised",
         ),
     ] = None,
+    image_folder: ImageFolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on images.
@@ -86,7 +87,14 @@ def predict(
         check_writable(out)
     output = Output(as_json=as_json)
     network = open_classifier(path)
-    found = answer(network, sources, invert=invert, label_column=label_column, bar=not as_json)
+    found = answer(
+        network,
+        sources,
+        invert=invert,
+        label_column=label_column,
+        image_folder=image_folder,
+        bar=not as_json,
+    )
     if not found.names:
         raise typer.Exit(FAILURE)
     if out is not None and kaggle:

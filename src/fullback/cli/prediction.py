@@ -77,6 +77,7 @@ def answer(
     *,
     invert: bool = False,
     label_column: str | int | None = None,
+    image_folder: Path | None = None,
     bar: bool = True,
 ) -> Answered:
     """Let a network answer images: files, folders of files, arrays and tables.
@@ -104,7 +105,7 @@ def answer(
             progress.start()
 
     try:
-        for batch in _batches(network, sources, found, invert, label_column, expect):
+        for batch in _batches(network, sources, found, invert, label_column, image_folder, expect):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 p = network.predict_proba(batch.images)
@@ -137,6 +138,7 @@ def _batches(
     found: Answered,
     invert: bool,
     label_column: str | int | None,
+    image_folder: Path | None,
     expect: Any,
 ) -> Iterator[_Batch]:
     resize = network.data_options.get("resize", "stretch")
@@ -154,6 +156,7 @@ def _batches(
             resize=resize,
             invert=invert,
             label_column=label_column,
+            image_folder=image_folder,
             trained_on=network.trained_on,
         )
         found.notes += loaded.notes
@@ -162,6 +165,10 @@ def _batches(
             network.check_images(loaded.x)  # a message names the place in the whole
         labels = None if loaded.labels is None else labels_from(network, loaded.labels)
         place = f"{source}:" if len(sources) > 1 else ""
+        for error, name in zip(loaded.errors, loaded.failed, strict=True):
+            found.failed.append((place + name, name))
+            if len(found.failed) <= _LINES:
+                fail(str(error))
         step = _step(network)
         for start in range(0, len(loaded.x), step):
             own = slice(start, start + step)
