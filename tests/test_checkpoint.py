@@ -8,6 +8,7 @@ import pytest
 
 import fullback as fb
 from fullback.errors import InputError, ModelFileError
+from fullback.training.checkpoint import read_run
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (40, 1, 8, 6), dtype=np.uint8)
@@ -79,17 +80,21 @@ def test_what_is_shown(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"epochs": 6}, "of a run with epochs 5, and this one has 6"),
-        ({"batch_size": 8}, "batch_size 16, and this one has 8"),
-        ({"seed": 1}, "seed 0, and this one has 1"),
-        ({"optimizer": fb.Adam()}, "optimizer 'SGD"),
-        ({"schedule": fb.schedules.constant}, "schedule 'warm_cosine', .* has 'constant'"),
-        ({"engine": "reference"}, "engine 'lanes'"),
-        ({"x": X[:39], "y": Y[:39]}, "images 40, and this one has 39"),
-        ({"y": Y[::-1]}, "with data "),
-        ({"x": 255 - X}, "with data "),
-        ({"sample_weight": np.arange(40.0)}, "sample_weight None"),
-        ({"net": fb.Network.parse("flatten dense3", (1, 8, 6))}, "with layers "),
+        ({"batch_size": 8}, "cannot go on: batch size was 16, and is 8 now; give another file, or"),
+        ({"seed": 1}, "seed was 0, and is 1 now"),
+        ({"optimizer": fb.Adam()}, r"optimizer was SGD\(.*\), and is Adam\(\) now"),
+        ({"schedule": fb.schedules.constant}, "schedule was warm_cosine, and is constant now"),
+        ({"engine": "reference"}, "engine was lanes, and is reference now"),
+        (
+            {"x": X[:14], "y": Y[:14], "batch_size": 14},
+            "cannot go on: the images have changed; it was started with 40 of them, .* are 14",
+        ),
+        ({"y": Y[::-1]}, "the images or labels have changed"),
+        ({"x": 255 - X}, "the images or labels have changed"),
+        ({"x": 255 - X, "batch_size": 8}, "the images or labels have changed"),
+        ({"sample_weight": np.arange(40.0)}, "the weights of the images have changed"),
+        ({"validation_data": (X, Y)}, "the validation images or labels have changed"),
+        ({"net": fb.Network.parse("flatten dense3", (1, 8, 6))}, "network has other layers: Norm"),
     ],
 )
 def test_another_run_is_refused(tmp_path, changed, message):
@@ -105,6 +110,44 @@ def test_another_run_is_refused(tmp_path, changed, message):
         np.testing.assert_array_equal(net.parameters[name], array)
 
 
+class TestAnotherNumberOfEpochs:
+    def test_a_constant_rate_gives_the_weights_of_the_longer_run(self, tmp_path):
+        path = tmp_path / "run.safetensors"
+        options = {"schedule": fb.schedules.constant}
+        whole, history = train(None, epochs=7, **options)
+        train(path, epochs=4, **options)
+        longer, again = train(path, epochs=7, **options)
+        assert again["loss"] == history["loss"]
+        assert_same(longer, whole)
+
+    def test_a_schedule_of_the_new_length_is_told_of(self, tmp_path):
+        """It goes on bit for bit as well, once it has been made longer."""
+        path, copy = tmp_path / "run.safetensors", tmp_path / "copy.safetensors"
+        train(path, epochs=4)
+        copy.write_bytes(path.read_bytes())
+        message = "started for 4 epochs and goes on to 7: from epoch 5 on, the learning rate is"
+        with pytest.warns(fb.FullbackWarning, match=message) as caught:
+            longer, history = train(path, epochs=7)
+        assert len(caught) == 1
+        assert history["learning_rate"][4] > history["learning_rate"][3]
+        with pytest.warns(fb.FullbackWarning, match=message):
+            train(copy, epochs=7, until=5)
+        again, _ = train(copy, epochs=7)
+        assert_same(again, longer)
+
+    def test_not_to_fewer_than_are_finished(self, tmp_path):
+        path = tmp_path / "run.safetensors"
+        train(path, epochs=4)
+        with pytest.raises(InputError, match="has 4 finished epochs, more than the 3 wanted; give"):
+            train(path, epochs=3)
+
+
+def assert_same(one, other):
+    for name, array in (*one.parameters.items(), *one.statistics.items()):
+        own = other.parameters if name in other.parameters else other.statistics
+        np.testing.assert_array_equal(own[name], array, err_msg=name)
+
+
 def described(path, change):
     """Change the JSON in a checkpoint's metadata."""
     content = path.read_bytes()
@@ -115,6 +158,55 @@ def described(path, change):
     header["__metadata__"]["fullback-run"] = json.dumps(run)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("accuracy", [-1, 5]),
+        ("accuracy", 1.5),
+        ("accuracy", -0.1),
+        ("accuracy", float("nan")),
+        ("loss", "0.5"),
+        ("loss", None),
+        ("loss", float("inf")),
+        ("loss", 10**400),
+        ("loss", True),
+        ("seconds", -1),
+        ("epoch", 1.0),
+        ("epoch", True),
+        ("validation_f1", {}),
+        ("learning_rate", float("nan")),
+    ],
+)
+def test_figures_that_are_none_are_refused(tmp_path, name, value):
+    path = tmp_path / "run.safetensors"
+    train(path, until=1)
+    described(path, lambda run: run["epochs"][0].update({name: value}))
+    with pytest.raises(ModelFileError, match="its metadata does not describe a run"):
+        read_run(path)
+
+
+def test_checkpoints_of_an_earlier_version_are_read(tmp_path):
+    """Epochs had neither learning rate, balanced accuracy nor F1 then."""
+    path = tmp_path / "run.safetensors"
+    whole, _ = train(None)
+    train(path, until=2)
+    added = ("learning_rate", "validation_balanced", "validation_f1")
+    described(path, lambda run: [epoch.pop(key) for epoch in run["epochs"] for key in added])
+    resumed, history = train(path)
+    assert history["learning_rate"][:2] == [None, None]
+    assert_same(resumed, whole)
+
+
+def test_a_checkpoint_is_written_once_a_second(tmp_path, monkeypatch):
+    """And at the end: a short run writes once, whatever it lasts."""
+    written = []
+    monkeypatch.setattr(
+        "fullback.training.checkpoint.write_atomically", lambda path, content: written.append(path)
+    )
+    train(tmp_path / "run.safetensors", epochs=50)
+    assert 1 <= len(written) < 10
 
 
 def test_damaged_files_are_refused(tmp_path):

@@ -17,11 +17,12 @@ from fullback.training.schedules import SCHEDULES
 
 pytestmark = pytest.mark.filterwarnings("default::fullback.errors.DeadUnitWarning")
 
-START = """data training_images test_images net net_reason parameters frozen epochs batch_size
+START = """data training_images test_images net origin parameters frozen epochs batch_size
     optimizer schedule augment seed engine"""
 EPOCH = """comparison epoch loss accuracy validation_loss validation_accuracy seconds
-    images_per_second"""
-RESULT = "test_accuracy test_loss epochs interrupted seconds model previous attempt seed"
+    images_per_second validation_balanced validation_f1 learning_rate"""
+RESULT = """test_accuracy test_loss epochs interrupted seconds model previous attempt seed
+    best_epoch pixels"""
 COMPARISON = "test_accuracy frozen_test_accuracy"
 FIELDS = {"start": START, "epoch": EPOCH, "result": RESULT, "comparison": COMPARISON}
 RECIPE = ["--epochs", 4, "--lr", 0.02, "--seed", 3]
@@ -98,7 +99,7 @@ class TestTrain:
         assert start["data"] == "digits"
         assert (start["training_images"], start["test_images"]) == (1437, 360)
         assert (start["net"], start["parameters"], start["frozen"]) == ("question", 2970, [])
-        assert start["optimizer"] == "SGD(0.02, momentum=0.9, nesterov=True)"
+        assert start["optimizer"] == "SGD(0.02, clip_norm=2.0, momentum=0.9, nesterov=True)"
         assert (start["schedule"], start["seed"]) == ("warm_cosine", 3)
         assert (start["epochs"], start["batch_size"]) == (4, 64)
         assert [e["epoch"] for e in epochs] == [*range(1, 5)] * 2
@@ -188,8 +189,9 @@ class TestTrain:
     @pytest.mark.parametrize(
         ("options", "optimizer"),
         [
-            (["--lr", 0.5], "SGD(0.5, momentum=0.9, nesterov=True)"),
-            (["--lr", 0.03, "--momentum", 0], "SGD(0.03)"),
+            (["--lr", 0.5], "SGD(0.5, clip_norm=2.0, momentum=0.9, nesterov=True)"),
+            (["--clip", "inf"], "SGD(0.05, momentum=0.9, nesterov=True)"),
+            (["--lr", 0.03, "--momentum", 0], "SGD(0.03, clip_norm=2.0)"),
             (["--optimizer", "adam"], "Adam()"),
             (["--optimizer", "adamw", "--lr", 0.01], "AdamW(learning_rate=0.01)"),
         ],
@@ -266,6 +268,7 @@ class TestEval:
             "test_images": 360,
             "test_accuracy": trained.result["test_accuracy"],
             "test_loss": trained.result["test_loss"],
+            "threshold": None,
         }
 
     def test_page(self, trained, model):
@@ -304,5 +307,5 @@ def test_training_that_diverges_at_once_saves_nothing(tmp_path):
     model.write_bytes(b"an earlier model")
     ran = run("train", "--net", "flatten dense10", "--lr", 1e38, "--out", model)
     assert ran.code == 1
-    assert "dense1" in ran.err
+    assert "the network learned nothing in 3 attempts: the loss became" in ran.err
     assert model.read_bytes() == b"an earlier model"

@@ -108,6 +108,17 @@ def test_names_of_classes_are_only_shown(tmp_path):
     assert "b[bold]" in done.out
 
 
+def test_numbers_in_place_of_classes(tmp_path):
+    x = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
+    np.savez(tmp_path / "toy.npz", x=x, y=np.arange(40) / 8)
+    path = tmp_path / "sheet.png"
+    done = run("data", tmp_path / "toy.npz", "--regression", "--sheet", path)
+    assert (done.code, done.err) == (0, "")
+    assert "32 images, with numbers from 0" in done.out
+    with Image.open(path) as image:
+        assert image.size == (20 * 7, 10 * 8)
+
+
 def test_what_is_refused(tmp_path):
     done = run("data", tmp_path / "nothing")
     assert done.code == 1

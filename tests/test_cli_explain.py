@@ -47,7 +47,9 @@ def test_without_a_label_it_is_what_the_model_says(folder):
         "image": str(image),
         "model": str(model),
         "label": int(p.argmax()),
+        "name": str(p.argmax()),
         "predicted": int(p.argmax()),
+        "predicted_name": str(p.argmax()),
         "probability": pytest.approx(float(p.max())),
         "out": str(out),
         "bytes": out.stat().st_size,
@@ -62,7 +64,7 @@ def test_without_a_label_it_is_what_the_model_says(folder):
     ("arguments", "code", "message"),
     [
         (["nowhere.png"], 1, "nowhere.png: no such file"),
-        (["a digit.png", "--label", "3"], 1, "label 3 of image 0 is out of range"),
+        (["a digit.png", "--label", "3"], 2, "there is no class '3'; the model knows 0, 1, 2"),
         (["a digit.png", "--out", "nowhere/page.html"], 1, "does not exist"),
         (["a digit.png", "--model", "nothing"], 1, "nothing"),
         (["a digit.png", "--label", "-1"], 2, "--label"),

@@ -58,6 +58,14 @@ class TestEval:
         ]
         assert {len(line) for line in picture} == {23}
 
+    @pytest.mark.parametrize("columns", [40, 80])
+    def test_a_confusion_matrix_is_shown_whole_or_as_a_list(self, model, columns):
+        page = done("eval", model, columns=columns).out
+        assert ("label / predicted" in page) is (columns == 80)
+        assert ("taken for   images" in page) is (columns == 40)
+        tables = page.partition("most wrong about")[0]
+        assert max(map(len, tables.splitlines()[3:])) <= columns
+
     def test_real_mnist(self, tmp_path):
         """A part of MNIST in IDX form is learned within seconds, and tested by eval."""
         if not REAL.is_dir():
@@ -95,7 +103,7 @@ class TestPredict:
         assert f"model      {model}, for images of 1 x 28 x 28" in page
         for file, p in zip(files, fb.load(model).predict_proba(x), strict=True):
             (row,) = (line for line in page.splitlines() if str(file) in line)
-            assert re.search(rf"L 28x28 +{p.argmax()} +{p.max():.1%} ", row)
+            assert re.search(rf"{file} +{p.argmax()} +{p.max():.1%} .* L 28x28", row)
 
     def test_invert(self, model, digits, folder):
         files, x = digits
@@ -117,7 +125,7 @@ class TestPredict:
         assert len(ran.err.splitlines()) == 2
         assert "text.png: is not an image of a known format" in ran.err
         assert "error: nowhere.png: no such file" in ran.err
-        assert len(re.findall(r"L 28x28 ", ran.out)) == 2
+        assert len(re.findall(r"\d\.png", ran.out)) == 2
 
     def test_brackets_in_a_name_are_no_markup(self, model, digits, folder):
         files, _ = digits

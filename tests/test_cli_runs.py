@@ -104,7 +104,7 @@ def test_wrong_usage(toy, tmp_path):
     assert train(*started(toy, folder)).code == 0
     for arguments, message in (
         (("--resume", tmp_path / "none"), "holds no run: there is no config.toml in it"),
-        (("--resume", folder, "--epochs", 5), "leave --epochs out"),
+        (("--resume", folder, "--seed", 5), "only --epochs may be another; leave --seed out"),
         (("--resume", folder, "--batch-size", 5), "leave --batch-size out"),
         (("--resume", folder, "--run", folder), "leave --run out"),
         (("--config", tmp_path / "none.toml"), "No such file"),
@@ -116,6 +116,49 @@ def test_wrong_usage(toy, tmp_path):
     done = train("--run", toy, "--epochs", 1)
     assert done.code == 1
     assert "cannot be used for a run" in done.err
+    done = train("--resume", folder, "--epochs", 3)
+    assert done.code == 1
+    assert "has 4 epochs already; give --epochs 5 or more, or leave it out" in done.err
+
+
+def test_a_run_that_has_ended_gets_more_epochs(toy, tmp_path):
+    """Those that it has stay; a kill before the first new one is no loss."""
+    folder = tmp_path / "run"
+    options = ("--schedule", "constant", "--validation", 0.2)
+    assert train(*started(toy, folder, *options)).code == 0
+    first = (folder / "model.safetensors").read_bytes()
+    assert 'net = "conv2 relu pool flatten dense3"' in (folder / "config.toml").read_text()
+    done = train("--resume", folder, "--epochs", 7, "--json")
+    assert done.code == 0, done.err
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [5, 6, 7]
+    assert "epochs = 7" in (folder / "config.toml").read_text()
+    assert (folder / "model.previous.safetensors").read_bytes() == first
+    whole = tmp_path / "whole"  # at a constant rate it is as if there had been seven from the start
+    options = ("--data", toy, "--net", "conv2 relu pool flatten dense3", "--epochs", 7, *options)
+    assert train(*options, "--run", whole).code == 0
+    assert (whole / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert json.loads((folder / "result.json").read_text())["epochs"] == 7
+
+
+def test_images_that_have_changed_since(toy, tmp_path):
+    folder = tmp_path / "run"
+    assert train(*started(toy, folder)).code == 0
+    x = np.random.default_rng(1).integers(0, 256, (14, 1, 8, 8), dtype=np.uint8)
+    np.savez(toy, x_train=x, y_train=np.arange(14) % 3, x_test=x, y_test=np.arange(14) % 3)
+    done = train("--resume", folder)
+    assert (done.code, len(done.err.splitlines())) == (1, 1)
+    assert "the images have changed" in done.err
+    assert "60" in done.err
+    assert "14" in done.err
+
+
+def test_what_is_chosen_for_the_data_is_in_the_configuration(toy, tmp_path):
+    folder = tmp_path / "run"
+    assert train("--data", toy, "--epochs", 1, "--run", folder).code == 0
+    text = (folder / "config.toml").read_text()
+    for line in ('net = "compact"', "epochs = 1", "batch_size = 60"):
+        assert line in text
 
 
 def test_a_run_that_is_trained_elsewhere(toy, tmp_path):
@@ -199,14 +242,27 @@ def test_a_run_that_is_killed_thirty_times_ends_with_the_same_weights(toy, tmp_p
 
 
 def test_runs_are_listed(toy, tmp_path):
+    from filelock import FileLock
+
     for name, seed in (("a", 1), ("b", 2)):
         assert train(*started(toy, tmp_path / "runs" / name, "--seed", seed)).code == 0
     (tmp_path / "runs" / "b" / "result.json").unlink()
-    done = run("runs", tmp_path / "runs", columns=200)
+    done = run("runs", tmp_path / "runs", columns=300)
     assert (done.code, done.err) == (0, "")
     lines = [line for line in done.out.splitlines() if "4 of 4" in line]
     assert [re.search(r"/(\w)\s", line)[1] for line in lines] == ["a", "b"]
-    assert "not ended" in lines[1]
+    assert "finished" in lines[0]
+    assert "interrupted" in lines[1]
+    assert "training" in done.out
+    with FileLock(tmp_path / "runs" / "b" / ".lock"):
+        events = run("runs", tmp_path / "runs", "--json").events
+    assert [event["state"] for event in events] == ["finished", "running"]
+    assert [event["epochs_planned"] for event in events] == [4, 4]
+    for columns in (40, 55, 80):
+        narrow = run("runs", tmp_path / "runs", columns=columns).out
+        assert max(map(len, narrow.splitlines())) <= columns
+        assert "finished" in narrow
+        assert "…" not in narrow
     done = run("runs", tmp_path / "runs" / "a", tmp_path / "runs", "--json")
     events = [json.loads(line) for line in done.out.splitlines()]
     assert [event["options"]["seed"] for event in events] == [1, 1, 2]

@@ -17,7 +17,10 @@ GOOD = {"x_train": X, "y_train": [0, 4], "x_test": X[:1], "y_test": [2]}
 
 
 def test_public_names():
-    names = "Dataset ImageFile digits load_data load_idx load_idx_pair load_image load_npz mnist"
+    names = (
+        "Dataset ImageFile LoadedImages digits load_data load_idx load_idx_pair load_image "
+        "load_images load_npz mnist"
+    )
     assert fullback.data.__all__ == names.split()
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fullback.data import load_idx, load_idx_pair
-from fullback.errors import DataError
+from fullback.errors import DataError, FullbackWarning
 
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
 
@@ -229,7 +229,6 @@ def test_memory_follows_the_data_not_the_header(tmp_path, content, text):
         ((5, 1, 6, 4), (5, 1, 6, 4)),
         ((5, 3, 6, 4), (5, 3, 6, 4)),
         ((5, 6, 4, 3), (5, 3, 6, 4)),
-        ((5, 3, 6, 1), (5, 3, 6, 1)),  # axis 1 is asked first
     ],
 )
 def test_pair(tmp_path, stored, shape):
@@ -244,6 +243,14 @@ def test_pair(tmp_path, stored, shape):
         np.testing.assert_array_equal(x[:, 2], images[..., 2])
     assert y.dtype == np.int64
     assert y.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_layout_that_is_a_guess_is_told(tmp_path):
+    a = write(tmp_path / "images", idx_bytes(np.zeros((5, 3, 6, 1), np.uint8)))
+    b = write(tmp_path / "labels", idx_bytes(np.arange(5, dtype=np.uint8)))
+    with pytest.warns(FullbackWarning, match="images has shape .* 3 channels of 6 x 1"):
+        x, _ = load_idx_pair(a, b)
+    assert x.shape == (5, 3, 6, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tables: CSV files and their relatives, which column of them is the label."""
 
 import gzip
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from sklearn.datasets import load_digits
 
 import fullback as fb
 from fullback.data import load_images
-from fullback.errors import DataError, InputError, OptionError
+from fullback.data.delimited import read_table
+from fullback.errors import DataError, FullbackWarning, InputError, OptionError
+from test_cli import run
 
 RNG = np.random.default_rng(0)
 
@@ -51,7 +54,8 @@ class TestCSV:
         [
             ("", "holds no images"),
             ("label,a,b,c,d\n", "holds no images"),
-            ("1\n2\n", "holds no images but one column"),
+            ("1\n2\n", "holds no images, as it has 1 columns"),
+            (",,\n,,\n", "holds no images, as it has 0 columns"),
             ("1,2,3\n1,2\n", "has 2 columns in row 2 but 3 in those before it"),
             ("label,a,b,c,d\n1,2,3,4,5\n1,2,,4,5\n", "an empty field in row 2, column 'b'"),
             ("label,a,b,c,d\n1,2,3,x,5\n2,2,3,4,5\n", "has 'x' in row 1, column 'c'"),
@@ -76,7 +80,7 @@ class TestCSV:
             fb.load_data(tmp_path / "d.csv")
 
 
-X, Y = load_digits(return_X_y=True)
+X, Y = (array[:600] for array in load_digits(return_X_y=True))
 X = X.astype(int)
 PIXELS = [f"pixel{n}" for n in range(64)]
 NAMES = np.array(["zero", "one", "two", "drei", "vier", "fünf", "six", "7", "acht", "-"])
@@ -127,6 +131,10 @@ class TestLabelColumn:
             (
                 table(range(len(Y)), Y, X),
                 "column number 0 names the rows; labels are in the first column, by its values",
+            ),
+            (
+                table(RNG.permutation(len(Y)), X, Y),
+                "column number 0 names the rows; labels are in th",
             ),
             (table(Y, X, header=["label", *PIXELS], mark=";"), "labels are in column 'label'"),
             (table(Y, X, mark="\t"), "labels are in the first column"),
@@ -193,7 +201,7 @@ class TestLabelColumn:
             (table(X), "has 8 x 8 = 64 pixels a line and no label column; expected"),
             (table(X, header=PIXELS), "has 8 x 8 = 64 pixels a line and no label column"),
             (table(range(len(X)), X, header=["id", *PIXELS]), "8 x 8 = 64 pixels a line and no"),
-            (table(Y * 0, X, header=["label", *PIXELS]), "has '0' in all 1,797 rows"),
+            (table(Y * 0, X, header=["label", *PIXELS]), "has '0' in all 600 rows"),
             (table(X, Y * 0), "which of its 65 columns holds the labels is not clear"),
             (table(Y % 2, (X > 8) + 0), "which of its 65 columns holds the labels is not clear"),
             (
@@ -222,6 +230,40 @@ class TestLabelColumn:
             fb.load_data("digits", label_column="label")
 
 
+class TestHeader:
+    def test_a_missing_value_in_the_first_row_is_no_header(self, tmp_path):
+        text = table(Y, X).replace(",0,", ",?,", 1)
+        with pytest.raises(DataError, match=r"has '\?' in row 1, column number 1, where a pixel"):
+            fb.load_data(written(tmp_path / "d.csv", text))
+
+    @pytest.mark.parametrize(
+        ("header", "first"),
+        [
+            ([], ["000a", "beagle"]),
+            (["file", "kind"], ["000a", "beagle"]),
+            ([], ["000a.png", "beagle"]),
+            (["foto", "rasse"], ["000a.png", "beagle"]),
+        ],
+    )
+    def test_no_first_row_of_texts_is_lost(self, tmp_path, header, first):
+        """The first class is not met again within the lines that are looked at."""
+        rows = [
+            first,
+            *([f"{n:03}.png" if "." in first[0] else f"{n:03}b", "pug"] for n in range(9)),
+        ]
+        found = read_table(written(tmp_path / "d.csv", table(rows, header=header)))
+        assert found.rows == 10
+        assert found.text(0)[0] == first[0]
+
+    @pytest.mark.parametrize("header", [["label", *"0123"], ["label", *"abcd"], ["", *"01234"]])
+    def test_short_headers(self, tmp_path, header):
+        rows = [[n % 2, 7, 250, n, 9] for n in range(20)]
+        rows = rows if header[0] else [[n, *row] for n, row in enumerate(rows)]
+        found = read_table(written(tmp_path / "d.csv", table(rows, header=header)))
+        assert found.rows == 20
+        assert found.names == tuple(header)
+
+
 class TestForms:
     def test_gzip(self, tmp_path):
         packed = gzip.compress(table(Y, X).encode())
@@ -229,7 +271,11 @@ class TestForms:
         data = fb.load_data(tmp_path / "d.csv.gz")
         assert data.name == "d"
         np.testing.assert_array_equal(every(data), wanted())
-        for damaged in (packed[:-9], packed[:2000], packed[:99] + b"xxxx" + packed[103:]):
+        for damaged in (
+            packed[:-9],
+            packed[: len(packed) // 2],
+            packed[:99] + b"xxxx" + packed[103:],
+        ):
             (tmp_path / "d.csv.gz").write_bytes(damaged)
             with pytest.raises(DataError, match="is not an intact gzip file"):
                 fb.load_data(tmp_path / "d.csv.gz")
@@ -261,7 +307,7 @@ class TestForms:
         path = written(tmp_path / "d.csv", table(Y, X))
         np.testing.assert_array_equal(every(fb.load_data(path)), wanted())
         path = written(tmp_path / "d.csv", table(Y, X) + "1,2,3\n")
-        with pytest.raises(DataError, match="has 3 columns in row 1798"):
+        with pytest.raises(DataError, match="has 3 columns in row 601"):
             fb.load_data(path)
 
 
@@ -319,3 +365,267 @@ class TestLoadImages:
         for name in ("f/notes.txt", "f/none.png"):
             with pytest.raises(DataError, match=r"no such file|no image"):
                 load_images(tmp_path / name, (1, 8, 8))
+
+
+class TestParts:
+    def test_a_column_says_what_a_row_is_for(self, tmp_path):
+        said = np.array(["Training", "PublicTest", "PrivateTest"])[np.arange(len(Y)) % 3]
+        text = table(Y, X, said, header=["emotion", *PIXELS, "Usage"])
+        data = fb.load_data(written(tmp_path / "d.csv", text))
+        np.testing.assert_array_equal(data.x_train.reshape(-1, 64), X[::3])
+        np.testing.assert_array_equal(data.y_val, Y[1::3])
+        np.testing.assert_array_equal(data.y_test, Y[2::3])
+
+    def test_what_is_refused(self, tmp_path):
+        for said, message in (
+            (["train", "fest"], "column 'split' says 'fest' in row 2; expected train, test or val"),
+            (["test", "val"], "column 'split' says of no row that it is for training"),
+        ):
+            column = [said[n % 2] for n in range(len(Y))]
+            text = table(Y, X, column, header=["label", *PIXELS, "split"])
+            with pytest.raises(DataError, match=message):
+                fb.load_data(written(tmp_path / "d.csv", text))
+
+
+class TestNumbers:
+    """Numbers to predict, in place of classes."""
+
+    def test_csv(self, tmp_path):
+        y = RNG.normal(40, 30, (len(X), 2))
+        header = ["age", *PIXELS, "height"]
+        for text, column, wanted_y in (
+            (table(y[:, 0], X), None, y[:, 0]),
+            (table(X, y[:, 1], header=[*PIXELS, "age"]), None, y[:, 1]),
+            (table(y[:, 0], X, y[:, 1], header=header), "age,height", y),
+            (table(y[:, 0], X, y[:, 1]), "0,-1", y),
+        ):
+            path = written(tmp_path / "d.csv", text)
+            data = fb.load_data(path, numbers=True, label_column=column)
+            assert data.numbers
+            assert data.classes == 0
+            assert data.outputs == (1 if wanted_y.ndim == 1 else 2)
+            assert data.y_train.dtype == np.float64
+            both = np.concatenate([data.y_train, data.y_test])
+            np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(wanted_y, axis=0))
+        with pytest.raises(DataError, match="which of its 66 columns holds the numbers to predict"):
+            fb.load_data(path, numbers=True)
+        path = written(tmp_path / "d.csv", table(NAMES[Y], X, header=["age", *PIXELS]))
+        with pytest.raises(DataError, match="the label column 'age' has 'zero' in row 1; expected"):
+            fb.load_data(path, numbers=True)
+
+    def test_arrays_and_batches(self, tmp_path):
+        x, y = X.reshape(-1, 8, 8).astype(np.uint8), RNG.normal(size=(len(X), 3))
+        np.savez(tmp_path / "a.npz", x=x, y=y)
+        np.save(tmp_path / "x.npy", x)
+        np.save(tmp_path / "y.npy", y)
+        first = fb.load_data(tmp_path / "a.npz", numbers=True)
+        for source in (tmp_path, [(x[:200], y[:200]), (x[200:], y[200:])]):
+            data = fb.load_data(source, numbers=True)
+            np.testing.assert_array_equal(data.x_train, first.x_train)
+            np.testing.assert_array_equal(data.y_test, first.y_test)
+        assert repr(data).endswith("3 numbers each)")
+        assert len(data.x_test) == 120
+        np.savez(tmp_path / "a.npz", x=x, y=np.where(y > 3, np.nan, y))
+        with pytest.raises(DataError, match=r"y holds NaN or infinity in \d+ of 600 rows"):
+            fb.load_data(tmp_path / "a.npz", numbers=True)
+
+    def test_what_has_no_numbers(self, tmp_path):
+        (tmp_path / "cat").mkdir()
+        with pytest.raises(InputError, match="holds classes, and no numbers to predict"):
+            fb.load_data(tmp_path, numbers=True)
+        assert fb.load_data("digits", numbers=True).y_train.dtype == np.float64
+        with pytest.raises(InputError, match="class_names goes with classes"):
+            fb.Dataset("d", *[np.zeros((4, 1, 2, 2)), np.zeros(4)] * 2, ("a",), numbers=True)
+
+
+class TestImageList:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        from PIL import Image
+
+        (tmp_path / "images").mkdir()
+        for n in range(60):
+            picture = (X[n].reshape(8, 8) * 15).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / "images" / f"{n:03}.png")
+        return tmp_path
+
+    def test_labels_parts_and_folders(self, folder):
+        files = [f"{n:03}" for n in range(60)]
+        within = [f"images/{name}.png" for name in files]
+        windows = [name.replace("/", "\\") for name in within]
+        parts = ["train"] * 40 + ["val"] * 8 + ["test"] * 12
+        images = folder / "images"
+        for text, where in (
+            (table(within, NAMES[Y[:60]], header=["file", "label"]), None),
+            (table(windows, NAMES[Y[:60]]), None),
+            (table(files, NAMES[Y[:60]], header=["id", "breed"]), images),
+            (table(NAMES[Y[:60]], within, parts, header=["kind", "image", "split"]), None),
+        ):
+            path = written(folder / "list.csv", text)
+            data = fb.load_data(path, image_folder=where)
+            assert data.class_names[2:4] == ("acht", "drei")
+            assert data.x_train.shape[1:] == (1, 8, 8)
+            assert [len(data.x_train), len(data.x_test)] == [40 if "val" in text else 48, 12]
+            names = np.array(data.class_names)[data.y_train]
+            for image, name in zip(data.x_train, names, strict=True):
+                place = np.flatnonzero((X[:60] * 15 == image.reshape(-1)).all(axis=1))[0]
+                assert NAMES[Y[place]] == name
+            loaded = load_images(path, (1, 8, 8), image_folder=where)
+            np.testing.assert_array_equal(loaded.labels, NAMES[Y[:60]])
+            np.testing.assert_array_equal(loaded.x.reshape(60, 64), X[:60] * 15)
+        assert len(data.x_val) == 8
+
+    def test_numbers(self, folder):
+        within = [f"images/{n:03}.png" for n in range(60)]
+        y = RNG.normal(size=(60, 2))
+        path = written(folder / "list.csv", table(within, y, header=["file", "x", "y"]))
+        data = fb.load_data(path, numbers=True)
+        assert data.outputs == 2
+        both = np.concatenate([data.y_train, data.y_test])
+        np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(y, axis=0))
+
+    def test_files_that_cannot_be_read_are_left_out(self, folder):
+        within = [f"images/{n:03}.png" for n in range(58)] + ["images/none.png", "list.csv"]
+        path = written(folder / "list.csv", table(within, Y[:60] % 3, header=["file", "label"]))
+        with pytest.warns(FullbackWarning) as told:
+            data = fb.load_data(path)
+        assert len(data.x_train) + len(data.x_test) == 58
+        assert "2 of 60 files in" in str(told[-1].message)
+        loaded = load_images(path, (1, 8, 8))
+        assert len(loaded.errors) == 2
+        assert loaded.names == tuple(within[:58])
+
+    @pytest.mark.parametrize(
+        "name", ["../secret.png", "/etc/hostname", "images/link.png", "..\\secret.png", "a\x07/.."]
+    )
+    def test_no_name_leads_out_of_the_folder(self, folder, name):
+        from PIL import Image
+
+        inner = folder / "inner"
+        inner.mkdir()
+        (folder / "images").rename(inner / "images")
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "secret.png")
+        (inner / "images" / "link.png").symlink_to(folder / "secret.png")
+        text = table(["images/001.png", name], [0, 1], header=["file", "label"])
+        path = written(inner / "list.csv", text)
+        if name.startswith("a"):
+            with pytest.warns(FullbackWarning), pytest.raises(DataError, match="one image"):
+                fb.load_data(path)
+            return
+        with pytest.raises(DataError, match="in row 2 leads out of "):
+            fb.load_data(path)
+        with pytest.raises(DataError, match="in row 2 leads out of "):
+            load_images(path, (1, 8, 8))
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("file,label\n000.png,1\n001.png,0\n", "not one of its 2 files is in .*--image-folder"),
+            ("file\nimages/000.png\nimages/001.png\n", "has no label column beside its files"),
+            (
+                "file,a,b\n" + "images/000.png,1,2\nimages/001.png,0,1\n" * 2,
+                "'a', 'b' could each be the label column",
+            ),
+        ],
+    )
+    def test_what_is_refused(self, folder, text, message):
+        with pytest.raises(DataError, match=message):
+            fb.load_data(written(folder / "list.csv", text))
+
+    def test_options_that_do_not_go_with_it(self, folder, tmp_path):
+        for source in ("digits", written(tmp_path / "d.csv", table(Y, X))):
+            with pytest.raises(InputError, match="image folder"):
+                fb.load_data(source, image_folder=folder)
+        with pytest.raises(OptionError, match="label_column must be a name or a number"):
+            fb.load_data(tmp_path / "d.csv", label_column=[1])
+
+
+class TestNames:
+    def test_one_unicode_form(self, tmp_path):
+        """Composed and decomposed letters are one class, from a table and from Python."""
+        names = np.array(["caf\u00e9", "cafe\u0301", "tea"])
+        data = fb.load_data(written(tmp_path / "d.csv", table(names[Y % 3], X)))
+        assert data.class_names == ("caf\u00e9", "tea")
+        assert (np.bincount(data.y_train) + np.bincount(data.y_test)).tolist() == [
+            int((Y % 3 < 2).sum()),
+            int((Y % 3 == 2).sum()),
+        ]
+        x, y = np.zeros((6, 1, 2, 2), np.uint8), np.array([0, 1, 2, 3, 1, 3])
+        data = fb.Dataset("d", x, y, x, y, ("e\u0301", "b", "\u00e9", "c"))
+        assert data.class_names == ("\u00e9", "b", "c")
+        assert data.y_train.tolist() == data.y_test.tolist() == [0, 1, 0, 2, 1, 2]
+
+
+class TestArrayAdvice:
+    @pytest.mark.parametrize(
+        ("x", "advice"),
+        [
+            (
+                np.full((2, 1, 2, 2), 600, np.uint16),
+                "from 600 to 600, do not fit into uint8: .*32'",
+            ),
+            (
+                np.full((2, 1, 2, 2), -3, np.int16),
+                r"do not fit into uint8: .*\.astype\('float32'\)",
+            ),
+            (np.full((2, 1, 2, 2), 255, np.int64), r"fit: convert it with \.astype\('uint8'\)"),
+            (np.full((2, 1, 2, 2), 2**40, np.int64), r"\.astype\('float64'\)"),
+            (np.zeros((2, 1, 2, 2), bool), r"convert it with \.astype\('float32'\), to 0 and 1"),
+            (np.zeros((2, 1, 2, 2), np.float16), r"convert it with \.astype\('float32'\)$"),
+            (np.zeros((2, 1, 2, 2), complex), "give an array of numbers"),
+            ([[[[1, 2], [3]]]], "x_train cannot be read as an array .*rows are as long as each"),
+        ],
+    )
+    def test_what_to_convert_to(self, x, advice):
+        with pytest.raises(InputError, match=advice):
+            fb.Dataset("d", x, np.zeros(2, int), x, np.zeros(2, int))
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "{'descr': '|u1', 'fortran_order': False, 'shape': ((0, 6, 5), }",
+            "{'descr': '<c16', 'fortran_order': False, 'shape': (-1, 6, 5), }",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (1if 1else 2), }",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -6, 5), }",
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1, " * 70 + "120), }",
+            "{'descr': [('a', '|u1')], 'fortran_order': False, 'shape': (120,), }",
+        ],
+    )
+    def test_one_reader_of_headers(self, tmp_path, header):
+        """What is wrong in an .npy file is wrong in the same words in an .npz file."""
+        text = header.encode() + b" " * (245 - len(header)) + b"\n"
+        content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(120)
+        (tmp_path / "x.npy").write_bytes(content)
+        np.save(tmp_path / "y.npy", np.arange(4))
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.write(tmp_path / "x.npy", "x.npy")
+            archive.write(tmp_path / "y.npy", "y.npy")
+        told = []
+        for source in (tmp_path, tmp_path / "a.npz"):
+            with pytest.raises(DataError) as caught:
+                fb.load_data(source)
+            told.append(str(caught.value).split("x", 1)[-1].split(" ", 1)[1])
+        assert told[0] == told[1]
+        assert "\n" not in told[0]
+
+
+class TestCommands:
+    def test_the_label_column_goes_with_the_model(self, tmp_path):
+        path = written(tmp_path / "d.csv", table(X[:, :30], Y, X[:, 30:]))
+        model = tmp_path / "m.safetensors"
+        text = run("data", path)
+        assert text.code == 1
+        assert "which of its 65 columns holds the labels is not clear" in text.err
+        short = ("--net", "flatten dense10", "--epochs", "1", "--out", model)
+        run("train", "--data", path, "--label-column", "30", *short)
+        assert fb.load(model).data_options == {"label_column": "30"}
+        text = run("eval", model, "--data", path).out
+        assert "120 test images" in text
+        assert "labels are in column number 30, as given" in text
+        asked = run("eval", model, "--data", path, "--label-column", "nix")
+        assert asked.code == 2
+        assert "has no header: give the column's number, from 0" in asked.err.replace("\n", " ")
+
+    def test_notes_are_shown(self, tmp_path):
+        path = written(tmp_path / "d.csv", table(X, Y, header=[*PIXELS, "kind"]))
+        assert "labels are in column 'kind'" in run("data", path).out

@@ -56,6 +56,25 @@ def test_training_md_prints_what_it_shows(monkeypatch, tmp_path):
     assert shown == 5
 
 
+def test_data_md_prints_what_it_shows(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block, "data.md", "exec"), {})
+        shown = re.findall(r"print\(.*\)  # (.*)", block)
+        assert out.getvalue().splitlines() == shown
+
+
+def test_command_line_md_runs(capsys):
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fullback.DeadUnitWarning)
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(compile(block, "command-line.md", "exec"), {})
+    assert "Threshold(label=1, value=" in capsys.readouterr().out
+
+
 def test_the_lines_of_the_example_are_in_it():
     example = (ROOT / "examples" / "by_hand.py").read_text(encoding="utf-8")
     (lines,) = re.findall(

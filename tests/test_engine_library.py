@@ -20,7 +20,7 @@ from fullback.engine import library as module
 from fullback.engine.cpu import cpu, target_machine
 from fullback.engine.kernels import conv, images
 from fullback.engine.library import FUNCTIONS, is_cached, library
-from fullback.errors import FullbackWarning
+from fullback.errors import FullbackWarning, OptionError
 
 pytestmark = pytest.mark.skipif(not library().compiled, reason="the kernels run as plain Python")
 
@@ -156,6 +156,67 @@ def test_chosen_cpu(monkeypatch):
     assert cpu() == ("", "+avx2,-fma")
     keys.add(module.cache_path())
     assert len(keys) == 4  # each has an object file of its own
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "message"),
+    [
+        ("hasswell", None, "'hasswell' is not a recognized processor"),
+        ("pentium4" if X86 else "no-cpu", None, "LLVM cannot compile for NUMBA_CPU_NAME="),
+        ("a b", None, "NUMBA_CPU_NAME must be a name like haswell or x86-64, got 'a b'"),
+        ("help", None, "LLVM cannot compile for NUMBA_CPU_NAME=help"),
+        ("x" * 5000, None, "NUMBA_CPU_NAME must be a name"),
+        ("", "avx2", "features like .avx2,-fma, each with its sign, got 'avx2'"),
+        ("", "+avx2 -fma", "each with its sign"),
+        ("", "+nonsense", "'.nonsense' is not a recognized feature"),
+        ("", "+help", "LLVM cannot compile"),
+    ],
+)
+def test_unknown_cpus_and_features(monkeypatch, name, features, message):
+    """LLVM would end the process over some of these."""
+    monkeypatch.setenv("NUMBA_CPU_NAME", name)
+    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
+    if features is not None:
+        monkeypatch.setenv("NUMBA_CPU_FEATURES", features)
+    with pytest.raises(OptionError, match=message) as caught:
+        cpu()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_an_unknown_cpu_on_the_command_line():
+    """The process ends with one line."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "fullback", "warmup"],
+        env={**os.environ, "NUMBA_CPU_NAME": "hasswell"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: LLVM cannot compile for NUMBA_CPU_NAME=hasswell")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_numba_s_settings(two_functions, monkeypatch):
+    """Processes that compile do not see them; one that stops Numba is told."""
+    for name, value in (("NUM_THREADS", "0"), ("BOUNDSCHECK", "1"), ("DEBUG", "1")):
+        monkeypatch.setenv(f"NUMBA_{name}", value)
+    done = []
+    monkeypatch.setattr(build, "_compiler", lambda: pytest.fail("compiled here"))
+    assert loads(build.compile_object(target_machine(), done.append, processes=1), two_functions)
+    program = """
+        import os
+        from fullback.engine import build
+        from fullback.engine.cpu import target_machine
+        from fullback.errors import OptionError
+        os.environ["NUMBA_NUM_THREADS"] = "0"
+        try:
+            build.compile_object(target_machine(), processes=0)
+        except OptionError as error:
+            print(error)
+    """
+    assert "check the environment variables whose names begin with NUMBA_" in run(program)
 
 
 # What compiled code may call ----------------------------------------------------------------------

@@ -204,6 +204,17 @@ def test_more_threads_than_cores(monkeypatch):
     assert time.perf_counter() - start < 20  # it takes about 0.1 s
 
 
+@pytest.mark.parametrize(("limit", "wanted"), [("1", 1), ("2", 2), ("0", 3), ("4,2", 3), ("9", 3)])
+def test_the_limit_that_other_libraries_keep(monkeypatch, limit, wanted):
+    """joblib sets it in its processes, so that all together take no more threads than cores."""
+    monkeypatch.delenv("FULLBACK_NUM_THREADS")
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert threads() == wanted
+    monkeypatch.setenv("FULLBACK_NUM_THREADS", "5")
+    assert threads() == 5
+
+
 @pytest.mark.parametrize("chosen", ["0", "-1", "abc", "1.5", "²", str(MOST_THREADS + 1)])
 def test_number_of_threads_that_makes_no_sense(monkeypatch, chosen):
     monkeypatch.setenv("FULLBACK_NUM_THREADS", chosen)

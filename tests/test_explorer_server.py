@@ -850,6 +850,24 @@ class TestUploads:
         shown = tab.post("/upload", data=file.getvalue())
         assert numbers(shown["input"]).min() > 0.98
 
+    def test_sixteen_bits(self, tab):
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(np.full((28, 28), 6_553, np.uint16)).save(file, "PNG")
+        shown = tab.post("/upload", data=file.getvalue())
+        np.testing.assert_allclose(numbers(shown["input"]), 6_553 / 65_535, rtol=1e-5)
+        inverted = tab.post("/image", {"invert": True})
+        np.testing.assert_allclose(numbers(inverted["input"]), 1 - 6_553 / 65_535, rtol=1e-5)
+
+    def test_a_large_picture(self, tab):
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.new("1", (4_001, 4_000)).save(file, "PNG")
+        error = tab.post("/upload", data=file.getvalue(), status=400)["error"]
+        assert "the picture: has 4001 x 4000 pixels; expected at most 16,000,000" in error
+
     def bomb(self):
         """A small PNG that says it has 40,000 x 40,000 pixels."""
 
@@ -1054,7 +1072,7 @@ class TestTraining:
             warnings.simplefilter("ignore", fb.DeadUnitWarning)
             history = fb.fit(
                 own, data.x_train, data.y_train, epochs=3, seed=2, verbose=False,
-                optimizer=fb.SGD(0.02, momentum=0.9, nesterov=True),
+                optimizer=fb.SGD(0.02, momentum=0.9, nesterov=True, clip_norm=2.0),
             )  # fmt: skip
         assert [epoch["loss"] for epoch in report["epochs"]] == pytest.approx(history["loss"])
         shown = tab.get("/document")["parameters"]

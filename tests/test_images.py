@@ -191,7 +191,7 @@ class TestModes:
                 assert image.for_network(trained_on) is image.pixels
         assert wide.for_network(None) is wide.pixels
         np.testing.assert_allclose(
-            wide.for_network(known)[0], 10 + GREY * 9 / 65535 * 240, rtol=1e-6
+            wide.for_network(known)[0], 10 + np.uint16(GREY) * 9 / 65535 * 240, rtol=1e-6
         )
         with pytest.raises(InputError, match="pixel_range"):
             wide.for_network(unknown)
@@ -320,6 +320,17 @@ class TestOneDoor:
         with pytest.raises(DataError, match="is not an image of a known format"):
             load_image(path, SHAPE)
         assert opened(path) is None
+
+    def test_what_the_file_is_instead(self, tmp_path):
+        path = tmp_path / "photo.jpg"
+        for content, text in (
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"TGA\) but HEIC; convert it to PNG"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n", "but EPS; convert"),
+            (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "is a TIFF file whose pixels cannot be read; save it"),
+        ):
+            path.write_bytes(content)
+            with pytest.raises(DataError, match=text):
+                load_image(path, SHAPE)
 
     def test_images_are_opened_in_one_place(self):
         source = Path(fullback.__path__[0])

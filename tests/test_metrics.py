@@ -170,7 +170,8 @@ class TestRuns:
 
         names = {path.name for path in (folder / "plots").iterdir()}
         assert names == {
-            "calibration.png", "confusion.png", "filters.png", "mistakes.png", "training.png"
+            "calibration.png", "confusion.png", "filters.png", "mistakes.png", "training.png",
+            "roc.png", "precision_recall.png",
         }  # fmt: skip
         for path in (folder / "plots").iterdir():
             with Image.open(path) as image:
@@ -192,7 +193,7 @@ class TestRuns:
     def test_eval_draws(self, folder, tmp_path):
         pytest.importorskip("matplotlib")
         page = done("eval", folder / "model.safetensors", "--plots", tmp_path / "p").out
-        assert page.count("written") == 3
+        assert page.count("written") == 5
         assert (tmp_path / "p" / "confusion.png").exists()
 
     def test_without_matplotlib(self, folder, tmp_path, monkeypatch):
@@ -217,7 +218,7 @@ def test_class_names_are_kept_and_said(tmp_path):
     done("train", "--data", tmp_path / "pets", "--net", "flatten dense2", "--out", model)
     assert fb.load(model).class_names == ("cat", "dog")
     page = done("predict", tmp_path / "pets" / "dog" / "3.png", "--model", model, columns=200).out
-    assert re.search(r"L 8x8 +dog +\d", page)
+    assert re.search(r"3\.png +dog +\d.*L 8x8", page)
 
 
 def test_eval_tests_on_the_images_that_were_kept_for_it(tmp_path):

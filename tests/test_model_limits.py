@@ -200,6 +200,25 @@ class TestMemory:
         assert np.allclose(net.logits(x, engine="reference"), wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+@pytest.mark.parametrize("megabytes", [150, 270])
+def test_too_little_memory_is_no_interrupt(megabytes, tmp_path):
+    """OpenBLAS raises SIGINT where it has no memory for its threads."""
+    script = (
+        "import resource, sys; "
+        f"resource.setrlimit(resource.RLIMIT_AS, ({megabytes * 2**20},) * 2); "
+        "sys.argv[1:] = ['train', '--epochs', '1', '--json']; "
+        "from fullback.cli import main; main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 1
+    assert "memory" in ran.stderr.splitlines()[-1].lower()
+    assert "interrupted" not in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 # Model files ------------------------------------------------------------------------------------
 
 FUZZ = """

@@ -499,3 +499,64 @@ def test_layers_are_written_as_they_are_read(text):
     layers = parse_layers(text)
     assert layers_text(layers) == text
     assert parse_layers(layers_text(layers)) == layers
+
+
+class TestWithHead:
+    """A trained network goes on to other classes: all is kept but the last layer."""
+
+    text = "normalize conv3 batchnorm relu pool flatten dense5 relu dense4"
+
+    def trained(self, **options):
+        rng = np.random.default_rng(0)
+        net = Network.parse(self.text, (1, 6, 6), **options)
+        x = 255 * rng.random((40, 1, 6, 6))
+        net.fit(x, np.arange(40) % 4, epochs=2, pixel_range=(0, 255), verbose=False)
+        net.class_names, net.data_options = ("a", "b", "c", "d"), {"resize": "pad"}
+        return net, x
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("classes", [2, ("ja", "nein")])
+    def test_keeps_all_but_the_last_layer(self, dtype, classes):
+        net, x = self.trained(dtype=dtype)
+        net.freeze("conv", "dense2")
+        new = net.with_head(classes, seed=3)
+        assert new.output_shape == (2,)
+        assert new.class_names == (() if classes == 2 else classes)
+        assert (new.trained_on, new.data_options) == (net.trained_on, {"resize": "pad"})
+        assert (new.dtype, new.frozen) == (net.dtype, {"conv1"})
+        for arrays, known in ((new.parameters, net.parameters), (new.statistics, net.statistics)):
+            for name, array in arrays.items():
+                if not name.startswith("dense2."):
+                    np.testing.assert_array_equal(array, known[name], err_msg=name)
+        assert (
+            new.parameters["dense2.weight"] != net.with_head(2).parameters["dense2.weight"]
+        ).any()
+        before = new.parameters["conv1.weight"].copy()
+        new.fit(x, np.arange(40) % 2, epochs=2, verbose=False)
+        np.testing.assert_array_equal(new.parameters["conv1.weight"], before)
+        np.testing.assert_array_equal(net.parameters["conv1.weight"], before)
+
+    def test_for_numbers(self):
+        net, x = self.trained()
+        new = net.with_head(1, loss=MeanSquaredError())
+        new.fit(x, x.mean((1, 2, 3)), epochs=1, verbose=False)
+        assert new.predict(x).shape == (40, 1)
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            (0, "classes must be a whole number of at least 1"),
+            (2.5, "classes must be a whole number"),
+            ((), "classes must be a whole number of at least 1, got 0"),
+            (["a", "a"], "class names must be different texts"),
+            ([1, 2], "class names must be different texts"),
+        ],
+    )
+    def test_classes_that_are_none(self, classes, message):
+        with pytest.raises(OptionError, match=message):
+            Network.parse("flatten dense3", (1, 2, 2)).with_head(classes)
+
+    def test_needs_a_dense_layer_at_the_end(self):
+        net = Network.parse("conv3 globalavgpool", (1, 6, 6))
+        with pytest.raises(OptionError, match="needs a Dense layer as the last one"):
+            net.with_head(2)

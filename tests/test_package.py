@@ -22,7 +22,7 @@ PUBLIC = """
     Network Threshold Trace zoo
     check_gradients check_layer diagnose explain probe Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules
-    CNNClassifier CNNRegressor
+    CNNClassifier CNNRegressor load_estimator
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
     NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning
@@ -59,6 +59,7 @@ ALLOWED = {
     "estimator": {"augment", "export", "training", *NETWORK},
     "bench": {"engine", "training", "zoo", *NETWORK},
     "cli": {
+        "__version__",
         "atomic",
         "augment",
         "metrics",
@@ -108,7 +109,7 @@ def imported(tree):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, "relative import"
             if node.module == "fullback":
-                yield from (alias.name for alias in node.names)
+                yield from (alias.name for alias in node.names if alias.name != "__version__")
             elif node.module.startswith("fullback."):
                 yield node.module.split(".")[1]
         elif isinstance(node, ast.Import):

@@ -1,13 +1,19 @@
 """What training needs beside the gradient: schedules, stopping, clipping, mixing, averages."""
 
+import dataclasses
 import math
+import warnings
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import fullback as fb
 from fullback import schedules
-from fullback.training.history import improvements
+from fullback.training.history import best_epoch, improvements, warm_up
+from fullback.training.run import by_class
 
 pytestmark = pytest.mark.filterwarnings("ignore::fullback.DeadUnitWarning")
 
@@ -302,6 +308,11 @@ def epochs(*figures):
     return [fb.Epoch(n, 1.0, 0.5, 1.0, figure, 1.0, 1.0) for n, figure in enumerate(figures, 1)]
 
 
+def loss_of(number, loss, accuracy=0.5):
+    """Return an epoch of that validation loss and accuracy."""
+    return fb.Epoch(number, 1.0, 0.5, loss, accuracy, 1.0, 1.0)
+
+
 class TestSchedules:
     def test_steps(self):
         steps = schedules.Steps(factor=0.1, at=(0.5, 0.75))
@@ -320,8 +331,11 @@ class TestSchedules:
     def test_plateau_shrinks_after_epochs_that_brought_nothing(self):
         plateau = schedules.Plateau(factor=0.5, patience=2, least=0.2)
         figures = [0.5, 0.6, 0.6, 0.55, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
-        made = [plateau.after(epochs(*figures[:n]))(0.3) for n in range(len(figures) + 1)]
-        assert made == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2]
+        by_accuracy = schedules.Plateau(factor=0.5, patience=2, least=0.2, monitor="accuracy")
+        losses = [loss_of(n, 1 - figure) for n, figure in enumerate(figures, 1)]
+        for n, factor in enumerate([1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2]):
+            assert by_accuracy.after(epochs(*figures[:n]))(0.3) == factor
+            assert plateau.after(losses[:n])(0.3) == factor
 
     def test_plateau_in_training(self):
         """With a rate of next to nothing no epoch is better, and the factor falls."""
@@ -377,7 +391,7 @@ class TestSchedules:
     def test_a_checkpoint_tells_schedules_apart(self, tmp_path):
         path = tmp_path / "run.safetensors"
         train(schedule=schedules.WarmUp(0.1, schedules.cosine), checkpoint=path)
-        with pytest.raises(fb.InputError, match=r"then=cosine\).* has .*then=constant"):
+        with pytest.raises(fb.InputError, match=r"was .*then=cosine\), and is .*then=constant"):
             train(schedule=schedules.WarmUp(0.1, schedules.constant), checkpoint=path)
 
 
@@ -386,9 +400,115 @@ class TestSchedules:
 
 class TestEarlyStopping:
     def test_what_is_an_improvement(self):
-        assert improvements(epochs(0.5, 0.55, 0.56, 0.7), tol=0.05) == [True, False, False, True]
-        losses = [fb.Epoch(1, 3.0, None, None, None, 1, 1), fb.Epoch(2, 2.0, None, 9.0, None, 1, 1)]
-        assert [epoch.figure for epoch in losses] == [-3, -9]
+        by_accuracy = improvements(epochs(0.5, 0.55, 0.56, 0.7), "accuracy", tol=0.05)
+        assert by_accuracy == [True, False, False, True]
+        losses = [loss_of(n, loss) for n, loss in enumerate((2.0, 1.99, 1.9, 1.95, 1.5), 1)]
+        assert improvements(losses, tol=0.01) == [True, False, True, False, True]
+        without = fb.Epoch(1, 3.0, 0.7, None, None, 1, 1)
+        assert (without.judged_by("loss"), without.judged_by("accuracy")) == (-3, 0.7)
+
+    def test_a_plateau_of_accuracy_is_no_end_while_the_loss_falls(self):
+        """Nor is an epoch the best one because it came first of those of equal accuracy."""
+        falling = [loss_of(n, 1 / n, 0.97) for n in range(1, 9)]
+        assert improvements(falling, "accuracy") == [True] * 8
+        assert best_epoch(falling, "accuracy") == 8
+        rising = [loss_of(n, 1.0 + n, 0.97) for n in range(1, 4)]
+        assert improvements(rising, "accuracy") == [True, False, False]
+        assert best_epoch(rising, "accuracy") == 1
+
+    def test_no_epoch_counts_while_the_rate_still_rises(self):
+        net = network()
+        stopping = fb.EarlyStopping(net, patience=2)
+        worse = [
+            dataclasses.replace(loss_of(n, float(n)), learning_rate=rate)
+            for n, rate in enumerate((0.1, 0.2, 0.3, 0.4, 0.4, 0.3, 0.2), 1)
+        ]
+        assert [stopping(epoch) for epoch in worse[:6]] == [False] * 5 + [True]
+        assert stopping.best == 1
+        assert warm_up(worse[:1]) == 0
+        flat = [dataclasses.replace(epoch, learning_rate=0.1) for epoch in worse]
+        stopping = fb.EarlyStopping(net, patience=2)
+        assert [stopping(epoch) for epoch in flat[:3]] == [False, False, True]
+
+    @pytest.mark.parametrize("schedule", [schedules.warm_cosine, lambda done: min(done, 0.3)])
+    def test_of_the_schedules_of_users_too(self, schedule):
+        _, history = train(epochs=10, schedule=schedule)
+        rates = history["learning_rate"]
+        assert warm_up(history.epochs) == rates.index(max(rates)) + 1 in (3, 4)
+
+    @pytest.mark.parametrize("monitor", ["loss", "accuracy", "balanced", "f1"])
+    def test_the_best_epoch_is_the_best_by_what_is_monitored(self, monitor):
+        net, kept = network(), {}
+        stopping = fb.EarlyStopping(net, None, monitor=monitor)
+
+        def keep(epoch):
+            kept[epoch.epoch] = {name: array.copy() for name, array in arrays(net).items()}
+
+        _, history = train(
+            net, epochs=12, callbacks=[keep, stopping], validation_data=(X[::2], Y[::2])
+        )
+        figures = history[f"validation_{monitor}"]
+        best = min(figures) if monitor == "loss" else max(figures)
+        assert figures[stopping.best - 1] == best
+        for name, array in kept[stopping.best].items():
+            np.testing.assert_array_equal(arrays(net)[name], array)
+
+    def test_balanced_accuracy_and_f1_are_scikit_learns(self):
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            y, answers = rng.integers(0, 2 + seed % 3, 30), rng.integers(seed % 2, 4, 30)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of classes that are not among the labels
+                desired = balanced_accuracy_score(y, answers), f1_score(y, answers, average="macro")
+            assert by_class(y, answers) == pytest.approx(desired, abs=1e-12)
+
+    def test_the_validation_loss_has_the_class_weights(self):
+        net, history = train(
+            validation_data=(X, Y), class_weight={1: 2.0, 2: 0.5}, average=0.0, epochs=1
+        )
+        by_image = np.array([1.0, 2.0, 0.5])[Y]
+        desired, _ = net.loss.forward(net.logits(X), Y, by_image)
+        assert history["validation_loss"] == [desired]
+
+    @pytest.mark.parametrize("monitor", ["loss", "accuracy", "balanced", "f1"])
+    def test_a_rare_class_is_not_given_up_for_its_rarity(self, monitor):
+        """3 % of the images have a defect: an epoch that finds none is 97 % right, and no best."""
+        rng = np.random.default_rng(0)
+        x = rng.normal(120, 12, (900, 1, 16, 16)).clip(0, 255)
+        y = (np.arange(900) % 33 == 0).astype(int)
+        for n in np.flatnonzero(y):
+            row, column = rng.integers(2, 11, 2)
+            x[n, 0, row : row + 3, column : column + 3] = 230
+        x = x.astype(np.uint8)
+        held = np.arange(900) % 5 == 4
+        net = fb.Network.parse("conv8 relu pool conv16 relu pool flatten dense2", (1, 16, 16))
+        history = fb.fit(
+            net, x[~held], y[~held], epochs=40, validation_data=(x[held], y[held]), verbose=False,
+            callbacks=[fb.EarlyStopping(net, patience=5, monitor=monitor)],
+        )  # fmt: skip
+        assert history["validation_balanced"][:6] == [0.5] * 6  # none is found for a long time,
+        assert min(history["validation_accuracy"][:6]) > 0.96  # which does not look bad
+        found = net.predict(x[~held])[y[~held] == 1]
+        assert found.mean() > 0.7
+
+    @pytest.mark.parametrize(
+        ("options", "fit_options", "message"),
+        [
+            ({"monitor": "recall"}, None, "monitor must be one of loss, accuracy, balanced, f1"),
+            ({"monitor": "f1"}, {}, "EarlyStopping: monitor 'f1' needs validation_data"),
+            ({"monitor": "accuracy"}, {"y": np.ones((50, 3))}, "'accuracy' needs classes"),
+        ],
+    )
+    def test_what_cannot_be_monitored(self, options, fit_options, message):
+        loss = fb.MeanSquaredError() if fit_options else None
+        net = network(loss=loss)
+        before = net.parameters["conv1.weight"].copy()
+        with pytest.raises(fb.OptionError, match=message):  # noqa: PT012 -- in either of them
+            stopping = fb.EarlyStopping(net, **options)
+            train(net, callbacks=[stopping], **fit_options)
+        np.testing.assert_array_equal(net.parameters["conv1.weight"], before)
+        with pytest.raises(fb.OptionError, match="Plateau: monitor"):
+            train(network(), schedule=schedules.Plateau(monitor="f1"))
 
     def test_the_network_gets_the_best_epoch_back(self, tmp_path):
         net, kept = network(), {}
@@ -405,9 +525,10 @@ class TestEarlyStopping:
             validation_data=(X[::4], (Y[::4] + 1) % 3),  # learning makes it worse
             callbacks=[keep, stopping],
         )
-        scores = history["validation_accuracy"]
-        assert stopping.best == scores.index(max(scores)) + 1
-        assert len(history) == stopping.best + 2 < 40
+        losses = history["validation_loss"]
+        assert stopping.best == losses.index(min(losses)) + 1
+        warm = warm_up(history.epochs)
+        assert len(history) == max(stopping.best, warm) + 2 < 40
         for name, array in kept[stopping.best].items():
             np.testing.assert_array_equal(arrays(net)[name], array)
             np.testing.assert_array_equal(arrays(fb.load(file))[name], array)
@@ -418,9 +539,9 @@ class TestEarlyStopping:
             net, epochs=9, validation_data=(X, Y), callbacks=[fb.EarlyStopping(net, None)]
         )
         assert len(history) == 9
-        assert net.score(X, Y) == max(history["validation_accuracy"])
+        assert net.evaluate(X, Y).loss == min(history["validation_loss"])
 
-    def test_a_run_that_goes_on_needs_the_file(self, tmp_path):
+    def test_a_run_that_goes_on_has_its_best_epoch_in_the_checkpoint(self, tmp_path):
         def run(net, epochs, **options):
             return train(
                 net,
@@ -431,8 +552,17 @@ class TestEarlyStopping:
                 optimizer=fb.SGD(0.3),
             )
 
-        run(network(), 5)
-        with pytest.raises(fb.InputError, match="give EarlyStopping the file"):
+        net, resumed = network(), network()
+        _, history = run(net, 5)
+        assert best_epoch(history.epochs) < 5
+        run(resumed, 5)
+        assert_same(resumed, net)
+        with safe_open(tmp_path / "run.safetensors", framework="numpy") as file:
+            arrays_by_name = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+        without = {n: own for n, own in arrays_by_name.items() if not n.startswith("best")}
+        save_file(without, tmp_path / "run.safetensors", metadata)  # as an earlier version wrote it
+        with pytest.raises(fb.InputError, match=r"give EarlyStopping the file .* monitor what"):
             run(network(), None)
         fb.save(network("flatten dense3"), tmp_path / "other.safetensors")
         with pytest.raises(fb.InputError, match="holds another network"):
@@ -556,5 +686,5 @@ def test_class_weights_in_an_array():
 def test_a_checkpoint_knows_the_validation_data(tmp_path):
     path = tmp_path / "run.safetensors"
     train(checkpoint=path, validation_data=(X[:9], Y[:9]))
-    with pytest.raises(fb.InputError, match="validation_data"):
+    with pytest.raises(fb.InputError, match="the validation images or labels have changed"):
         train(checkpoint=path, validation_data=(X[9:20], Y[9:20]))

@@ -15,9 +15,25 @@ import threading
 import numpy as np
 import pytest
 from rich.console import Console
+from threadpoolctl import threadpool_info
 
-from fullback import SGD, Adam, AdamW, Dense, MeanSquaredError, Network, Tanh, fit, schedules
-from fullback.errors import DivergenceError, InputError, OptionError, ShapeError
+from fullback import (
+    SGD,
+    Adam,
+    AdamW,
+    Dense,
+    History,
+    MeanSquaredError,
+    Network,
+    Tanh,
+    find_rate,
+    fit,
+    load_data,
+    schedules,
+    zoo,
+)
+from fullback.errors import DataError, DivergenceError, InputError, OptionError, ShapeError
+from fullback.training.dead import failed
 
 TEXT = "conv3 batchnorm leakyrelu pool dropout0.2 flatten dense4"
 
@@ -226,6 +242,20 @@ class TestHistory:
         assert history["accuracy"] == [evaluation.score]
 
 
+@pytest.mark.parametrize("engine", ["lanes", "reference"])
+def test_a_batch_has_all_images_where_there_are_fewer(engine):
+    """The default batch size of 64 trains 20 images as one batch, as batch_size=20 does."""
+    results = []
+    for options in ({}, {"batch_size": 20}, {"batch_size": 21}):
+        net, x, y = net_and_data()
+        fit(net, x, y, epochs=2, verbose=False, engine=engine, **options)
+        results.append(arrays(net))
+    assert_same(results[0], results[1])
+    assert_same(results[2], results[1])
+    found = [find_rate(net, x, y, batch_size=size, steps=20).suggestion for size in (20, 64)]
+    assert found[0] == found[1]
+
+
 GOOD = net_and_data()
 NAN = np.where(np.arange(20)[:, None, None, None] == 7, np.nan, GOOD[1])
 
@@ -233,7 +263,6 @@ NAN = np.where(np.arange(20)[:, None, None, None] == 7, np.nan, GOOD[1])
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 21}, InputError, r"batch_size \(=21\) is larger .* 20 images; use at most"),
         ({"batch_size": 0}, OptionError, "batch_size must be a whole number of at least 1, got 0"),
         ({"epochs": 0}, OptionError, "epochs must be a whole number of at least 1, got 0"),
         ({"epochs": 1.5}, OptionError, "epochs must be a whole number of at least 1, got 1.5"),
@@ -325,6 +354,101 @@ class TestDivergence:
         with pytest.raises(DivergenceError, match=r"batchnorm1.variance was no longer finite"):
             train(net, 1e25 * x, y, epochs=1)
         assert_same(arrays(net), before)
+
+
+class TestEveryRunTrains:
+    """Whether a run trains may depend neither on its seed nor on its number of epochs."""
+
+    # Without clipping these ended with both convolutions' ReLUs dead, at 10 %.
+    lost = ((3, 0), (3, 8), (6, 2), (7, 1), (9, 9))
+
+    @pytest.mark.parametrize(("epochs", "seed"), lost)
+    def test_the_question_s_network_on_digits(self, epochs, seed):
+        data = load_data("digits")
+        net = zoo.question(seed=seed)
+        history = fit(net, data.x_train, data.y_train, epochs=epochs, seed=seed, verbose=False)
+        assert net.score(data.x_test, data.y_test) > 0.85
+        assert failed(net, history, data.x_train, data.y_train) is None
+
+    @pytest.mark.parametrize("epochs", [2, 5, 10])
+    def test_numbers_are_learned(self, epochs):
+        """The row of a bright spot, of 400 images: without clipping, most of these diverged."""
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            places, grid = rng.uniform(3, 13, (400, 2)), np.arange(16)
+            spots = (grid[:, None] - places[:, 0, None, None]) ** 2
+            spots = np.exp(-(spots + (grid - places[:, 1, None, None]) ** 2) / 8)
+            rows = (places[:, 0] - places[:, 0].mean()) / places[:, 0].std()
+            text = "normalize conv8 relu pool conv16 relu pool flatten dense64 relu dense1"
+            net = Network.parse(text, (1, 16, 16), loss=MeanSquaredError(), seed=seed)
+            history = fit(net, spots, rows, epochs=epochs, seed=seed, verbose=False)
+            assert net.score(spots, rows) > 0.8
+            assert failed(net, history, spots, rows) is None
+
+
+class TestFailed:
+    def question(self, **parameters):
+        data = load_data("digits")
+        net = zoo.question(seed=0)
+        net.parameters.update(parameters)
+        return failed(net, History(), data.x_train, data.y_train)
+
+    def test_a_dead_layer(self):
+        assert "relu2 is dead" in self.question(**{"conv2.bias": [-1e3]})
+
+    def test_chance(self):
+        zeros = {"dense2.weight": np.zeros((10, 49)), "dense2.bias": np.zeros(10)}
+        assert "the commonest class alone is" in self.question(**zeros)
+        likely = {"dense2.weight": np.zeros((10, 49)), "dense2.bias": np.eye(10)[3]}
+        assert "the commonest class alone is" in self.question(**likely)
+
+    def test_a_rare_class_that_is_found_among_others_is_no_failure(self):
+        """As with balanced classes: less often right than always the commonest class would be."""
+        x = np.zeros((200, 1, 2, 2), np.float32)
+        y = (np.arange(200) % 40 == 0).astype(int)
+        x[y == 1], x[1:30] = 1, 1  # all rare ones, and others that look like them
+        net = Network.parse("flatten dense2", (1, 2, 2))
+        net.parameters["dense1.weight"] = [[-1] * 4, [1] * 4]
+        net.parameters["dense1.bias"] = [2, -2]
+        assert net.score(x, y) < 0.975
+        assert failed(net, History(), x, y) is None
+
+    def test_numbers(self):
+        x, y = GOOD[1], np.arange(20.0)
+        net = Network.parse("flatten dense1", (1, 6, 6), loss=MeanSquaredError())
+        assert "that of the targets' mean alone is 33.2" in failed(net, History(), x, y)
+        assert failed(net, History(), x, np.zeros(20)) is None  # there is nothing to explain
+
+
+def test_a_file_that_is_cut_short_while_it_is_trained_on(tmp_path):
+    """To read on would end the process by a signal."""
+    path = tmp_path / "x.npy"
+    np.save(path, GOOD[1])
+    x = np.load(path, mmap_mode="r")
+    net, _, y = net_and_data()
+
+    def cut(epoch):
+        with path.open("r+b") as file:
+            file.truncate(4096)
+
+    with pytest.raises(DataError, match="cut short while it was trained on: it has"):
+        train(net, x[:, :1], y, epochs=9, callbacks=[cut])
+
+
+@pytest.mark.parametrize("engine", ["lanes", "reference"])
+def test_the_lane_engine_leaves_the_threads_of_others_alone(engine):
+    """Limiting BLAS in one thread, while another one forks, could stop both for ever."""
+    limits = []
+    net, x, y = net_and_data()
+    threads = [own["num_threads"] for own in threadpool_info() if own["user_api"] == "blas"]
+
+    def look(epoch):
+        limits.append(
+            [own["num_threads"] for own in threadpool_info() if own["user_api"] == "blas"]
+        )
+
+    train(net, x, y, engine=engine, callbacks=[look])
+    assert limits[0] == (threads if engine == "lanes" else [1] * len(threads))
 
 
 class Interrupting(Tanh):

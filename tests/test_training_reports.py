@@ -22,12 +22,20 @@ class TestDeadUnits:
         net.parameters["dense1.bias"] = biases
         return net
 
-    def test_a_dead_layer_is_named_after_its_first_epoch(self):
+    def test_a_dead_layer_is_named_once_many_images_were_trained_on(self):
         net = self.dead_net([0, 0, -1])
         before = []
+        x, y = (np.repeat(own, 450, axis=0) for own in self.data())  # 9,000 images
         with pytest.warns(DeadUnitWarning) as caught:
-            train(net, *self.data(), callbacks=[lambda epoch: before.append(len(caught))])
+            train(net, x, y, callbacks=[lambda epoch: before.append(len(caught))])
         assert before == [0, 1]
+        assert len(caught) == 1
+        assert caught[0].filename == __file__.replace("_reports", "")  # where fit is called
+
+    def test_a_dead_layer_is_named(self):
+        net = self.dead_net([0, 0, -1])
+        with pytest.warns(DeadUnitWarning) as caught:
+            train(net, *self.data())
         assert "relu1 is dead: it is 0 everywhere for all of 20 tr" in str(caught[0].message)
         assert list(dead_units(net, self.data()[0])) == ["relu1"]
         assert list(dead_units(net, self.data()[0])["relu1"]) == [0, 1, 2]
@@ -40,6 +48,30 @@ class TestDeadUnits:
             "relu1: 2 of 3 units are dead, 0 for all of 20 training images (0, 2)"
         ]
         assert caught[0].filename == __file__
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_a_few_dead_units_are_only_kept(self, dtype):
+        net = Network.parse("dense4 relu dense4", (36,), dtype=dtype)
+        net.parameters["dense1.weight"] = np.full((4, 36), -1.0)
+        net.parameters["dense1.bias"] = [100, 0, 100, -1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            history = train(net, *self.data(), optimizer=SGD(1e-6))
+        assert {name: list(units) for name, units in history.dead_units.items()} == {
+            "relu1": [1, 3]
+        }
+
+    @pytest.mark.parametrize("text", ["conv5 relu pool conv4 batchnorm relu flatten dense3 relu"])
+    def test_both_engines_find_the_same(self, text):
+        rng = np.random.default_rng(1)
+        net = Network.parse(f"{text} dense4", (1, 6, 6))
+        for name, array in net.parameters.items():
+            net.parameters[name] = array - 0.4 * rng.random(array.shape)
+        reference = net.copy(dtype="float64")
+        found = [dead_units(own, GOOD[1]) for own in (net, reference)]
+        assert found[0].keys() == found[1].keys() != set()
+        for name, units in found[0].items():
+            assert list(units) == list(found[1][name])
 
     def test_living_layers_get_no_warning(self):
         with warnings.catch_warnings():

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fullback.check.probe import probe
     from fullback.check.report import Diagnosis, Finding
     from fullback.data import Dataset, load_data
-    from fullback.estimator import CNNClassifier, CNNRegressor
+    from fullback.estimator import CNNClassifier, CNNRegressor, load_estimator
     from fullback.export.safetensors import load, save
     from fullback.layers import (
         AvgPool2D,
@@ -78,7 +78,7 @@ else:  # the same imports, each when its name is first used
         "fullback.check.probe": "probe",
         "fullback.check.report": "Diagnosis Finding",
         "fullback.data": "Dataset load_data",
-        "fullback.estimator": "CNNClassifier CNNRegressor",
+        "fullback.estimator": "CNNClassifier CNNRegressor load_estimator",
         "fullback.export.safetensors": "load save",
         "fullback.layers": """
             AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
@@ -176,6 +176,7 @@ __all__ = [
     "fit",
     "load",
     "load_data",
+    "load_estimator",
     "probe",
     "save",
     "schedules",

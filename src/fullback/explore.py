@@ -75,8 +75,14 @@ def _with_labels_of(net: Network, data: Dataset) -> Dataset:
     if own == names[: len(own)] or not set(own) <= set(names) or len(names) != len(set(names)):
         return data
     labels = np.array([names.index(name) for name in own])
-    y_train, y_test = labels[data.y_train], labels[data.y_test]
-    return dataclasses.replace(data, y_train=y_train, y_test=y_test, class_names=names)
+    y_val = None if data.y_val is None else labels[data.y_val]
+    return dataclasses.replace(
+        data,
+        y_train=labels[data.y_train],
+        y_test=labels[data.y_test],
+        y_val=y_val,
+        class_names=names,
+    )
 
 
 def _read_image(path: Path, net: Network, invert: bool) -> Array:

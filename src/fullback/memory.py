@@ -64,15 +64,27 @@ def _container() -> list[int]:
     return []
 
 
-def _process() -> list[int]:
-    """Return what the process's own limit leaves: ``ulimit -v``."""
+def is_limited() -> bool:
+    """Whether this process's memory is limited: ``ulimit -v``."""
+    return _limit() is not None
+
+
+def _limit() -> int | None:
     if sys.platform != "linux":
-        return []
+        return None
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _process() -> list[int]:
+    """Return what the process's own limit leaves."""
+    limit = _limit()
+    if limit is None:
         return []
+    import resource
+
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         return [limit - pages * resource.getpagesize()]

@@ -116,7 +116,7 @@ def measure(
         precision=precision,
         recall=recall,
         f1=f1,
-        support=support,
+        support=np.asarray(support).astype(np.int64),
         macro_f1=float(f1[there].mean()),
         confusion=confusion,
         calibration_error=float(images @ abs(right - probability) / len(y)),

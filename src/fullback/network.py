@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from fullback.arrays import Arrays
 from fullback.errors import InputError, OptionError, ShapeError
-from fullback.layers import Layer, Loss, Normalize, SoftmaxCrossEntropy
+from fullback.layers import Dense, Layer, Loss, Normalize, SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import parse_layers
 from fullback.options import require_whole, short
@@ -272,6 +272,53 @@ class Network:
             copy.statistics.update(self.statistics)
             copy.trained_on, copy.threshold = self.trained_on, self.threshold
         return copy
+
+    def with_head(
+        self, classes: int | Sequence[str], *, loss: Loss | None = None, seed: int = 0
+    ) -> Network:
+        """Return a network with a new last layer, to be trained on other classes.
+
+        Every other layer has its parameters and statistics, and is frozen where it is here; the
+        scale of images is kept too. ``net.with_head(3)`` and then ``freeze("conv")`` and ``fit``
+        trains the dense layers alone.
+
+        Parameters
+        ----------
+        classes : how many outputs the new layer has, or the names of its classes
+        loss : of the new network; None for this one's
+        seed : fixes the new layer's initial parameters
+
+        Raises
+        ------
+        OptionError
+            The last layer is not Dense, or the classes are none.
+        """
+        last, name = self.layers[-1], self.names[-1]
+        if not isinstance(last, Dense):
+            raise OptionError(
+                f"with_head needs a Dense layer as the last one, and {name} is {last}"
+            )
+        names = tuple(classes) if isinstance(classes, Sequence) else ()
+        if not all(isinstance(own, str) for own in names) or len({*names}) < len(names):
+            raise OptionError(f"class names must be different texts, got {short(classes)}")
+        outputs = len(classes) if isinstance(classes, Sequence) else classes
+        require_whole("with_head: classes", outputs, 1)
+        network = Network(
+            [*self.layers[:-1], Dense(outputs, bias=last.bias)],
+            self.input_shape,
+            loss=self.loss if loss is None else loss,
+            seed=seed,
+            dtype="float32" if self.dtype == np.float32 else "float64",
+        )
+        for new, known in (
+            (network.parameters, self.parameters),
+            (network.statistics, self.statistics),
+        ):
+            new.update({key: known[key] for key in new if not key.startswith(f"{name}.")})
+        network._frozen = self._frozen - {name}
+        network.class_names, network.data_options = names, dict(self.data_options)
+        network.trained_on = self.trained_on
+        return network
 
     def fit(self, x: ArrayLike, y: ArrayLike, **options: Any) -> History:
         """Train the network in place: ``fullback.fit(net, x, y, **options)``."""
@@ -560,7 +607,10 @@ class Network:
         if not len(images):
             raise InputError("x holds no images")
         if images.dtype == np.uint8:
-            if self.trained_on is None or self.trained_on.is_default:
+            if self.trained_on is None:
+                return images
+            self.trained_on.warn_of_bytes(images)
+            if self.trained_on.is_default:
                 return images
             return self.trained_on.from_bytes(images, self.dtype)
         if images.dtype.kind != "f":

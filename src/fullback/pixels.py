@@ -176,6 +176,20 @@ class ImageRecord:
                 stacklevel=4,
             )
 
+    def warn_of_bytes(self, pixels: NDArray[Any]) -> None:
+        """Warn where uint8 pixels go far beyond the part of the scale that was trained on.
+
+        Images of 16 bits may use a hundredth of it, and look black beside those of 8 bits.
+        """
+        if self.black is None or self.white is None:
+            return
+        far = _APART * ((self.high - self.low) or 1.0)
+        ends = sorted((self.black, self.white))
+        if ends[0] < self.low - far or ends[1] > self.high + far:
+            values = np.array([pixels.min(), pixels.max()], np.float64) / 255
+            low, high = sorted(self.from_shares(values).tolist())
+            self.warn_of_scale(low, high)
+
 
 def record_of(
     images: NDArray[Any],

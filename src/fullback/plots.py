@@ -171,7 +171,14 @@ def precision_recall(
             axes.plot([recall], [precision], "o", color=_ORANGE, ms=7, label="answers")
     mean = "" if len(found) == 1 else f", mean over {len(found)} classes"
     axes.set_title(f"average precision {np.mean([*areas.values()]):.4f}{mean}", size=10)
-    axes.legend(frameon=False, fontsize=8, loc="lower left", title="area", title_fontsize=8)
+    axes.legend(
+        framealpha=1,
+        edgecolor="white",
+        fontsize=8,
+        loc="lower left",
+        title="area",
+        title_fontsize=8,
+    )
     return figure
 
 

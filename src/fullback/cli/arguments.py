@@ -25,7 +25,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         help="**digits** (built in), **mnist**, a folder of images with a folder a class, a folder "
-        "of IDX, .npy or .parquet files, an IDX images file, or an .npz, .csv or .parquet file.",
+        "of IDX, .npy or .parquet files, an IDX images file, or an .npz, .csv or .parquet file; a "
+        "CSV file has an image's pixels or the name of its file in each row.",
         metavar="NAME|PATH",
     ),
 ]
@@ -65,6 +66,13 @@ ResizeOption = Annotated[
         metavar="NAME",
     ),
 ]
+NestedOption = Annotated[
+    bool,
+    typer.Option(
+        "--nested",
+        help="Take the images of all folders inside of a class folder for that class.",
+    ),
+]
 TestShareOption = Annotated[
     float | None,
     typer.Option(
@@ -76,6 +84,23 @@ TestShareOption = Annotated[
 SplitSeedOption = Annotated[
     int | None,
     typer.Option(min=0, help="Fixes which images that are.", metavar="N", show_default="0"),
+]
+LabelColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The label column of a CSV file, by its name or its number, from 0 and, from the end, "
+        "-1; of numbers to predict several: x,y.",
+        metavar="NAME|NUMBER",
+        show_default="recognised",
+    ),
+]
+ImageFolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder of the images that a CSV file names.",
+        metavar="FOLDER",
+        show_default="the file's own",
+    ),
 ]
 InvertOption = Annotated[
     bool,
@@ -140,10 +165,15 @@ def load_dataset(
     resize: Literal["stretch", "pad", "crop"] = "stretch",
     test_share: float | None = None,
     split_seed: int | None = None,
+    *,
+    nested: bool = False,
+    label_column: str | None = None,
+    image_folder: Path | None = None,
+    numbers: bool = False,
 ) -> Dataset:
     """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
 
-    ``shape`` is what image files are brought to.
+    ``shape`` is what image files are brought to; ``numbers`` are to be predicted, not classes.
     """
     from fullback.data import load_data
 
@@ -159,27 +189,47 @@ def load_dataset(
             resize=resize,
             test_share=test_share,
             split_seed=split_seed,
+            nested=nested,
+            label_column=label_column,
+            image_folder=image_folder,
+            numbers=numbers,
         )
     except InputError as error:  # options that do not go with the data
         raise OptionError(str(error)) from error
 
 
 def data_options(
-    resize: ResizeName, test_share: float | None, split_seed: int | None
+    resize: ResizeName,
+    test_share: float | None,
+    split_seed: int | None,
+    label_column: str | None = None,
+    *,
+    nested: bool = False,
 ) -> dict[str, Any]:
     """Return how images are read, as far as it is not by default."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"nested": True} if nested else {}
     if resize is not ResizeName.stretch:
         options["resize"] = resize.value
     if test_share is not None:
         options["test_share"] = test_share
     if split_seed is not None:
         options["split_seed"] = split_seed
+    if label_column is not None:
+        options["label_column"] = label_column
     return options
 
 
-def load_dataset_for(network: Network, model: str, data: str, data_dir: Path | None) -> Dataset:
+def load_dataset_for(
+    network: Network,
+    model: str,
+    data: str,
+    data_dir: Path | None,
+    label_column: str | None = None,
+    image_folder: Path | None = None,
+) -> Dataset:
     """Load what ``--data`` names, read as the images were that a network was trained on.
+
+    A label column that is given is taken in place of that one.
 
     Raises
     ------
@@ -188,15 +238,18 @@ def load_dataset_for(network: Network, model: str, data: str, data_dir: Path | N
     """
     shape, known = network.input_shape, network.data_options
     resize = known.get("resize", "stretch")
-    split = {name: value for name, value in known.items() if name != "resize"}
+    given: dict[str, Any] = {"image_folder": image_folder}
+    if label_column is not None:
+        given["label_column"] = label_column
+    split = {**{name: value for name, value in known.items() if name != "resize"}, **given}
     dataset = None
     shapes = [shape] if len(shape) == 3 and shape[0] in (1, 3) else []
     for wanted in (*shapes, None):  # data may have images of a shape, and a split, of their own
-        for options in (split, {}) if split else ({},):
+        for options in (split, given):
             if dataset is None:
                 with contextlib.suppress(OptionError):
                     dataset = load_dataset(data, data_dir, wanted, resize, **options)
-    dataset = load_dataset(data, data_dir) if dataset is None else dataset
+    dataset = load_dataset(data, data_dir, **given) if dataset is None else dataset
     if shape != dataset.image_shape:
         raise ShapeError(
             f"{model} takes images of shape {shape}, but {dataset.name} has images of shape "

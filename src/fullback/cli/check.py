@@ -14,6 +14,7 @@ from fullback.cli.arguments import (
     EngineName,
     EngineOption,
     JsonOption,
+    LabelColumnOption,
     NetworkArgument,
     build,
     is_model,
@@ -32,6 +33,7 @@ def check(
     net: NetworkArgument = "question",
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
+    label_column: LabelColumnOption = None,
     images: Annotated[
         int, typer.Option(min=1, help="Training images that the loss is taken of.", metavar="N")
     ] = 4,
@@ -63,9 +65,9 @@ def check(
     output = Output(as_json=as_json)
     if is_model(net):
         network = open_classifier(Path(net))
-        dataset = load_dataset_for(network, net, data, data_dir)
+        dataset = load_dataset_for(network, net, data, data_dir, label_column)
     else:
-        dataset = load_dataset(data, data_dir)
+        dataset = load_dataset(data, data_dir, label_column=label_column)
         network = build(net, dataset.image_shape, dataset.classes, seed)
     x, y = dataset.x_train[:images], dataset.y_train[:images]
     result = check_gradients(

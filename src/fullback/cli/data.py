@@ -10,8 +10,11 @@ import typer
 
 from fullback.cli.arguments import (
     DataDirOption,
+    ImageFolderOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
+    NestedOption,
     ResizeName,
     ResizeOption,
     SplitSeedOption,
@@ -20,6 +23,7 @@ from fullback.cli.arguments import (
     load_dataset,
 )
 from fullback.cli.output import Output, one_line_errors, printable
+from fullback.cli.train_options import RegressionOption
 from fullback.errors import OptionError
 
 if TYPE_CHECKING:
@@ -30,9 +34,10 @@ if TYPE_CHECKING:
     from fullback.augment import Augment
     from fullback.data import Dataset
     from fullback.data.dataset import Images
-    from fullback.data.describe import Description
+    from fullback.data.describe import Description, Part
 
 _LISTED = 8
+_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @one_line_errors
@@ -44,8 +49,11 @@ def data(
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     resize: ResizeOption = ResizeName.stretch,
+    nested: NestedOption = False,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -62,12 +70,14 @@ def data(
             show_default=False,
         ),
     ] = None,
+    regression: RegressionOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a data set: its classes, sizes and pixels, and what is suspicious in it.
 
-    Suspicious are classes without images, images of one colour alone, images that are there twice
-    (with the same label, or another one), and test images that are among the training images.
+    Suspicious are classes without images or with nearly the same name, images that are all dark or
+    very small, images of one colour alone, images that are there twice (with the same label, or
+    another one), and test images that are among the training images.
     """
     from fullback.augment import Augment
     from fullback.data.describe import describe
@@ -77,35 +87,48 @@ def data(
         raise OptionError("--augment goes with --sheet FILE, which draws the views")
     views = None if augment is None else Augment.parse(augment)
     dataset = load_dataset(
-        source, data_dir, image_shape(image_size), resize.value, test_share, split_seed
+        source,
+        data_dir,
+        image_shape(image_size),
+        resize.value,
+        test_share,
+        split_seed,
+        nested=nested,
+        label_column=label_column,
+        image_folder=image_folder,
+        numbers=regression,
     )
     found = describe(dataset)
+    parts = _parts(found)
+    low = min(part.low for part in parts.values())
+    high = max(part.high for part in parts.values())
     output.event(
         "data",
         data=dataset.name,
         image_shape=dataset.image_shape,
         dtype=str(dataset.x_train.dtype),
         class_names=dataset.class_names,
-        train_counts=found.train.counts.tolist(),
-        test_counts=found.test.counts.tolist(),
-        low=min(found.train.low, found.test.low),
-        high=max(found.train.high, found.test.high),
+        notes=dataset.notes,
+        **{f"{name}_counts": part.counts.tolist() for name, part in parts.items()},
+        low=low,
+        high=high,
         mean=found.train.mean,
-        blank={"train": found.train.blank, "test": found.test.blank},
-        repeated={"train": found.train.repeated, "test": found.test.repeated},
-        contradicted={"train": found.train.contradicted, "test": found.test.contradicted},
+        blank={name: part.blank for name, part in parts.items()},
+        repeated={name: part.repeated for name, part in parts.items()},
+        contradicted={name: part.contradicted for name, part in parts.items()},
         test_images_in_training=found.shared,
+        validation_images_in_training=found.shared_val,
+        remarks=found.remarks,
     )
     shape = " x ".join(map(str, dataset.image_shape))
     output.fact("data", f"{dataset.name}, {dataset.x_train.dtype} images of {shape}")
     for note in dataset.notes:
         output.fact("", note)
-    output.fact(
-        "pixels",
-        f"from {min(found.train.low, found.test.low):g} to "
-        f"{max(found.train.high, found.test.high):g}, {found.train.mean:.4g} on average",
-    )
-    output.show("", _classes(dataset, found))
+    output.fact("pixels", f"from {low:g} to {high:g}, {found.train.mean:.4g} on average")
+    if dataset.numbers:
+        _show_numbers(dataset, output)
+    else:
+        output.show("", _classes(dataset, found))
     for line in _suspicious(dataset, found):
         output.fact("look at", line)
     if not found.suspicious:
@@ -115,33 +138,54 @@ def data(
         output.fact("written", str(sheet))
 
 
+def _parts(found: Description) -> dict[str, Part]:
+    """Return the parts that a data set has, in the order in which they are shown."""
+    parts = {"train": found.train, "val": found.val, "test": found.test}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _show_numbers(dataset: Dataset, output: Output) -> None:
+    """Say how many images there are, and what numbers belong to them."""
+    for name, y in (("train", dataset.y_train), ("val", dataset.y_val), ("test", dataset.y_test)):
+        if y is not None:
+            each = f"{dataset.outputs} numbers each" if dataset.outputs > 1 else "numbers"
+            output.fact(
+                _WORDS[name],
+                f"{len(y):,} images, with {each} from {y.min():g} to {y.max():g}, "
+                f"{y.mean():.4g} on average",
+            )
+
+
 def _classes(dataset: Dataset, found: Description) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    parts = _parts(found)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("class", style="bold", overflow="fold")
-    for column in ("training images", "share", "test images", "share"):
-        table.add_column(column, justify="right", no_wrap=True)
-    sums = found.train.counts.sum(), found.test.counts.sum()
-    counts = zip(dataset.class_names, found.train.counts, found.test.counts, strict=True)
-    for name, train, test in counts:
-        table.add_row(
-            Text(printable(name)),
-            f"{train:,}",
-            f"{train / sums[0]:.1%}",
-            f"{test:,}",
-            f"{test / sums[1]:.1%}",
-        )
+    images = " images" if len(parts) == 2 else ""  # three parts fit into 80 columns without
+    for name in parts:
+        for column in (f"{_WORDS[name]}{images}", "share"):
+            table.add_column(column, justify="right", no_wrap=True)
+    sums = [part.counts.sum() for part in parts.values()]
+    for label, name in enumerate(dataset.class_names):
+        counts = [part.counts[label] for part in parts.values()]
+        cells = [
+            cell
+            for count, total in zip(counts, sums, strict=True)
+            for cell in (f"{count:,}", f"{count / total:.1%}")
+        ]
+        table.add_row(Text(printable(name)), *cells)
     table.add_section()
-    table.add_row("all", f"{sums[0]:,}", "", f"{sums[1]:,}", "")
+    table.add_row("all", *(cell for total in sums for cell in (f"{total:,}", "")))
     return table
 
 
 def _suspicious(dataset: Dataset, found: Description) -> list[str]:
-    lines = []
-    for word, part in (("training", found.train), ("test", found.test)):
+    lines = list(map(printable, found.remarks))
+    for name, part in _parts(found).items():
+        word = _WORDS[name]
         empty = [dataset.class_names[n] for n, count in enumerate(part.counts) if not count]
         for what, places in (
             (f"{word} images of one colour alone", part.blank),
@@ -151,9 +195,10 @@ def _suspicious(dataset: Dataset, found: Description) -> list[str]:
         ):
             if places:
                 lines.append(f"{len(places):,} {what}: {_some(places)}")
-    if found.shared:
-        count = len(found.shared)
-        lines.append(f"{count:,} test images that are training images, too: {_some(found.shared)}")
+    for word, shared in (("test", found.shared), ("validation", found.shared_val)):
+        if shared:
+            what = f"{word} images that are training images, too"
+            lines.append(f"{len(shared):,} {what}: {_some(shared)}")
     return lines
 
 

@@ -12,7 +12,9 @@ import typer
 from fullback.cli.arguments import (
     DataDirOption,
     DataOption,
+    ImageFolderOption,
     JsonOption,
+    LabelColumnOption,
     ModelArgument,
     load_dataset_for,
     open_classifier,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fullback.metrics import Metrics
     from fullback.network import Network
 
+_HARDLY = 0.6  # the area under the ROC curve below which a threshold is of little use
 _MOST_CLASSES = 60  # of which every one has a line
 
 
@@ -48,6 +51,8 @@ def evaluate(
     model: ModelArgument,
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     positive: Annotated[
         str | None,
         typer.Option(
@@ -120,7 +125,7 @@ def evaluate(
             check_writable(model)
     if plots is not None:
         require_matplotlib()
-    dataset = load_dataset_for(network, str(model), data, data_dir)
+    dataset = load_dataset_for(network, str(model), data, data_dir, label_column, image_folder)
     choice = None
     if aim is not None:
         choice = _choose(network, dataset, aim, choose_on)
@@ -147,13 +152,16 @@ def evaluate(
     )
     output.fact("model", str(model))
     output.fact("data", f"{dataset.name}, {len(dataset.x_test):,} test images")
+    for note in dataset.notes:
+        output.fact("", note)
     _show_threshold(output, network, answers, found, choice)
     show_answers(output, answers, names)
     output.show("")
     output.table(_classes(found, names), "AUC", "F1")
     output.fact("F1", f"{found.macro_f1:.4f} on average over the classes")
     output.fact("AUC", f"{found.macro_auc:.4f} on average over the classes, each against the rest")
-    output.fact(f"top {found.k}", f"{found.top_k:.2%} of labels are among the {found.k} first")
+    if found.k > 1:
+        output.fact(f"top {found.k}", f"{found.top_k:.2%} of labels are among the {found.k} first")
     output.fact("calibration", f"error {found.calibration_error:.4f}")
     for path in written:
         output.fact("written", str(path))
@@ -192,7 +200,7 @@ def _choose(
     network: Network, dataset: Dataset, aim: dict[str, Any], part: Part | None
 ) -> dict[str, Any]:
     """Choose a threshold, give it to the network, and return how it was chosen."""
-    from fullback.metrics import choose_threshold
+    from fullback.metrics import choose_threshold, measure
 
     chosen_by_hand = part is not None
     if part is None:
@@ -204,7 +212,14 @@ def _choose(
             "val, or give --choose-on train"
         )
     labels = labels_by_name(network, dataset.name, dataset.class_names, y)
-    network.threshold = choose_threshold(labels, network.predict_proba(x), **aim)
+    p = network.predict_proba(x)
+    network.threshold = choose_threshold(labels, p, **aim)
+    area = measure(labels, p).auc[aim["label"]]
+    if area < _HARDLY:
+        warn(
+            f"the model hardly tells {names_of(network)[aim['label']]} from other images (AUC "
+            f"{area:.2f}, and 0.5 is chance), and a threshold does not change that; train it better"
+        )
     if part is Part.test:
         warn(
             "the threshold is chosen on the test images, so that their figures at it are too good; "
@@ -249,9 +264,10 @@ def _show_threshold(
     label = threshold.label
     how = "as stored in the model"
     if choice is not None:
-        aim = f"a recall of {choice['recall']:.2%}"
         if "cost" in choice:
             aim = "the costs {:g}:{:g}".format(*choice["cost"])
+        else:
+            aim = f"a recall of {choice['recall']:.2%}"
         how = f"chosen on {choice['images']:,} {_CALLED[choice['part']]} images for {aim}"
     name = names_of(network)[label]
     output.fact("threshold", f"{name} is answered from probability {threshold.value:.4g} on, {how}")

@@ -12,6 +12,7 @@ from fullback.cli.arguments import (
     DataDirOption,
     InvertOption,
     JsonOption,
+    LabelColumnOption,
     load_dataset_for,
     load_image_for,
     open_classifier,
@@ -34,6 +35,7 @@ class _Shown:
 
     pixels: NDArray[Any]
     name: str
+    title: str
     label: int
     why: str
 
@@ -67,6 +69,7 @@ def explain(
         ),
     ] = None,
     data_dir: DataDirOption = None,
+    label_column: LabelColumnOption = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the page goes.", metavar="HTML")
     ] = Path("report.html"),
@@ -82,6 +85,7 @@ def explain(
     """
     from fullback.atomic import check_writable
     from fullback.pages.report import explain as write
+    from fullback.threshold import answers
 
     output = Output(as_json=as_json)
     path, images = split_model(image or [], model)
@@ -103,11 +107,11 @@ def explain(
     if images:
         shown = _of_file(network, images[0], invert=invert)
     else:
-        shown = _most_wrong(network, path, str(data), data_dir)
+        shown = _most_wrong(network, path, str(data), data_dir, label_column)
     p = network.predict_proba(shown.pixels[None])[0]
-    predicted = int(p.argmax())
+    predicted = int(answers(p[None], network.threshold)[0])
     own = shown.label if wanted is None else wanted
-    title = f"The backward pass of {printable(shown.name)}"
+    title = f"The backward pass of {printable(shown.title)}"
     write(network, shown.pixels, own, out, classes=[printable(n) for n in names], title=title)
     if p[own] > _SURE:
         warn(
@@ -143,20 +147,22 @@ def _of_file(network: Network, path: Path, *, invert: bool) -> _Shown:
     hint = hint_at_invert(Answered([path.name], inverted=looks), network.trained_on, invert=invert)
     if hint is not None:
         warn(hint)
-    label = int(network.predict_proba(pixels[None])[0].argmax())
-    return _Shown(pixels, str(path), label, "as the model says, for want of --label")
+    label = int(network.predict(pixels[None])[0])
+    return _Shown(pixels, str(path), path.name, label, "as the model says, for want of --label")
 
 
-def _most_wrong(network: Network, model: Path, data: str, data_dir: Path | None) -> _Shown:
+def _most_wrong(
+    network: Network, model: Path, data: str, data_dir: Path | None, label_column: str | None
+) -> _Shown:
     """Return the test image whose label has the least probability; wrong ones come first."""
     import numpy as np
 
     from fullback.metrics import most_wrong
 
-    dataset = load_dataset_for(network, str(model), data, data_dir)
+    dataset = load_dataset_for(network, str(model), data, data_dir, label_column)
     labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test)
     p = network.predict_proba(dataset.x_test)
-    wrong = most_wrong(labels, p)
+    wrong = most_wrong(labels, p, network.threshold)
     if wrong:
         place = wrong[0]
         why = f"the most wrong of {len(wrong):,} wrong answers to {len(labels):,} test images"
@@ -164,4 +170,4 @@ def _most_wrong(network: Network, model: Path, data: str, data_dir: Path | None)
         place = int(p[np.arange(len(labels)), labels].argmin())
         why = f"the least sure of {len(labels):,} right answers; none is wrong"
     name = f"test image {place} of {dataset.name}"
-    return _Shown(np.asarray(dataset.x_test[place]), name, int(labels[place]), why)
+    return _Shown(np.asarray(dataset.x_test[place]), name, name, int(labels[place]), why)

@@ -12,6 +12,7 @@ from fullback.cli.arguments import (
     DataDirOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
     build,
     image_shape,
     is_model,
@@ -52,6 +53,7 @@ def explore(
     ] = None,
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
+    label_column: LabelColumnOption = None,
     seed: Annotated[
         int,
         typer.Option(min=0, help="Fixes the initial weights of what is trained.", metavar="N"),
@@ -99,9 +101,11 @@ def explore(
     require_installed()
     if is_model(net):
         network = open_classifier(Path(net))
-        dataset = _data_for(network, net, data, data_dir, image_shape(image_size))
+        dataset = _data_for(network, net, data, data_dir, image_shape(image_size), label_column)
     else:
-        dataset = load_dataset(data or "digits", data_dir, image_shape(image_size))
+        dataset = load_dataset(
+            data or "digits", data_dir, image_shape(image_size), label_column=label_column
+        )
         network = _trained(net, dataset, seed, output)
     page = explorer(network, dataset, name=net, host=host, port=port, token=token)
     if not page.door.loopback:
@@ -124,13 +128,14 @@ def _data_for(
     data: str | None,
     data_dir: Path | None,
     shape: tuple[int, ...] | None,
+    label_column: str | None,
 ) -> Dataset:
     """Load the data as the model's were read; by default the digits, whether they fit or not."""
     if data is None:
         return load_dataset("digits", data_dir)
     if shape is not None:
-        return load_dataset(data, data_dir, shape)
-    return load_dataset_for(network, model, data, data_dir)
+        return load_dataset(data, data_dir, shape, label_column=label_column)
+    return load_dataset_for(network, model, data, data_dir, label_column)
 
 
 def _trained(net: str, dataset: Dataset, seed: int, output: Output) -> Network:

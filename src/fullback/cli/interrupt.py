@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from fullback.memory import is_limited
+
 INTERRUPTED = 130  # the exit code
 NO_MEMORY = (
     "there is not enough memory; use a smaller network, batch or data set, or raise the limit "
@@ -23,6 +25,9 @@ NO_MEMORY = (
 @contextlib.contextmanager
 def exit_on_ctrl_c() -> Iterator[None]:
     """Within this context Ctrl-C ends the process; where it is ignored, it stays ignored."""
+    if is_limited():
+        # OpenBLAS, which NumPy loads, interrupts the process where it has no memory for its threads
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _exit)
     try:

@@ -14,7 +14,7 @@ from fullback.errors import FullbackError, OptionError
 
 _OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare"}
 _BESIDE_RESUME = {"epochs"}  # a run may be given more of them
-_PATHS = ("data", "data_dir", "start")
+_PATHS = ("data", "data_dir", "start", "image_folder")
 _ON_THE_COMMAND_LINE = "COMMANDLINE"
 
 

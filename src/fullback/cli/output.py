@@ -25,6 +25,7 @@ P = ParamSpec("P")
 
 FAILURE, USAGE = 1, 2  # exit codes
 _WIDEST = 10_000  # characters of a table that no terminal limits
+_FOLDED = 16  # characters to which names are folded before columns are left out
 
 
 class Output:
@@ -79,26 +80,36 @@ class Output:
     def table(self, table: Table, *optional: str) -> None:
         """Write a table for people, as wide as it is where no terminal limits it.
 
-        On a terminal that is too narrow, the ``optional`` columns are left out, the first ones
-        first, until the others fit; then cells are folded.
+        On a terminal that is too narrow, long cells of the first column are folded, and the
+        ``optional`` columns are left out, the first ones first, until the others fit.
         """
         if self.as_json:
             return
         console = self.console
-        unlimited = console.options.update(width=_WIDEST)
-        width = console.measure(table, options=unlimited).maximum
         if not console.is_terminal and "COLUMNS" not in os.environ:
             limit = console.width
-            console.width = max(width, limit)  # what print takes at most
+            console.width = max(limit, self._width(table, _WIDEST))  # what print takes at most
             console.print(table)
             console.width = limit
             return
         for header in optional:
-            if width <= console.width:
+            if self._width(table, _FOLDED) <= console.width:
                 break
-            table.columns = [column for column in table.columns if column.header != header]
-            width = console.measure(table, options=unlimited).maximum
+            table = _without(table, header)
         console.print(table)
+
+    def fits(self, table: Table) -> bool:
+        """Whether a table is shown whole."""
+        limited = self.console.is_terminal or "COLUMNS" in os.environ
+        return not limited or self._width(table, _WIDEST) <= self.console.width
+
+    def _width(self, table: Table, first: int) -> int:
+        """Return the characters that a table takes, with at most ``first`` for its first column."""
+        unlimited = self.console.options.update(width=_WIDEST)
+        whole = self.console.measure(table, options=unlimited).maximum
+        cells = [self.console.measure(cell, options=unlimited) for cell in table.columns[0].cells]
+        longest = max((cell.maximum for cell in cells), default=0)
+        return whole - max(0, longest - first)
 
     def fact(self, name: str, *text: str | tuple[str, str]) -> None:
         """Write a line with a name in front; a part of it may come with a style."""
@@ -150,6 +161,25 @@ class _KeepGoing:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
+
+
+def _without(table: Table, header: str) -> Table:
+    """Return a table that lacks a column."""
+    from rich.table import Table
+
+    less = Table(box=table.box, pad_edge=table.pad_edge)
+    columns = [column for column in table.columns if column.header != header]
+    for own in columns:
+        less.add_column(
+            own.header,
+            justify=own.justify,
+            style=own.style,
+            no_wrap=own.no_wrap,
+            overflow=own.overflow,
+        )
+    for row in zip(*(list(own.cells) for own in columns), strict=True):
+        less.add_row(*row)
+    return less
 
 
 def _finite(value: Any) -> Any:
@@ -209,7 +239,7 @@ def report(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         return FAILURE
     reason = str(error)
-    if isinstance(error, MemoryError) or any(own in reason.lower() for own in _OUT_OF_MEMORY):
+    if _is_of_memory(error):
         fail(NO_MEMORY)
         return FAILURE
     if isinstance(error, FullbackError):
@@ -228,6 +258,16 @@ def report(error: Exception) -> int:
         reason = f"a part of the installation cannot be imported ({reason}); install fullback anew"
     fail(reason)
     return FAILURE
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Whether an error comes of too little memory; libraries hide that behind errors of theirs."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(own in text for own in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _text(name: Any) -> str:

@@ -86,8 +86,7 @@ def predict(
         check_writable(out)
     output = Output(as_json=as_json)
     network = open_classifier(path)
-    column = int(label_column) if label_column and label_column.isdecimal() else label_column
-    found = answer(network, sources, invert=invert, label_column=column, bar=not as_json)
+    found = answer(network, sources, invert=invert, label_column=label_column, bar=not as_json)
     if not found.names:
         raise typer.Exit(FAILURE)
     if out is not None and kaggle:

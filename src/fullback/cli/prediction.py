@@ -91,7 +91,7 @@ def answer(
             "images can be read for networks that take (1, H, W) or (3, H, W), not "
             f"{network.input_shape}"
         )
-    found = Answered()
+    found, told = Answered(), False
     parts: list[NDArray[Any]] = []
     inverted: list[NDArray[np.bool_]] = []
     progress = Progress(console=Console(stderr=True), transient=True)
@@ -105,10 +105,12 @@ def answer(
 
     try:
         for batch in _batches(network, sources, found, invert, label_column, expect):
-            with warnings.catch_warnings():
-                if parts:  # once is enough
-                    warnings.simplefilter("ignore")
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
                 p = network.predict_proba(batch.images)
+            for warning in caught[: not told]:  # once is enough
+                warnings.warn(warning.message, stacklevel=2)
+                told = True
             parts.append(p)
             inverted.append(looks_inverted(network.trained_on, batch.images))
             found.names += batch.names
@@ -119,7 +121,8 @@ def answer(
                 found.agreeing += int((answers(p, network.threshold) == batch.labels).sum())
             progress.advance(task, len(p))
     finally:
-        progress.stop()
+        if progress.live.is_started:  # it would write an empty line
+            progress.stop()
     if parts:
         found.probabilities, found.inverted = np.concatenate(parts), np.concatenate(inverted)
         found.labels = answers(found.probabilities, network.threshold)

@@ -12,6 +12,7 @@ from fullback.cli.arguments import (
     DataOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
     build,
     image_shape,
     load_dataset,
@@ -32,6 +33,7 @@ def rate(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
+    label_column: LabelColumnOption = None,
     net: NetOption = None,
     optimizer: OptimizerOption = OptimizerName.sgd,
     batch_size: BatchSizeOption = None,
@@ -58,7 +60,7 @@ def rate(
     if plot is not None:
         check_writable(plot)
         require_matplotlib()
-    dataset = load_dataset(data, data_dir, image_shape(image_size))
+    dataset = load_dataset(data, data_dir, image_shape(image_size), label_column=label_column)
     net = net or default_net(data)
     network = build(net, dataset.image_shape, dataset.classes, seed)
     found = find_rate(

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 ClassWeight = dict[int, float] | Literal["balanced"] | None
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images, but at least 5
-_CLIP = 1.0  # length of the gradients in regression
 _SAMPLE = 2000  # training images by which it is found out whether something was learned
 _SIMPLE_DATA = ("digits", "mnist")  # on which the question's network is known to learn
 
@@ -122,8 +121,6 @@ class Recipe:
         """Raise OptionError where the best epoch cannot be told as it is asked for."""
         if self.patience is not None and not self.validates(dataset):
             raise OptionError("--patience needs images to tell by; give --validation 0.1")
-        if self.min_improvement and self.patience is None:
-            raise OptionError("--min-improvement is for --patience; give that as well")
         if dataset.numbers and self.monitor is not MonitorName.loss:
             raise OptionError(
                 f"--monitor {self.monitor.value} goes with classes; with --regression it is loss"
@@ -273,17 +270,14 @@ def chosen_optimizer(
     momentum: float | None,
     weight_decay: float | None,
     clip: float | None,
-    *,
-    regression: bool = False,
 ) -> Optimizer:
-    """Return the optimizer that the options describe.
+    """Return the optimizer that the options describe; gradients of any length are ``inf``."""
+    from fullback.training.optimizers import CLIP_NORM, OPTIMIZERS, SGD
 
-    Gradients of numbers to predict are clipped by default: their loss has no bound.
-    """
-    from fullback.training.optimizers import OPTIMIZERS, SGD
-
-    if clip is None and regression:
-        clip = _CLIP
+    if clip is None and name is OptimizerName.sgd:
+        clip = CLIP_NORM
+    elif clip == math.inf:
+        clip = None
     if name is OptimizerName.sgd:
         momentum = 0.9 if momentum is None else momentum
         return SGD(

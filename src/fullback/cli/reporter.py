@@ -17,19 +17,27 @@ from fullback.training.history import Epoch, History
 if TYPE_CHECKING:
     from fullback.cli.run_folder import RunFolder
 
+_WRITE_EVERY = 1.0  # seconds from one writing of the figures to the next, at least
 _SHORT = 2.0  # seconds: a run that takes no longer does without tensorboardX till its end
-_CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "images_per_second")
+_CURVES = (
+    *("loss", "accuracy", "validation_loss", "validation_accuracy", "validation_balanced"),
+    *("validation_f1", "images_per_second"),
+)
 
 
 class Reporter(Callback):
-    """Writes the epochs down; those that a checkpoint brought are written anew."""
+    """Writes the epochs down; those that a checkpoint brought are written anew.
+
+    The log gets every epoch at once. The figures are written at most once a second, and when
+    training ends; where it is killed, the checkpoint has them.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.epochs: list[Epoch] = []
         self.events: Any = None  # tensorboardX's writer
         self.written = 0  # epochs that it was given
-        self.start = time.monotonic()
+        self.start = self.last_write = time.monotonic()
 
     def begin(self, history: History) -> None:
         """Write the epochs that a checkpoint brought."""
@@ -44,18 +52,21 @@ class Reporter(Callback):
     def __call__(self, epoch: Epoch) -> None:
         """Write an epoch."""
         self.epochs.append(epoch)
-        self._write_history()
-        if time.monotonic() - self.start > _SHORT:
-            self._add_events()
+        now = time.monotonic()
+        if now - self.last_write > _WRITE_EVERY:
+            self._write_history()
+            if now - self.start > _SHORT:
+                self._add_events()
         figures = [
             f"{name.replace('_', ' ')} {value:.6g}"
             for name in _CURVES
-            if (value := getattr(epoch, name)) is not None
+            if (value := getattr(epoch, name, None)) is not None
         ]
         self.folder.log(f"epoch {epoch.epoch}: {', '.join(figures)}")
 
     def finish(self, history: History) -> None:
-        """Close what is open."""
+        """Write what is not written, and close what is open."""
+        self._write_history()
         self._add_events()
         if self.events is not None:
             self.events.close()
@@ -63,6 +74,7 @@ class Reporter(Callback):
             self.folder.log(f"training ended after epoch {len(history)}")
 
     def _write_history(self) -> None:
+        self.last_write = time.monotonic()
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(field.name for field in dataclasses.fields(Epoch))
@@ -85,7 +97,7 @@ class Reporter(Callback):
             self.events = SummaryWriter(str(events))
         for epoch in self.epochs[self.written :]:
             for name in _CURVES:
-                if (value := getattr(epoch, name)) is not None:
+                if (value := getattr(epoch, name, None)) is not None:
                     self.events.add_scalar(name, value, epoch.epoch)
         self.written = len(self.epochs)
         self.events.flush()

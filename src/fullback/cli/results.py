@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SHADES = " .:-=+*#%@"  # from dark to light, in any font and on any background
 _MOST_CLASSES = 16  # of which a confusion matrix fits on a terminal
 _MISTAKES = 3
+_CONFUSED = 8  # pairs of classes that are listed in place of a matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +81,11 @@ def show_answers(output: Output, answers: Answers, class_names: tuple[str, ...])
     )
     unnamed = range(len(class_names), int(answers.predicted.max()) + 1)
     names = tuple(map(printable, (*class_names, *map(str, unnamed))))
-    if len(names) <= _MOST_CLASSES:
-        output.show("", _confusion_table(answers, names))
+    matrix = _confusion_table(answers, names) if len(names) <= _MOST_CLASSES else None
+    if matrix is not None and output.fits(matrix):
+        output.show("", matrix)
+    elif answers.right < len(answers.labels):
+        output.show("", _confused(answers, names))
     mistakes = answers.worst()
     if mistakes:
         output.show("most wrong about", _mistakes(answers, mistakes, names))
@@ -115,6 +119,29 @@ def _confusion_table(answers: Answers, class_names: tuple[str, ...]) -> Table:
         total = counts[label].sum()
         share = f"{counts[label, label] / total:.0%}" if total else ""
         table.add_row(Text(class_names[label]), *cells, share)
+    return table
+
+
+def _confused(answers: Answers, class_names: tuple[str, ...]) -> Table:
+    """Return which classes are confused most often, where there is no room for a matrix."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("label", "taken for"):
+        table.add_column(column, overflow="fold", style="bold")
+    table.add_column("images", justify="right", no_wrap=True)
+    wrong = answers.predicted != answers.labels
+    pairs = np.stack([answers.labels[wrong], answers.predicted[wrong]], axis=1)
+    found, counts = np.unique(pairs, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    for (label, guess), count in zip(found[order], counts[order], strict=True):
+        if table.row_count == _CONFUSED:
+            rest = int(counts[order][_CONFUSED:].sum())
+            table.add_row("others", "", f"{rest:,}")
+            break
+        table.add_row(Text(class_names[label]), Text(class_names[guess]), f"{count:,}")
     return table
 
 

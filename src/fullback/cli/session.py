@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from fullback.data import Dataset
     from fullback.network import Network
+    from fullback.training.callbacks import EarlyStopping
     from fullback.training.fit import AnyCallback
     from fullback.training.history import Epoch, History
 
@@ -43,7 +44,8 @@ class Trained:
     history: History
     recipe: Recipe
     attempt: int
-    previous: Path | None = None  # where the model went that was there
+    best: int  # number of the epoch whose weights it has; 0 for the last one
+    previous: Path | None  # where the model went that was there
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,19 @@ class Session:
         self.output.show("")
         self.output.fact("again", "the same network from the same seed, its filters frozen")
         try:
-            history = self._fit(twin, trained.recipe, folder=None, comparison=True)
+            history = trained.recipe.train(
+                twin,
+                self.dataset,
+                callbacks=[self._report_epoch(comparison=True)],
+                verbose=self.output.progress,
+            )
         except DivergenceError as error:
             self.output.fact("failed", (str(error), "yellow"))
             return
         if history.interrupted:
             raise typer.Exit(INTERRUPTED)
         frozen = take(twin, self.dataset)
-        self.output.event(
-            "comparison",
-            **test.figures("test"),
-            **frozen.figures("frozen_test"),
-        )
+        self.output.event("comparison", **test.score("test"), **frozen.score("frozen_test"))
         self.output.show("", comparison_table(test, frozen))
 
     # Training -----------------------------------------------------------------------------------
@@ -115,10 +118,11 @@ class Session:
             recipe = self.recipe.attempt(attempt)
             if attempt > 1:
                 network = recipe.network(self.dataset)
+            stopping = self._stopping(network, recipe)
             diverged: DivergenceError | None = None
             history = None
             try:
-                history = self._fit(network, recipe, folder=self.folder)
+                history = self._fit(network, recipe, stopping)
             except DivergenceError as error:
                 diverged = error
             try:
@@ -130,41 +134,47 @@ class Session:
                 previous = save_model(network, self.out)
                 if diverged is not None or history is None:
                     raise DivergenceError(f"{diverged}; it is saved as {self.out}", recipe.epochs)
-                return Trained(network, history, recipe, attempt, previous)
+                best = 0 if stopping is None else stopping.best
+                return Trained(network, history, recipe, attempt, best, previous)
             if attempt == ATTEMPTS:
-                self._give_up(network, reason)
+                untrained = diverged is not None and not diverged.epochs
+                self._give_up(None if untrained else network, reason)
             attempt += 1
             self._say_again(attempt, reason)
 
-    def _fit(
-        self,
-        network: Network,
-        recipe: Recipe,
-        *,
-        folder: RunFolder | None,
-        comparison: bool = False,
-    ) -> History:
+    def _stopping(self, network: Network, recipe: Recipe) -> EarlyStopping | None:
+        """Return what keeps the best epoch, where there are images to tell it by."""
         from fullback.training.callbacks import EarlyStopping
 
-        callbacks: list[AnyCallback] = []
-        if recipe.validates(self.dataset) and not comparison:
-            best = None if folder is None else folder.best_file(numbers=self.dataset.numbers)
-            callbacks.append(
-                EarlyStopping(network, recipe.patience, recipe.min_improvement, file=best)
-            )
-        if folder is not None:
-            callbacks.append(folder.reporter())
+        if not recipe.validates(self.dataset):
+            return None
+        numbers = self.dataset.numbers
+        file = None if self.folder is None else self.folder.best_file(numbers=numbers)
+        return EarlyStopping(
+            network,
+            recipe.patience,
+            recipe.min_improvement,
+            monitor=recipe.monitor.value,
+            file=file,
+        )
 
-        def report(epoch: Epoch) -> None:
-            self.output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
-
+    def _fit(self, network: Network, recipe: Recipe, stopping: EarlyStopping | None) -> History:
+        callbacks: list[AnyCallback] = [] if stopping is None else [stopping]
+        if self.folder is not None:
+            callbacks.append(self.folder.reporter())
         return recipe.train(
             network,
             self.dataset,
-            callbacks=[*callbacks, report],
-            checkpoint=None if folder is None else folder.checkpoint,
+            callbacks=[*callbacks, self._report_epoch(comparison=False)],
+            checkpoint=None if self.folder is None else self.folder.checkpoint,
             verbose=self.output.progress,
         )
+
+    def _report_epoch(self, *, comparison: bool) -> AnyCallback:
+        def report(epoch: Epoch) -> None:
+            self.output.event("epoch", comparison=comparison, **dataclasses.asdict(epoch))
+
+        return report
 
     def _failure(
         self,
@@ -174,22 +184,24 @@ class Session:
         diverged: DivergenceError | None,
     ) -> str | None:
         """Say why an attempt is not a success; None where it is one, or was interrupted."""
+        from fullback.training.dead import failed
+        from fullback.training.history import History
+
         if history is not None and history.interrupted:
             return None
-        if diverged is not None and not diverged.epochs:
+        if diverged is not None and (not diverged.epochs or recipe is not self.recipe):
             return str(diverged)
         x, y = recipe.training_sample(self.dataset)
+        reason = failed(network, history or History(), x, y)
         steps = recipe.steps(len(self.dataset.x_train))
-        if steps >= _FEWEST_STEPS:
-            return failed(network, history, x, y)
-        reason = dead_layer(network, x)
-        if reason is None and (chance := failed(network, history, x, y)) is not None:
-            warnings.warn(
-                f"{chance}, after only {steps} training steps; give more --epochs",
-                FullbackWarning,
-                stacklevel=2,
-            )
-        return reason
+        if reason is None or steps >= _FEWEST_STEPS or _has_dead_layer(network, x):
+            return reason
+        warnings.warn(
+            f"{reason}; these were only {steps} training steps: give more --epochs",
+            FullbackWarning,
+            stacklevel=2,
+        )
+        return None
 
     def _say_again(self, attempt: int, reason: str) -> None:
         """Tell of an attempt that learned nothing, and of the one that comes."""
@@ -206,55 +218,33 @@ class Session:
             self.folder.log(f"failed: {reason}; attempt {attempt} begins")
             self.folder.next_attempt(reason)
 
-    def _give_up(self, network: Network, reason: str) -> NoReturn:
-        """Say that no attempt learned anything, and what to do."""
+    def _give_up(self, network: Network | None, reason: str) -> NoReturn:
+        """Say that no attempt learned anything, and what to do; keep a network that was trained."""
         from fullback.export.safetensors import save
 
-        path = failed_path(self.out)
-        save(network, path)
-        self.output.event("failed", attempts=ATTEMPTS, reason=reason, model=str(path))
+        path = None if network is None else failed_path(self.out)
+        if network is not None and path is not None:
+            save(network, path)
+        self.output.event(
+            "failed", attempts=ATTEMPTS, reason=reason, model=None if path is None else str(path)
+        )
         if self.folder is not None:
             self.folder.log(f"failed: {reason}; no attempt is left")
+            epochs = len(self.folder.epochs())
+            self.folder.write_result(failed=reason, attempts=ATTEMPTS, epochs=epochs)
+        kept = "" if path is None else f". The last network is kept as {path}"
         fail(
             f"the network learned nothing in {ATTEMPTS} attempts: {reason}; look at the images and "
             "labels with fullback data, or try a smaller --lr, more --epochs, another --net, or "
-            f"--balanced where a class is rare. The last network is kept as {path}"
+            f"--balanced where a class is rare{kept}"
         )
         raise typer.Exit(FAILURE)
 
 
-def dead_layer(net: Network, x: NDArray[Any]) -> str | None:
-    """Say which layer is dead, or None."""
+def _has_dead_layer(network: Network, images: NDArray[Any]) -> bool:
     from fullback.training.dead import dead_units
 
-    for name, units in dead_units(net, x).items():
-        if len(units) == net.shapes[net.names.index(name)][0]:
-            return f"{name} is dead: it is 0 for all of {len(x)} training images"
-    return None
-
-
-def failed(net: Network, history: History | None, x: NDArray[Any], y: NDArray[Any]) -> str | None:
-    """Say why training came to nothing, or None."""
-    import numpy as np
-
-    dead = dead_layer(net, x)
-    if dead is not None:
-        return dead
-    if not net.loss.classifies:
-        r2 = net.score(x, y)
-        return None if r2 > 0.01 else f"its answers explain nothing of the targets: R² is {r2:.2f}"
-    given = net.predict(x)
-    labels, counts = np.unique(y, return_counts=True)
-    if len(labels) < 2:
-        return None
-    if (given == given[0]).all():
-        return f"it gives all of {len(x)} training images the same class"
-    recall = np.array([(given[y == label] == label).mean() for label in labels])
-    share = np.array([(given == label).mean() for label in labels])
-    error = np.sqrt((share * (1 - share) / counts).sum()) / len(labels)
-    if recall.mean() < 1 / len(labels) + 2 * error:
-        return (
-            f"it is right about {recall.mean():.1%} of {len(x)} training images, every class "
-            "counting the same, and so no better than chance"
-        )
-    return None
+    return any(
+        len(units) == network.shapes[network.names.index(name)][0]
+        for name, units in dead_units(network, images).items()
+    )

@@ -31,6 +31,9 @@ def load_for_start(
     data_dir: Path | None,
     shape: tuple[int, ...] | None,
     options: dict[str, Any],
+    *,
+    image_folder: Path | None,
+    numbers: bool,
 ) -> tuple[Dataset, dict[str, Any]]:
     """Load what ``--data`` names for a model to train on, and return how its images were read.
 
@@ -47,7 +50,9 @@ def load_for_start(
     for wanted in shapes:
         for way in ways:
             try:
-                dataset = load_dataset(data, data_dir, wanted, **way)
+                dataset = load_dataset(
+                    data, data_dir, wanted, **way, image_folder=image_folder, numbers=numbers
+                )
             except OptionError:
                 if (wanted, way) == (shapes[-1], ways[-1]):
                     raise
@@ -115,20 +120,10 @@ def _described(classifies: bool, names: Sequence[str], outputs: int) -> str:
 
 def _with_head(network: Network, outputs: int, loss: Loss, seed: int) -> Network:
     from fullback.layers import Dense
-    from fullback.network import Network
 
-    last, name = network.layers[-1], network.names[-1]
-    if not isinstance(last, Dense):
+    if not isinstance(network.layers[-1], Dense):
         raise OptionError(
-            f"the model needs a new last layer for {outputs} outputs, and the one it has, {name}, "
-            "is not Dense; give --net, or a model that ends with a Dense layer"
+            f"the model needs a new last layer for {outputs} outputs, and {network.names[-1]} is "
+            "not Dense; give --net, or a model that ends with a Dense layer"
         )
-    layers = [*network.layers[:-1], Dense(outputs, bias=last.bias)]
-    start = Network(layers, network.input_shape, loss=loss, seed=seed)
-    for arrays, saved in (
-        (start.parameters, network.parameters),
-        (start.statistics, network.statistics),
-    ):
-        arrays.update({key: saved[key] for key in arrays if not key.startswith(f"{name}.")})
-    start.trained_on, start.data_options = network.trained_on, dict(network.data_options)
-    return start
+    return network.with_head(outputs, loss=loss, seed=seed)

@@ -13,8 +13,11 @@ from fullback.cli.arguments import (
     DataOption,
     EngineName,
     EngineOption,
+    ImageFolderOption,
     ImageSizeOption,
     JsonOption,
+    LabelColumnOption,
+    NestedOption,
     ResizeName,
     ResizeOption,
     SplitSeedOption,
@@ -49,8 +52,11 @@ def train(
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     resize: ResizeOption = ResizeName.stretch,
+    nested: NestedOption = False,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
+    label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
     net: own.NetOption = None,
     start: own.FromOption = None,
     epochs: own.EpochsOption = None,
@@ -71,7 +77,7 @@ def train(
     validation: own.ValidationOption = 0.0,
     patience: own.PatienceOption = None,
     monitor: own.MonitorOption = None,
-    min_improvement: own.MinImprovementOption = 0.0,
+    min_improvement: own.MinImprovementOption = 1e-4,
     engine: EngineOption = EngineName.lanes,
     freeze: own.FreezeOption = None,
     compare: own.CompareOption = None,
@@ -96,7 +102,7 @@ def train(
     from fullback.training.schedules import parse
 
     output = Output(as_json=as_json, keep_going=True)
-    chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip, regression=regression)
+    chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip)
     kept_in = run or resume
     folder = RunFolder(kept_in) if kept_in else None
     if out is None:
@@ -107,13 +113,20 @@ def train(
     require_number("--validation", validation, "[0, 1)")
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
-    shape, ways = image_shape(image_size), data_options(resize, test_share, split_seed)
+    shape = image_shape(image_size)
+    ways = data_options(resize, test_share, split_seed, label_column, nested=nested)
     model = None
     if start is None:
-        dataset = load_dataset(data, data_dir, shape, **ways)
+        dataset = load_dataset(
+            data, data_dir, shape, **ways, image_folder=image_folder, numbers=regression
+        )
     else:
         model = open_start(start, net)
-        dataset, ways = load_for_start(model, start, data, data_dir, shape, ways)
+        dataset, ways = load_for_start(
+            *(model, start, data, data_dir, shape, ways),
+            image_folder=image_folder,
+            numbers=regression,
+        )
     if compare is None:
         simple = data == "digits" and net in (None, "question") and model is None
         compare = folder is None and simple and not freeze
@@ -121,7 +134,7 @@ def train(
         net=str(start) if start else net or default_net(data),
         start=model,
         epochs=epochs or default_epochs(len(dataset.x_train)),
-        batch_size=batch_size or min(64, len(dataset.x_train)),
+        batch_size=min(batch_size or 64, len(dataset.x_train)),
         optimizer=chosen,
         schedule=rate,
         augment=views,

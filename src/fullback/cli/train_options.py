@@ -124,9 +124,9 @@ WeightDecayOption = Annotated[
 ClipOption = Annotated[
     float | None,
     typer.Option(
-        help="The largest length of all gradients together.",
+        help="The largest length of all gradients together, **inf** for any.",
         metavar="LENGTH",
-        show_default="any",
+        show_default="2 for sgd, any for the others",
     ),
 ]
 AverageOption = Annotated[
@@ -191,7 +191,8 @@ MinImprovementOption = Annotated[
     float,
     typer.Option(
         min=0,
-        help="By how much an epoch must be better to count as an improvement for --patience.",
+        help="By how much an epoch must be better to count for --patience: a share of the loss, or "
+        "so much of another figure.",
         metavar="AMOUNT",
     ),
 ]

@@ -29,6 +29,12 @@ class Test:
     classes: Answers | None
     numbers: NumberAnswers | None
 
+    def score(self, prefix: str) -> dict[str, Any]:
+        """Return its accuracy or R^2, by a name that begins with a prefix."""
+        if self.classes is not None:
+            return {f"{prefix}_accuracy": self.classes.accuracy}
+        return {} if self.numbers is None else {f"{prefix}_r2": self.numbers.r2}
+
     def figures(self, prefix: str) -> dict[str, Any]:
         """Return what it was worth, by names that begin with a prefix."""
         if self.classes is not None:
@@ -95,8 +101,6 @@ def announce(
     )
     if recipe.augment is not None:
         output.fact("", repr(recipe.augment))
-    if recipe.validates(dataset):
-        output.fact("", f"of all epochs, the one with the best validation {recipe.monitor.figure}")
 
 
 def _described(dataset: Dataset) -> str:
@@ -131,9 +135,17 @@ def report(
         previous=None if trained.previous is None else str(trained.previous),
         attempt=trained.attempt,
         seed=trained.recipe.seed,
+        best_epoch=trained.best or None,
         pixels=None if record is None else vars(record),
     )
     output.show("")
+    if trained.best:
+        early = len(history) < trained.recipe.epochs and not history.interrupted
+        output.fact(
+            "best epoch",
+            f"{trained.best} of {len(history)}, by validation {trained.recipe.monitor.figure}"
+            + (f"; {trained.recipe.patience} brought nothing more" if early else ""),
+        )
     if test.classes is not None:
         from fullback.cli.results import show_answers
 

@@ -12,7 +12,7 @@ from fullback.cli.output import FAILURE, Output, fail, one_line_errors
 
 @one_line_errors
 def warmup(as_json: JsonOption = False) -> None:
-    """Compile the kernels for this machine ahead of time, which is done once, in about 10 s.
+    """Compile the kernels for this machine ahead of time, which is done once, in 10 to 20 s.
 
     Otherwise the first training or prediction does it. `FULLBACK_CACHE_DIR` is the folder where
     they are kept.

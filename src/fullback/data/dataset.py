@@ -227,7 +227,11 @@ def check_labels(y: Any, what: str) -> Labels:
     """Check labels of shape (N,) and return them as int64; `what` names them in messages."""
     y = as_array(y, what)
     if y.ndim != 1:
-        raise ShapeError(f"{what} has shape {y.shape}; expected (N,), one label per image")
+        code = y.ndim == 2 and y.shape[1] > 1
+        raise ShapeError(
+            f"{what} has shape {y.shape}; expected (N,), one label per image"
+            + f": of a one-hot code give {what}.argmax(axis=1)" * code
+        )
     if y.dtype.kind not in "biuf":
         raise InputError(f"{what} has dtype {y.dtype}; expected whole numbers, such as int64")
     bad = np.flatnonzero((y < 0) | (y > MAX_LABEL) | (y != np.trunc(y)))
@@ -363,11 +367,9 @@ def from_file(
         )
     try:
         if test is None:
-            return split(name, *train, class_names, notes, how, numbers=numbers)
-        x_val, y_val = val or (None, None)
-        data = Dataset(
-            name, *train, *test, class_names, notes, x_val=x_val, y_val=y_val, numbers=numbers
-        )
+            return split(name, train[0], train[1], class_names, notes, how, numbers=numbers)
+        (x, y), (x_test, y_test), (x_val, y_val) = train, test, val or (None, None)
+        data = Dataset(name, x, y, x_test, y_test, class_names, notes, x_val, y_val, numbers)
         if not numbers:
             _check_classes(data.y_train)
     except (ShapeError, InputError) as error:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.files import MAX_BYTES, open_data
+from fullback.data.table_layout import TableLayout, find_layout, with_point
 from fullback.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".data")
@@ -30,8 +31,6 @@ _SAMPLE = 100  # lines by which delimiter, header and columns of text are recogn
 _AT_ONCE = 2**21  # numbers that are parsed together
 _MOST_TEXTS = 16  # columns of text
 _MOST_NAMED = 64  # columns that are kept to the last digit because of their names
-_DELIMITERS = ("\t", ";", ",", "|")
-_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
 _NUMBERED = re.compile(r".*\d.*", re.DOTALL)
 
 
@@ -112,28 +111,6 @@ def is_table(path: Path) -> bool:
     return path.name.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How the lines of a file are read.
-
-    Attributes
-    ----------
-    skipped : lines before the first row
-    names : of the columns
-    delimiter : None is any white space
-    decimal_comma : whether numbers are written as 0,5
-    width : columns; an empty one behind the last delimiter is none
-    texts : the columns of text
-    """
-
-    skipped: int
-    names: tuple[str, ...]
-    delimiter: str | None
-    decimal_comma: bool
-    width: int
-    texts: frozenset[int]
-
-
 def read_table(path: Path, exact: int | str | None = None) -> Table:
     """Read a text file of rows and columns.
 
@@ -154,7 +131,7 @@ def read_table(path: Path, exact: int | str | None = None) -> Table:
         more than 4 GiB.
     """
     with _lines(path) as lines:
-        layout = _layout(path, list(itertools.islice(lines, _SAMPLE)))
+        layout = find_layout(path, list(itertools.islice(lines, _SAMPLE)))
     texts = set(layout.texts)
     while True:
         try:
@@ -220,94 +197,7 @@ def _nonempty(path: Path, text: TextIO) -> Iterator[str]:
             yield line
 
 
-def _layout(path: Path, sample: list[str]) -> _Layout:
-    """Recognise delimiter, header and columns of text by the first lines."""
-    skipped, told = 0, None
-    if sample and (match := re.fullmatch(r"sep=(.)\s*", sample[0])):  # as Excel reads it
-        skipped, told = 1, match[1]
-    lines = sample[skipped:]
-    if not lines:
-        raise DataError(
-            f"{path}: holds no images; expected a line an image: its label and its pixels"
-        )
-    delimiter = told or _delimiter(lines)
-    rows = _split(lines, delimiter)
-    width = len(rows[0])
-    longest = max(len(row) for row in rows)
-    if longest == width + 1 and all(len(row) == longest for row in rows[1:]):
-        raise DataError(
-            f"{path}: has {width} names in its first line but {longest} columns; "
-            "expected a name a column"
-        )
-    comma = delimiter != "," and any(
-        _DECIMAL_COMMA.fullmatch(field) for row in rows for field in row
-    )
-    if comma:
-        rows = [[_point(field) for field in row] for row in rows]
-    header = _is_header(rows)
-    names = tuple(name.strip() for name in rows[0]) if header else ()
-    texts = {
-        number
-        for row in rows[int(header) :]
-        for number, field in enumerate(row)
-        if not is_number(field)
-    }
-    return _Layout(skipped + header, names, delimiter, comma, width, frozenset(texts))
-
-
-def _split(lines: Sequence[str], delimiter: str | None) -> list[list[str]]:
-    if delimiter is None:
-        return [line.split() for line in lines]
-    try:
-        return [row for row in csv.reader(lines, delimiter=delimiter) if row]
-    except csv.Error:  # a field of more than 128 KiB
-        return [line.split(delimiter) for line in lines]
-
-
-def _delimiter(lines: Sequence[str]) -> str | None:
-    """Return what stands between the fields: in every line equally often."""
-    widths = {mark: [len(row) for row in _split(lines, mark)] for mark in (*_DELIMITERS, None)}
-    for mark, counts in widths.items():
-        if min(counts) > 1 and len(set(counts[1:] or counts)) == 1:
-            return mark
-    return max(widths, key=lambda mark: widths[mark][0])
-
-
-def is_number(text: str) -> bool:
-    """Whether a field is a number as a file of numbers has it."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
-
-
-def _point(field: str) -> str:
-    return field.replace(",", ".") if _DECIMAL_COMMA.fullmatch(field) else field
-
-
-def _is_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row names the columns.
-
-    It does where it has a text in a column that else is of numbers, where it has texts alone and
-    none of them is met again, and where its numbers count the columns.
-    """
-    first, rest = rows[0], rows[1:]
-    numbers = [int(field) for field in first if field.strip().isdecimal()]
-    counted = [range(start, start + len(numbers)) for start in (0, 1)]
-    if len(numbers) > 8 and len(numbers) >= len(first) - 4 and numbers in map(list, counted):
-        return True
-    texts = [n for n, field in enumerate(first) if not is_number(field)]
-    if not texts:
-        return False
-    below = [[is_number(row[n]) for row in rest if len(row) > n] for n in texts]
-    if any(column and all(column) for column in below):
-        return True
-    again = {(n, row[n]) for row in rest for n in texts if len(row) > n}
-    return len(texts) == len(first) and not any((n, first[n]) in again for n in texts)
-
-
-def _exact_columns(layout: _Layout, exact: int | str | None) -> list[int]:
+def _exact_columns(layout: TableLayout, exact: int | str | None) -> list[int]:
     """Return the columns that are kept as float64: those that may be other things than pixels."""
     width, names = layout.width, layout.names
     chosen = {0, 1, width - 2, width - 1} & set(range(width))
@@ -320,7 +210,7 @@ def _exact_columns(layout: _Layout, exact: int | str | None) -> list[int]:
     return sorted(chosen - layout.texts)
 
 
-def _parse(path: Path, layout: _Layout, texts: Sequence[int], exact: int | str | None) -> Table:
+def _parse(path: Path, layout: TableLayout, texts: Sequence[int], exact: int | str | None) -> Table:
     """Read all rows, a block at a time, so that memory follows what is there."""
     width = layout.width
     codes: dict[int, dict[str, int]] = {number: {} for number in texts}
@@ -361,7 +251,7 @@ def _parse(path: Path, layout: _Layout, texts: Sequence[int], exact: int | str |
 
 
 def _blocks(
-    path: Path, layout: _Layout, codes: dict[int, dict[str, int]]
+    path: Path, layout: TableLayout, codes: dict[int, dict[str, int]]
 ) -> Iterator[NDArray[np.float64]]:
     """Yield (rows, columns) of numbers; a text is its place among the texts of its column."""
     at_once = max(1, _AT_ONCE // layout.width)
@@ -404,11 +294,11 @@ def _blocks(
                 return
 
 
-def _with_points(lines: Iterator[str], layout: _Layout, texts: set[int]) -> Iterator[str]:
+def _with_points(lines: Iterator[str], layout: TableLayout, texts: set[int]) -> Iterator[str]:
     """Write decimal commas as points."""
     delimiter = layout.delimiter or " "
     for row in csv.reader(lines, delimiter=delimiter):
-        fields = [f if n in texts else _point(f) for n, f in enumerate(row)]
+        fields = [f if n in texts else with_point(f) for n, f in enumerate(row)]
         yield delimiter.join('"' + f.replace('"', '""') + '"' for f in fields) + "\n"
 
 

@@ -140,7 +140,7 @@ def load_idx_pair(
             "give the images file first and the labels file second"
         )
     stored = x.shape
-    x = channels_first(x)
+    x = channels_first(x, str(images))
     if x.shape[1] not in (1, 3):
         raise DataError(
             f"{images}: has shape {stored}; expected 1 or 3 channels, as (N, C, H, W) or "

@@ -12,8 +12,9 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from fullback.errors import DataError
 
@@ -25,6 +26,15 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "AVIF", "TIFF", "PPM", "TGA")
 
 MOST_PIXELS = 50_000_000
 _MOST_SIDE = 65_535
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_OTHERS = (
+    *((b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
+    (b"%!PS", "EPS"),
+    (b"%PDF", "PDF"),
+    (b"8BPS", "PSD"),
+    (b"jP  ", "JPEG 2000"),
+    (b"<svg", "SVG"),
+)
 _DECODED_TWICE = ("WEBP", "AVIF")  # whose decoders hold the image several times
 _TILE = (322, 323)  # the TIFF tags of a tile's columns and rows
 _BITS = 258  # the TIFF tag of the bits of each channel
@@ -59,15 +69,13 @@ def open_image(
             # By a path, Pillow would map the file into memory: turned TIFF files come out scrambled
             # (Pillow 13), and a file that is cut short meanwhile ends the process.
             with (
-                file if isinstance(file, io.BytesIO) else Path(file).open("rb") as content,
+                _content(file) as content,
                 Image.open(content, formats=FORMATS) as image,
             ):
                 _check_size(path, image, most_pixels or MOST_PIXELS)
                 yield image
     except UnidentifiedImageError:
-        raise DataError(
-            f"{path}: is not an image of a known format ({', '.join(FORMATS)}); convert it to PNG"
-        ) from None
+        raise DataError(f"{path}: {_what_it_is(file)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise DataError(f"{path}: has too many pixels; make it smaller") from None
     except DataError:
@@ -75,6 +83,24 @@ def open_image(
     except Exception as error:  # on damaged files, Pillow's readers raise whatever happens
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read as an image ({reason})") from error
+
+
+def _content(file: str | os.PathLike[str] | io.BytesIO) -> AbstractContextManager[BinaryIO]:
+    return contextlib.nullcontext(file) if isinstance(file, io.BytesIO) else Path(file).open("rb")
+
+
+def _what_it_is(file: str | os.PathLike[str] | io.BytesIO) -> str:
+    """Say what a file is that cannot be opened as an image."""
+    with _content(file) as content:
+        content.seek(0)
+        start = content.read(16)
+    if start[:4] in _TIFF:
+        return (
+            "is a TIFF file whose pixels cannot be read; save it as grey of 8 or 16 bits, as grey "
+            "floating-point numbers, or as RGB of 8 bits"
+        )
+    other = next((f" but {name}" for sign, name in _OTHERS if sign in start), "")
+    return f"is not an image of a known format ({', '.join(FORMATS)}){other}; convert it to PNG"
 
 
 def _check_size(path: str, image: Image.Image, most_pixels: int) -> None:

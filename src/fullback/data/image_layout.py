@@ -20,6 +20,7 @@ _VALIDATION = ("val", "valid", "validation")
 _NOT_IMAGES = ("__macosx", "thumbs.db", "desktop.ini", "@eadir")  # which systems put into folders
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".heic")
+_TABLES = (".csv", ".tsv", ".csv.gz")
 _DEEPEST = 3  # folders below the one that was given, in which the classes are looked for
 _SOME = 4  # names that a message lists
 
@@ -65,6 +66,8 @@ def find_layout(folder: Path, *, nested: bool = False) -> Layout:
     """
     folders = _visible(folder, only=Path.is_dir)
     train, test, val = (_named(folders, names) for names in (_TRAIN, _TEST, _VALIDATION))
+    if train is not None and test is None and val is None and _is_class(train, folders):
+        train = None
     if train is None:
         if folders and all(path in (test, val) for path in folders):
             raise DataError(f"{folder}: has images for testing, but no folder train")
@@ -151,7 +154,11 @@ def _part(part: Path, *, nested: bool, least: int = 1) -> tuple[Path, list[File]
     files: list[File] = []
     empty: list[Path] = []
     for folder in folders:
-        own, others = _files_below(folder, nested=nested)
+        try:
+            own, others = _files_below(folder, nested=nested)
+        except DataError as error:
+            warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=5)
+            continue
         name = unicodedata.normalize("NFC", folder.name)
         files += [(path, name) for path in own]
         if own:
@@ -159,18 +166,16 @@ def _part(part: Path, *, nested: bool, least: int = 1) -> tuple[Path, list[File]
         else:
             empty.append(folder)
     if len({name for _, name in files}) < least:
-        raise DataError(f"{part}: {_likely_cause(part, entries, files)}")
+        table = next((path for path in entries if path.name.lower().endswith(_TABLES)), None)
+        hint = f"; or give {table}, if it says the class of each image" if table else ""
+        raise DataError(f"{part}: {_likely_cause(part, entries, files)}{hint}")
     _tell_of(empty, nested=nested)
     return part, files
 
 
 def _files_below(folder: Path, *, nested: bool) -> tuple[list[Path], list[Path]]:
     """Return the files of a class folder, and what else is in it."""
-    try:
-        entries = _visible(folder)
-    except DataError as error:
-        warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=6)
-        return [], []
+    entries = _visible(folder)
     files = [path for path in entries if path.is_file()]
     others = [path for path in entries if not path.is_file()]
     if not nested:
@@ -182,9 +187,9 @@ def _files_below(folder: Path, *, nested: bool) -> tuple[list[Path], list[Path]]
             inner.clear()
             continue
         known.add(real)
-        inner[:] = sorted((name for name in inner if _counts(name)), key=_natural)
+        inner[:] = sorted((name for name in inner if is_looked_at(name)), key=_natural)
         if below != str(folder):
-            some = (Path(below, name) for name in sorted(names, key=_natural) if _counts(name))
+            some = (Path(below, name) for name in sorted(names, key=_natural) if is_looked_at(name))
             files += [path for path in some if path.is_file()]
     return files, [path for path in others if not path.is_dir()]
 
@@ -258,6 +263,13 @@ def _class_root(folder: Path, deepest: int) -> Path | None:
     return None
 
 
+def _is_class(train: Path, folders: Sequence[Path]) -> bool:
+    """Whether a folder called train is a class beside others, as of vehicles."""
+    others = [path for path in folders if path != train]
+    parts = any(path.name.lower().startswith((*_TEST, *_VALIDATION)) for path in others)
+    return not parts and _is_flat(train) and any(map(_is_flat, others))
+
+
 def _is_flat(folder: Path) -> bool:
     """Whether a folder holds files and no folders with files."""
     entries = _visible(folder)
@@ -267,13 +279,14 @@ def _is_flat(folder: Path) -> bool:
 def _visible(folder: Path, only: Callable[[Path], bool] | None = None) -> list[Path]:
     """List what is in a folder, but hidden files and what systems put there."""
     try:
-        paths = [path for path in folder.iterdir() if _counts(path.name)]
+        paths = [path for path in folder.iterdir() if is_looked_at(path.name)]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
     return sorted(filter(only, paths) if only else paths, key=lambda path: _natural(path.name))
 
 
-def _counts(name: str) -> bool:
+def is_looked_at(name: str) -> bool:
+    """Whether a file is looked at: not a hidden one, nor one that a system puts into folders."""
     return not name.startswith(".") and name.lower() not in _NOT_IMAGES
 
 

@@ -13,16 +13,17 @@ from typing import Any
 from fullback.data.arrays_on_disk import is_array_folder, load_array_folder
 from fullback.data.batches import load_batches
 from fullback.data.dataset import Dataset, Split, from_file
-from fullback.data.delimited import is_table
+from fullback.data.delimited import is_table, read_table
 from fullback.data.digits import digits
 from fullback.data.idx import find_idx_files, load_idx_pair
 from fullback.data.image_folder import load_image_folder
 from fullback.data.image_layout import refuse_other_files
+from fullback.data.image_list import as_image_list, load_image_list
 from fullback.data.images import RESIZES, Resize, check_image_shape
 from fullback.data.mnist import mnist
 from fullback.data.npz import load_npz
 from fullback.data.parquet import find_parquet, load_parquet
-from fullback.data.table import load_csv
+from fullback.data.table import load_pixel_table
 from fullback.errors import DataError, InputError, OptionError
 
 _IMAGES = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)?-?images-idx\d-ubyte")
@@ -37,6 +38,7 @@ def load_data(
     test_share: float | None = None,
     split_seed: int | None = None,
     label_column: str | int | None = None,
+    image_folder: str | os.PathLike[str] | None = None,
     numbers: bool = False,
     nested: bool = False,
     progress: bool = True,
@@ -59,8 +61,9 @@ def load_data(
           pair is split as above;
         - a folder of images, with a folder a class, see `load_image_folder`;
         - a folder of .npy files, which stay on the disk, see `load_array_folder`;
-        - a ``.csv`` file of labels and pixels, or ``.tsv``, ``.txt``, ``.data``, which may be
-          packed as ``.csv.gz``, see `load_csv`;
+        - a ``.csv`` file of labels and pixels, see `load_pixel_table`, or of the names of image
+          files and their labels, see `load_image_list`; or ``.tsv``, ``.txt``, ``.data``, which
+          may be packed as ``.csv.gz``;
         - a ``.parquet`` file of encoded images, or a folder of such files, see `load_parquet`;
         - any iterable of batches (images, labels), see `load_batches`.
 
@@ -82,6 +85,8 @@ def load_data(
     label_column : str or int, optional
         The label column of a CSV file: its name, or its number from 0, from the end if negative.
         By default it is recognised by its name or its values.
+    image_folder : path-like, optional
+        What the files are relative to that a CSV file names; by default the folder it is in.
     numbers : bool, default=False
         Whether the labels are numbers to predict (regression), of shape (N,) or (N, outputs), not
         classes. The share for testing is then taken of all images alike.
@@ -111,11 +116,21 @@ def load_data(
         share = Split.share if test_share is None else test_share
         how = Split(share, 0 if split_seed is None else split_seed)
     options = _Options(
-        image_shape, resize, how, label_column, numbers=numbers, nested=nested, progress=progress
+        image_shape,
+        resize,
+        how,
+        label_column,
+        image_folder,
+        numbers=numbers,
+        nested=nested,
+        progress=progress,
     )
     table = isinstance(source, str | os.PathLike) and is_table(Path(source))
-    if label_column is not None and not table:
-        raise InputError(f"a label column goes with CSV files, and not with {source!r}")
+    for word, given in (("a label column", label_column), ("an image folder", image_folder)):
+        if given is not None and not table:
+            raise InputError(f"{word} goes with CSV files, and not with {source!r}")
+    if label_column is not None and type(label_column) not in (str, int):
+        raise OptionError(f"label_column must be a name or a number, got {label_column!r}")
     if not isinstance(source, str | os.PathLike):
         if not isinstance(source, Iterable):
             raise InputError(f"data is a name, a path or an iterable of batches, got {source!r}")
@@ -146,6 +161,7 @@ class _Options:
     resize: Resize
     how: Split | None
     label_column: str | int | None
+    image_folder: str | os.PathLike[str] | None
     numbers: bool
     nested: bool
     progress: bool
@@ -190,7 +206,16 @@ def _load(
         return load_image_folder(path, options.image_shape, nested=options.nested, **images)
     kind = path.suffix.lower()
     if is_table(path):
-        return load_csv(path, options.image_shape, how, options.label_column, numbers=numbers)
+        table = read_table(path, options.label_column)
+        named = as_image_list(table, options.image_folder)
+        if named is not None:
+            images["numbers"] = numbers
+            return load_image_list(named, options.image_shape, options.label_column, **images)
+        if options.image_folder is not None:
+            raise InputError(f"{path}: names no image files, with which an image folder goes")
+        return load_pixel_table(
+            table, options.image_shape, options.label_column, how=how, numbers=numbers
+        )
     if kind == ".npz":
         return load_npz(path, how, numbers=numbers)
     if kind == ".parquet":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from fullback.data.arrays_on_disk import map_array
 from fullback.data.delimited import Table, is_table, read_table
 from fullback.data.idx import load_idx
+from fullback.data.image_layout import is_looked_at
+from fullback.data.image_list import ImageList, as_image_list, list_roles
 from fullback.data.image_parts import check_room
 from fullback.data.images import Resize, check_channels, load_image
 from fullback.data.npz import read_npz
@@ -58,6 +60,7 @@ def load_images(
     resize: Resize = "stretch",
     invert: bool = False,
     label_column: str | int | None = None,
+    image_folder: str | os.PathLike[str] | None = None,
     trained_on: ImageRecord | None = None,
 ) -> LoadedImages:
     """Load images of a known shape, with or without labels.
@@ -68,13 +71,14 @@ def load_images(
         A folder of image files, which may be in folders of their own; an image file; a folder with
         x.npy or x_test.npy, which stay on the disk; an .npz file with the array x, x_test, images
         or arr_0; an .npy file; an IDX images file; or a CSV file of pixels, where a column of ids
-        and one of labels are recognised.
+        and one of labels are recognised, or of the names of image files.
     shape : (C, H, W)
         What image files are brought to, and what arrays and CSV files must have. Arrays may be
         (N, C, H, W), (N, H, W, C), (N, H, W) with one channel, or (N, C * H * W).
     resize : how image files of other proportions are brought to the shape, see `load_image`
     invert : swap dark and light, of image files and of uint8 arrays
     label_column : of a CSV file, the name or number of a column that is not of pixels
+    image_folder : what the files are relative to that a CSV file names; by default its own folder
     trained_on : ``Network.trained_on`` of the network that will answer: by it 16-bit images get the
         scale of its training images, and whole numbers of a CSV file are pixels or floats
 
@@ -89,7 +93,7 @@ def load_images(
         There are 16-bit images, and the network's black and white are not known.
     """
     path = Path(source)
-    options = _Options(resize, invert, label_column, trained_on)
+    options = _Options(resize, invert, label_column, image_folder, trained_on)
     if not os.path.exists(path):  # noqa: PTH110 -- Path.exists can raise
         raise DataError(
             f"{path}: no such file or folder; expected images, a folder of images, or an .npz, "
@@ -119,6 +123,7 @@ class _Options:
     resize: Resize
     invert: bool
     label_column: str | int | None
+    image_folder: str | os.PathLike[str] | None
     trained_on: ImageRecord | None
 
 
@@ -167,6 +172,9 @@ def inverted(path: Path, x: NDArray[Any]) -> NDArray[Any]:
 
 def _from_csv(path: Path, shape: tuple[int, int, int], options: _Options) -> LoadedImages:
     table = read_table(path, options.label_column)
+    images = as_image_list(table, options.image_folder)
+    if images is not None:
+        return _from_list(images, shape, options)
     pixels = math.prod(shape)
     roles = find_roles(table, options.label_column, pixels, labelled=False)
     if len(roles.pixels) != pixels:
@@ -194,56 +202,78 @@ def is_collection(path: Path) -> bool:
     return known or bool(_IDX.fullmatch(path.name)) or is_table(path)
 
 
+def _from_list(images: ImageList, shape: tuple[int, int, int], options: _Options) -> LoadedImages:
+    roles = list_roles(images, options.label_column)
+    labels = _labels(images.table, roles)
+    names = images.table.text(images.column)
+    loaded, read = _read_files(images.table.path, images.files(), shape, options)
+    return replace(
+        loaded,
+        names=tuple(names[row] for row in read),
+        labels=None if labels is None else labels[read],
+        notes=roles.notes,
+    )
+
+
 def _labels(table: Table, roles: Roles) -> NDArray[Any] | None:
     """Return the labels as they are in the table: whole numbers, fractions or texts."""
     if not roles.label:
         return None
     if len(roles.label) > 1:
-        return np.stack([table.column(n) for n in roles.label]).argmax(axis=0)
+        return np.asarray(np.stack([table.column(n) for n in roles.label]).argmax(axis=0))
     column = roles.label[0]
     if column in table.texts:
         return np.array(table.text(column))
     labels = table.column(column)
-    whole = (labels == np.trunc(labels)).all()
-    return labels.astype(np.int64) if whole else labels
+    return labels.astype(np.int64) if (labels == np.trunc(labels)).all() else labels
 
 
 def image_files(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and in those in it; links to folders are not followed."""
     for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(where) / name for name in files if not name.startswith("."))
+        folders[:] = filter(is_looked_at, folders)
+        yield from (Path(where) / name for name in filter(is_looked_at, files))
 
 
 def _from_files(
     folder: Path, files: list[Path], shape: tuple[int, int, int], options: _Options
 ) -> LoadedImages:
-    """Read image files: uint8, or floats on the network's scale where one is not of 8 bits."""
-    check_channels(shape)
     if not files:
         raise DataError(f"{folder}: holds no files; expected images")
-    check_room(str(folder), len(files), shape, 1)
+    loaded, read = _read_files(folder, files, shape, options)
+    return replace(loaded, names=tuple(files[n].relative_to(folder).as_posix() for n in read))
+
+
+def _read_files(
+    source: Path, files: Sequence[Path], shape: tuple[int, int, int], options: _Options
+) -> tuple[LoadedImages, list[int]]:
+    """Read image files: uint8, or floats on the network's scale where one is not of 8 bits.
+
+    The names of the images are left out; instead, the places of the files that could be read.
+    """
+    check_channels(shape)
+    check_room(str(source), len(files), shape, 1)
     x: NDArray[Any] = np.empty((len(files), *shape), np.uint8)
-    names: list[str] = []
+    read: list[int] = []
     errors: list[DataError] = []
-    for path in files:
+    for place, path in enumerate(files):
         try:
             image = load_image(path, shape, resize=options.resize, invert=options.invert)
         except DataError as error:
             errors.append(error)
             continue
         if image.depth != "8-bit" and x.dtype == np.uint8:
-            check_room(str(folder), len(files), shape, 4)
+            check_room(str(source), len(files), shape, 4)
             x = _scaled(x, options.trained_on)
         pixels = image.for_network(options.trained_on)
         if pixels.dtype == np.uint8 and x.dtype != np.uint8:
             pixels = _scaled(pixels, options.trained_on)
-        x[len(names)] = pixels
-        names.append(path.relative_to(folder).as_posix())
-    if not names:
+        x[len(read)] = pixels
+        read.append(place)
+    if not read:
         found = f" ({errors[0]})" if len(files) == 1 else ""
-        raise DataError(f"{folder}: not one file in it can be read as an image{found}")
-    return LoadedImages(x[: len(names)], tuple(names), errors)
+        raise DataError(f"{source}: not one file in it can be read as an image{found}")
+    return LoadedImages(x[: len(read)], (), errors), read
 
 
 def _scaled(pixels: NDArray[Any], trained_on: ImageRecord | None) -> NDArray[Any]:

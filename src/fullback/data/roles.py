@@ -12,22 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.delimited import Table, is_number
+from fullback.data.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
+from fullback.data.delimited import Table
+from fullback.data.table_layout import is_number
 from fullback.errors import DataError, OptionError
 
-LABEL_NAMES = (
-    *("label", "labels", "class", "classes", "target", "targets", "y", "category", "digit"),
-    *("class label", "class name", "classname", "label name", "class id", "label id", "classid"),
-    *("letter", "character", "emotion", "species", "breed", "diagnosis", "dx", "ground truth"),
-    *("outcome", "output", "answer", "response", "expected"),
-)
-ID_NAMES = (
-    *("", "id", "ids", "index", "idx", "unnamed: 0", "row", "row id", "rowid", "image id"),
-    *("imageid", "image name", "image", "filename", "file name", "file", "path", "name", "key"),
-    *("uuid", "no", "nr"),
-)
-PART_NAMES = ("split", "usage", "subset", "set", "partition", "phase")
-
+_MISSING = ("", "?", "-", ".", "na", "n/a", "#n/a", "null", "none", "nan", "missing")
 _MOST_CLASSES = 1000  # of labels that are recognised by their values
 _MOST_COMMON = 0.9  # share of the commonest label, of labels that are recognised by their values
 _RANGE = 0.9  # of the pixels' largest value, up to which labels are told from pixels
@@ -79,21 +69,61 @@ def find_roles(
     OptionError
         There is no column ``label_column``.
     """
-    left = [n for n in range(table.width) if not _is_empty(table, n)]
+    left = [n for n in range(table.width) if not is_empty(table, n)]
+    if len(left) < 2 and labelled:
+        raise DataError(
+            f"{table.path}: holds no images, as it has {len(left)} columns; expected a row an "
+            "image: its label and its pixels, with commas between them"
+        )
     given = () if label_column is None else column_numbers(table, label_column, several=numbers)
-    part = _by_name(table, PART_NAMES, [n for n in left if n not in given])
-    name = _row_name(table, [n for n in left if n not in (*given, part)])
+    part = by_name(table, PART_NAMES, [n for n in left if n not in given])
+    name = _row_name(table, [n for n in left if n not in (*given, part)], numbers=numbers)
     left = [n for n in left if n not in (part, name)]
     notes = [] if name is None else [f"column {table.named(name)} names the rows"]
     label, same = given, list[int]()
+    if given:
+        notes.append(f"labels are in column {', '.join(table.named(n) for n in given)}, as given")
     if not given:
         label, note = _label(table, left, pixels, labelled=labelled, numbers=numbers)
         notes += note
-        same = _same_labels(table, label, left)
+        same = same_labels(table, label, left)
     rest = tuple(n for n in left if n not in (*label, *same))
     if bad := [n for n in rest if n in table.texts]:
         raise DataError(_stray_text(table, bad))
     return Roles(label, name, part, rest, tuple(notes))
+
+
+_PARTS = (
+    ("train", "training"),
+    ("test", "testing", "privatetest"),
+    ("val", "valid", "validation", "publictest"),
+)
+
+
+def parts_of(table: Table, column: int | None) -> list[NDArray[np.int64]]:
+    """Return the rows for training, for testing and for validation; of the last two if there are.
+
+    Raises
+    ------
+    DataError
+        The column says something else, or no row is for training.
+    """
+    if column is None:
+        return [np.arange(table.rows)]
+    said = [text.casefold() for text in table.text(column)]
+    where = f"{table.path}: column {table.named(column)}"
+    known = [word for words in _PARTS for word in words]
+    other = next((row for row, text in enumerate(said) if text not in known), None)
+    if other is not None:
+        raise DataError(
+            f"{where} says {said[other][:40]!r} in row {other + 1}; expected train, test or val"
+        )
+    rows = [np.flatnonzero(np.isin(said, words)) for words in _PARTS]
+    if not len(rows[0]):
+        raise DataError(f"{where} says of no row that it is for training; expected train")
+    if not len(rows[1]):
+        rows = [rows[0], rows[2]]
+    return [part for part in rows if len(part)]
 
 
 def column_numbers(table: Table, column: str | int, *, several: bool = False) -> tuple[int, ...]:
@@ -107,9 +137,9 @@ def column_numbers(table: Table, column: str | int, *, several: bool = False) ->
 
 
 def _column_number(table: Table, column: str | int) -> int:
-    names = [_plain(name) for name in table.names]
+    names = [plain(name) for name in table.names]
     if isinstance(column, str):
-        for known, wanted in ((list(table.names), column), (names, _plain(column))):
+        for known, wanted in ((list(table.names), column), (names, plain(column))):
             if known.count(wanted) > 1:
                 raise OptionError(
                     f"{table.path}: has {known.count(wanted)} columns {column!r}; give the label "
@@ -132,35 +162,38 @@ def _column_number(table: Table, column: str | int) -> int:
     return number % table.width
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_.-]+", " ", name.strip().casefold())
-
-
-def _is_empty(table: Table, number: int) -> bool:
+def is_empty(table: Table, number: int) -> bool:
     """Whether a column is what stands behind a delimiter at the end of each line."""
     return number in table.texts and table.texts[number][1] == ("",)
 
 
-def _by_name(table: Table, wanted: Sequence[str], columns: Sequence[int]) -> int | None:
+def by_name(table: Table, wanted: Sequence[str], columns: Sequence[int]) -> int | None:
     """Return the column of the first of some names that there is."""
-    names = {_plain(table.names[n]): n for n in reversed(columns)} if table.names else {}
+    names = {plain(table.names[n]): n for n in reversed(columns)} if table.names else {}
     return next((names[name] for name in wanted if name in names), None)
 
 
-def _row_name(table: Table, columns: Sequence[int]) -> int | None:
+def _row_name(table: Table, columns: Sequence[int], *, numbers: bool) -> int | None:
     """Return the column that names the rows, by its own name or because it counts them."""
-    named = _by_name(table, ID_NAMES, columns)
-    if named is not None and _differs(table, named):
+    named = by_name(table, ID_NAMES, columns)
+    if named is not None and differs(table, named):
         return named
     if columns and columns[0] == 0 and table.rows > 2:
         if 0 in table.texts:
             return 0 if len(table.texts[0][1]) == table.rows else None
-        if (np.diff(table.column(0)) == 1).all():
+        column = table.column(0)  # shuffled rows count as well
+        if (np.diff(column if numbers else np.sort(column)) == 1).all():
             return 0
     return None
 
 
-def _differs(table: Table, number: int) -> bool:
+def _lacks_numbers(table: Table, number: int) -> bool:
+    """Whether a column is of numbers, but for marks where a value is missing."""
+    texts = [text for text in table.texts[number][1] if not is_number(text)]
+    return all(text.casefold() in _MISSING for text in texts)
+
+
+def differs(table: Table, number: int) -> bool:
     """Whether a column has another value in most rows, as labels do not."""
     if number in table.texts:
         return 2 * len(table.texts[number][1]) > table.rows
@@ -174,7 +207,7 @@ def _label(
     named = [n for name in LABEL_NAMES for n in left if _name_is(table, n, name)]
     if not named and (odd := _named_otherwise(table, left)) is not None:
         named = [odd]
-    texts = [n for n in left if n in table.texts]
+    texts = [n for n in left if n in table.texts and not _lacks_numbers(table, n)]
     if not named and len(texts) == 1 and not numbers:
         named = texts
     if named:
@@ -192,7 +225,7 @@ def _label(
     return _by_values(table, left)
 
 
-def _same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> list[int]:
+def same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> list[int]:
     """Return other columns that are called as labels are, and say the same as the label column."""
     named = {n for name in LABEL_NAMES for n in left if _name_is(table, n, name)} - {*label}
     if len(label) != 1 or not named:
@@ -207,14 +240,14 @@ def _same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> l
 
 
 def _name_is(table: Table, number: int, name: str) -> bool:
-    return bool(table.names) and _plain(table.names[number]) == name
+    return bool(table.names) and plain(table.names[number]) == name
 
 
 def _named_otherwise(table: Table, left: Sequence[int]) -> int | None:
     """Return the one column whose name is not made as those of all others are: pixel0, pixel1."""
     if not table.names:
         return None
-    forms = {n: re.sub(r"\d+", "0", _plain(table.names[n])) for n in left}
+    forms = {n: re.sub(r"\d+", "0", plain(table.names[n])) for n in left}
     common = Counter(forms.values()).most_common(1)[0][0] if forms else ""
     others = [n for n in left if forms[n] != common]
     return others[0] if len(others) == 1 and "0" in common and len(left) > 2 else None

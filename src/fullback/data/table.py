@@ -1,4 +1,4 @@
-"""CSV files of one image a line: its label and its pixels."""
+"""Tables of one image a row: its label and its pixels."""
 
 from __future__ import annotations
 
@@ -11,57 +11,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
-from fullback.data.delimited import Table, is_number, read_table
+from fullback.data.delimited import Table
 from fullback.data.images import check_image_shape
-from fullback.data.roles import Roles, find_roles
+from fullback.data.roles import Roles, find_roles, parts_of
+from fullback.data.table_layout import is_number
 from fullback.errors import DataError
 from fullback.pixels import ImageRecord, guessed_range
 
 
-def load_csv(
-    path: Path,
+def load_pixel_table(
+    table: Table,
     image_shape: Sequence[int] | None = None,
-    how: Split | None = None,
     label_column: str | int | None = None,
     *,
+    how: Split | None = None,
     numbers: bool = False,
 ) -> Dataset:
-    """Load images from a CSV file; a fixed fifth of each class is kept for testing.
+    """Load images from a table of pixels; a fixed fifth of each class is kept for testing.
 
     Parameters
     ----------
-    path : path
-        A line an image: its label and its pixels, a channel after the other, row by row; see
-        `read_table` for delimiters and the like. Whole pixels from 0 to 255 become uint8, others
-        float32. The label column is recognised by its name, or by its values, see `find_roles`.
-    image_shape : (rows, columns) or (channels, rows, columns)
-        By default a square of one channel.
-    how : which images are kept for testing
+    table : a row an image: its label and its pixels, a channel after the other, row by row. Whole
+        pixels from 0 to 255 become uint8, others float32. The label column is recognised by its
+        name, or by its values, see `find_roles`. A column split (set, subset, usage) of train, val
+        and test says what a row is for
+    image_shape : (rows, columns) or (channels, rows, columns); by default a square of one channel
     label_column : the name or the number (from 0; from the end if negative) of the label column
+    how : which images are kept for testing
     numbers : whether labels are numbers to predict; ``label_column`` may then name several columns,
         with commas between them
 
     Raises
     ------
     DataError
-        It cannot be read or has more than 4 GiB, its lines are not as long as each other or not of
-        numbers, its label column is not known or says the same in each line, or the pixels are not
-        those of such images.
+        Not all is numbers, the label column is not known or says the same in each row, or the
+        pixels are not those of such images.
     """
+    path = table.path
     wanted = None if image_shape is None else check_image_shape(image_shape)
     pixels = None if wanted is None else math.prod(wanted)
-    table = read_table(path, label_column)
-    if table.width < 2:
-        raise DataError(
-            f"{path}: holds no images but one column; expected a line an image: its label and its "
-            "pixels, with commas between them"
-        )
     roles = find_roles(table, label_column, pixels, numbers=numbers)
     shape = _shape_of(path, len(roles.pixels), wanted)
     x = pixel_values(table, roles).reshape(table.rows, *shape)
+    y: NDArray[Any]
     y, names = (label_numbers(table, roles), ()) if numbers else class_labels(table, roles)
+    parts = parts_of(table, roles.part)
     return from_file(
-        *(path, stem(path), (x, y)),
+        path,
+        stem(path),
+        *([(x, y)] if len(parts) == 1 else [(x[rows], y[rows]) for rows in parts]),
         class_names=names,
         notes=roles.notes,
         how=how,
@@ -139,14 +137,14 @@ def label_numbers(table: Table, roles: Roles) -> NDArray[np.float64]:
     """
     columns = []
     for n in roles.label:
-        if n in table.texts:
-            texts = table.text(n)
-            place = next(row for row, text in enumerate(texts) if not is_number(text))
+        texts = table.text(n) if n in table.texts else []
+        bad = next((row for row, text in enumerate(texts) if not is_number(text)), None)
+        if bad is not None:
             raise DataError(
-                f"{table.path}: the label column {table.named(n)} has {texts[place][:40]!r} in row "
-                f"{place + 1}; expected a number to predict"
+                f"{table.path}: the label column {table.named(n)} has {texts[bad][:40]!r} in row "
+                f"{bad + 1}; expected a number to predict"
             )
-        columns.append(table.column(n).astype(np.float64))
+        columns.append(np.asarray(texts or table.column(n), np.float64))
     return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
 
 
@@ -161,9 +159,11 @@ def _shape_of(path: Path, pixels: int, image_shape: tuple[int, ...] | None) -> t
     else:
         shape = (1,) * (3 - len(image_shape)) + image_shape
     if math.prod(shape) != pixels or not pixels:
+        third = math.isqrt(pixels // 3)
+        colours = f", as 3x{third}x{third}" if pixels and 3 * third * third == pixels else ""
         raise DataError(
             f"{path}: has {pixels} pixels a line beside its label, which are not "
             f"{' x '.join(map(str, shape))}; give the image's shape with --image-size "
-            "(image_shape=)"
+            f"(image_shape=){colours}"
         )
     return shape

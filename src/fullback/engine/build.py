@@ -19,7 +19,10 @@ from typing import TypeAlias
 
 import llvmlite.binding as llvm
 
+from fullback.engine.cpu import FEATURES, NAME
 from fullback.engine.library import FUNCTIONS
+from fullback.errors import OptionError
+from fullback.options import short
 
 KNOWN_SYMBOLS = {"fullback_yield", "memset", "memcpy", "memmove"}
 """What compiled code may take from outside."""
@@ -55,11 +58,21 @@ def compile_object(
     made = _compiled_elsewhere(_cores() if processes is None else processes, progress)
     for number, function in enumerate(FUNCTIONS):
         if number not in made:
-            from fullback.engine.compiler import bitcode
-
+            bitcode = _compiler()
             made[number] = bitcode(function, target)
             progress(function.__name__)
     return link([made[number] for number in range(len(FUNCTIONS))], target)
+
+
+def _compiler() -> Callable[[Callable[..., None], llvm.TargetMachine], bytes]:
+    try:
+        from fullback.engine.compiler import bitcode
+    except Exception as error:  # Numba checks its settings while it is imported
+        raise OptionError(
+            f"Numba, which compiles the kernels, cannot be imported ({short(str(error))}); check "
+            "the environment variables whose names begin with NUMBA_"
+        ) from error
+    return bitcode
 
 
 # Other processes ----------------------------------------------------------------------------------
@@ -107,9 +120,18 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "NUMBA_OPT": "0"},
+        env={**_environment(), "NUMBA_OPT": "0"},
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without Numba's settings, of which the CPU alone matters."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("NUMBA_") or name in (NAME, FEATURES)
+    }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -171,7 +171,7 @@ def _compile(target: llvm.TargetMachine) -> bytes:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        _say("compiling for this machine, once; this takes about 10 s")
+        _say("compiling for this machine, once; this takes 10 to 20 s")
     columns = (
         TextColumn("compiling for this machine, once"),
         BarColumn(),

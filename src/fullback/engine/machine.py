@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ _KINDS = {np.dtype(np.uint8): 0, np.dtype(np.float32): 1, np.dtype(np.float64): 
 def threads() -> int:
     """Return how many threads runs take: FULLBACK_NUM_THREADS, or one for every core.
 
-    Results do not depend on it.
+    Where OMP_NUM_THREADS is a number, as in joblib's processes and on many clusters, there are no
+    more than that. Results do not depend on it.
 
     Raises
     ------
@@ -44,6 +46,9 @@ def threads() -> int:
     if not chosen:
         affinity = hasattr(os, "sched_getaffinity")
         cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        if re.fullmatch(r"[1-9]\d{0,8}", limit):
+            cores = min(cores, int(limit))
         return min(cores, MOST_THREADS)
     with contextlib.suppress(ValueError):
         if 1 <= int(chosen) <= MOST_THREADS:

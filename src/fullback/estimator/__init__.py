@@ -5,6 +5,7 @@ trains a ``Network``, which is ``network_`` afterwards.
 """
 
 from fullback.estimator.classifier import CNNClassifier
+from fullback.estimator.files import load_estimator
 from fullback.estimator.regressor import CNNRegressor
 
-__all__ = ["CNNClassifier", "CNNRegressor"]
+__all__ = ["CNNClassifier", "CNNRegressor", "load_estimator"]

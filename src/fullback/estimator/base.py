@@ -14,9 +14,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fullback.augment import Augment
-from fullback.errors import OptionError
+from fullback.errors import OptionError, ShapeError
 from fullback.estimator.reading import (
     Array,
+    ImageShape,
     explicit_shape,
     in_layout,
     layout_of,
@@ -25,6 +26,7 @@ from fullback.estimator.reading import (
 from fullback.estimator.scale import (
     as_numbers,
     bytes_are_pixels,
+    check_pixel_range,
     range_of,
     warn_of_shares,
 )
@@ -32,8 +34,9 @@ from fullback.layers import Layer, Loss
 from fullback.network import Network
 from fullback.options import require_flag, require_number, require_whole
 from fullback.training.callbacks import EarlyStopping
+from fullback.training.class_weights import ClassWeight
 from fullback.training.fit import fit
-from fullback.training.history import History
+from fullback.training.history import Epoch, History, Monitor, require_monitor
 from fullback.training.optimizers import OPTIMIZERS, SGD, Optimizer
 from fullback.training.schedules import Schedule, constant, parse
 
@@ -44,6 +47,14 @@ _RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001}
 
 class CNN(BaseEstimator):
     """What classifier and regressor share: everything but y."""
+
+    network_: Network
+    image_shape_: ImageShape
+    channels_last_: bool
+    takes_bytes_: bool
+    loss_curve_: list[float]
+    validation_scores_: list[float]
+    t_: int
 
     def __init__(
         self,
@@ -57,11 +68,12 @@ class CNN(BaseEstimator):
         learning_rate_init: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        clip_norm: float | None = 3.0,
+        clip_norm: float | None = 2.0,
         schedule: str | Schedule = "warm_cosine",
         augment: Augment | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        monitor: Monitor = "loss",
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         warm_start: bool = False,
@@ -82,6 +94,7 @@ class CNN(BaseEstimator):
         self.augment = augment
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.monitor = monitor
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.warm_start = warm_start
@@ -117,7 +130,9 @@ class CNN(BaseEstimator):
         """Return images (N, C, H, W), float32 or uint8, as the network takes them."""
         given = X.shape if hasattr(X, "shape") else np.asarray(X).shape
         flat: Any = X
-        if len(given) in (3, 4) and 0 not in given:
+        if len(given) in (3, 4):
+            if 0 in given:
+                raise ShapeError(f"X has shape {tuple(given)}, which holds no images")
             flat = np.asarray(X)
             if not reset:
                 flat = in_layout(flat, self.image_shape_, self.channels_last_)
@@ -165,6 +180,7 @@ class CNN(BaseEstimator):
         loss: Loss,
         more: bool,
         epochs: int | None = None,
+        class_weight: ClassWeight | None = None,
     ) -> None:
         """Build a network, or go on with the one that is there, and train it.
 
@@ -178,10 +194,12 @@ class CNN(BaseEstimator):
             self._require_last(layers[-1])
             self.network_ = Network(layers, self.image_shape_, loss=loss, seed=seed)
             self.t_ = 0
-            self.loss_curve_: list[float] = []
+            self.loss_curve_ = []
         self._begin(more=more)
         try:
-            history = self._run(images, targets, weights, seed, more=more, epochs=epochs)
+            history = self._run(
+                images, targets, weights, seed, more=more, epochs=epochs, class_weight=class_weight
+            )
         finally:
             self._end()
         self.loss_curve_ += [float(epoch.loss) for epoch in history]
@@ -203,46 +221,61 @@ class CNN(BaseEstimator):
         *,
         more: bool,
         epochs: int | None,
+        class_weight: ClassWeight | None,
     ) -> History:
         """Train the network that is there."""
         watch = held_out = None
         if self.early_stopping and epochs is None:
             images, targets, weights, held_out = self._hold_out(images, targets, weights, seed)
-            watch = EarlyStopping(self.network_, self.n_iter_no_change, self.tol)
+            watch = EarlyStopping(
+                self.network_, self.n_iter_no_change, self.tol, monitor=self.monitor
+            )
         history = fit(
             self.network_,
             images,
             targets,
             epochs=epochs or self._count(len(images)),
-            batch_size=min(self.batch_size, len(images)),
+            batch_size=self.batch_size,
             optimizer=self._optimizer(),
             schedule=constant if epochs else self._schedule(),
             validation_data=held_out,
             augment=self._augment(),
             sample_weight=weights,
+            class_weight=class_weight,
             callbacks=[] if watch is None else [watch],
             pixel_range=None if more else range_of(images, self.pixel_range),
             seed=seed + self.t_,
             verbose=bool(self.verbose),
         )
         if watch is not None:
-            self.validation_scores_ = [epoch.figure for epoch in history]
-            self.best_validation_score_ = max(self.validation_scores_)
+            self.validation_scores_ = list(map(self._score, history))
+            self.best_validation_score_ = self.validation_scores_[watch.best - 1]
         return history
+
+    def _score(self, epoch: Epoch) -> float:
+        """Return an epoch's validation score: what is monitored, or accuracy for a classifier."""
+        shares = self.network_.loss.classifies and self.monitor == "loss"
+        return epoch.judged_by("accuracy" if shares else self.monitor)
 
     def _hold_out(
         self, images: Array, targets: Array, weights: Array | None, seed: int
     ) -> tuple[Array, Array, Array | None, tuple[Array, Array]]:
         """Keep a part of the images for validation; return the others, and that part."""
         classes = targets if self.network_.loss.classifies else None
-        parts = train_test_split(
-            images,
-            targets,
-            *([] if weights is None else [weights]),
-            test_size=self.validation_fraction,
-            stratify=classes,
-            random_state=seed,
-        )
+        try:
+            parts = train_test_split(
+                images,
+                targets,
+                *([] if weights is None else [weights]),
+                test_size=self.validation_fraction,
+                stratify=classes,
+                random_state=seed,
+            )
+        except ValueError as error:
+            raise OptionError(
+                f"early_stopping keeps {self.validation_fraction:g} of {len(images)} images for "
+                f"validation, some of every class, which cannot be: {error}"
+            ) from error
         return parts[0], parts[2], None if weights is None else parts[4], (parts[1], parts[3])
 
     def _require_same_network(self, layers: Sequence[Layer]) -> None:
@@ -270,7 +303,7 @@ class CNN(BaseEstimator):
     def _optimizer(self) -> Optimizer:
         rate = self.learning_rate_init
         rate = _RATES[self.solver] if rate is None else rate
-        options = {"weight_decay": self.weight_decay, "clip_norm": self.clip_norm}
+        options: dict[str, Any] = {"weight_decay": self.weight_decay, "clip_norm": self.clip_norm}
         if self.solver == "sgd":
             return SGD(rate, self.momentum, nesterov=self.momentum > 0, **options)
         return OPTIMIZERS[self.solver](rate, **options)
@@ -288,6 +321,7 @@ class CNN(BaseEstimator):
         require_whole("n_iter_no_change", self.n_iter_no_change, 1)
         require_number("validation_fraction", self.validation_fraction, "(0, 1)")
         require_number("tol", self.tol, "[0, inf)")
+        require_monitor("monitor", self.monitor)
         require_number("momentum", self.momentum, "[0, 1)")
         for flag in ("early_stopping", "warm_start"):
             require_flag(flag, getattr(self, flag))
@@ -300,6 +334,8 @@ class CNN(BaseEstimator):
             )
         if not isinstance(self._augment(), Augment | None):
             raise OptionError(f"augment must be like 'shift=2', got {self.augment!r}")
+        if self.pixel_range is not None:
+            check_pixel_range(self.pixel_range)
         self._optimizer()
 
     def __sklearn_tags__(self) -> Any:

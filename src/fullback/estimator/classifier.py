@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
-from sklearn.utils import compute_class_weight, compute_sample_weight
+from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
@@ -16,6 +16,8 @@ from fullback.augment import Augment
 from fullback.estimator.base import CNN
 from fullback.estimator.reading import Array, check_class_weight, checked_weights, checked_y
 from fullback.layers import Layer, SoftmaxCrossEntropy
+from fullback.training.class_weights import ClassWeight
+from fullback.training.history import Monitor
 from fullback.training.schedules import Schedule
 
 
@@ -61,15 +63,24 @@ class CNNClassifier(ClassifierMixin, CNN):
         Without it a few large errors at the start can throw the network out of range.
     schedule : str or function
         How the learning rate changes: "warm_cosine", "cosine", "constant", "one_cycle", "steps",
-        "plateau" or "warm_up", the last four with options as in ``"steps(factor=0.3, at=0.8)"``; or an object of
-        ``fullback.schedules``, or any function of the share of the run that is done, from 0 to 1.
+        "plateau" or "warm_up", the last four with options as in ``"steps(factor=0.3, at=0.8)"``;
+        or an object of ``fullback.schedules``, or any function of the share of the run that is
+        done, from 0 to 1.
     augment : str, Augment or None
         How the views that are trained on differ from the images: ``"shift=2 rotate=10"``, see
         ``fullback.Augment``.
     early_stopping : bool
-        Keep a part of the images for validation, end when their score has not improved by ``tol``
-        for ``n_iter_no_change`` epochs, and go back to the best epoch's weights.
-    validation_fraction, n_iter_no_change, tol : float, int, float
+        Keep a part of the images for validation, end when it has not got better for
+        ``n_iter_no_change`` epochs, and go back to the best epoch's weights. Epochs in which the
+        learning rate still rises do not count.
+    validation_fraction : float
+        That part, in (0, 1).
+    monitor : "loss", "accuracy", "balanced" or "f1"
+        What tells the best epoch: the lowest validation loss, with the classes' weights, or the
+        highest accuracy, balanced accuracy or macro F1.
+    n_iter_no_change, tol : int, float
+        An epoch is better where the loss has fallen by a share of ``tol``, or accuracy, balanced
+        accuracy or F1 has risen by ``tol``.
     warm_start : bool
         Whether ``fit`` goes on with the network that is there. Other classes, layers or shapes of
         images than before are then an error.
@@ -93,8 +104,11 @@ class CNNClassifier(ClassifierMixin, CNN):
     loss_curve_ : list of float
         The training loss of every epoch.
     validation_scores_, best_validation_score_ : list of float, float
-        With ``early_stopping``.
+        With ``early_stopping``: balanced accuracy or F1, where ``monitor`` says so, or else
+        accuracy of every epoch, and of the one that was gone back to.
     """
+
+    classes_: Array
 
     def __init__(
         self,
@@ -108,11 +122,12 @@ class CNNClassifier(ClassifierMixin, CNN):
         learning_rate_init: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        clip_norm: float | None = 3.0,
+        clip_norm: float | None = 2.0,
         schedule: str | Schedule = "warm_cosine",
         augment: Augment | str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        monitor: Monitor = "loss",
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
@@ -135,6 +150,7 @@ class CNNClassifier(ClassifierMixin, CNN):
             augment=augment,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
+            monitor=monitor,
             n_iter_no_change=n_iter_no_change,
             tol=tol,
             warm_start=warm_start,
@@ -166,7 +182,7 @@ class CNNClassifier(ClassifierMixin, CNN):
                 f"to fit; that had {self.classes_.tolist()}, y has {classes.tolist()}: partial_fit "
                 "takes images of some of the classes, and warm_start=False begins anew"
             )
-        self.classes_: Array = classes
+        self.classes_ = classes
         self._learn(images, labels, sample_weight, more=more)
         return self
 
@@ -218,30 +234,25 @@ class CNNClassifier(ClassifierMixin, CNN):
         if not np.all(known):
             unknown = labels[~known][0]
             raise ValueError(f"y holds {unknown!r}, which is not among the classes")
-        weights = checked_weights(sample_weight, images)
-        if self.class_weight is not None:
-            own = self._weights_of(targets)
-            weights = own if weights is None else weights * own
         count = len(self.classes_)
         self._train(
             images,
             targets,
-            weights,
+            checked_weights(sample_weight, images),
             outputs=max(count, 2),
             why=f"y has {count} class{'es' if count > 1 else ''}",
             loss=SoftmaxCrossEntropy(),
             more=more,
             epochs=epochs,
+            class_weight=self._class_weight(labels),
         )
 
-    def _weights_of(self, targets: Array) -> Array:
-        """Return the weights that class_weight gives to images of these classes."""
-        if isinstance(self.class_weight, str):
-            return np.asarray(compute_sample_weight(self.class_weight, targets))
-        of_class = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=self.classes_[targets]
-        )
-        return np.asarray(of_class)[targets]
+    def _class_weight(self, labels: Array) -> ClassWeight | None:
+        """Return the weights by the classes' places."""
+        if self.class_weight is None or isinstance(self.class_weight, str):
+            return self.class_weight
+        of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
+        return dict(enumerate(of_class.tolist()))
 
     def _begin(self, *, more: bool) -> None:
         if not more:

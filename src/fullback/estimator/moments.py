@@ -77,9 +77,10 @@ class Moments:
         far = varies & (np.abs(self.mean) > _DIGITS * self.deviation)
         if far.any():
             n = int(np.flatnonzero(far)[0])
+            step = np.spacing(np.float32(abs(self.mean[n])))
             warnings.warn(
                 f"y has the mean {self.mean[n]:g} and a deviation of only {self.deviation[n]:g}: "
-                f"the network answers in float32, in steps of {np.spacing(np.float32(self.mean[n])):g}; "
+                f"the network answers in float32, in steps of {step:g}; "
                 "subtract a constant from y",
                 FullbackWarning,
                 stacklevel=5,

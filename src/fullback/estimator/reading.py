@@ -25,7 +25,7 @@ from fullback.layers import (
 )
 from fullback.layers.text import parse_layers
 from fullback.options import require_number
-from fullback.pixels import CHANNELS, channels_are_last
+from fullback.pixels import channels_are_last
 
 Array: TypeAlias = NDArray[Any]
 ImageShape: TypeAlias = tuple[int, int, int]  # channels, rows, columns
@@ -102,11 +102,12 @@ def explicit_shape(image_shape: Sequence[int]) -> ImageShape:
             f"numbers, got {image_shape!r}"
         )
     channels, rows, columns = ((1,) * (3 - len(shape))) + tuple(int(n) for n in shape)
-    if columns in CHANNELS and channels not in CHANNELS and (columns > 1 or channels == rows):
+    likely = columns == 3 or (columns in (1, 2, 4) and channels == rows)
+    if likely and channels > 4:
         warnings.warn(
-            f"image_shape is (channels, rows, columns), so {shape} means {channels} channels of "
-            f"{rows} x {columns}; images of {columns} channels have image_shape="
-            f"({columns}, {channels}, {rows}), whichever axis of X the channels are",
+            f"image_shape is (channels, rows, columns), so {shape} is {channels} channels of "
+            f"{rows} x {columns}; for {channels} x {rows} pixels give image_shape=({columns}, "
+            f"{channels}, {rows}), whichever axis of X the channels are",
             FullbackWarning,
             stacklevel=2,
         )
@@ -155,8 +156,12 @@ def whole_network(
     """
     if layers is None:
         own = _default(shape)
+    elif isinstance(layers, str):
+        own = parse_layers(layers)
+    elif isinstance(layers, Iterable):
+        own = list(layers)
     else:
-        own = list(parse_layers(layers) if isinstance(layers, str) else layers)
+        raise OptionError(f"layers must be text, a list of layers or None, got {layers!r}")
     if not own or not isinstance(own[0], Normalize):
         own.insert(0, Normalize())
     if not any(isinstance(layer, Flatten | GlobalAvgPool2D) for layer in own):

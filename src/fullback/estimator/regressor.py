@@ -20,7 +20,8 @@ from fullback.layers import Dense, Layer, MeanSquaredError
 class CNNRegressor(RegressorMixin, CNN):
     """A convolutional network that answers in numbers.
 
-    X and the parameters are as for ``CNNClassifier``, but for ``class_weight``. y may be of any
+    X and the parameters are as for ``CNNClassifier``, but for ``class_weight``; ``monitor`` is
+    "loss". y may be of any
     scale: it is learned with mean 0 and deviation 1, and afterwards that scale is multiplied into
     the last Dense layer, so that ``network_`` answers in the units of y.
 
@@ -33,6 +34,11 @@ class CNNRegressor(RegressorMixin, CNN):
     target_mean_, target_scale_ : ndarrays of shape (n_outputs,)
         Mean and deviation of y, weighted by ``sample_weight``; of a constant y the deviation is 0.
     """
+
+    target_weight_: float  # sum of the weights of all targets
+    target_mean_: Array
+    target_scale_: Array
+    one_output_: bool  # whether y had one axis
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Train a network.
@@ -145,7 +151,8 @@ class CNNRegressor(RegressorMixin, CNN):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
         check_is_fitted(self, "network_")
-        y: Array = self.network_.logits(self._images(X, reset=False)).astype(np.float64)
+        answers = self.network_.logits(self._images(X, reset=False)).astype(np.float64)
+        y: Array = np.where(self.target_scale_ > 0, answers, self.target_mean_)
         return y[:, 0] if self.one_output_ else y
 
     def __sklearn_tags__(self) -> Any:

@@ -11,8 +11,9 @@ import warnings
 
 import numpy as np
 
-from fullback.errors import FullbackWarning, InputError
+from fullback.errors import FullbackWarning, InputError, OptionError
 from fullback.estimator.reading import Array
+from fullback.options import require_number
 from fullback.pixels import ImageRecord, guessed_range
 
 _DARKEST = 32  # uint8 images up to this are taken for numbers on a scale of their own
@@ -61,14 +62,23 @@ def warn_of_shares(x: Array, record: ImageRecord | None) -> None:
         )
 
 
-def range_of(
-    images: Array, pixel_range: tuple[float, float] | None
-) -> tuple[float, float] | None:
+def range_of(images: Array, pixel_range: tuple[float, float] | None) -> tuple[float, float] | None:
     """Return black and white of training images: those that are given, or else those guessed."""
     if pixel_range is not None or images.dtype == np.uint8:
         return pixel_range
     whole = bool((images == np.floor(images)).all())
     return guessed_range(float(images.min()), float(images.max()), whole=whole)
+
+
+def check_pixel_range(pixel_range: object) -> None:
+    """Raise OptionError unless it is (black, white), two different finite numbers."""
+    pair = pixel_range if isinstance(pixel_range, tuple | list) else ()
+    for value in pair:
+        require_number("a value of pixel_range", value, "(-inf, inf)")
+    if len(pair) != 2 or pair[0] == pair[1]:
+        raise OptionError(
+            f"pixel_range must be (black, white), two different numbers, got {pixel_range!r}"
+        )
 
 
 def as_numbers(x: Array) -> Array:

@@ -12,7 +12,9 @@ The metadata has one entry, ``fullback``, a JSON object::
      "threshold": {"label": 1, "value": 0.2}}
 
 ``class_names``, ``data_options``, ``trained_on`` and ``threshold`` are there where the network has
-some. Version 1 had no ``trained_on``: its networks take uint8 images as 0 to 1.
+some, and ``estimator`` in the file of a CNNClassifier or CNNRegressor (see
+``fullback.estimator.files``). Version 1 had no ``trained_on``: its networks take uint8 images as 0
+to 1.
 
 One entry, because safetensors writes several in an order that changes from run to run, and the same
 network shall give the same file, to the bit. Nothing is pickled. Every array's name, shape and type
@@ -46,7 +48,7 @@ _READ = (1, 2)  # versions
 
 _MOST_METADATA = 2**20  # characters of JSON
 _MOST_LAYERS = 1000
-_DATA_OPTIONS = ("resize", "test_share", "split_seed")
+_DATA_OPTIONS = ("resize", "nested", "test_share", "split_seed", "label_column")
 _TYPES = {"float32": "F32", "float64": "F64"}
 
 
@@ -66,6 +68,19 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     OSError
         Writing failed, as on a full disk; a file that was there still is.
     """
+    write_model(net, path)
+
+
+def write_model(
+    net: Network, path: str | os.PathLike[str], estimator: dict[str, Any] | None = None
+) -> None:
+    """Write what ``save`` writes, and beside it what an estimator knows.
+
+    Raises
+    ------
+    InputError, OSError
+        See ``save``; or the estimator knows too much for a file.
+    """
     from safetensors.numpy import save as to_bytes
 
     if len(net.layers) > _MOST_LAYERS:
@@ -74,10 +89,10 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
         )
     architecture = {
         "version": VERSION,
-        "layers": [_as_json(layer) for layer in net.layers],
+        "layers": list(map(as_json, net.layers)),
         "input_shape": net.input_shape,
         "dtype": str(net.dtype),
-        "loss": _as_json(net.loss),
+        "loss": as_json(net.loss),
         "frozen": sorted(net.frozen),
     }
     if net.class_names:
@@ -88,8 +103,16 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
         architecture["trained_on"] = dataclasses.asdict(net.trained_on)
     if net.threshold is not None:
         architecture["threshold"] = dataclasses.asdict(net.threshold)
+    if estimator is not None:
+        architecture["estimator"] = estimator
+    text = json.dumps(architecture)
+    if len(text) > _MOST_METADATA:
+        raise InputError(
+            f"the description of the model has {len(text):,} characters, and a model file holds "
+            f"{_MOST_METADATA:,}; shorten class names or feature names"
+        )
     arrays = {**net.parameters, **net.statistics}
-    write_atomically(path, to_bytes(arrays, metadata={"fullback": json.dumps(architecture)}))
+    write_atomically(path, to_bytes(arrays, metadata={"fullback": text}))
 
 
 def load(path: str | os.PathLike[str]) -> Network:
@@ -100,6 +123,17 @@ def load(path: str | os.PathLike[str]) -> Network:
     ModelFileError
         The file is missing, damaged, not a fullback model, or written by a newer version.
     """
+    return read_model(path)[0]
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
+    """Read a network, and the whole description that the file has of it.
+
+    Raises
+    ------
+    ModelFileError
+        See ``load``.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
@@ -108,7 +142,8 @@ def load(path: str | os.PathLike[str]) -> Network:
         raise ModelFileError(f"{path} {reason}; expected a model file that fullback saved")
     try:
         with safe_open(path, framework="numpy") as file:
-            net = _network(path, _description(path, file.metadata() or {}), file)
+            described = _description(path, file.metadata() or {})
+            net = _network(path, described, file)
             for arrays in (net.parameters, net.statistics):
                 for name in arrays:
                     arrays[name] = file.get_tensor(name)
@@ -118,7 +153,7 @@ def load(path: str | os.PathLike[str]) -> Network:
         raise ModelFileError(
             f"{path} cannot be read as a safetensors file ({error}); it is damaged or no model file"
         ) from error
-    return net
+    return net, described
 
 
 def _description(path: str, metadata: dict[str, str]) -> dict[str, Any]:
@@ -144,7 +179,7 @@ def _description(path: str, metadata: dict[str, str]) -> dict[str, Any]:
 def _network(path: str, described: dict[str, Any], file: Any) -> Network:
     """Build the network that the metadata describes, once the file's arrays are found to fit."""
     try:
-        layers = _layers(described["layers"])
+        layers = read_layers(described["layers"])
         input_shape = tuple(described["input_shape"])
         options: dict[str, Any] = {
             "loss": _loss(described["loss"]),
@@ -203,7 +238,8 @@ def _short(text: str) -> str:
     return textwrap.shorten(text, 200, placeholder=" ...")
 
 
-def _as_json(described: Layer | Loss) -> dict[str, Any]:
+def as_json(described: Layer | Loss) -> dict[str, Any]:
+    """Return a layer or a loss as it stands in a file."""
     return {"kind": described.kind, **dataclasses.asdict(described)}  # type: ignore[call-overload]
 
 
@@ -215,7 +251,8 @@ def _class_names(names: Any, outputs: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _layers(entries: list[dict[str, Any]]) -> list[Layer]:
+def read_layers(entries: list[dict[str, Any]]) -> list[Layer]:
+    """Return the layers that stand in a file; a wrong entry raises one of many errors."""
     if len(entries) > _MOST_LAYERS:
         raise OptionError(f"{len(entries)} layers are more than {_MOST_LAYERS}")
     return [LAYERS[entry["kind"]](**_options(entry)) for entry in entries]

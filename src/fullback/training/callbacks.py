@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from pathlib import Path
-
-import numpy as np
 
 from fullback.atomic import check_writable
 from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.options import require_number, require_whole
-from fullback.training.history import Epoch, History, improvements
+from fullback.training.history import (
+    Epoch,
+    History,
+    Monitor,
+    best_epoch,
+    improvements,
+    require_monitor,
+    warm_up,
+)
 from fullback.training.snapshot import restore, snapshot
+
+WRITE_EVERY = 1.0
+"""Seconds of training from one writing of a run's files to the next, at least."""
 
 
 class Callback:
@@ -30,26 +41,36 @@ class Callback:
         """
 
     def __call__(self, epoch: Epoch) -> object:
-        """Be told after every epoch, when its checkpoint is written; True ends training."""
+        """Be told after every epoch; True ends training."""
 
     def finish(self, history: History) -> None:
         """Be told when training has ended: by itself, a callback, Ctrl-C or a DivergenceError."""
 
 
 class EarlyStopping(Callback):
-    """Keep the best epoch's arrays, and end training when no better one has come for a while.
+    """Keep the best epoch's arrays, and end training when nothing better has come for a while.
 
-    The best epoch is the one with the highest validation accuracy, or without classes the lowest
-    validation loss; without validation data, the lowest training loss. When training has ended,
-    by whatever way, the network gets its arrays back.
+    When training has ended, by whatever way, the network gets the best epoch's arrays back.
+
+    Epochs are waited for while neither the figure that is monitored nor the loss gets better:
+    accuracy and the other shares stay where they are for many epochs while a network learns, above
+    all where one class is rare. Nor does an epoch count against ``patience`` in which the learning
+    rate was still rising, as in the first three tenths of ``schedules.warm_cosine``.
 
     Parameters
     ----------
     net : the network that is trained
     patience : epochs without improvement, after which training ends; None for never
-    tol : by how much an epoch must be better to count as improvement
-    file : a model file in which the best epoch is kept as well. A run that goes on from a
-        checkpoint needs it
+    tol : by how much an epoch must be better to count as improvement: a share of the loss, or so
+        much of accuracy, balanced accuracy or F1
+    monitor : what epochs are judged by: ``"loss"``, the lowest; or the highest ``"accuracy"``,
+        ``"balanced"`` accuracy (the mean of the classes' recalls) or macro ``"f1"``. They are those
+        of the validation data; loss and accuracy of the training data where there are no others.
+        The validation loss has the class weights of the training data, so that with
+        ``class_weight="balanced"`` it is a balanced measure. Of epochs that are equal by a share,
+        the one with the lower loss is the best
+    file : a model file in which the best epoch is kept as well, while training runs at most once a
+        second
 
     Attributes
     ----------
@@ -60,8 +81,9 @@ class EarlyStopping(Callback):
         self,
         net: Network,
         patience: int | None = 10,
-        tol: float = 0.0,
+        tol: float = 1e-4,
         *,
+        monitor: Monitor = "loss",
         file: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(net, Network):
@@ -69,56 +91,72 @@ class EarlyStopping(Callback):
         if patience is not None:
             require_whole("EarlyStopping: patience", patience, 1)
         require_number("EarlyStopping: tol", tol, "[0, inf)")
-        self.net, self.patience, self.tol = net, patience, tol
+        require_monitor("EarlyStopping: monitor", monitor)
+        self.net, self.patience, self.tol, self.monitor = net, patience, tol, monitor
         self.file = None if file is None else Path(file)
         if self.file is not None:
             check_writable(self.file)
         self.best = 0
         self._epochs: list[Epoch] = []
         self._arrays = snapshot(net)
+        self._restored: tuple[int, dict[str, Array]] | None = None
+        self._written, self._last_write = 0, -math.inf
+
+    def kept(self) -> tuple[int, dict[str, Array]]:
+        """Return the number of the best epoch, and its arrays, for a checkpoint to keep."""
+        return self.best, self._arrays
+
+    def take_over(self, best: int, arrays: dict[str, Array]) -> None:
+        """Take over what ``kept`` returned, before training begins; it is used by ``begin``."""
+        self._restored = best, arrays
 
     def begin(self, history: History) -> bool:
         """Find the best of the epochs that are done."""
-        self._epochs, self.best, self._arrays = [], 0, snapshot(self.net)
-        for epoch in history:
-            self._note(epoch)
+        self._epochs, self._arrays = list(history), snapshot(self.net)
+        self.best, self._written = best_epoch(self._epochs, self.monitor), 0
+        restored, self._restored = self._restored, None
         if self.best and self.best < len(history):
-            self._arrays = self._read()
-        elif self.best and self.file is not None:  # it may have ended before that was written
-            self._write()
+            same = restored is not None and restored[0] == self.best
+            self._arrays = restored[1] if same and restored is not None else self._read()
+        self._write(at_once=True)
         return self._enough()
 
     def __call__(self, epoch: Epoch) -> bool:
         """Note an epoch; return whether it is time to end."""
-        if self._note(epoch):
-            self._arrays = snapshot(self.net)
-            if self.file is not None:
-                self._write()
+        self._epochs.append(epoch)
+        best = best_epoch(self._epochs, self.monitor)
+        if best != self.best:
+            self.best, self._arrays = best, snapshot(self.net)
+        self._write()
         return self._enough()
 
     def finish(self, history: History) -> None:
         """Give the network its best epoch's arrays back."""
         if self.best:
             restore(self.net, self._arrays)
-
-    def _note(self, epoch: Epoch) -> bool:
-        """Take note of an epoch; return whether it is the best so far."""
-        best = max((own.figure for own in self._epochs), default=-np.inf)
-        self._epochs.append(epoch)
-        if epoch.figure > best:
-            self.best = len(self._epochs)
-        return epoch.figure > best
+            self._write(at_once=True)
 
     def _enough(self) -> bool:
-        better = improvements(self._epochs, self.tol)
+        better = improvements(self._epochs, self.monitor, self.tol)
         last = max((n for n, improved in enumerate(better, 1) if improved), default=0)
-        return self.patience is not None and len(better) - last >= self.patience
+        waited = len(better) - max(last, warm_up(self._epochs))
+        return self.patience is not None and waited >= self.patience
 
-    def _write(self) -> None:
-        from fullback.export.safetensors import save
+    def _write(self, *, at_once: bool = False) -> None:
+        """Write the best epoch's file where it is another one than before, once in a while."""
+        now = time.monotonic()
+        if self.file is None or not self.best or self._written == self.best:
+            return
+        if at_once or now - self._last_write >= WRITE_EVERY:
+            from fullback.export.safetensors import save
 
-        if self.file is not None:
-            save(self.net, self.file)
+            own = snapshot(self.net)
+            restore(self.net, self._arrays)
+            try:
+                save(self.net, self.file)
+            finally:
+                restore(self.net, own)
+            self._written, self._last_write = self.best, time.monotonic()
 
     def _read(self) -> dict[str, Array]:
         """Return the best epoch's arrays from the file."""
@@ -127,7 +165,7 @@ class EarlyStopping(Callback):
         if self.file is None or not self.file.exists():
             raise InputError(
                 f"the best epoch so far, {self.best}, is not in the checkpoint; give "
-                "EarlyStopping the file that it was kept in"
+                "EarlyStopping the file that it was kept in, and monitor what it monitored"
             )
         kept = load(self.file)
         if kept.layers != self.net.layers or kept.input_shape != self.net.input_shape:

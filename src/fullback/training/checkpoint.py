@@ -1,9 +1,10 @@
-"""A training run on disk, as it was after its last finished epoch.
+"""A training run on disk, as it was after one of its last finished epochs.
 
 A safetensors file: ``net.*`` holds the network's arrays, ``optimizer.*`` what the optimizer
-remembers. Its metadata has one entry, ``fullback-run``, a JSON object with what the run was started
-with and the figures of its epochs. Whatever else a run draws is a function of the seed, the epoch
-and the batch, so one that goes on from here ends with the same weights, bit for bit.
+remembers, and ``best0.*`` the best epoch of the first EarlyStopping. Its metadata has one entry,
+``fullback-run``, a JSON object with what the run was started with and the figures of its epochs.
+Whatever else a run draws is a function of the seed, the epoch and the batch, so one that goes on
+from here ends with the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
+import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fullback.atomic import check_writable, write_atomically
-from fullback.errors import InputError, ModelFileError
+from fullback.errors import FullbackWarning, InputError, ModelFileError
 from fullback.layers.base import Array
 from fullback.network import Network
+from fullback.training.callbacks import WRITE_EVERY, EarlyStopping
 from fullback.training.history import Epoch
 from fullback.training.optimizers import State
 
@@ -31,7 +35,21 @@ _MOST_METADATA = 2**24  # characters of JSON
 _LOOKED_AT = 64  # images by which a data set is known again
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+_IN_WORDS = {
+    "data": "the images or labels have changed: they are not those that the run was started with",
+    "validation_data": "the validation images or labels have changed",
+    "layers": "the network has other layers: {old} then, {new} now",
+    "input_shape": "the network takes images of another shape: {old} then, {new} now",
+    "loss": "the network has another loss: {old} then, {new} now",
+    "frozen": "other layers are frozen: {old} then, {new} now",
+    "sample_weight": "the weights of the images have changed",
+}
+"""What is different of a run, in this order, in words; any other option is told by its name."""
+
+_SAME_AT_ANY_LENGTH = ("constant", "Plateau(")  # texts of schedules
+
+
+@dataclasses.dataclass(eq=False)
 class Checkpoint:
     """The file of one run.
 
@@ -43,6 +61,8 @@ class Checkpoint:
 
     path: Path
     run: Mapping[str, Any]
+    _latest: tuple[dict[str, Array], int] | None = None  # what is to be written, and its epochs
+    _last_write: float = dataclasses.field(default_factory=time.monotonic)
 
     @classmethod
     def of(cls, path: str | os.PathLike[str], **run: Any) -> Checkpoint:
@@ -56,8 +76,32 @@ class Checkpoint:
         check_writable(path)
         return cls(Path(path), json.loads(json.dumps(run)))
 
-    def save(self, net: Network, state: State, epochs: list[Epoch]) -> None:
-        """Write the run as it is now, atomically.
+    def note(
+        self,
+        net: Network,
+        state: State,
+        epochs: Sequence[Epoch],
+        stopping: Sequence[EarlyStopping] = (),
+    ) -> None:
+        """Take note of the run as it is after an epoch; write it where the last time is long ago.
+
+        Raises
+        ------
+        OSError
+            Writing failed, as on a full disk; what was there still is.
+        """
+        arrays = {name: array.copy() for name, array in _arrays(net, state).items()}
+        for n, callback in enumerate(stopping):
+            best, own = callback.kept()
+            if best:
+                arrays[f"best{n}"] = np.array(best)
+                arrays |= {f"best{n}.{name}": array for name, array in own.items()}
+        self._latest = arrays, len(epochs)
+        if time.monotonic() - self._last_write >= WRITE_EVERY:
+            self.write(epochs)
+
+    def write(self, epochs: Sequence[Epoch]) -> None:
+        """Write what was last taken note of, atomically, unless that is done.
 
         Raises
         ------
@@ -66,15 +110,21 @@ class Checkpoint:
         """
         from safetensors.numpy import save as to_bytes
 
+        if self._latest is None:
+            return
+        arrays, count = self._latest
         described = {
             "version": VERSION,
             "run": self.run,
-            "epochs": [vars(epoch) for epoch in epochs],
+            "epochs": [vars(epoch) for epoch in epochs[:count]],
         }
         metadata = {"fullback-run": json.dumps(described)}
-        write_atomically(self.path, to_bytes(_arrays(net, state), metadata=metadata))
+        write_atomically(self.path, to_bytes(arrays, metadata=metadata))
+        self._latest, self._last_write = None, time.monotonic()
 
-    def load(self, net: Network, state: State) -> list[Epoch]:
+    def load(
+        self, net: Network, state: State, stopping: Sequence[EarlyStopping] = ()
+    ) -> list[Epoch]:
         """Bring a network and an optimizer's state to where the run was; return its epochs.
 
         Without a file there are none, and nothing is changed.
@@ -85,40 +135,101 @@ class Checkpoint:
             The file is damaged, or no checkpoint.
         InputError
             It is the checkpoint of a run that was started with something else.
+
+        Warns
+        -----
+        FullbackWarning
+            The run has another number of epochs than when it began, and its schedule depends on it.
         """
         from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
             return []
         run, epochs = read_run(self.path)
-        for name, value in self.run.items():
-            if run.get(name) != value:
-                raise InputError(
-                    f"{self.path} is of a run with {name} {run.get(name)!r:.200}, and this one has "
-                    f"{value!r:.200}; give another file, or delete it to begin anew"
-                )
+        self._compare(run, len(epochs))
         wanted = _arrays(net, state)
         try:
             with safe_open(self.path, framework="numpy") as file:
-                if set(file.keys()) != wanted.keys():
+                own = {name for name in file.keys() if not name.startswith("best")}  # noqa: SIM118
+                if own != wanted.keys():
                     raise _damaged(
                         self.path, "its arrays are not those of its network and optimizer"
                     )
-                found = {name: file.get_tensor(name) for name in wanted}
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise _damaged(self.path, str(error)) from error
         for name, array in found.items():
-            if array.shape != wanted[name].shape or array.dtype != wanted[name].dtype:
+            if name in wanted and (
+                array.shape != wanted[name].shape or array.dtype != wanted[name].dtype
+            ):
                 raise _damaged(self.path, f"{name} is {array.dtype} of shape {array.shape}")
             if not np.isfinite(array).all():
                 raise _damaged(self.path, f"{name} is not finite")
-        for name, array in found.items():
-            place, _, own = name.partition(".")
+        for n, callback in enumerate(stopping):
+            best = _best_of(net, n, found)
+            if best is not None:
+                callback.take_over(*best)
+        for name in wanted:
+            place, _, key = name.partition(".")
             if place == "optimizer":
-                state[own][...] = array
+                state[key][...] = found[name]
             else:
-                (net.parameters if own in net.parameters else net.statistics)[own] = array
+                (net.parameters if key in net.parameters else net.statistics)[key] = found[name]
         return epochs
+
+    def _compare(self, run: Mapping[str, Any], done: int) -> None:
+        """Raise InputError where a file's run is another one than this, or warn of its length."""
+        begin = f"give another file, or delete {self.path} to begin anew"
+        if run.get("images") != self.run.get("images") and "images" in self.run:
+            raise InputError(
+                f"the run in {self.path} cannot go on: the images have changed; it was started "
+                f"with {run.get('images')!r:.20} of them, and now there are {self.run['images']}; "
+                f"train on the images that it was started with, or {begin}"
+            )
+        for name in (*_IN_WORDS, *self.run):
+            old, new = run.get(name), self.run.get(name)
+            if old == new or name == "epochs":
+                continue
+            words = _IN_WORDS.get(name, f"{name.replace('_', ' ')} was {{old}}, and is {{new}} now")
+            words = words.format(old=f"{_shown(old)}", new=f"{_shown(new)}")
+            raise InputError(f"the run in {self.path} cannot go on: {words}; {begin}")
+        old, new = run.get("epochs"), self.run.get("epochs")
+        if old == new or new is None:
+            return
+        if done > new:
+            raise InputError(
+                f"the run in {self.path} has {done} finished epochs, more than the {new} wanted; "
+                f"give at least {done}, or {begin}"
+            )
+        if not str(self.run.get("schedule", "")).startswith(_SAME_AT_ANY_LENGTH):
+            warnings.warn(
+                f"the run in {self.path} was started for {old} epochs and goes on to {new}: from "
+                f"epoch {done + 1} on, the learning rate is that of the schedule "
+                f"{self.run.get('schedule')} over {new} epochs, and the weights will not be those "
+                f"of a run that was started for {new}",
+                FullbackWarning,
+                stacklevel=4,
+            )
+
+
+def _shown(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (text if len(text) <= 120 else f"{text[:117]}...") or "none"
+
+
+def _best_of(
+    net: Network, n: int, found: Mapping[str, Array]
+) -> tuple[int, dict[str, Array]] | None:
+    """Return the best epoch's number and arrays that an EarlyStopping kept, where there is one."""
+    own = dict((*net.parameters.items(), *net.statistics.items()))
+    best = found.get(f"best{n}")
+    arrays = {name: found.get(f"best{n}.{name}") for name in own}
+    if best is None or best.shape != () or best.dtype.kind != "i":
+        return None
+    kept = {name: array for name, array in arrays.items() if array is not None}
+    if any(name not in kept or kept[name].shape != array.shape for name, array in own.items()):
+        return None
+    return int(best), kept
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], list[Epoch]]:
@@ -136,7 +247,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], list[Epoch]]:
             text = (file.metadata() or {}).get("fullback-run", "")
         described = json.loads(text) if len(text) <= _MOST_METADATA else {}
         version, run = described["version"], dict(described["run"])
-        epochs = [Epoch(**figures) for figures in described["epochs"]]
+        epochs = [Epoch.read(figures) for figures in described["epochs"]]
     except (SafetensorError, OSError) as error:
         raise _damaged(path, str(error)) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

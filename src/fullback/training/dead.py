@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fullback.errors import DeadUnitWarning
+from fullback.layers import GlobalAvgPool2D, Layer
 from fullback.layers.base import Array
 from fullback.network import Network, in_batches
 from fullback.passes import forward_batch
+from fullback.training.history import History
+
+_FEWEST, _MOST = 64, 256  # training images on which dead units are looked for
+_PART = 20  # and no more than this part of the images that are trained on in a run
+_EVERY = 8192  # images that are trained on from one look to the next, at least
+_JUDGED = 2000  # images on which it is judged whether a run failed
+_BY_CHANCE = 1.1  # times the recall of chance
+_NO_BETTER = 0.99  # of the loss of a network that gives every image the same answer
 
 
 def dead_units(net: Network, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
@@ -24,38 +34,162 @@ def dead_units(net: Network, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
     ShapeError, InputError
         The images do not fit the network.
     """
-    images = net.check_images(x)
-    rectifiers = [index for index, layer in enumerate(net.layers) if layer.rectifies]
-    alive = {index: np.zeros(net.shapes[index][0], bool) for index in rectifiers}
-    for batch in in_batches(images):
-        activations, _ = forward_batch(net, batch)
-        for index in rectifiers:
-            y = activations[index + 1]
-            alive[index] |= (y != 0).any(axis=(0, *range(2, y.ndim)))
-    return {
-        net.names[index]: np.flatnonzero(~units)
-        for index, units in alive.items()
-        if not units.all()
-    }
+    return Activity(net).dead(net.check_images(x))
 
 
-def warn_of_dead_units(net: Network, images: Array, known: set[str], *, layers_only: bool) -> None:
-    """Warn, once a name in ``known``, of dead layers, and of single dead units if wanted."""
-    for name, units in dead_units(net, images).items():
-        total = net.shapes[net.names.index(name)][0]
-        whole = len(units) == total
-        if name in known or (layers_only and not whole):
-            continue
-        known.add(name)
-        if whole:
-            message = (
-                f"{name} is dead: it is 0 everywhere for all of {len(images)} training images, "
-                "so nothing below it learns; try another seed, a smaller learning rate or LeakyReLU"
-            )
+class Activity:
+    """Which units of a network's ReLU layers answer.
+
+    On the lane engine the answers of a ReLU layer are those of the layers up to it, as a network of
+    their own, which ends with the mean over an image: 0 for a channel that is 0 everywhere.
+    """
+
+    def __init__(self, net: Network) -> None:
+        self.net = net
+        self.rectifiers = [index for index, layer in enumerate(net.layers) if layer.rectifies]
+        self._parts: dict[int, Network] = {}
+
+    def dead(self, images: Array) -> dict[str, NDArray[np.intp]]:
+        """Return the dead units by layer, told by checked images."""
+        if not self.rectifiers:
+            return {}
+        if self.net.choose_engine(None) == "lanes":
+            alive = {index: self._answers(index, images) for index in self.rectifiers}
         else:
-            shown = ", ".join(map(str, units[:8])) + (", ..." if len(units) > 8 else "")
-            message = (
-                f"{name}: {len(units)} of {total} units are dead, 0 for all of {len(images)} "
-                f"training images ({shown})"
+            alive = self._reference(images)
+        return {
+            self.net.names[index]: np.flatnonzero(~units)
+            for index, units in alive.items()
+            if not units.all()
+        }
+
+    def _answers(self, index: int, images: Array) -> NDArray[np.bool_]:
+        from fullback.engine.lanes import answers
+
+        if index not in self._parts:
+            own: list[Layer] = list(self.net.layers[: index + 1])
+            if len(self.net.shapes[index]) == 3:
+                own.append(GlobalAvgPool2D())
+            self._parts[index] = Network(own, self.net.input_shape)
+        part = self._parts[index]
+        part.parameters.update({name: self.net.parameters[name] for name in part.parameters})
+        part.statistics.update({name: self.net.statistics[name] for name in part.statistics})
+        alive: NDArray[np.bool_] = (answers(part, images) != 0).any(axis=0)
+        return alive
+
+    def _reference(self, images: Array) -> dict[int, NDArray[np.bool_]]:
+        alive = {index: np.zeros(self.net.shapes[index][0], bool) for index in self.rectifiers}
+        for batch in in_batches(images):
+            activations, _ = forward_batch(self.net, batch)
+            for index in self.rectifiers:
+                y = activations[index + 1]
+                alive[index] |= (y != 0).any(axis=(0, *range(2, y.ndim)))
+        return alive
+
+
+class DeadUnitWatch:
+    """Looks for dead units while a network is trained, and warns once of every dead layer.
+
+    It looks at few images, and after few epochs, so that it takes a small part of the time.
+
+    Parameters
+    ----------
+    net : the network
+    images : checked training images
+    order : which of them take part
+    epochs : of the run
+    """
+
+    def __init__(self, net: Network, images: Array, order: NDArray[np.int64], epochs: int) -> None:
+        self.net, self.activity = net, Activity(net)
+        count = min(len(order), _MOST, max(_FEWEST, len(order) * epochs // _PART))
+        self.images = images[order[np.linspace(0, len(order) - 1, count).astype(int)]]
+        self._known: set[str] = set()
+        self._trained = 0
+
+    def note(self, images: int) -> None:
+        """Take note that so many images were trained on, and warn of layers that are dead."""
+        self._trained += images
+        if self._trained >= _EVERY:
+            self._trained = 0
+            self._warn(self.activity.dead(self.images), layers_only=True, depth=4)
+
+    def end(self) -> dict[str, NDArray[np.intp]]:
+        """Return the dead units, and warn of layers that have lost more than half of theirs."""
+        found = self.activity.dead(self.images)
+        self._warn(found, layers_only=False, depth=5)
+        return found
+
+    def _warn(
+        self, found: Mapping[str, NDArray[np.intp]], *, layers_only: bool, depth: int
+    ) -> None:
+        for name, units in found.items():
+            total = self.net.shapes[self.net.names.index(name)][0]
+            if name in self._known or 2 * len(units) <= total:
+                continue
+            if len(units) == total:
+                message = (
+                    f"{name} is dead: it is 0 everywhere for all of {len(self.images)} training "
+                    "images, so nothing below it learns; try another seed, a smaller learning "
+                    "rate or LeakyReLU"
+                )
+            elif layers_only:
+                continue
+            else:
+                shown = ", ".join(map(str, units[:8])) + (", ..." if len(units) > 8 else "")
+                message = (
+                    f"{name}: {len(units)} of {total} units are dead, 0 for all of "
+                    f"{len(self.images)} training images ({shown})"
+                )
+            self._known.add(name)
+            warnings.warn(message, DeadUnitWarning, stacklevel=depth)
+
+
+def failed(net: Network, history: History, x: ArrayLike, y: ArrayLike) -> str | None:
+    """Tell why a training run has taught a network nothing, or None where it has.
+
+    It failed where a whole ReLU layer is dead, or where the network is no better than one answer to
+    all images: a classifier whose cross-entropy is not below that of the classes' shares, which is
+    right no more often than the commonest class is, and whose recall, as the classes' mean, is that
+    of chance; a regressor whose mean squared error is not below the variance of the targets.
+
+    Parameters
+    ----------
+    net : the network after training
+    history : what ``fit`` returned
+    x, y : the images that it was trained on, and their labels or targets; up to 2,000 of them,
+        spread over the set, are looked at
+    """
+    count = len(np.asarray(y))
+    some = np.linspace(0, count - 1, min(count, _JUDGED)).astype(int)
+    images = net.check_images(x)[some]
+    targets = net.loss.targets(y, count, net.output_shape[0])[some]
+    for name, units in Activity(net).dead(images[:_MOST]).items():
+        if len(units) == net.shapes[net.names.index(name)][0]:
+            return f"{name} is dead: it answers 0 to every image, so that all get the same answer"
+    epochs = f"after {len(history)} epoch{'s' * (len(history) != 1)}"
+    if net.loss.classifies:
+        p = net.predict_proba(images)
+        shares = np.bincount(targets) / len(targets)
+        chance = -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
+        of_label = p[np.arange(len(targets)), targets].astype(np.float64)
+        loss = -float(np.log(np.maximum(of_label, 1e-30)).mean())
+        answers = p.argmax(axis=1)
+        accuracy = float((answers == targets).mean())
+        present = np.flatnonzero(shares)
+        recall = np.mean([(answers[targets == label] == label).mean() for label in present])
+        no_better = loss > _NO_BETTER * chance and accuracy <= shares.max()
+        if no_better and len(present) > 1 and recall <= _BY_CHANCE / len(present):
+            return (
+                f"{epochs} the network is right about {accuracy:.1%} of the training images, and "
+                f"the commonest class alone is {shares.max():.1%} of them"
             )
-        warnings.warn(message, DeadUnitWarning, stacklevel=3)
+        return None
+    error = float(((net.logits(images) - targets) ** 2).mean())
+    variance = float(targets.var(axis=0).mean())
+    if variance > 0 and error > _NO_BETTER * variance:
+        return (
+            f"{epochs} the network's squared error is {error:.3g}, and that of the targets' mean "
+            f"alone is {variance:.3g}"
+        )
+    return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,14 +19,16 @@ from fullback.network import Network, check_weights
 from fullback.options import require_number, require_whole
 from fullback.passes import Engine
 from fullback.pixels import record_of
+from fullback.training.averages import averaged, give_averages
 from fullback.training.callbacks import Callback, EarlyStopping
 from fullback.training.checkpoint import Checkpoint, fingerprint
-from fullback.training.dead import warn_of_dead_units
-from fullback.training.history import Epoch, History
+from fullback.training.class_weights import ClassWeight, class_weights
+from fullback.training.dead import DeadUnitWatch
+from fullback.training.history import Epoch, History, check_monitor
 from fullback.training.interrupt import DelayedInterrupt
-from fullback.training.optimizers import SGD, Optimizer, State
+from fullback.training.optimizers import DEFAULT, Optimizer, State
 from fullback.training.progress import TrainingProgress
-from fullback.training.run import Run, advice
+from fullback.training.run import Run, Validation, advice
 from fullback.training.schedules import Plateau, Schedule, text_of, warm_cosine
 from fullback.training.snapshot import restore, snapshot
 from fullback.training.steps import steps_of
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 
 AnyCallback: TypeAlias = Callback | Callable[[Epoch], object]
 
-_WATCHED_IMAGES = 256  # training images on which dead units are looked for
-
 
 def fit(
     net: Network,
@@ -46,11 +46,11 @@ def fit(
     *,
     epochs: int = 5,
     batch_size: int = 64,
-    optimizer: Optimizer = SGD(0.05, momentum=0.9, nesterov=True),
+    optimizer: Optimizer = DEFAULT,
     schedule: Schedule = warm_cosine,
     validation_data: tuple[ArrayLike, ArrayLike] | None = None,
     sample_weight: ArrayLike | None = None,
-    class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
+    class_weight: ClassWeight | None = None,
     augment: Augment | None = None,
     mixup: float = 0.0,
     average: float = 0.0,
@@ -70,11 +70,14 @@ def fit(
     x : images, uint8 or float, of shape (N, C, H, W), or (N, H, W) for one channel
     y : labels of shape (N,), or targets of shape (N, outputs) for MeanSquaredError
     epochs : passes over the images
-    batch_size : images a step, at most N; the last batch of an epoch takes what is left
-    optimizer : SGD, Adam or AdamW
+    batch_size : images a step, or all N where that is fewer; the last batch of an epoch takes what
+        is left
+    optimizer : SGD, Adam or AdamW; the default is SGD(0.05, momentum=0.9, nesterov=True,
+        clip_norm=2.0), whose clipping lets every seed and any number of epochs train
     schedule : what the learning rate is multiplied by, as a function of the share of the run that
         is done, from 0 to 1; ``schedules.warm_cosine`` raises it and then takes it down to 0
-    validation_data : images and labels to measure loss and accuracy on after every epoch
+    validation_data : images and labels on which loss, accuracy, balanced accuracy and F1 are
+        measured after every epoch; the loss with the classes' weights
     sample_weight : weights of shape (N,); the loss is each batch's weighted mean
     class_weight : what the weights of a label's images are multiplied by, by label; 1 for labels
         that are missing. "balanced" gives all classes the same weight together
@@ -92,16 +95,18 @@ def fit(
     seed : fixes the order of the images and what dropout leaves out
     engine : "lanes" or "reference", see Network; for the same seed, weights are the same bit for
         bit whatever the number of threads, but differ between the engines by rounding
-    checkpoint : a file in which the run is kept after every epoch. A run that finds itself there
-        goes on after the last epoch that was finished, and ends with the same weights, bit for bit,
-        as one that was never interrupted. Callbacks are called for the epochs that are left
+    checkpoint : a file in which the run is kept: after an epoch where a second has gone since the
+        last time, and when it ends, by whatever way but being killed. A run that finds itself there
+        goes on after the last epoch that was kept, and ends with the same weights, bit for bit, as
+        one that was never interrupted. Callbacks are called for the epochs that are left. With
+        another number of epochs it goes on as well, on the schedule of the new length
     verbose : whether to show progress, on standard error; or the rich Console to show it on
 
     Returns
     -------
     History
-        The figures of every epoch. Ctrl-C ends training after the running batch, and the network
-        keeps what it has learned; ``history.interrupted`` tells.
+        The figures of every epoch, and the dead units of the network. Ctrl-C ends training after
+        the running batch, and the network keeps what it has learned; ``history.interrupted`` tells.
 
     Raises
     ------
@@ -112,33 +117,36 @@ def fit(
         callback or ``average`` makes of it.
     ModelFileError
         The checkpoint is damaged.
+    DataError
+        A file that images are mapped from has become shorter.
     OSError
         The checkpoint cannot be written; what it held before it still holds.
 
     Warns
     -----
     DeadUnitWarning
-        Units of a ReLU layer were 0 for all of 256 training images, spread over the set.
+        All units of a ReLU layer, or at the end more than half of them, were 0 for all of up to 256
+        training images, spread over the set.
     FullbackWarning
+        A checkpoint's run goes on to another number of epochs than it was started for.
         Float images are taken for pixels that do not go from 0 to 1, or are on another scale than
         those that the network was trained on before.
     """
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
     weights = check_weights(sample_weight, len(images))
+    of_class = None
     if class_weight is not None:
-        weights = _by_class(net, targets, class_weight, weights)
+        of_class = class_weights(net, targets, class_weight, weights)
+        weights = of_class[targets] * (1.0 if weights is None else weights)
     check_options(net, len(images), epochs, batch_size, optimizer, seed)
+    batch_size = min(batch_size, len(images))
     _check_hooks(schedule, callbacks, validation_data, verbose)
     check_practice(net, batch_size, augment, mixup, average)
-    for callback in callbacks:
-        if isinstance(callback, EarlyStopping) and callback.net is not net:
-            raise OptionError("EarlyStopping watches another network than the one that is trained")
     validation = None
     if validation_data is not None:
-        held_out = net.check_images(validation_data[0])
-        wanted = net.loss.targets(validation_data[1], len(held_out), net.output_shape[0])
-        validation = fingerprint(held_out, wanted)
+        validation = _validation(net, *validation_data, of_class)
+    _check_monitors(net, schedule, callbacks, validates=validation is not None)
     order = np.arange(len(images)) if weights is None else np.flatnonzero(weights)
     record = record_of(images, order, pixel_range, net.trained_on)
 
@@ -163,12 +171,13 @@ def fit(
             images=len(images),
             data=fingerprint(images, targets),
             sample_weight=None if weights is None else fingerprint(weights, weights),
-            validation_data=validation,
+            validation_data=validation and fingerprint(validation.images, validation.targets),
         )
     state = optimizer.initial_state(net.parameters, net.parameters)  # a callback may unfreeze
     if average:
         state |= {f"average.{name}": array.copy() for name, array in net.parameters.items()}
-    history = History([] if kept is None else kept.load(net, state))
+    stopping = [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
+    history = History([] if kept is None else kept.load(net, state, stopping))
     steps = steps_of(
         net,
         chosen_engine,
@@ -199,49 +208,49 @@ def fit(
         augment=augment,
         mixup=mixup,
     )
-    some = np.linspace(0, len(order) - 1, min(len(order), _WATCHED_IMAGES)).astype(int)
-    watched = images[order[some]]
-    known_dead: set[str] = set()
+    watch = DeadUnitWatch(net, images, order, epochs)
     progress = TrainingProgress(_console(verbose), epochs, run.batches)
-    # One thread for NumPy's products: they are small, several threads are slower at them, and sums
-    # whose order depends on the number of threads would make the weights depend on it too.
-    with progress, threadpool_limits(1, "blas"), DelayedInterrupt() as interrupt:
+    with progress, blas_threads(chosen_engine), DelayedInterrupt() as interrupt:
         if history.epochs:
             progress.say(f"goes on after epoch {len(history)} of {epochs}, from {checkpoint}")
-        with _averaged(net, state):
+        with averaged(net, state):
             enough = any([_hook(own, "begin", history) is True for own in callbacks])  # noqa: C419
-        for epoch in range(len(history) + 1, 1 if enough else epochs + 1):
-            before = snapshot(net)
-            now = schedule.after(history.epochs) if isinstance(schedule, Plateau) else schedule
-            try:
-                figures = run.train(epoch, now, progress, interrupt)
-                _require_finite(net, epoch, optimizer)
-            except DivergenceError:
-                restore(net, before)
-                if not history.epochs:
-                    restore(net, untouched)
-                    net.trained_on, net.threshold = known, threshold
-                _end(net, state, callbacks, history)
-                raise
-            if not interrupt.requested:
-                with _averaged(net, state):
-                    row = figures.row(net, epoch, validation_data)
-                history.epochs.append(row)
-                progress.epoch(row)
-                if kept is not None:
-                    kept.save(net, state, history.epochs)
-                with _averaged(net, state):
-                    enough = any([own(row) is True for own in callbacks])  # noqa: C419 -- call all
-                warn_of_dead_units(net, watched, known_dead, layers_only=epoch < epochs)
-            if interrupt.requested:  # in the epoch, or in its validation or callbacks
-                history.interrupted = True
-                progress.say(
-                    f"interrupted in epoch {epoch}, after batch {figures.batches} of "
-                    f"{run.batches}: the network keeps what it has learned"
-                )
-            if interrupt.requested or enough:
-                break
-        _end(net, state, callbacks, history)
+        try:
+            for epoch in range(len(history) + 1, 1 if enough else epochs + 1):
+                before = snapshot(net)
+                now = schedule.after(history.epochs) if isinstance(schedule, Plateau) else schedule
+                try:
+                    figures = run.train(epoch, now, progress, interrupt)
+                    _require_finite(net, epoch, optimizer)
+                except DivergenceError:
+                    restore(net, before)
+                    if not history.epochs:
+                        restore(net, untouched)
+                        net.trained_on, net.threshold = known, threshold
+                    _end(net, state, callbacks, history, None)
+                    raise
+                if not interrupt.requested:
+                    with averaged(net, state):
+                        row = figures.row(net, epoch, validation)
+                    history.epochs.append(row)
+                    progress.epoch(row)
+                    if kept is not None:
+                        kept.note(net, state, history.epochs, stopping)
+                    with averaged(net, state):
+                        enough = any([own(row) is True for own in callbacks])  # noqa: C419 -- all
+                    watch.note(figures.images)
+                if interrupt.requested:  # in the epoch, or in its validation or callbacks
+                    history.interrupted = True
+                    progress.say(
+                        f"interrupted in epoch {epoch}, after batch {figures.batches} of "
+                        f"{run.batches}: the network keeps what it has learned"
+                    )
+                if interrupt.requested or enough:
+                    break
+        finally:
+            if kept is not None:
+                kept.write(history.epochs)
+        _end(net, state, callbacks, history, watch)
     return history
 
 
@@ -251,11 +260,8 @@ def check_options(
     """Raise OptionError or InputError where ``fit`` could not train so on that many images."""
     require_whole("epochs", epochs, 1)
     require_whole("batch_size", batch_size, 1)
-    if batch_size > images:
-        raise InputError(
-            f"batch_size (={batch_size}) is larger than the training set of {images} images; "
-            f"use at most {images}"
-        )
+    if images < 1:
+        raise InputError("there are no images to train on")
     if not isinstance(optimizer, Optimizer):
         raise OptionError(f"optimizer must be an optimizer like SGD(0.05), got {optimizer!r}")
     require_whole("seed", seed, 0)
@@ -279,69 +285,65 @@ def check_practice(
     require_number("average", average, "[0, 1)")
 
 
-def _by_class(
-    net: Network,
-    targets: Array,
-    class_weight: Mapping[int, float] | str,
-    weights: Array | None,
-) -> Array:
-    """Return the images' weights, multiplied by those of their classes."""
-    if not net.loss.classifies:
-        raise OptionError(f"class_weight goes with classes, and the loss is {net.loss}")
-    outputs = net.output_shape[0]
-    if isinstance(class_weight, str) and class_weight == "balanced":
-        given = np.ones(len(targets)) if weights is None else weights
-        sums = np.bincount(targets, given, minlength=outputs)
-        of_class = given.sum() / (np.count_nonzero(sums) * np.where(sums > 0, sums, 1))
-    elif isinstance(class_weight, Mapping):
-        of_class = np.ones(outputs)
-        for label, weight in class_weight.items():
-            require_whole("a label in class_weight", label, 0)
-            require_number(f"class_weight[{label}]", weight, "[0, inf)")
-            if label >= outputs:
-                raise OptionError(f"class_weight has label {label}; labels are 0 to {outputs - 1}")
-            of_class[label] = weight
-    else:
-        raise OptionError(f"class_weight must be a dict or 'balanced', got {class_weight!r}")
-    own: Array = of_class[targets]
-    own = own if weights is None else own * weights
-    if not own.any():
-        raise InputError("with this class_weight every image has weight 0; nothing is trained on")
-    return own
+def _validation(net: Network, x: ArrayLike, y: ArrayLike, of_class: Array | None) -> Validation:
+    """Check validation data, and give the images the weights of their classes."""
+    images = net.check_images(x)
+    targets = net.loss.targets(y, len(images), net.output_shape[0])
+    weights = None if of_class is None else of_class[targets]
+    if weights is not None and not weights.any():
+        raise InputError("with this class_weight every validation image has weight 0")
+    return Validation(images, targets, weights)
 
 
-def _end(net: Network, state: State, callbacks: Sequence[AnyCallback], history: History) -> None:
-    """Give the network its averages, and tell the callbacks that training has ended."""
-    _give_averages(net, state)
+def _check_monitors(
+    net: Network, schedule: object, callbacks: Iterable[object], *, validates: bool
+) -> None:
+    """Raise OptionError where what goes by the epochs' figures does not fit the run."""
+    have = {"classifies": net.loss.classifies, "validates": validates}
+    if isinstance(schedule, Plateau):
+        check_monitor("Plateau: monitor", schedule.monitor, **have)
     for callback in callbacks:
-        _hook(callback, "finish", history)
+        if isinstance(callback, EarlyStopping):
+            check_monitor("EarlyStopping: monitor", callback.monitor, **have)
+            if callback.net is not net:
+                raise OptionError(
+                    "EarlyStopping watches another network than the one that is trained"
+                )
+
+
+def blas_threads(engine: Engine) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which the reference engine's products take one thread.
+
+    They are small, several threads are slower at them, and sums whose order depends on the number
+    of threads would make the weights depend on it too. The lane engine has threads of its own, and
+    changes nothing for the other threads of the process.
+    """
+    return threadpool_limits(1, "blas") if engine == "reference" else contextlib.nullcontext()
+
+
+def _end(
+    net: Network,
+    state: State,
+    callbacks: Sequence[AnyCallback],
+    history: History,
+    watch: DeadUnitWatch | None,
+) -> None:
+    """Give the network its averages, and tell the callbacks that training has ended."""
+    give_averages(net, state)
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            callback.finish(history)
+    if watch is not None:
+        history.dead_units = watch.end()
+    for callback in callbacks:
+        if not isinstance(callback, EarlyStopping):
+            _hook(callback, "finish", history)
 
 
 def _hook(callback: object, name: str, history: History) -> object:
     """Call a method of a callback that has it."""
     hook = getattr(callback, name, None)
     return hook(history) if callable(hook) else None
-
-
-@contextlib.contextmanager
-def _averaged(net: Network, state: State) -> Iterator[None]:
-    """Within this context the network has the averages of its parameters, where there are some."""
-    before = {name: net.parameters[name].copy() for name in _averages(state)}
-    _give_averages(net, state)
-    try:
-        yield
-    finally:
-        for name, array in before.items():
-            net.parameters[name] = array
-
-
-def _give_averages(net: Network, state: State) -> None:
-    for name in _averages(state):
-        net.parameters[name] = state[f"average.{name}"]
-
-
-def _averages(state: State) -> list[str]:
-    return [name.removeprefix("average.") for name in state if name.startswith("average.")]
 
 
 def _check_hooks(

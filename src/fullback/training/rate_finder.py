@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from fullback.errors import OptionError
 from fullback.network import Network
 from fullback.options import require_number, require_whole
 from fullback.passes import Engine
-from fullback.training.fit import check_options, measure
-from fullback.training.optimizers import SGD, Optimizer
+from fullback.training.fit import blas_threads, check_options, measure
+from fullback.training.optimizers import DEFAULT, Optimizer
 from fullback.training.snapshot import restore, snapshot
 from fullback.training.steps import Batches, steps_of
 
@@ -73,7 +72,7 @@ def find_rate(
     x: ArrayLike,
     y: ArrayLike,
     *,
-    optimizer: Optimizer = SGD(0.05, momentum=0.9, nesterov=True),
+    optimizer: Optimizer = DEFAULT,
     batch_size: int = 64,
     least: float = 1e-5,
     most: float = 10.0,
@@ -98,6 +97,7 @@ def find_rate(
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
     check_options(net, len(images), 1, batch_size, optimizer, seed)
+    batch_size = min(batch_size, len(images))
     require_number("least", least, "(0, 1e6]")
     require_number("most", most, "(0, 1e6]")
     require_whole("steps", steps, 10)
@@ -120,7 +120,7 @@ def find_rate(
             seeds=[(seed, 0, n) for n in range(steps)],
         )
         found: list[float] = []
-        with threadpool_limits(1, "blas"):
+        with blas_threads(chosen):
             run.begin()
             while rest.factors:  # a few at a time, between which Ctrl-C comes through
                 part, rest = rest.split(_AT_ONCE)

@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fullback.augment import Augment, image_keys, mixture
-from fullback.errors import DivergenceError
+from fullback.errors import DataError, DivergenceError
 from fullback.layers.base import Array
-from fullback.network import Network
+from fullback.network import Network, evaluate_logits
 from fullback.options import require_number
 from fullback.passes import Seed, first_not_finite, forward_batch
 from fullback.training.history import Epoch
@@ -54,6 +54,7 @@ class Run:
         interrupt: DelayedInterrupt,
     ) -> EpochFigures:
         """Train one epoch, or a part of it where Ctrl-C comes."""
+        check_files(self.images)
         figures = EpochFigures(self.net.loss.classifies)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
         done, at_once = 0, 1
@@ -63,7 +64,7 @@ class Run:
             start = time.perf_counter()
             made = self.steps.train(batches)
             seconds = time.perf_counter() - start
-            figures.add(made, batches)
+            figures.add(made, batches, self.optimizer.learning_rate)
             done += len(made)
             if len(made) < len(batches.factors):
                 self.steps.end()
@@ -124,9 +125,10 @@ class EpochFigures:
         self.images = 0
         self.loss = 0.0
         self.right = 0.0
+        self.learning_rate = 0.0
         self.start = time.perf_counter()
 
-    def add(self, made: NDArray[np.float64], batches: Batches) -> None:
+    def add(self, made: NDArray[np.float64], batches: Batches, learning_rate: float) -> None:
         """Add the figures of the batches that were trained on."""
         images = min(len(made) * batches.size, len(batches.order))
         sizes = np.full(len(made), batches.size)
@@ -135,6 +137,8 @@ class EpochFigures:
         self.images += images
         self.loss += float((made[:, 0] * sizes).sum())
         self.right += float(made[:, 1].sum())
+        if len(made):
+            self.learning_rate = learning_rate * batches.factors[len(made) - 1]
 
     def so_far(self) -> tuple[float, float | None, float]:
         """Loss, accuracy, images a second."""
@@ -142,21 +146,90 @@ class EpochFigures:
         accuracy = self.right / self.images if self.classifies else None
         return self.loss / self.images, accuracy, self.images / seconds
 
-    def row(
-        self, net: Network, epoch: int, validation_data: tuple[ArrayLike, ArrayLike] | None
-    ) -> Epoch:
+    def row(self, net: Network, epoch: int, validation: Validation | None) -> Epoch:
         """Return the epoch, with what the network is worth on the validation data."""
         loss, accuracy, images_per_second = self.so_far()
-        validation = None if validation_data is None else net.evaluate(*validation_data)
+        found = ValidationFigures() if validation is None else validation.measure(net)
         return Epoch(
             epoch=epoch,
             loss=loss,
             accuracy=accuracy,
-            validation_loss=None if validation is None else validation.loss,
-            validation_accuracy=validation.score if validation and self.classifies else None,
+            validation_loss=found.loss,
+            validation_accuracy=found.accuracy,
             seconds=self.images / images_per_second,
             images_per_second=images_per_second,
+            validation_balanced=found.balanced,
+            validation_f1=found.f1,
+            learning_rate=self.learning_rate,
         )
+
+
+@dataclass(frozen=True)
+class ValidationFigures:
+    """What a network is worth on validation data; see Epoch."""
+
+    loss: float | None = None
+    accuracy: float | None = None
+    balanced: float | None = None
+    f1: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Checked validation images with their targets, and weights of the images or None."""
+
+    images: Array
+    targets: Array
+    weights: Array | None
+
+    def measure(self, net: Network) -> ValidationFigures:
+        """Return what a network is worth on these images."""
+        check_files(self.images)
+        logits = net.logits(self.images)
+        if self.weights is None:
+            loss = evaluate_logits(net.loss, logits, self.targets).loss
+        else:
+            loss, _ = net.loss.forward(logits, self.targets, self.weights)
+        if not net.loss.classifies:
+            return ValidationFigures(loss)
+        answers = logits.argmax(axis=1)
+        return ValidationFigures(
+            loss, float((answers == self.targets).mean()), *by_class(self.targets, answers)
+        )
+
+
+def by_class(targets: NDArray[np.int64], answers: NDArray[np.int64]) -> tuple[float, float]:
+    """Return balanced accuracy and macro F1, as scikit-learn defines them, in a fraction of a ms.
+
+    balanced accuracy = mean over the classes of the targets of  right / images
+    macro F1          = mean over the classes of targets or answers of  2 right / (images + answers)
+    """
+    classes = int(max(targets.max(), answers.max())) + 1
+    images = np.bincount(targets, minlength=classes)
+    answered = np.bincount(answers, minlength=classes)
+    right = np.bincount(targets[targets == answers], minlength=classes)
+    there, either = images > 0, images + answered > 0
+    f1 = 2 * right[either] / (images + answered)[either]
+    return float((right[there] / images[there]).mean()), float(f1.mean())
+
+
+def check_files(images: Array) -> None:
+    """Raise DataError where a file that images are mapped from has become shorter.
+
+    To read what is no longer there would end the process by a signal. A file that is cut short in
+    the middle of an epoch still does that.
+    """
+    own: object = images
+    while own is not None:
+        if isinstance(own, np.memmap):
+            mapped = getattr(own, "_mmap", None)
+            if mapped is not None and mapped.size() < len(mapped):
+                raise DataError(
+                    f"{own.filename} has been cut short while it was trained on: it has "
+                    f"{mapped.size():,} bytes, and {len(mapped):,} were mapped; restore it, and "
+                    "leave it as it is while training runs"
+                )
+        own = getattr(own, "base", None)
 
 
 def advice(epoch: int, optimizer: Optimizer) -> str:

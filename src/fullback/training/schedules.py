@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from fullback.errors import OptionError
 from fullback.layers.text import read_value
 from fullback.options import require_number, require_whole, shown, take_plain
-from fullback.training.history import Epoch, improvements
+from fullback.training.history import Epoch, Monitor, improvements, require_monitor
 
 Schedule: TypeAlias = Callable[[float], float]
 
@@ -150,25 +150,30 @@ class WarmUp(_Described):
 class Plateau(_Described):
     """A factor that shrinks after every few epochs that brought nothing.
 
-    What an epoch brought is told by its validation score, or else its validation loss, or else its
-    loss, in this order, as far as there are such figures.
+    What an epoch brought is told as `EarlyStopping` tells it: by what is monitored, or by the loss.
 
     Parameters
     ----------
     factor : what the factor is multiplied by, in (0, 1)
     patience : epochs without improvement, after which that is done
     least : the smallest factor, in [0, 1]
+    monitor : "loss", "accuracy", "balanced" or "f1", of the validation data
+    tol : by how much an epoch must be better: a share of the loss, or so much of the others
     """
 
     factor: float = 0.3
     patience: int = 3
     least: float = 0.001
+    monitor: Monitor = "loss"
+    tol: float = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("Plateau: factor", self.factor, "(0, 1)")
         require_whole("Plateau: patience", self.patience, 1)
         require_number("Plateau: least", self.least, "[0, 1]")
+        require_monitor("Plateau: monitor", self.monitor)
+        require_number("Plateau: tol", self.tol, "[0, 1)")
 
     def __call__(self, done: float) -> float:
         """Return 1: what `after` no epoch returns."""
@@ -177,7 +182,7 @@ class Plateau(_Described):
     def after(self, epochs: Sequence[Epoch]) -> Schedule:
         """Return the schedule of the next epoch: the factor that these epochs lead to."""
         factor, waited = 1.0, 0
-        for better in improvements(epochs):
+        for better in improvements(epochs, self.monitor, self.tol):
             waited = 0 if better else waited + 1
             if waited == self.patience:
                 factor, waited = max(self.least, self.factor * factor), 0

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from fullback.errors import InputError, ShapeError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
-from fullback.pages.explorer.uploads import ReadImage
+
+ReadImage: TypeAlias = Callable[[Path, Network, bool], Array]
+"""Reads an image file for a network: (path, network, invert) to pixels that it takes, (C, H, W)."""
 
 MOST_LAYERS = 60
 MOST_VALUES = 2_000_000  # of all activations of one image

@@ -27,7 +27,7 @@ from fullback.pages.explorer.start import MOST_LAYERS
 from fullback.pixels import record_of
 from fullback.training.dead import dead_units
 from fullback.training.fit import check_options
-from fullback.training.optimizers import SGD
+from fullback.training.optimizers import CLIP_NORM, SGD
 from fullback.training.schedules import Schedule, constant, warm_cosine
 from fullback.training.steps import Batches, Steps, steps_of
 
@@ -51,7 +51,7 @@ class Run:
     Attributes
     ----------
     epochs, batch_size, seed : as for ``fit``
-    rate, momentum : of SGD; with a momentum, in Nesterov's way
+    rate, momentum : of SGD; with a momentum, in Nesterov's way, and clipped as by default
     schedule : "warm_cosine" or "constant"
     freeze : kinds or names of the layers that stay as they are
     """
@@ -67,7 +67,12 @@ class Run:
     @property
     def optimizer(self) -> SGD:
         """The optimizer that makes the steps."""
-        return SGD(self.rate, momentum=self.momentum, nesterov=self.momentum > 0)
+        return SGD(
+            self.rate,
+            momentum=self.momentum,
+            nesterov=self.momentum > 0,
+            clip_norm=CLIP_NORM,
+        )
 
 
 @dataclass

@@ -11,19 +11,16 @@ import binascii
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from fullback.errors import FullbackError, InputError
 from fullback.layers.base import Array, Shape
-
-if TYPE_CHECKING:
-    from fullback.network import Network
+from fullback.network import Network
+from fullback.pages.explorer.start import ReadImage
 
 T = TypeVar("T")
-ReadImage: TypeAlias = "Callable[[Path, Network, bool], Array]"
-"""Reads an image file for a network: (path, network, invert) to pixels that it takes, (C, H, W)."""
 
 MOST_IMAGE_BYTES = 8 * 2**20
 MOST_MODEL_BYTES = 64 * 2**20

@@ -1,0 +1,610 @@
+"""predict on folders, arrays and tables; thresholds of eval; what explain picks; hints."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fullback as fb
+from fullback.cli.models import labels_by_name
+from fullback.cli.output import FAILURE, NO_MEMORY, USAGE, one_line_errors
+from fullback.cli.prediction import looks_inverted
+from fullback.metrics import choose_threshold, curves, measure
+from fullback.pixels import record_of
+from test_cli import done, run
+from test_cli_process import command, environment, posix
+
+pytestmark = pytest.mark.filterwarnings("ignore::fullback.errors.DeadUnitWarning")
+
+RNG = np.random.default_rng(0)
+SHAPES = {"defect": 200, "good": 60}  # grey values, and labels 0 and 1
+
+
+def image_of(kind, rng=RNG):
+    """A dark image with a bright square on it, of either brightness."""
+    x = rng.normal(30, 12, (12, 12))
+    x[3:9, 3:9] += SHAPES[kind] + rng.normal(0, 45)
+    return x.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of defects with a part for validation, and a model that tells them apart."""
+    d = tmp_path_factory.mktemp("answers")
+    for part, good, defects in (("train", 120, 30), ("val", 90, 30), ("test", 90, 30)):
+        for kind, count in (("good", good), ("defect", defects)):
+            (d / "parts" / part / kind).mkdir(parents=True)
+            for n in range(count):
+                Image.fromarray(image_of(kind)).save(d / "parts" / part / kind / f"{n}.png")
+    data = fb.load_data(d / "parts")
+    net = fb.Network.parse("conv2 relu pool flatten dense2", (1, 12, 12), seed=1)
+    fb.fit(net, data.x_train, data.y_train, epochs=3, batch_size=16, verbose=False)
+    net.class_names = data.class_names
+    fb.save(net, d / "m.safetensors")
+    return d
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestPredict:
+    def test_a_folder_into_a_table(self, folder, tmp_path):
+        test = folder / "parts" / "test"
+        (tmp_path / "in").mkdir()
+        for kind in SHAPES:
+            (tmp_path / "in" / kind).mkdir()
+            for n in range(15):
+                name = f"{kind}/{n}.png"
+                (tmp_path / "in" / name).write_bytes((test / name).read_bytes())
+        out = tmp_path / "answers.csv"
+        page = done(
+            "predict", folder / "m.safetensors", tmp_path / "in", "--out", out, "--probabilities"
+        ).out
+        assert f"written    {out}, 30 rows" in page
+        rows = rows_of(out)
+        assert list(rows[0]) == ["file", "label", "probability", "defect", "good"]
+        assert [row["file"] for row in rows] == sorted(row["file"] for row in rows)
+        net = fb.load(folder / "m.safetensors")
+        for row in rows:
+            p = net.predict_proba(np.asarray(Image.open(row["file"]))[None, None])[0]
+            assert row["label"] == net.class_names[p.argmax()]
+            assert float(row["probability"]) == pytest.approx(p.max(), rel=1e-5)
+            assert float(row["defect"]) == pytest.approx(p[0], rel=1e-5)
+
+    def test_arrays_with_labels(self, folder, tmp_path):
+        data = fb.load_data(folder / "parts")
+        np.savez(tmp_path / "t.npz", x=data.x_test, y=data.y_test)
+        np.save(tmp_path / "t.npy", data.x_test[:, 0])
+        model = folder / "m.safetensors"
+        page = done("predict", model, tmp_path / "t.npz").out
+        share = fb.load(model).score(data.x_test, data.y_test)
+        assert f"labels     {share:.2%} of 120 answers are those of the data's labels" in page
+        a, b = (
+            done("predict", model, tmp_path / f"t.{n}", "--json").events for n in ("npz", "npy")
+        )
+        assert a == b
+        assert [event["image"] for event in a] == [*map(str, range(120))]
+
+    def test_kaggle(self, folder, tmp_path):
+        data = fb.load_data(folder / "parts")
+        model, out = folder / "m.safetensors", tmp_path / "out.csv"
+        answers = [data.class_names[k] for k in fb.load(model).predict(data.x_test[:7])]
+        table = tmp_path / "test.csv"
+        for ids in ([*range(501, 508)], None):
+            with table.open("w", encoding="utf-8") as file:
+                pixels = ",".join(f"pixel{n}" for n in range(144))
+                file.write(("id," if ids else "") + pixels + "\n")
+                for n, x in enumerate(data.x_test[:7]):
+                    own = [ids[n]] if ids else []
+                    file.write(",".join(map(str, [*own, *x.ravel()])) + "\n")
+            done("predict", model, table, "--out", out, "--kaggle")
+            wanted = [str(n) for n in ids or range(1, 8)]
+            assert rows_of(out) == [
+                {"ImageId": own, "Label": label} for own, label in zip(wanted, answers, strict=True)
+            ]
+        np.save(tmp_path / "x.npy", data.x_test)
+        ran = run("predict", model, table, tmp_path / "x.npy", "--out", out, "--kaggle")
+        assert (ran.code, ran.out) == (1, "")
+        assert "two images have the id '1'" in ran.err
+
+    def test_a_file_that_cannot_be_read_has_a_row_without_an_answer(self, folder, tmp_path):
+        good = tmp_path / "in" / "a.png"
+        good.parent.mkdir()
+        Image.fromarray(image_of("good")).save(good)
+        (tmp_path / "in" / "b.png").write_text("no image")
+        out = tmp_path / "answers.csv"
+        ran = run("predict", folder / "m.safetensors", tmp_path / "in", "--out", out)
+        assert ran.code == 1
+        assert ran.err.count("\n") == 1
+        assert [(row["file"], row["label"]) for row in rows_of(out)] == [
+            (str(good), "good"),
+            (str(tmp_path / "in" / "b.png"), ""),
+        ]
+
+    def test_batches_answer_as_one_image_does(self, folder, tmp_path, monkeypatch):
+        data = fb.load_data(folder / "parts")
+        np.save(tmp_path / "x.npy", data.x_test)
+        model = folder / "m.safetensors"
+        calls = []
+        answer = fb.Network.predict_proba
+        monkeypatch.setattr(
+            fb.Network, "predict_proba", lambda net, x: calls.append(len(x)) or answer(net, x)
+        )
+        at_once = done("predict", model, tmp_path / "x.npy", "--json").events
+        assert calls == [120]
+        monkeypatch.setattr("fullback.cli.prediction._AT_ONCE", 7)
+        assert done("predict", model, tmp_path / "x.npy", "--json").events == at_once
+
+    def test_a_16_bit_image_among_others(self, folder, tmp_path):
+        """Its floats must not be stacked with bytes."""
+        x = image_of("defect")
+        Image.fromarray(x).save(tmp_path / "a.png")
+        Image.fromarray(x.astype(np.uint16) * 257).save(tmp_path / "b.png")
+        events = done("predict", folder / "m.safetensors", tmp_path, "--json").events
+        first, second = (event["probabilities"] for event in events)
+        np.testing.assert_allclose(first, second, atol=1e-5)
+
+    def test_a_model_of_floats_up_to_255(self, folder, tmp_path):
+        """Images in files are brought to the scale of training."""
+        data = fb.load_data(folder / "parts")
+        net = fb.Network.parse("normalize conv2 relu pool flatten dense2", (1, 12, 12), seed=1)
+        x = data.x_train.astype(np.float32)
+        with pytest.warns(fb.FullbackWarning, match="whose white is 255"):
+            fb.fit(net, x, data.y_train, epochs=5, batch_size=16, verbose=False)
+        fb.save(net, tmp_path / "m.safetensors")
+        events = done(
+            "predict", tmp_path / "m.safetensors", folder / "parts" / "test", "--json"
+        ).events
+        wanted = net.predict_proba(data.x_test.astype(np.float32))
+        order = [np.flatnonzero(data.y_test == k) for k in (0, 1)]
+        found = np.array([event["label"] for event in events])
+        assert np.bincount(found, minlength=2).tolist() == [
+            int((wanted.argmax(axis=1) == k).sum()) for k in (0, 1)
+        ]
+        assert (found[: len(order[0])] == 0).mean() > 0.8
+
+    def test_a_scale_that_is_not_known(self, folder, tmp_path):
+        net = fb.Network.parse("flatten dense2", (1, 12, 12))
+        x = RNG.normal(size=(64, 1, 12, 12))
+        fb.fit(net, x, np.arange(64) % 2, epochs=1, verbose=False)
+        fb.save(net, tmp_path / "m.safetensors")
+        image = folder / "parts" / "test" / "good" / "0.png"
+        for arguments in (
+            ("predict", tmp_path / "m.safetensors", image),
+            ("explain", tmp_path / "m.safetensors", image, "-o", tmp_path / "r.html"),
+            ("eval", tmp_path / "m.safetensors", "--data", folder / "parts"),
+        ):
+            ran = run(*arguments)
+            assert (ran.code, ran.out) == (1, "")
+            assert ran.err.count("\n") == 1
+            assert "black and white is not known" in ran.err
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["{d}/m.safetensors"], "no images are given"),
+            (["{d}/m.safetensors", "x.png", "--model", "o.safetensors"], "give one model, not"),
+            (["{d}/m.safetensors", "x.png", "--kaggle"], "--kaggle goes with --out FILE.csv"),
+            (["{d}/m.safetensors", "x.png", "--probabilities"], "goes with --out FILE.csv"),
+            (["{d}/m.safetensors", "x.png", "--out", "{d}/m.safetensors"], "--out writes a CSV"),
+            (["x.png"], "no model is given, and there is no model.safetensors here"),
+        ],
+    )
+    def test_wrong_usage(self, folder, tmp_path, monkeypatch, arguments, message):
+        monkeypatch.chdir(tmp_path)
+        ran = run("predict", *(a.replace("{d}", str(folder)) for a in arguments))
+        assert ran.code == (1 if "no model" in message else 2)
+        assert message in ran.err
+        assert ran.out == ""
+
+    @pytest.mark.parametrize("columns", [40, 55, 80, 200])
+    def test_file_answer_and_probability_stay(self, folder, columns):
+        image = folder / "parts" / "test" / "defect" / "3.png"
+        page = done("predict", folder / "m.safetensors", image, columns=columns).out
+        table = page.partition("\n")[2].splitlines()
+        assert max(map(len, table)) <= columns
+        (header,) = (line.split() for line in table if "probability" in line)
+        assert header[:3] == ["file", "answer", "probability"]
+        first = [line[: line.find(" ", 2)].strip() for line in table[3:] if line.strip()]
+        assert "".join(first) == str(image)
+        assert re.search(r" (defect|good) +\d+\.\d%", page)
+        assert "…" not in page
+        assert ("format" in header) is (columns >= 80)
+
+    def test_where_no_terminal_limits_it_nothing_is_folded(self, folder, tmp_path):
+        image = tmp_path / ("x" * 120 + ".png")
+        Image.fromarray(image_of("good")).save(image)
+        ran = subprocess.run(
+            command("predict", folder / "m.safetensors", image),
+            capture_output=True,
+            text=True,
+            env=environment(),
+        )
+        assert str(image) in ran.stdout
+
+
+class TestInvert:
+    def test_digits_and_photos(self):
+        data = fb.load_data("digits")
+        record = record_of(data.x_train, np.arange(len(data.x_train)))
+        assert not looks_inverted(record, data.x_test).any()
+        assert looks_inverted(record, 255 - data.x_test).all()
+        paper = (165 - 0.4 * data.x_test).astype(np.uint8)  # grey ink on grey paper
+        assert looks_inverted(record, paper).all()
+        photos = RNG.integers(0, 256, (50, 3, 8, 8), dtype=np.uint8)
+        record = record_of(photos, np.arange(50))
+        assert not looks_inverted(record, photos).any()
+        assert not looks_inverted(record, 255 - photos).any()
+        assert not looks_inverted(None, photos).any()
+
+    def test_the_hint_is_given_both_ways(self, folder, tmp_path):
+        Image.fromarray(255 - image_of("defect")).save(tmp_path / "ink.png")
+        Image.fromarray(image_of("defect")).save(tmp_path / "light.png")
+        model = folder / "m.safetensors"
+        assert done("predict", model, tmp_path / "light.png").err == ""
+        assert done("predict", model, tmp_path / "ink.png", "--invert").err == ""
+        err = done("predict", model, tmp_path / "ink.png").err
+        assert "ink.png is dark on light, but the model was trained on images that are light" in err
+        assert "try --invert" in err
+        err = done("predict", model, tmp_path / "light.png", "--invert").err
+        assert "leave --invert out" in err
+        out = tmp_path / "r.html"
+        assert "try --invert" in done("explain", model, tmp_path / "ink.png", "-o", out).err
+
+
+class TestThreshold:
+    LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    P = np.array([0.9, 0.8, 0.3, 0.2, 0.7, 0.25, 0.1, 0.08, 0.05, 0.01])
+
+    def chosen(self, **aim):
+        return choose_threshold(self.LABELS, np.stack([1 - self.P, self.P], axis=1), 1, **aim)
+
+    def test_by_hand(self):
+        assert self.chosen(recall=0.5).value == pytest.approx(0.75)  # 2 of 4, no false positive
+        assert self.chosen(recall=0.75).value == pytest.approx(0.275)  # 3 of 4, one
+        assert self.chosen(recall=0.76).value == pytest.approx(0.15)  # 4 of 4, two
+        assert self.chosen(cost=(1, 1)).value == pytest.approx(0.75)  # 2 missed: 2
+        assert self.chosen(cost=(1, 5)).value == pytest.approx(0.15)  # 2 false: 2
+
+    @pytest.mark.parametrize(
+        ("aim", "error", "message"),
+        [
+            ({}, fb.OptionError, "give one of them"),
+            ({"recall": 1.1}, fb.OptionError, "recall must be"),
+            ({"cost": (0, 1)}, fb.OptionError, "cost of a false positive"),
+            ({"cost": (1e-9, 1e9)}, None, ""),
+        ],
+    )
+    def test_aims(self, aim, error, message):
+        if error is None:
+            assert self.chosen(**aim).value == pytest.approx(0.15)
+            return
+        with pytest.raises(error, match=message):
+            self.chosen(**aim)
+
+    def test_always_the_same_answer_is_refused(self):
+        labels, p = 1 - self.LABELS, np.stack([1 - self.P, self.P], axis=1)
+        with pytest.raises(fb.InputError, match="to no image"):
+            choose_threshold(labels, p, 1, cost=(1, 0.01))
+        p = np.full((10, 2), 0.5)
+        with pytest.raises(fb.InputError, match="to every image"):
+            choose_threshold(self.LABELS, p, 1, recall=0.9)
+        with pytest.raises(fb.InputError, match="there are 0 images of class 1"):
+            choose_threshold(np.zeros(10, int), p, 1, recall=0.9)
+
+    def test_the_network_applies_it_everywhere(self, tmp_path):
+        net = fb.Network.parse("flatten dense3", (1, 4, 4), seed=0)
+        x = RNG.random((50, 1, 4, 4)).astype(np.float32) * 5
+        p, y = net.predict_proba(x), RNG.integers(0, 3, 50)
+        least = (p.argmax(axis=1) == np.arange(3)[:, None]).sum(axis=1).argmin()
+        value = float(np.median(p[:, least])) * 0.999
+        net.threshold = fb.Threshold(least, value)
+        others = p.copy()
+        others[:, least] = 0
+        wanted = np.where(p[:, least] >= value, least, others.argmax(axis=1))
+        assert (net.predict(x) == wanted).all()
+        assert (wanted != p.argmax(axis=1)).any()
+        assert net.score(x, y) == (wanted == y).mean()
+        fb.save(net, tmp_path / "m.safetensors")
+        same = fb.load(tmp_path / "m.safetensors")
+        assert same.threshold == net.threshold == net.copy().threshold
+        assert measure(y, p, threshold=net.threshold).accuracy == net.score(x, y)
+        fb.fit(net, x, y, epochs=1, batch_size=10, verbose=False)
+        assert net.threshold is None  # it was chosen for other weights
+
+    @pytest.mark.parametrize("wrong", [0.5, fb.Threshold(3, 0.5)])
+    def test_no_threshold_of_the_network(self, wrong):
+        net = fb.Network.parse("flatten dense3", (1, 4, 4))
+        with pytest.raises(fb.OptionError, match=r"Threshold\("):
+            net.threshold = wrong
+
+    @pytest.mark.parametrize("options", [(-1, 0.5), (0, 0.0), (0, 1.0), (0, "x"), (0.5, 0.5)])
+    def test_no_threshold(self, options):
+        with pytest.raises(fb.OptionError):
+            fb.Threshold(*options)
+
+    def test_a_model_file_with_a_wrong_one(self, tmp_path):
+        net = fb.Network.parse("flatten dense3", (1, 4, 4))
+        net.threshold = fb.Threshold(2, 0.25)
+        fb.save(net, tmp_path / "m.safetensors")
+        content = (tmp_path / "m.safetensors").read_bytes()
+        (tmp_path / "m.safetensors").write_bytes(content.replace(b": 0.25", b": 1.25"))
+        with pytest.raises(fb.ModelFileError, match="a threshold must be"):
+            fb.load(tmp_path / "m.safetensors")
+
+    def test_eval_chooses_on_validation_images_and_stores(self, folder, tmp_path):
+        model = tmp_path / "m.safetensors"
+        model.write_bytes((folder / "m.safetensors").read_bytes())
+        data = fb.load_data(folder / "parts")
+        options = ["--data", folder / "parts", "--positive", "defect", "--recall", 0.9]
+        ran = done("eval", model, *options, "--store", columns=200)
+        assert ran.err == ""
+        assert "on, chosen on 120 validation images for a recall of 90.00%" in ran.out
+        assert "stored     the threshold" in ran.out
+        net = fb.load(model)
+        assert net.threshold.label == 0
+        recall = (net.predict(data.x_val)[data.y_val == 0] == 0).mean()
+        assert recall >= 0.9
+        (result,) = done("eval", model, "--data", folder / "parts", "--json").events
+        assert result["threshold"] == {
+            "label": 0,
+            "name": "defect",
+            "value": net.threshold.value,
+            "chosen_on": None,
+            "stored": True,
+        }
+        assert result["test_accuracy"] == net.score(data.x_test, data.y_test)
+        test = folder / "parts" / "test"
+        answers = done("predict", model, test, "--json").events
+        assert [event["label"] for event in answers].count(0) == int(
+            (net.predict(data.x_test) == 0).sum()
+        )
+        assert "defect is answered from" in done("predict", model, test).out
+
+    def test_eval_warns_of_the_images_it_chose_on(self, folder):
+        options = ["--data", folder / "parts", "--cost", "1:20", "--positive", "0"]
+        err = done("eval", folder / "m.safetensors", *options, "--choose-on", "test").err
+        assert "on the test images, so that their figures at it are too good" in err
+        assert fb.load(folder / "m.safetensors").threshold is None
+        np.savez(folder / "no_val.npz", x=RNG.random((60, 12, 12)), y=np.arange(60) % 2)
+        options[1] = folder / "no_val.npz"
+        err = run("eval", folder / "m.safetensors", *options, "--choose-on", "val").err
+        assert "has no images for validation" in err
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--recall", "0.9", "--cost", "1:2"], "leave one out"),
+            (["--positive", "defect"], "--positive goes with --recall or --cost"),
+            (["--recall", "0"], "--recall must be a share"),
+            (["--cost", "1"], "--cost must be like 1:20"),
+            (
+                ["--positive", "bird", "--recall", "0.9"],
+                "there is no class 'bird'; .* defect, good",
+            ),
+            (["--store"], "a threshold is chosen for an aim"),
+        ],
+    )
+    def test_wrong_usage(self, folder, options, message):
+        ran = run("eval", folder / "m.safetensors", "--data", folder / "parts", *options)
+        assert (ran.code, ran.out) == (2, "")
+        assert re.search(message, ran.err)
+
+
+class TestCurves:
+    def test_against_scikit_learn(self):
+        from sklearn import metrics
+
+        y = np.r_[RNG.integers(0, 3, 200), 0, 1, 2]
+        p = RNG.dirichlet([1, 1, 1, 1], 203)
+        found = measure(y, p)
+        assert np.isnan(found.auc[3])  # no image is of that class
+        areas = [metrics.roc_auc_score(y == k, p[:, k]) for k in range(3)]
+        np.testing.assert_allclose(found.auc[:3], areas)
+        assert found.macro_auc == pytest.approx(np.mean(areas))
+        precise = [metrics.average_precision_score(y == k, p[:, k]) for k in range(3)]
+        np.testing.assert_allclose(found.average_precision[:3], precise)
+        assert [curve.label for curve in curves(y, p)] == [0, 1, 2]
+
+    @pytest.mark.parametrize("classes", [2, 4, 30])
+    def test_pictures(self, classes):
+        pytest.importorskip("matplotlib")
+        from fullback import plots
+
+        y, p = RNG.integers(0, classes, 300), RNG.dirichlet([1] * classes, 300)
+        names = [f"class {k}" for k in range(classes)]
+        for draw in (plots.roc, plots.precision_recall):
+            (axes,) = draw(curves(y, p), names, measure(y, p)).axes
+            assert len(axes.get_legend().get_texts()) == min(classes, 7)
+        assert plots.roc([], names, measure(y, p)) is None
+
+
+class TestClassNames:
+    """A folder that lacks a class numbers those behind it differently."""
+
+    NET = fb.Network.parse("flatten dense3", (1, 4, 4))
+    NET.class_names = ("cat", "dog", "mouse")
+
+    @pytest.mark.parametrize(
+        ("names", "labels", "wanted"),
+        [
+            (("cat", "dog", "mouse"), [0, 1, 2], [0, 1, 2]),
+            (("cat", "mouse"), [0, 1], [0, 2]),
+            (("0", "1", "2"), [0, 2], [0, 2]),
+            (("bird", "mouse"), [1, 1], [2, 2]),
+        ],
+    )
+    def test_labels_go_by_name(self, names, labels, wanted):
+        assert labels_by_name(self.NET, "it", names, np.array(labels)).tolist() == wanted
+
+    def test_a_class_that_the_model_does_not_know(self):
+        with pytest.raises(fb.InputError, match="images of class 'bird', but the model knows cat"):
+            labels_by_name(self.NET, "it", ("bird", "mouse"), np.array([0, 1]))
+
+
+class TestExplain:
+    def test_without_an_image_it_takes_a_wrong_one(self, folder, tmp_path):
+        data, net = fb.load_data(folder / "parts"), fb.load(folder / "m.safetensors")
+        y = data.y_test.copy()
+        p = net.predict_proba(data.x_test)
+        worst = p[np.arange(120), y].argmin()
+        ran = done(
+            *("explain", "--model", folder / "m.safetensors", "--data", folder / "parts"),
+            *("--out", tmp_path / "r.html", "--json"),
+        )
+        assert ran.result["image"] == f"test image {worst} of parts"
+        assert ran.result["label"] == y[worst]
+        assert ran.result["name"] == data.class_names[y[worst]]
+
+    def test_an_image_that_the_model_is_sure_of(self, folder, tmp_path):
+        net = fb.load(folder / "m.safetensors")
+        net.parameters["dense1.bias"] = [0, 100]
+        fb.save(net, tmp_path / "sure.safetensors")
+        image = folder / "parts" / "test" / "good" / "0.png"
+        common = ("explain", tmp_path / "sure.safetensors", image, "-o", tmp_path / "r.html")
+        err = done(*common).err
+        assert "100.0000% sure of good, so that all deltas are almost 0" in err
+        assert "--data NAME without an image" in err
+        assert done(*common, "--label", "defect").err == ""
+        assert '"classes": ["defect", "good"]' in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "give an image file, or --data NAME"),
+            (["a.png", "--data", "digits"], "not both"),
+            (["a.png", "b.png"], "one image is explained at a time"),
+            (
+                ["a.png", "--label", "bird"],
+                "there is no class 'bird'; the model knows defect, good",
+            ),
+            (["a.png", "--label", "2"], "there is no class '2'"),
+            (["--data", "digits", "--invert"], "--invert is for image files"),
+            (["a.png", "--out", "m.safetensors"], "--out writes an HTML page"),
+        ],
+    )
+    def test_wrong_usage(self, folder, arguments, message):
+        ran = run("explain", "--model", folder / "m.safetensors", *arguments)
+        assert ran.code == 2
+        assert message in ran.err
+
+
+class TestTrouble:
+    @posix
+    def test_names_that_are_not_unicode(self, folder, tmp_path):
+        image = os.fsencode(tmp_path) + b"/a\xff.png"
+        with open(image, "wb") as file:  # noqa: PTH123
+            file.write((folder / "parts" / "test" / "good" / "0.png").read_bytes())
+        model, out = folder / "m.safetensors", tmp_path / "r.html"
+        for arguments in (
+            ["explain", model, os.fsdecode(image), "-o", out],
+            ["predict", model, os.fsdecode(image), "--out", tmp_path / "a.csv"],
+        ):
+            ran = subprocess.run(
+                command(*arguments), capture_output=True, text=True, env=environment()
+            )
+            assert (ran.returncode, "Traceback" in ran.stderr) == (0, False), ran.stderr
+        assert "\\udcff" in out.read_text(encoding="utf-8")
+        assert "a\\udcff.png" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+        fb.explain(fb.load(model), np.zeros((1, 12, 12)), 0, out, title="\ud800")
+
+    @posix
+    def test_a_reader_that_goes(self, folder, tmp_path):
+        """What was to be written is; the end is quiet."""
+        np.save(tmp_path / "x.npy", np.zeros((5000, 12, 12), np.uint8))
+        out = tmp_path / "a.csv"
+        predicting = subprocess.Popen(
+            command(
+                "predict", folder / "m.safetensors", tmp_path / "x.npy", "--out", out, "--json"
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        predicting.stdout.read(1)
+        predicting.stdout.close()
+        assert (predicting.stderr.read(), predicting.wait(60)) == (b"", 1)
+        predicting.stderr.close()
+        assert len(rows_of(out)) == 5000
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+    @pytest.mark.parametrize("option", [[], ["--json"]])
+    def test_standard_output_that_is_full(self, option):
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            ran = subprocess.run(
+                command("summary", "small", *option),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(),
+            )
+        assert (ran.returncode, ran.stderr) == (1, "error: No space left on device\n")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+    def test_too_little_memory(self, folder):
+        """OpenBLAS then sends a SIGINT, which is not a user's Ctrl-C."""
+        for kilobytes in (150_000, 330_000):
+            ran = subprocess.run(
+                f"ulimit -v {kilobytes}; exec {sys.executable} -m fullback eval "
+                f"{folder / 'm.safetensors'} --data {folder / 'parts'}",
+                shell=True,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env=environment(),
+            )
+            if ran.returncode == 0:  # it was enough
+                continue
+            assert ran.returncode == 1
+            assert ran.stderr.splitlines()[-1] == f"error: {NO_MEMORY}"
+            assert "Traceback" not in ran.stderr
+
+    @pytest.mark.parametrize(
+        ("error", "code", "message"),
+        [
+            (MemoryError(), FAILURE, NO_MEMORY),
+            (ImportError("x.so: failed to map segment from shared object"), FAILURE, NO_MEMORY),
+            (RuntimeError("can't start new thread"), FAILURE, NO_MEMORY),
+            (OSError(12, "Cannot allocate memory"), FAILURE, NO_MEMORY),
+            (RecursionError("maximum recursion depth"), FAILURE, "nested too deeply"),
+            (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates"), FAILURE, "rename it"),
+            (OSError(2, "No such file", "a\udcff"), FAILURE, "a\\udcff: No such file"),
+            (fb.OptionError("wrong"), USAGE, "wrong"),
+        ],
+    )
+    def test_every_error_of_the_system_is_one_line(self, error, code, message, capsys):
+        import typer
+
+        @one_line_errors
+        def command():
+            raise error
+
+        with pytest.raises(typer.Exit) as ended:
+            command()
+        assert ended.value.exit_code == code
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert message in err
+
+    def test_ctrl_c_is_told_from_too_little_memory(self, monkeypatch, capsys):
+        import typer
+
+        @one_line_errors
+        def command():
+            signal.default_int_handler(signal.SIGINT, None)
+
+        for starts, code, message in ((True, 130, "interrupted"), (False, 1, NO_MEMORY)):
+            monkeypatch.setattr("fullback.cli.output.can_start_threads", lambda own=starts: own)
+            with pytest.raises(typer.Exit) as ended:
+                command()
+            assert ended.value.exit_code == code
+            assert capsys.readouterr().err == f"error: {message}\n"
