@@ -333,7 +333,7 @@ class TestFilters:
         settled(page, lambda: page.click("#other-network"))
         page.wait_for_function("() => fullback.lab.mistake?.ways.length > 0")
         page.click("#tab-picture")
-        assert inside(page, "canvas[data-array='d:conv1']")
+        assert page.locator("canvas[data-array='d:conv1']").bounding_box()["height"] > 100
 
     def test_64_unfolded_filters_are_a_grid(self, show):
         page = show()
