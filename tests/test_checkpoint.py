@@ -282,5 +282,5 @@ def test_one_changed_image_of_many_is_noticed(tmp_path):
     y = np.concatenate([Y] * 10)
     train(tmp_path / "run.safetensors", x=x, y=y, until=1)
     x[201, 0, 3, 3] ^= 1
-    with pytest.raises(InputError, match="cannot go on: the images have changed"):
+    with pytest.raises(InputError, match="cannot go on: the images or labels have changed"):
         train(tmp_path / "run.safetensors", x=x, y=y)
