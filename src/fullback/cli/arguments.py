@@ -258,6 +258,8 @@ def load_dataset_for(
     given: dict[str, Any] = {"image_folder": image_folder}
     if label_column is not None:
         given["label_column"] = label_column
+    if not network.loss.classifies:
+        given["numbers"] = True
     split = {**{name: value for name, value in known.items() if name != "resize"}, **given}
     dataset = None
     shapes = [shape] if len(shape) == 3 and shape[0] in (1, 3) else []

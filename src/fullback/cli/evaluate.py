@@ -17,7 +17,6 @@ from fullback.cli.arguments import (
     LabelColumnOption,
     ModelArgument,
     load_dataset_for,
-    open_classifier,
 )
 from fullback.cli.models import label_of, labels_by_name, names_of
 from fullback.cli.output import Output, one_line_errors, printable, warn
@@ -107,16 +106,25 @@ def evaluate(
     Precision is the share of a class's answers that are right, recall the share of its images that
     are, F1 their harmonic mean. AUC is the area under the ROC curve of a class against all others.
     The calibration error is how far the probabilities of answers are from the share of them that
-    is right.
+    is right. A network that answers in numbers is tested by R^2 and its errors.
     """
     from fullback.atomic import check_writable
     from fullback.cli.results import show_answers, take_test
+    from fullback.export.safetensors import load
     from fullback.metrics import as_json as figures
     from fullback.metrics import measure
     from fullback.plots import require_matplotlib
 
     output = Output(as_json=as_json)
-    network = open_classifier(model)
+    network = load(model)
+    if not network.loss.classifies:
+        if positive or recall is not None or cost or store or choose_on or plots:
+            raise OptionError(
+                f"{model} answers in numbers, not in classes: it has no threshold and no plots"
+            )
+        dataset = load_dataset_for(network, str(model), data, data_dir, label_column, image_folder)
+        _test_numbers(output, network, model, dataset)
+        return
     aim = _aim(network, positive, recall, cost)
     if store or choose_on is not None:
         if aim is None:
@@ -167,6 +175,25 @@ def evaluate(
         output.fact("written", str(path))
     if store:
         output.fact("stored", f"the threshold, in {model}; predict and eval apply it")
+
+
+def _test_numbers(output: Output, network: Network, model: Path, dataset: Dataset) -> None:
+    """Test a network that answers in numbers."""
+    from fullback.cli.numbers import show_numbers, take_number_test
+
+    answers = take_number_test(network, dataset.x_test, dataset.y_test)
+    output.event(
+        "result",
+        model=str(model),
+        data=dataset.name,
+        test_images=len(dataset.x_test),
+        test_r2=answers.r2,
+        test_mean_absolute_error=answers.mean_absolute_error,
+        test_root_mean_squared_error=answers.root_mean_squared_error,
+    )
+    output.fact("model", str(model))
+    output.fact("data", f"{dataset.name}, {len(dataset.x_test):,} test images")
+    show_numbers(output, answers)
 
 
 # Thresholds -------------------------------------------------------------------------------------

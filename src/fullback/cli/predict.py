@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import InvertOption, JsonOption, open_classifier
+from fullback.cli.arguments import ImageFolderOption, InvertOption, JsonOption
 from fullback.cli.models import ModelOption, names_of, split_model
 from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
@@ -63,6 +63,7 @@ def predict(
             show_default="recognised",
         ),
     ] = None,
+    image_folder: ImageFolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on images.
@@ -72,6 +73,7 @@ def predict(
     """
     from fullback.atomic import check_writable
     from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
+    from fullback.export.safetensors import load
 
     path, sources = split_model(images, model)
     if not sources:
@@ -85,8 +87,17 @@ def predict(
             raise OptionError(f"--out writes a CSV file, got {out}; expected a name like {out}.csv")
         check_writable(out)
     output = Output(as_json=as_json)
-    network = open_classifier(path)
-    found = answer(network, sources, invert=invert, label_column=label_column, bar=not as_json)
+    network = load(path)
+    if probabilities and not network.loss.classifies:
+        raise OptionError(f"{path} answers in numbers, not in classes; leave --probabilities out")
+    found = answer(
+        network,
+        sources,
+        invert=invert,
+        label_column=label_column,
+        image_folder=image_folder,
+        bar=not as_json,
+    )
     if not found.names:
         raise typer.Exit(FAILURE)
     if out is not None and kaggle:
@@ -105,8 +116,12 @@ def _report(
     output: Output, model: Path, network: Network, found: Answered, out: Path | None
 ) -> None:
     names = names_of(network)
+    classes = network.loss.classifies
     if output.as_json:
-        for name, label, p in zip(found.names, found.labels, found.probabilities, strict=True):
+        if not classes:
+            for name, values in zip(found.names, found.probabilities, strict=True):
+                output.event("prediction", image=name, values=[float(value) for value in values])
+        for name, label, p in zip(found.names, found.labels, found.probabilities, strict=classes):
             output.event(
                 "prediction",
                 image=name,
@@ -125,8 +140,8 @@ def _report(
     for note in found.notes:
         output.fact("data", note)
     if out is None:
-        _show_rows(output, found, names)
-    if len(found.names) > _MANY:
+        (_show_rows if classes else _show_numbers)(output, found, names)
+    if len(found.names) > _MANY and classes:
         _show_counts(output, found, names)
     if found.labelled:
         share = found.agreeing / found.labelled
@@ -161,6 +176,25 @@ def _show_rows(output: Output, found: Answered, names: tuple[str, ...]) -> None:
             found.formats[n],
         )
     output.table(table, "format", "next")
+    if shown < len(found.names):
+        more = len(found.names) - shown
+        output.show(f"and {more:,} more; --out answers.csv writes all of them")
+
+
+def _show_numbers(output: Output, found: Answered, names: tuple[str, ...]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("file", style="bold", overflow="fold")
+    headers = [f"value {name}" for name in names] if len(names) > 1 else ["value"]
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    shown = _ROWS if output.console.is_terminal else len(found.names)
+    for name, values in zip(found.names[:shown], found.probabilities, strict=False):
+        table.add_row(Text(printable(name)), *(f"{value:.6g}" for value in values))
+    output.table(table, *headers[:0:-1])
     if shown < len(found.names):
         more = len(found.names) - shown
         output.show(f"and {more:,} more; --out answers.csv writes all of them")

@@ -43,8 +43,9 @@ class Answered:
     names : what each image is called: its path, its name in a table, or its row
     formats : mode and size of image files, where they are known
     ids : of each image, for a table that is submitted
-    probabilities : of every class, of shape (N, classes)
-    labels : what is answered, of shape (N,)
+    probabilities : of every class, of shape (N, classes); of a network that answers in numbers,
+        the numbers, of shape (N, outputs)
+    labels : the classes that are answered, of shape (N,)
     inverted : images that are nearer to the training images with dark and light swapped, (N,)
     failed : names of the files that could not be read
     agreeing, labelled : images of which the source has labels, and how many answers agree
@@ -78,6 +79,7 @@ def answer(
     *,
     invert: bool = False,
     label_column: str | int | None = None,
+    image_folder: Path | None = None,
     bar: bool = True,
 ) -> Answered:
     """Let a network answer images: files, folders of files, arrays and tables.
@@ -92,6 +94,7 @@ def answer(
             "images can be read for networks that take (1, H, W) or (3, H, W), not "
             f"{network.input_shape}"
         )
+    predict = network.predict_proba if network.loss.classifies else network.logits
     found, told = Answered(), False
     parts: list[NDArray[Any]] = []
     inverted: list[NDArray[np.bool_]] = []
@@ -105,10 +108,10 @@ def answer(
             progress.start()
 
     try:
-        for batch in _batches(network, sources, found, invert, label_column, expect):
+        for batch in _batches(network, sources, found, invert, label_column, image_folder, expect):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                p = network.predict_proba(batch.images)
+                p = predict(batch.images)
             for warning in caught[: not told]:  # once is enough
                 warnings.warn(warning.message, stacklevel=2)
                 told = True
@@ -117,7 +120,7 @@ def answer(
             found.names += batch.names
             found.formats += batch.formats
             found.ids += batch.ids
-            if batch.labels is not None:
+            if batch.labels is not None and network.loss.classifies:
                 found.labelled += len(p)
                 found.agreeing += int((answers(p, network.threshold) == batch.labels).sum())
             progress.advance(task, len(p))
@@ -126,7 +129,8 @@ def answer(
             progress.stop()
     if parts:
         found.probabilities, found.inverted = np.concatenate(parts), np.concatenate(inverted)
-        found.labels = answers(found.probabilities, network.threshold)
+        if network.loss.classifies:
+            found.labels = answers(found.probabilities, network.threshold)
     if len(found.failed) > _LINES:
         fail(f"{len(found.failed) - _LINES:,} more files cannot be read")
     return found
@@ -138,6 +142,7 @@ def _batches(
     found: Answered,
     invert: bool,
     label_column: str | int | None,
+    image_folder: Path | None,
     expect: Any,
 ) -> Iterator[_Batch]:
     resize = network.data_options.get("resize", "stretch")
@@ -155,6 +160,7 @@ def _batches(
             resize=resize,
             invert=invert,
             label_column=label_column,
+            image_folder=image_folder,
             trained_on=network.trained_on,
         )
         found.notes += loaded.notes
@@ -163,6 +169,10 @@ def _batches(
             network.check_images(loaded.x)  # a message names the place in the whole
         labels = None if loaded.labels is None else labels_from(network, loaded.labels)
         place = f"{source}:" if len(sources) > 1 else ""
+        for error, name in zip(loaded.errors, loaded.failed, strict=True):
+            found.failed.append((place + name, name))
+            if len(found.failed) <= _LINES:
+                fail(str(error))
         step = _step(network)
         for start in range(0, len(loaded.x), step):
             own = slice(start, start + step)
@@ -269,8 +279,17 @@ def hint_at_invert(found: Answered, record: ImageRecord | None, *, invert: bool)
 def write_answers(path: Path, found: Answered, network: Network, *, probabilities: bool) -> None:
     """Write a CSV file with a row an image: file, label, probability, and those of every class.
 
+    Of a network that answers in numbers it is file and value, or value 0, value 1, and so on.
     A file that could not be read has a row without an answer.
     """
+    if not network.loss.classifies:
+        outputs = found.probabilities.shape[1]
+        values = [f"value {n}" for n in range(outputs)] if outputs > 1 else ["value"]
+        lines: list[Sequence[Any]] = [["file", *values]]
+        for name, row in zip(found.names, found.probabilities, strict=True):
+            lines.append([name, *(f"{value:.8g}" for value in row)])
+        _write(path, [*lines, *([name] + [""] * outputs for name, _ in found.failed)])
+        return
     names = names_of(network)
     header = ["file", "label", "probability"]
     columns = [f"class {name}" if name in header else name for name in names]
@@ -288,15 +307,21 @@ def write_kaggle(path: Path, found: Answered, network: Network) -> None:
     Raises
     ------
     InputError
-        Two images have one id.
+        Two images have one id, or the network answers with several numbers.
     """
-    names = names_of(network)
+    if network.loss.classifies:
+        names = names_of(network)
+        given = [names[label] for label in found.labels]
+    elif found.probabilities.shape[1] > 1:
+        raise InputError(f"Label is one number, but the model answers {network.output_shape[0]}")
+    else:
+        given = [f"{value:.8g}" for value in found.probabilities[:, 0]]
     ids = [*found.ids, *(own for _, own in found.failed)]
     for own, images in Counter(ids).items():
         if images > 1:
             raise InputError(f"{images} images have the id {own!r}; give them one at a time")
     rows: list[Sequence[Any]] = [("ImageId", "Label")]
-    rows += [(own, names[label]) for own, label in zip(found.ids, found.labels, strict=True)]
+    rows += zip(found.ids, given, strict=True)
     rows += [(own, "") for _, own in found.failed]
     _write(path, rows)
 
