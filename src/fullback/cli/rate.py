@@ -61,7 +61,7 @@ def rate(
         check_writable(plot)
         require_matplotlib()
     dataset = load_dataset(data, data_dir, image_shape(image_size), label_column=label_column)
-    net = net or default_net(data)
+    net = default_net(data) if net is None else net
     network = build(net, dataset.image_shape, dataset.classes, seed)
     found = find_rate(
         network,
