@@ -226,6 +226,8 @@ def load_dataset_for(
     data_dir: Path | None,
     label_column: str | None = None,
     image_folder: Path | None = None,
+    *,
+    numbers: bool = False,
 ) -> Dataset:
     """Load what ``--data`` names, read as the images were that a network was trained on.
 
@@ -238,7 +240,7 @@ def load_dataset_for(
     """
     shape, known = network.input_shape, network.data_options
     resize = known.get("resize", "stretch")
-    given: dict[str, Any] = {"image_folder": image_folder}
+    given: dict[str, Any] = {"image_folder": image_folder, "numbers": numbers}
     if label_column is not None:
         given["label_column"] = label_column
     split = {**{name: value for name, value in known.items() if name != "resize"}, **given}

@@ -17,11 +17,16 @@ from fullback.cli.arguments import (
     LabelColumnOption,
     ModelArgument,
     load_dataset_for,
-    open_classifier,
 )
-from fullback.cli.models import label_of, labels_by_name, names_of
+from fullback.cli.models import (
+    ClassNamesOption,
+    label_of,
+    labels_by_name,
+    name_classes,
+    names_of,
+)
 from fullback.cli.output import Output, one_line_errors, printable, warn
-from fullback.errors import OptionError
+from fullback.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,6 +58,7 @@ def evaluate(
     data_dir: DataDirOption = None,
     label_column: LabelColumnOption = None,
     image_folder: ImageFolderOption = None,
+    class_names: ClassNamesOption = None,
     positive: Annotated[
         str | None,
         typer.Option(
@@ -107,16 +113,28 @@ def evaluate(
     Precision is the share of a class's answers that are right, recall the share of its images that
     are, F1 their harmonic mean. AUC is the area under the ROC curve of a class against all others.
     The calibration error is how far the probabilities of answers are from the share of them that
-    is right.
+    is right. A model of numbers, as **train --regression** makes, is tested by R² and the mean
+    absolute error.
     """
     from fullback.atomic import check_writable
     from fullback.cli.results import show_answers, take_test
+    from fullback.export.safetensors import load
     from fullback.metrics import as_json as figures
     from fullback.metrics import measure
     from fullback.plots import require_matplotlib
 
     output = Output(as_json=as_json)
-    network = open_classifier(model)
+    network = load(model)
+    if not network.loss.classifies:
+        if (positive, recall, cost, choose_on, class_names, plots) != (None,) * 6 or store:
+            raise OptionError(
+                "thresholds, class names and --plots are for classes, and this model answers in "
+                "numbers; give the data alone"
+            )
+        options = (data, data_dir, label_column, image_folder)
+        _evaluate_numbers(output, network, model, *options)
+        return
+    numbers = name_classes(network, class_names)
     aim = _aim(network, positive, recall, cost)
     if store or choose_on is not None:
         if aim is None:
@@ -128,10 +146,10 @@ def evaluate(
     dataset = load_dataset_for(network, str(model), data, data_dir, label_column, image_folder)
     choice = None
     if aim is not None:
-        choice = _choose(network, dataset, aim, choose_on)
+        choice = _choose(network, dataset, aim, choose_on, numbers)
         if store:
             network.save(model)
-    labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test)
+    labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test, numbers)
     names = names_of(network) if network.class_names else dataset.class_names
     answers = take_test(network, dataset.x_test, labels)
     found = measure(answers.labels, answers.probabilities, threshold=answers.threshold)
@@ -169,6 +187,43 @@ def evaluate(
         output.fact("stored", f"the threshold, in {model}; predict and eval apply it")
 
 
+def _evaluate_numbers(
+    output: Output,
+    network: Network,
+    model: Path,
+    data: str,
+    data_dir: Path | None,
+    label_column: str | None,
+    image_folder: Path | None,
+) -> None:
+    """Test a network that answers in numbers."""
+    from fullback.cli.numbers import show_numbers, take_number_test
+
+    options = (data_dir, label_column, image_folder)
+    dataset = load_dataset_for(network, str(model), data, *options, numbers=True)
+    outputs = network.output_shape[0]
+    if dataset.outputs != outputs:
+        raise InputError(
+            f"{dataset.name} has {dataset.outputs} numbers for an image, but the model answers "
+            f"with {outputs}; name the columns of those by --label-column"
+        )
+    answers = take_number_test(network, dataset.x_test, dataset.y_test)
+    output.event(
+        "result",
+        model=str(model),
+        data=dataset.name,
+        test_images=len(dataset.x_test),
+        test_r2=answers.r2,
+        test_mean_absolute_error=answers.mean_absolute_error,
+        test_root_mean_squared_error=answers.root_mean_squared_error,
+    )
+    output.fact("model", str(model))
+    output.fact("data", f"{dataset.name}, {len(dataset.x_test):,} test images")
+    for note in dataset.notes:
+        output.fact("", note)
+    show_numbers(output, answers)
+
+
 # Thresholds -------------------------------------------------------------------------------------
 
 
@@ -197,7 +252,11 @@ def _aim(
 
 
 def _choose(
-    network: Network, dataset: Dataset, aim: dict[str, Any], part: Part | None
+    network: Network,
+    dataset: Dataset,
+    aim: dict[str, Any],
+    part: Part | None,
+    numbers: tuple[str, ...],
 ) -> dict[str, Any]:
     """Choose a threshold, give it to the network, and return how it was chosen."""
     from fullback.metrics import choose_threshold, measure
@@ -211,7 +270,7 @@ def _choose(
             f"--choose-on val: {dataset.name} has no images for validation; put some into a folder "
             "val, or give --choose-on train"
         )
-    labels = labels_by_name(network, dataset.name, dataset.class_names, y)
+    labels = labels_by_name(network, dataset.name, dataset.class_names, y, numbers)
     p = network.predict_proba(x)
     network.threshold = choose_threshold(labels, p, **aim)
     area = measure(labels, p).auc[aim["label"]]

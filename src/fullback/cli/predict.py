@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import InvertOption, JsonOption, open_classifier
-from fullback.cli.models import ModelOption, names_of, split_model
+from fullback.cli.arguments import ImageFolderOption, InvertOption, JsonOption
+from fullback.cli.models import (
+    ClassNamesOption,
+    ModelOption,
+    name_classes,
+    names_of,
+    split_model,
+)
 from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
 
@@ -63,15 +69,19 @@ def predict(
             show_default="recognised",
         ),
     ] = None,
+    image_folder: ImageFolderOption = None,
+    class_names: ClassNamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on images.
 
     An image is brought to the size and the colours that the network takes. One that cannot be
-    read gets a line on standard error, and the exit code is then 1.
+    read gets a line on standard error, and the exit code is then 1. A model of numbers, as
+    **train --regression** makes, answers with them.
     """
     from fullback.atomic import check_writable
     from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
+    from fullback.export.safetensors import load
 
     path, sources = split_model(images, model)
     if not sources:
@@ -85,8 +95,21 @@ def predict(
             raise OptionError(f"--out writes a CSV file, got {out}; expected a name like {out}.csv")
         check_writable(out)
     output = Output(as_json=as_json)
-    network = open_classifier(path)
-    found = answer(network, sources, invert=invert, label_column=label_column, bar=not as_json)
+    network = load(path)
+    if not network.loss.classifies and (probabilities or class_names is not None):
+        raise OptionError(
+            "--probabilities and --class-names are for classes, and the model answers in numbers; "
+            "leave them out"
+        )
+    found = answer(
+        network,
+        sources,
+        invert=invert,
+        label_column=label_column,
+        image_folder=image_folder,
+        class_names=name_classes(network, class_names),
+        bar=not as_json,
+    )
     if not found.names:
         raise typer.Exit(FAILURE)
     if out is not None and kaggle:
@@ -104,8 +127,13 @@ def predict(
 def _report(
     output: Output, model: Path, network: Network, found: Answered, out: Path | None
 ) -> None:
+    from fullback.cli.numbers import show_found_numbers
+
     names = names_of(network)
-    if output.as_json:
+    if output.as_json and found.numbers is not None:
+        for name, numbers in zip(found.names, found.numbers.tolist(), strict=True):
+            output.event("prediction", image=name, numbers=numbers)
+    elif output.as_json:
         for name, label, p in zip(found.names, found.labels, found.probabilities, strict=True):
             output.event(
                 "prediction",
@@ -114,6 +142,7 @@ def _report(
                 name=printable(names[label]),
                 probabilities=[round(float(value), 6) for value in p],
             )
+    if output.as_json:
         if out is not None:
             output.event("written", out=str(out), images=len(found.names), failed=len(found.failed))
         return
@@ -126,7 +155,9 @@ def _report(
         output.fact("data", note)
     if out is None:
         _show_rows(output, found, names)
-    if len(found.names) > _MANY:
+    if found.numbers is not None:
+        show_found_numbers(output, found.numbers, found.targets)
+    elif len(found.names) > _MANY:
         _show_counts(output, found, names)
     if found.labelled:
         share = found.agreeing / found.labelled
@@ -146,10 +177,16 @@ def _show_rows(output: Output, found: Answered, names: tuple[str, ...]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", style="bold", overflow="fold")
     table.add_column("answer", style="bold", overflow="fold")
+    shown = _ROWS if output.console.is_terminal else len(found.names)
+    if found.numbers is not None:
+        for name, numbers in zip(found.names[:shown], found.numbers[:shown], strict=True):
+            table.add_row(Text(printable(name)), ", ".join(f"{value:.5g}" for value in numbers))
+        output.table(table)
+        _show_rest(output, found, shown)
+        return
     table.add_column("probability", justify="right", no_wrap=True)
     table.add_column("next", style="dim", no_wrap=True)
     table.add_column("format", style="dim", no_wrap=True)
-    shown = _ROWS if output.console.is_terminal else len(found.names)
     for n, name in enumerate(found.names[:shown]):
         p, label = found.probabilities[n], found.labels[n]
         others = [k for k in (-p).argsort(kind="stable")[:3] if k != label][:2]
@@ -161,6 +198,10 @@ def _show_rows(output: Output, found: Answered, names: tuple[str, ...]) -> None:
             found.formats[n],
         )
     output.table(table, "format", "next")
+    _show_rest(output, found, shown)
+
+
+def _show_rest(output: Output, found: Answered, shown: int) -> None:
     if shown < len(found.names):
         more = len(found.names) - shown
         output.show(f"and {more:,} more; --out answers.csv writes all of them")

@@ -44,6 +44,9 @@ class Answered:
     ids : of each image, for a table that is submitted
     probabilities : of every class, of shape (N, classes)
     labels : what is answered, of shape (N,)
+    numbers : the answers of a model of numbers, of shape (N, outputs), in place of both; else None
+    targets : what the source says that they should be, of shape (N, 1), NaN where it does not; or
+        None
     inverted : images that are nearer to the training images with dark and light swapped, (N,)
     failed : names of the files that could not be read
     agreeing, labelled : images of which the source has labels, and how many answers agree
@@ -55,6 +58,8 @@ class Answered:
     ids: list[str] = field(default_factory=list)
     probabilities: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
     labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    numbers: NDArray[Any] | None = None
+    targets: NDArray[np.float64] | None = None
     inverted: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     failed: list[tuple[str, str]] = field(default_factory=list)
     agreeing: int = 0
@@ -68,7 +73,17 @@ class _Batch:
     formats: Sequence[str]
     ids: Sequence[str]
     images: NDArray[Any]
-    labels: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None  # the network's labels, or targets
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How images and their labels are read, see ``answer``."""
+
+    invert: bool
+    label_column: str | int | None
+    image_folder: Path | None
+    class_names: Sequence[str]
 
 
 def answer(
@@ -77,11 +92,14 @@ def answer(
     *,
     invert: bool = False,
     label_column: str | int | None = None,
+    image_folder: Path | None = None,
+    class_names: Sequence[str] = (),
     bar: bool = True,
 ) -> Answered:
     """Let a network answer images: files, folders of files, arrays and tables.
 
-    A file that cannot be read gets a line on standard error, and its name is kept.
+    A file that cannot be read gets a line on standard error, and its name is kept. ``class_names``
+    are what labels are called that are numbers.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -94,6 +112,8 @@ def answer(
     found, told = Answered(), False
     parts: list[NDArray[Any]] = []
     inverted: list[NDArray[np.bool_]] = []
+    targets: list[NDArray[np.float64]] = []
+    classifies = network.loss.classifies
     progress = Progress(console=Console(stderr=True), transient=True)
     task = progress.add_task("predicting", total=0)
 
@@ -103,11 +123,12 @@ def answer(
         if bar and total >= _BAR and progress.console.is_terminal:
             progress.start()
 
+    options = _Options(invert, label_column, image_folder, class_names)
     try:
-        for batch in _batches(network, sources, found, invert, label_column, expect):
+        for batch in _batches(network, sources, found, options, expect):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                p = network.predict_proba(batch.images)
+                p = (network.predict_proba if classifies else network.logits)(batch.images)
             for warning in caught[: not told]:  # once is enough
                 warnings.warn(warning.message, stacklevel=2)
                 told = True
@@ -116,7 +137,10 @@ def answer(
             found.names += batch.names
             found.formats += batch.formats
             found.ids += batch.ids
-            if batch.labels is not None:
+            if not classifies:
+                own = np.full(len(p), np.nan) if batch.labels is None else batch.labels
+                targets.append(own[:, None])
+            elif batch.labels is not None:
                 found.labelled += len(p)
                 found.agreeing += int((answers(p, network.threshold) == batch.labels).sum())
             progress.advance(task, len(p))
@@ -124,7 +148,13 @@ def answer(
         if progress.live.is_started:  # it would write an empty line
             progress.stop()
     if parts:
-        found.probabilities, found.inverted = np.concatenate(parts), np.concatenate(inverted)
+        found.inverted = np.concatenate(inverted)
+    if parts and not classifies:
+        found.numbers = np.concatenate(parts)
+        wanted = np.concatenate(targets)
+        found.targets = wanted if np.isfinite(wanted).any() else None
+    elif parts:
+        found.probabilities = np.concatenate(parts)
         found.labels = answers(found.probabilities, network.threshold)
     if len(found.failed) > _LINES:
         fail(f"{len(found.failed) - _LINES:,} more files cannot be read")
@@ -135,8 +165,7 @@ def _batches(
     network: Network,
     sources: Sequence[Path],
     found: Answered,
-    invert: bool,
-    label_column: str | int | None,
+    options: _Options,
     expect: Any,
 ) -> Iterator[_Batch]:
     resize = network.data_options.get("resize", "stretch")
@@ -146,21 +175,25 @@ def _batches(
             if not files:
                 raise DataError(f"{source}: holds no files; expected images")
             expect(len(files))
-            yield from _of_files(network, files, found, invert)
+            yield from _of_files(network, files, found, options.invert)
             continue
         loaded = load_images(
             source,
             network.input_shape,  # type: ignore[arg-type]  # which load_images checks
             resize=resize,
-            invert=invert,
-            label_column=label_column,
+            invert=options.invert,
+            label_column=options.label_column,
+            image_folder=options.image_folder,
             trained_on=network.trained_on,
         )
         found.notes += loaded.notes
         expect(len(loaded.x))
         if loaded.x.dtype.kind == "f":
             network.check_images(loaded.x)  # a message names the place in the whole
-        labels = None if loaded.labels is None else labels_from(network, loaded.labels)
+        labels = None
+        if loaded.labels is not None:
+            labels, why = _labels(network, loaded.labels, options.class_names)
+            found.notes += [why] if why else []
         place = f"{source}:" if len(sources) > 1 else ""
         step = _step(network)
         for start in range(0, len(loaded.x), step):
@@ -173,6 +206,17 @@ def _batches(
                 loaded.x[own],
                 None if labels is None else labels[own],
             )
+
+
+def _labels(
+    network: Network, given: NDArray[Any], class_names: Sequence[str]
+) -> tuple[NDArray[Any] | None, str]:
+    """Return labels as the network's, or what to say where they cannot be compared."""
+    if network.loss.classifies:
+        return labels_from(network, given, class_names)
+    if network.output_shape != (1,) or given.dtype.kind not in "iuf":
+        return None, "the data's labels are not compared: they are not what the model answers"
+    return given.astype(np.float64), ""
 
 
 def _of_files(
@@ -268,8 +312,12 @@ def hint_at_invert(found: Answered, record: ImageRecord | None, *, invert: bool)
 def write_answers(path: Path, found: Answered, network: Network, *, probabilities: bool) -> None:
     """Write a CSV file with a row an image: file, label, probability, and those of every class.
 
-    A file that could not be read has a row without an answer.
+    A file that could not be read has a row without an answer. Of a model of numbers, the columns
+    are file and number, or number 0, number 1, ...
     """
+    if found.numbers is not None:
+        _write(path, _rows_of_numbers(found, found.numbers))
+        return
     names = names_of(network)
     header = ["file", "label", "probability"]
     columns = [f"class {name}" if name in header else name for name in names]
@@ -279,6 +327,15 @@ def write_answers(path: Path, found: Answered, network: Network, *, probabilitie
         rows.append([*row, *(f"{value:.6g}" for value in p)] if probabilities else row)
     rows += [[name, ""] + [""] * (len(rows[0]) - 2) for name, _ in found.failed]
     _write(path, rows)
+
+
+def _rows_of_numbers(found: Answered, numbers: NDArray[Any]) -> list[Sequence[Any]]:
+    outputs = numbers.shape[1]
+    columns = ["number"] if outputs == 1 else [f"number {n}" for n in range(outputs)]
+    rows: list[Sequence[Any]] = [["file", *columns]]
+    for name, own in zip(found.names, numbers, strict=True):
+        rows.append([name, *(f"{value:.9g}" for value in own)])
+    return [*rows, *([name, *[""] * outputs] for name, _ in found.failed)]
 
 
 def write_kaggle(path: Path, found: Answered, network: Network) -> None:
@@ -295,8 +352,16 @@ def write_kaggle(path: Path, found: Answered, network: Network) -> None:
         seen: set[str] = set()
         twice = next(own for own in ids if own in seen or seen.add(own))  # type: ignore[func-returns-value]
         raise InputError(f"two images have the id {twice!r}; give them one at a time")
+    answered = [names[label] for label in found.labels]
+    if found.numbers is not None:
+        if found.numbers.shape[1] > 1:
+            raise InputError(
+                f"--kaggle writes one label an image, and the model answers with "
+                f"{found.numbers.shape[1]} numbers; leave it out"
+            )
+        answered = [f"{value:.9g}" for value in found.numbers[:, 0]]
     rows: list[Sequence[Any]] = [("ImageId", "Label")]
-    rows += [(own, names[label]) for own, label in zip(found.ids, found.labels, strict=True)]
+    rows += list(zip(found.ids, answered, strict=True))
     rows += [(own, "") for _, own in found.failed]
     _write(path, rows)
 
