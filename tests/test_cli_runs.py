@@ -200,9 +200,13 @@ def test_a_run_that_is_killed_thirty_times_ends_with_the_same_weights(toy, tmp_p
     assert train(*options, "--run", whole).code == 0
     draw, kills, arguments = random.Random(0), 0, (*options, "--run", broken)
     finished = [0]
+    often = (  # checkpoints are written at most once a second, of which this run has too few
+        "import runpy, fullback.training.checkpoint as own; own.WRITE_EVERY = 0.02; "
+        "runpy.run_module('fullback', run_name='__main__')"
+    )
     while kills < 30:
         training = subprocess.Popen(
-            command("train", *arguments),
+            [sys.executable, "-c", often, "train", *map(str, arguments)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=environment(),

@@ -527,6 +527,43 @@ class TestValidation:
         assert "has 10 images for validation of its own; leave --validation out" in ran.err
 
 
+def test_a_monitor_needs_images_to_tell_by(toy, tmp_path):
+    ran = run("train", "--data", toy, "--monitor", "f1", "--out", tmp_path / "m.safetensors")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--monitor needs images to tell by; give --validation 0.1" in ran.err
+
+
+def test_one_answer_to_all_test_images_is_told(toy, tmp_path):
+    options = ("--net", "flatten dense3", "--class-weight", "0=1 1=0 2=0", "--epochs", 20)
+    out = ("--out", tmp_path / "m.safetensors")
+    ran = done("train", "--data", toy, *options, *out)
+    assert "all 15 test images are taken for 0; where the other classes are rare" in ran.err
+
+
+def test_the_rare_class_is_found(tmp_path):
+    """Of the best epoch by balanced accuracy, where plain accuracy is 96 % with none of it."""
+    x, y = stripes(300, kinds=2)
+    rare = np.concatenate([np.flatnonzero(y == 0)[:150], np.flatnonzero(y == 1)[:6]])
+    np.savez(tmp_path / "d.npz", x_train=x[rare], y_train=y[rare], x_test=x, y_test=y)
+    out = tmp_path / "m.safetensors"
+    options = (
+        "--net",
+        "small",
+        "--epochs",
+        15,
+        "--validation",
+        0.34,
+        "--patience",
+        3,
+        "--balanced",
+    )
+    ran = done("train", "--data", tmp_path / "d.npz", *options, "--json", "--out", out)
+    epochs = [event for event in ran.events if event["event"] == "epoch"]
+    best = epochs[ran.result["best_epoch"] - 1]
+    assert best["validation_balanced"] == max(own["validation_balanced"] for own in epochs)
+    assert (fb.load(out).predict(x[y == 1]) == 1).mean() > 0.8
+
+
 def test_the_scale_of_floats_is_told(tmp_path):
     x, y = stripes(30)
     for name, own, text in (

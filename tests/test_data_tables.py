@@ -493,6 +493,7 @@ class TestImageList:
         assert "2 of 60 files in" in str(told[-1].message)
         loaded = load_images(path, (1, 8, 8))
         assert len(loaded.errors) == 2
+        assert loaded.failed == ("images/none.png", "list.csv")
         assert loaded.names == tuple(within[:58])
 
     @pytest.mark.parametrize(
@@ -625,6 +626,23 @@ class TestCommands:
         asked = run("eval", model, "--data", path, "--label-column", "nix")
         assert asked.code == 2
         assert "has no header: give the column's number, from 0" in asked.err.replace("\n", " ")
+
+    def test_predict_takes_a_list_of_files(self, tmp_path):
+        """A file that is not there gets a line, and the exit code is 1."""
+        from PIL import Image
+
+        images = tmp_path / "images"
+        images.mkdir()
+        for n in range(3):
+            Image.fromarray(np.full((8, 8), 80 * n, np.uint8)).save(images / f"{n}.png")
+        net = fb.Network.parse("flatten dense2", (1, 8, 8))
+        net.save(tmp_path / "m.safetensors")
+        path = written(tmp_path / "list.csv", "id\n0.png\n9.png\n2.png\n")
+        ran = run("predict", tmp_path / "m.safetensors", path, "--image-folder", images)
+        assert ran.code == 1
+        assert "9.png" in ran.err
+        assert "0.png" in ran.out
+        assert "2.png" in ran.out
 
     def test_notes_are_shown(self, tmp_path):
         path = written(tmp_path / "d.csv", table(X, Y, header=[*PIXELS, "kind"]))

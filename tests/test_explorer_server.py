@@ -541,7 +541,7 @@ class TestRequests:
             ("/step", b'{"freeze": [1]}', "no text to go by"),
             ("/training", b'{"epochs": 0}', "epochs must be"),
             ("/training", b'{"epochs": 1000000}', "epochs must be at most 500"),
-            ("/training", b'{"epochs": 1, "batch_size": 4000}', "larger than the training set"),
+            ("/training", b'{"epochs": 1, "batch_size": 5000}', "batch_size must be at most 4096"),
             ("/training", b'{"epochs": 1, "schedule": "x"}', "schedule must be one of"),
             ("/training/resume", b"{}", "no run to go on with"),
             ("/reset", b'{"seed": -1}', "seed must be"),

@@ -325,6 +325,16 @@ class TestNumbers:
 
 
 class TestFilters:
+    def test_another_network_while_the_picture_is_hidden(self, show):
+        page = show()
+        page.click("#tab-lab")
+        page.wait_for_selector("#mistake option >> nth=3", state="attached")
+        page.select_option("#mistake", "stride-not-dilated")
+        settled(page, lambda: page.click("#other-network"))
+        page.wait_for_function("() => fullback.lab.mistake?.ways.length > 0")
+        page.click("#tab-picture")
+        assert page.locator("canvas[data-array='d:conv1']").bounding_box()["height"] > 100
+
     def test_64_unfolded_filters_are_a_grid(self, show):
         page = show()
         page.click("#fold-network")

@@ -25,7 +25,7 @@ class TestDeadUnits:
     def test_a_dead_layer_is_named_once_many_images_were_trained_on(self):
         net = self.dead_net([0, 0, -1])
         before = []
-        x, y = (np.repeat(own, 450, axis=0) for own in self.data())  # 9,000 images
+        x, y = (np.repeat(own, 900, axis=0) for own in self.data())  # 18,000 images
         with pytest.warns(DeadUnitWarning) as caught:
             train(net, x, y, callbacks=[lambda epoch: before.append(len(caught))])
         assert before == [0, 1]

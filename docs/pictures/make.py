@@ -61,7 +61,7 @@ def explore(browser: Browser, net: fb.Network, data: fb.Dataset) -> None:
         page.click("#tab-lab")
         page.select_option("#mistake", "relu-mask-missing")
         page.wait_for_selector("#checks li")
-        page.wait_for_selector("#lab-view[data-state=done]")
+        page.wait_for_selector("#lab-view[data-state=done]", timeout=120_000)
         page.click("#controls")
         page.wait_for_timeout(500)
         page.screenshot(path=HERE / "explore-lab.png")

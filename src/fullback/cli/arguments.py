@@ -226,8 +226,6 @@ def load_dataset_for(
     data_dir: Path | None,
     label_column: str | None = None,
     image_folder: Path | None = None,
-    *,
-    numbers: bool = False,
 ) -> Dataset:
     """Load what ``--data`` names, read as the images were that a network was trained on.
 
@@ -240,9 +238,11 @@ def load_dataset_for(
     """
     shape, known = network.input_shape, network.data_options
     resize = known.get("resize", "stretch")
-    given: dict[str, Any] = {"image_folder": image_folder, "numbers": numbers}
+    given: dict[str, Any] = {"image_folder": image_folder}
     if label_column is not None:
         given["label_column"] = label_column
+    if not network.loss.classifies:
+        given["numbers"] = True
     split = {**{name: value for name, value in known.items() if name != "resize"}, **given}
     dataset = None
     shapes = [shape] if len(shape) == 3 and shape[0] in (1, 3) else []

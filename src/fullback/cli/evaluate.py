@@ -113,8 +113,7 @@ def evaluate(
     Precision is the share of a class's answers that are right, recall the share of its images that
     are, F1 their harmonic mean. AUC is the area under the ROC curve of a class against all others.
     The calibration error is how far the probabilities of answers are from the share of them that
-    is right. A model of numbers, as **train --regression** makes, is tested by R² and the mean
-    absolute error.
+    is right. A network that answers in numbers is tested by R^2 and its errors.
     """
     from fullback.atomic import check_writable
     from fullback.cli.results import show_answers, take_test
@@ -126,13 +125,13 @@ def evaluate(
     output = Output(as_json=as_json)
     network = load(model)
     if not network.loss.classifies:
-        if (positive, recall, cost, choose_on, class_names, plots) != (None,) * 6 or store:
+        if positive or recall is not None or cost or store or choose_on or plots or class_names:
             raise OptionError(
-                "thresholds, class names and --plots are for classes, and this model answers in "
-                "numbers; give the data alone"
+                f"{model} answers in numbers, not in classes: it has no threshold, no class names "
+                "and no plots"
             )
-        options = (data, data_dir, label_column, image_folder)
-        _evaluate_numbers(output, network, model, *options)
+        dataset = load_dataset_for(network, str(model), data, data_dir, label_column, image_folder)
+        _test_numbers(output, network, model, dataset)
         return
     numbers = name_classes(network, class_names)
     aim = _aim(network, positive, recall, cost)
@@ -187,25 +186,14 @@ def evaluate(
         output.fact("stored", f"the threshold, in {model}; predict and eval apply it")
 
 
-def _evaluate_numbers(
-    output: Output,
-    network: Network,
-    model: Path,
-    data: str,
-    data_dir: Path | None,
-    label_column: str | None,
-    image_folder: Path | None,
-) -> None:
+def _test_numbers(output: Output, network: Network, model: Path, dataset: Dataset) -> None:
     """Test a network that answers in numbers."""
     from fullback.cli.numbers import show_numbers, take_number_test
 
-    options = (data_dir, label_column, image_folder)
-    dataset = load_dataset_for(network, str(model), data, *options, numbers=True)
-    outputs = network.output_shape[0]
-    if dataset.outputs != outputs:
+    if dataset.outputs != network.output_shape[0]:
         raise InputError(
             f"{dataset.name} has {dataset.outputs} numbers for an image, but the model answers "
-            f"with {outputs}; name the columns of those by --label-column"
+            f"with {network.output_shape[0]}; give the data that it was trained on"
         )
     answers = take_number_test(network, dataset.x_test, dataset.y_test)
     output.event(

@@ -12,6 +12,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fullback.errors import InputError
+
 if TYPE_CHECKING:
     from fullback.network import Network
 
@@ -70,4 +72,6 @@ def _temporary(target: Path) -> Path:
 
 
 def _beside(out: Path, word: str) -> Path:
+    if not out.name:
+        raise InputError(f"{out} is a folder; give the name of a file for the model")
     return out.with_name(f"{out.stem}.{word}{out.suffix}")

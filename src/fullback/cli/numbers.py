@@ -144,26 +144,3 @@ def show_numbers(output: Output, answers: NumberAnswers) -> None:
         output.fact(
             "" if off[place] < off.max() else "furthest", f"image {place}: {given} for {wanted}"
         )
-
-
-def show_found_numbers(
-    output: Output, given: NDArray[Any], targets: NDArray[np.float64] | None
-) -> None:
-    """Write in which range answers are, and how far they are from the targets, where there are any.
-
-    Parameters
-    ----------
-    given : of shape (N, outputs)
-    targets : of shape (N, 1), NaN for an image that has none; or None
-    """
-    for n in range(min(given.shape[1], _MOST_OUTPUTS)):
-        name = "answers" if given.shape[1] == 1 else f"output {n}"
-        column = given[:, n].astype(np.float64)
-        output.fact(
-            name, f"from {column.min():.4g} to {column.max():.4g}, {column.mean():.4g} on average"
-        )
-    if targets is not None:
-        off = np.abs(given - targets)[np.isfinite(targets)]
-        output.fact(
-            "labels", f"mean absolute error {off.mean():.4g} against {len(off):,} of the data"
-        )

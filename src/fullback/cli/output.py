@@ -227,7 +227,15 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
-_IN_ONE_LINE = (FullbackError, MemoryError, RecursionError, UnicodeError, ImportError, RuntimeError)
+_IN_ONE_LINE = (
+    FullbackError,
+    MemoryError,
+    RecursionError,
+    UnicodeError,
+    ImportError,
+    RuntimeError,
+    SystemError,
+)
 _OUT_OF_MEMORY = ("cannot allocate memory", "failed to map segment", "can't start new thread")
 
 
@@ -245,7 +253,8 @@ def report(error: Exception) -> int:
     if isinstance(error, FullbackError):
         fail(reason)
         return USAGE if isinstance(error, OptionError) else FAILURE
-    if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
+    ours = isinstance(error, RuntimeError | SystemError) and not isinstance(error, RecursionError)
+    if ours:
         raise error  # a mistake of fullback itself
     if isinstance(error, OSError):
         reason = error.strerror or reason
@@ -266,8 +275,19 @@ def _is_of_memory(error: BaseException | None) -> bool:
         text = str(error).lower()
         if isinstance(error, MemoryError) or any(own in text for own in _OUT_OF_MEMORY):
             return True
+        if isinstance(error, SystemError) and _memory_is_limited():
+            return True  # compiled code that did not look whether it got its memory
         error = error.__cause__ or error.__context__
     return False
+
+
+def _memory_is_limited() -> bool:
+    """Whether ``ulimit -v`` limits what this process may take."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _text(name: Any) -> str:

@@ -76,8 +76,7 @@ def predict(
     """Say what is on images.
 
     An image is brought to the size and the colours that the network takes. One that cannot be
-    read gets a line on standard error, and the exit code is then 1. A model of numbers, as
-    **train --regression** makes, answers with them.
+    read gets a line on standard error, and the exit code is then 1.
     """
     from fullback.atomic import check_writable
     from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
@@ -97,10 +96,8 @@ def predict(
     output = Output(as_json=as_json)
     network = load(path)
     if not network.loss.classifies and (probabilities or class_names is not None):
-        raise OptionError(
-            "--probabilities and --class-names are for classes, and the model answers in numbers; "
-            "leave them out"
-        )
+        option = "--probabilities" if probabilities else "--class-names"
+        raise OptionError(f"{path} answers in numbers, not in classes; leave {option} out")
     found = answer(
         network,
         sources,
@@ -127,14 +124,13 @@ def predict(
 def _report(
     output: Output, model: Path, network: Network, found: Answered, out: Path | None
 ) -> None:
-    from fullback.cli.numbers import show_found_numbers
-
     names = names_of(network)
-    if output.as_json and found.numbers is not None:
-        for name, numbers in zip(found.names, found.numbers.tolist(), strict=True):
-            output.event("prediction", image=name, numbers=numbers)
-    elif output.as_json:
-        for name, label, p in zip(found.names, found.labels, found.probabilities, strict=True):
+    classes = network.loss.classifies
+    if output.as_json:
+        if not classes:
+            for name, values in zip(found.names, found.probabilities, strict=True):
+                output.event("prediction", image=name, values=[float(value) for value in values])
+        for name, label, p in zip(found.names, found.labels, found.probabilities, strict=classes):
             output.event(
                 "prediction",
                 image=name,
@@ -142,7 +138,6 @@ def _report(
                 name=printable(names[label]),
                 probabilities=[round(float(value), 6) for value in p],
             )
-    if output.as_json:
         if out is not None:
             output.event("written", out=str(out), images=len(found.names), failed=len(found.failed))
         return
@@ -154,12 +149,13 @@ def _report(
     for note in found.notes:
         output.fact("data", note)
     if out is None:
-        _show_rows(output, found, names)
-    if found.numbers is not None:
-        show_found_numbers(output, found.numbers, found.targets)
-    elif len(found.names) > _MANY:
+        (_show_rows if classes else _show_numbers)(output, found, names)
+    if len(found.names) > _MANY and classes:
         _show_counts(output, found, names)
-    if found.labelled:
+    if found.labelled and not classes:
+        off = f"{found.error / found.labelled:.4g}"
+        output.fact("labels", f"mean absolute error {off} on {found.labelled:,} images")
+    elif found.labelled:
         share = found.agreeing / found.labelled
         output.fact(
             "labels", f"{share:.2%} of {found.labelled:,} answers are those of the data's labels"
@@ -177,16 +173,10 @@ def _show_rows(output: Output, found: Answered, names: tuple[str, ...]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", style="bold", overflow="fold")
     table.add_column("answer", style="bold", overflow="fold")
-    shown = _ROWS if output.console.is_terminal else len(found.names)
-    if found.numbers is not None:
-        for name, numbers in zip(found.names[:shown], found.numbers[:shown], strict=True):
-            table.add_row(Text(printable(name)), ", ".join(f"{value:.5g}" for value in numbers))
-        output.table(table)
-        _show_rest(output, found, shown)
-        return
     table.add_column("probability", justify="right", no_wrap=True)
     table.add_column("next", style="dim", no_wrap=True)
     table.add_column("format", style="dim", no_wrap=True)
+    shown = _ROWS if output.console.is_terminal else len(found.names)
     for n, name in enumerate(found.names[:shown]):
         p, label = found.probabilities[n], found.labels[n]
         others = [k for k in (-p).argsort(kind="stable")[:3] if k != label][:2]
@@ -198,10 +188,25 @@ def _show_rows(output: Output, found: Answered, names: tuple[str, ...]) -> None:
             found.formats[n],
         )
     output.table(table, "format", "next")
-    _show_rest(output, found, shown)
+    if shown < len(found.names):
+        more = len(found.names) - shown
+        output.show(f"and {more:,} more; --out answers.csv writes all of them")
 
 
-def _show_rest(output: Output, found: Answered, shown: int) -> None:
+def _show_numbers(output: Output, found: Answered, names: tuple[str, ...]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("file", style="bold", overflow="fold")
+    headers = [f"value {name}" for name in names] if len(names) > 1 else ["value"]
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    shown = _ROWS if output.console.is_terminal else len(found.names)
+    for name, values in zip(found.names[:shown], found.probabilities, strict=False):
+        table.add_row(Text(printable(name)), *(f"{value:.6g}" for value in values))
+    output.table(table, *headers[:0:-1])
     if shown < len(found.names):
         more = len(found.names) - shown
         output.show(f"and {more:,} more; --out answers.csv writes all of them")

@@ -42,14 +42,13 @@ class Answered:
     names : what each image is called: its path, its name in a table, or its row
     formats : mode and size of image files, where they are known
     ids : of each image, for a table that is submitted
-    probabilities : of every class, of shape (N, classes)
-    labels : what is answered, of shape (N,)
-    numbers : the answers of a model of numbers, of shape (N, outputs), in place of both; else None
-    targets : what the source says that they should be, of shape (N, 1), NaN where it does not; or
-        None
+    probabilities : of every class, of shape (N, classes); of a network that answers in numbers,
+        the numbers, of shape (N, outputs)
+    labels : the classes that are answered, of shape (N,)
     inverted : images that are nearer to the training images with dark and light swapped, (N,)
     failed : names of the files that could not be read
     agreeing, labelled : images of which the source has labels, and how many answers agree
+    error : sum of the absolute errors of these images, of a network that answers in numbers
     notes : what was found out about a source, a line each
     """
 
@@ -58,12 +57,11 @@ class Answered:
     ids: list[str] = field(default_factory=list)
     probabilities: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
     labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    numbers: NDArray[Any] | None = None
-    targets: NDArray[np.float64] | None = None
     inverted: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
     failed: list[tuple[str, str]] = field(default_factory=list)
     agreeing: int = 0
     labelled: int = 0
+    error: float = 0.0
     notes: list[str] = field(default_factory=list)
 
 
@@ -109,11 +107,10 @@ def answer(
             "images can be read for networks that take (1, H, W) or (3, H, W), not "
             f"{network.input_shape}"
         )
+    predict = network.predict_proba if network.loss.classifies else network.logits
     found, told = Answered(), False
     parts: list[NDArray[Any]] = []
     inverted: list[NDArray[np.bool_]] = []
-    targets: list[NDArray[np.float64]] = []
-    classifies = network.loss.classifies
     progress = Progress(console=Console(stderr=True), transient=True)
     task = progress.add_task("predicting", total=0)
 
@@ -128,7 +125,7 @@ def answer(
         for batch in _batches(network, sources, found, options, expect):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                p = (network.predict_proba if classifies else network.logits)(batch.images)
+                p = predict(batch.images)
             for warning in caught[: not told]:  # once is enough
                 warnings.warn(warning.message, stacklevel=2)
                 told = True
@@ -137,25 +134,20 @@ def answer(
             found.names += batch.names
             found.formats += batch.formats
             found.ids += batch.ids
-            if not classifies:
-                own = np.full(len(p), np.nan) if batch.labels is None else batch.labels
-                targets.append(own[:, None])
-            elif batch.labels is not None:
+            if batch.labels is not None:
                 found.labelled += len(p)
+            if batch.labels is not None and not network.loss.classifies:
+                found.error += float(abs(p[:, 0] - batch.labels).sum())
+            elif batch.labels is not None:
                 found.agreeing += int((answers(p, network.threshold) == batch.labels).sum())
             progress.advance(task, len(p))
     finally:
         if progress.live.is_started:  # it would write an empty line
             progress.stop()
     if parts:
-        found.inverted = np.concatenate(inverted)
-    if parts and not classifies:
-        found.numbers = np.concatenate(parts)
-        wanted = np.concatenate(targets)
-        found.targets = wanted if np.isfinite(wanted).any() else None
-    elif parts:
-        found.probabilities = np.concatenate(parts)
-        found.labels = answers(found.probabilities, network.threshold)
+        found.probabilities, found.inverted = np.concatenate(parts), np.concatenate(inverted)
+        if network.loss.classifies:
+            found.labels = answers(found.probabilities, network.threshold)
     if len(found.failed) > _LINES:
         fail(f"{len(found.failed) - _LINES:,} more files cannot be read")
     return found
@@ -189,12 +181,18 @@ def _batches(
         found.notes += loaded.notes
         expect(len(loaded.x))
         if loaded.x.dtype.kind == "f":
-            network.check_images(loaded.x)  # a message names the place in the whole
+            with warnings.catch_warnings():  # of its scale, which is told with the first batch
+                warnings.simplefilter("ignore")
+                network.check_images(loaded.x)  # a message names the place in the whole
         labels = None
         if loaded.labels is not None:
             labels, why = _labels(network, loaded.labels, options.class_names)
             found.notes += [why] if why else []
         place = f"{source}:" if len(sources) > 1 else ""
+        for error, name in zip(loaded.errors, loaded.failed, strict=True):
+            found.failed.append((place + name, name))
+            if len(found.failed) <= _LINES:
+                fail(str(error))
         step = _step(network)
         for start in range(0, len(loaded.x), step):
             own = slice(start, start + step)
@@ -281,7 +279,10 @@ def looks_inverted(record: ImageRecord | None, images: NDArray[Any]) -> NDArray[
         usual = (known - record.black) / (record.white - record.black)
         as_is += abs(share - usual)
         swapped += abs(1 - share - usual)
-    clearly: NDArray[np.bool_] = swapped + _CLEARLY < as_is
+    ends = np.sort([black, white]) + np.array([-1, 1]) * _CLEARLY * abs(white - black)
+    # Others have another scale.
+    inside = (images.min(axis=(1, 2, 3)) >= ends[0]) & (images.max(axis=(1, 2, 3)) <= ends[1])
+    clearly: NDArray[np.bool_] = inside & (swapped + _CLEARLY < as_is)
     return clearly
 
 
@@ -312,11 +313,16 @@ def hint_at_invert(found: Answered, record: ImageRecord | None, *, invert: bool)
 def write_answers(path: Path, found: Answered, network: Network, *, probabilities: bool) -> None:
     """Write a CSV file with a row an image: file, label, probability, and those of every class.
 
-    A file that could not be read has a row without an answer. Of a model of numbers, the columns
-    are file and number, or number 0, number 1, ...
+    Of a network that answers in numbers it is file and value, or value 0, value 1, and so on.
+    A file that could not be read has a row without an answer.
     """
-    if found.numbers is not None:
-        _write(path, _rows_of_numbers(found, found.numbers))
+    if not network.loss.classifies:
+        outputs = found.probabilities.shape[1]
+        values = [f"value {n}" for n in range(outputs)] if outputs > 1 else ["value"]
+        lines: list[Sequence[Any]] = [["file", *values]]
+        for name, row in zip(found.names, found.probabilities, strict=True):
+            lines.append([name, *(f"{value:.8g}" for value in row)])
+        _write(path, [*lines, *([name] + [""] * outputs for name, _ in found.failed)])
         return
     names = names_of(network)
     header = ["file", "label", "probability"]
@@ -329,39 +335,28 @@ def write_answers(path: Path, found: Answered, network: Network, *, probabilitie
     _write(path, rows)
 
 
-def _rows_of_numbers(found: Answered, numbers: NDArray[Any]) -> list[Sequence[Any]]:
-    outputs = numbers.shape[1]
-    columns = ["number"] if outputs == 1 else [f"number {n}" for n in range(outputs)]
-    rows: list[Sequence[Any]] = [["file", *columns]]
-    for name, own in zip(found.names, numbers, strict=True):
-        rows.append([name, *(f"{value:.9g}" for value in own)])
-    return [*rows, *([name, *[""] * outputs] for name, _ in found.failed)]
-
-
 def write_kaggle(path: Path, found: Answered, network: Network) -> None:
     """Write a CSV file in the form of a Kaggle submission: ImageId,Label.
 
     Raises
     ------
     InputError
-        Two images have one id.
+        Two images have one id, or the network answers with several numbers.
     """
-    names = names_of(network)
+    if network.loss.classifies:
+        names = names_of(network)
+        given = [names[label] for label in found.labels]
+    elif found.probabilities.shape[1] > 1:
+        raise InputError(f"Label is one number, but the model answers {network.output_shape[0]}")
+    else:
+        given = [f"{value:.8g}" for value in found.probabilities[:, 0]]
     ids = [*found.ids, *(own for _, own in found.failed)]
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = next(own for own in ids if own in seen or seen.add(own))  # type: ignore[func-returns-value]
         raise InputError(f"two images have the id {twice!r}; give them one at a time")
-    answered = [names[label] for label in found.labels]
-    if found.numbers is not None:
-        if found.numbers.shape[1] > 1:
-            raise InputError(
-                f"--kaggle writes one label an image, and the model answers with "
-                f"{found.numbers.shape[1]} numbers; leave it out"
-            )
-        answered = [f"{value:.9g}" for value in found.numbers[:, 0]]
     rows: list[Sequence[Any]] = [("ImageId", "Label")]
-    rows += list(zip(found.ids, answered, strict=True))
+    rows += zip(found.ids, given, strict=True)
     rows += [(own, "") for _, own in found.failed]
     _write(path, rows)
 

@@ -176,7 +176,10 @@ class RunFolder:
     def log(self, text: str) -> None:
         """Add a line to the log."""
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+        path = self.path / "log.txt"
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a file that lines can be added to; delete it")
+        with path.open("a", encoding="utf-8") as file:
             file.write(f"{now}  {text}\n")
 
     def write_result(self, **figures: Any) -> None:
@@ -185,6 +188,8 @@ class RunFolder:
 
     def read_result(self) -> dict[str, Any]:
         """Return what the run was worth; nothing where it has not ended, or cannot be read."""
+        if not self.result.is_file():  # a pipe would be waited for
+            return {}
         try:
             with self.result.open("rb") as file:
                 result = json.loads(file.read(_MOST_BYTES))

@@ -43,6 +43,7 @@ from fullback.cli.recipe import (
 from fullback.cli.run_folder import RunFolder
 from fullback.cli.session import Session
 from fullback.cli.start_from import load_for_start, open_start, what_is_kept
+from fullback.errors import OptionError
 
 
 @one_line_errors
@@ -151,6 +152,8 @@ def train(
         engine=engine,
         data_options=ways,
     )
+    if monitor is not None and not recipe.validates(dataset):
+        raise OptionError("--monitor needs images to tell by; give --validation 0.1")
     network = recipe.network(dataset)
     if compare:
         with_frozen_filters(network, recipe, dataset)

@@ -219,7 +219,7 @@ SeedOption = Annotated[
 OutOption = Annotated[
     Path | None,
     typer.Option(
-        help="Where to save the model. A model that is there is kept as FILE.previous.safetensors.",
+        help="Where to save the model. One that is there is kept, with **previous** in its name.",
         metavar="FILE",
         show_default="model.safetensors, of a run in its folder",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fullback.cli.output import Output
 from fullback.cli.recipe import Recipe
 from fullback.cli.run_folder import RunFolder
+from fullback.errors import FullbackWarning
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -150,6 +152,7 @@ def report(
         from fullback.cli.results import show_answers
 
         show_answers(output, test.classes, dataset.class_names)
+        _warn_of_one_answer(test.classes, dataset)
     elif test.numbers is not None:
         from fullback.cli.numbers import show_numbers
 
@@ -169,6 +172,21 @@ def report(
         output.fact("pixels", _scale(record))
     if folder is not None:
         _keep(output, trained, test, dataset, folder)
+
+
+def _warn_of_one_answer(answers: Answers, dataset: Dataset) -> None:
+    """Warn where the accuracy is only the share of a class that every test image is taken for."""
+    given, wanted = set(answers.predicted.tolist()), set(answers.labels.tolist())
+    if len(given) == 1 < len(wanted):
+        (label,) = given
+        names = dataset.class_names
+        name = names[label] if label < len(names) else str(label)
+        warnings.warn(
+            f"all {len(answers.labels)} test images are taken for {name}; where the other classes "
+            "are rare, --balanced gives them their weight, and fullback eval chooses a threshold",
+            FullbackWarning,
+            stacklevel=2,
+        )
 
 
 def _keep(

@@ -41,6 +41,7 @@ class LoadedImages:
         row, from 0
     numbered : whether the names are row numbers
     errors : of each file that could not be read, which is left out
+    failed : the names of these files
     labels : of shape (N,), numbers or texts, where the source has labels; else None
     notes : which columns of a table were taken for what, a line each
     """
@@ -51,6 +52,7 @@ class LoadedImages:
     labels: NDArray[Any] | None = None
     numbered: bool = False
     notes: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 def load_images(
@@ -210,6 +212,7 @@ def _from_list(images: ImageList, shape: tuple[int, int, int], options: _Options
     return replace(
         loaded,
         names=tuple(names[row] for row in read),
+        failed=tuple(names[row] for row in sorted({*range(len(names))} - {*read})),
         labels=None if labels is None else labels[read],
         notes=roles.notes,
     )
@@ -241,7 +244,11 @@ def _from_files(
     if not files:
         raise DataError(f"{folder}: holds no files; expected images")
     loaded, read = _read_files(folder, files, shape, options)
-    return replace(loaded, names=tuple(files[n].relative_to(folder).as_posix() for n in read))
+    names = [path.relative_to(folder).as_posix() for path in files]
+    failed = sorted({*range(len(names))} - {*read})
+    return replace(
+        loaded, names=tuple(names[n] for n in read), failed=tuple(names[n] for n in failed)
+    )
 
 
 def _read_files(

@@ -124,9 +124,8 @@ class EarlyStopping(Callback):
     def __call__(self, epoch: Epoch) -> bool:
         """Note an epoch; return whether it is time to end."""
         self._epochs.append(epoch)
-        best = best_epoch(self._epochs, self.monitor)
-        if best != self.best:
-            self.best, self._arrays = best, snapshot(self.net)
+        if not self.best or best_epoch([self._epochs[self.best - 1], epoch], self.monitor) == 2:
+            self.best, self._arrays = len(self._epochs), snapshot(self.net)
         self._write()
         return self._enough()
 
@@ -137,10 +136,12 @@ class EarlyStopping(Callback):
             self._write(at_once=True)
 
     def _enough(self) -> bool:
+        if self.patience is None:
+            return False
         better = improvements(self._epochs, self.monitor, self.tol)
         last = max((n for n, improved in enumerate(better, 1) if improved), default=0)
         waited = len(better) - max(last, warm_up(self._epochs))
-        return self.patience is not None and waited >= self.patience
+        return waited >= self.patience
 
     def _write(self, *, at_once: bool = False) -> None:
         """Write the best epoch's file where it is another one than before, once in a while."""

@@ -242,6 +242,8 @@ def read_run(path: Path) -> tuple[dict[str, Any], list[Epoch]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():  # a pipe would be waited for
+        raise ModelFileError(f"{path} is not a file; expected the checkpoint of a run")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("fullback-run", "")

@@ -16,8 +16,8 @@ from fullback.passes import forward_batch
 from fullback.training.history import History
 
 _FEWEST, _MOST = 64, 256  # training images on which dead units are looked for
-_PART = 20  # and no more than this part of the images that are trained on in a run
-_EVERY = 8192  # images that are trained on from one look to the next, at least
+_PART = 40  # and no more than this part of the images that are trained on in a run
+_EVERY = 16_384  # images that are trained on from one look to the next, at least
 _JUDGED = 2000  # images on which it is judged whether a run failed
 _BY_CHANCE = 1.1  # times the recall of chance
 _NO_BETTER = 0.99  # of the loss of a network that gives every image the same answer

@@ -27,7 +27,7 @@ from fullback.training.dead import DeadUnitWatch
 from fullback.training.history import Epoch, History, check_monitor
 from fullback.training.interrupt import DelayedInterrupt
 from fullback.training.optimizers import DEFAULT, Optimizer, State
-from fullback.training.progress import TrainingProgress
+from fullback.training.progress import MOST_EPOCHS, TrainingProgress
 from fullback.training.run import Run, Validation, advice
 from fullback.training.schedules import Plateau, Schedule, text_of, warm_cosine
 from fullback.training.snapshot import restore, snapshot
@@ -258,7 +258,7 @@ def check_options(
     net: Network, images: int, epochs: int, batch_size: int, optimizer: Optimizer, seed: int
 ) -> None:
     """Raise OptionError or InputError where ``fit`` could not train so on that many images."""
-    require_whole("epochs", epochs, 1)
+    require_whole("epochs", epochs, 1, MOST_EPOCHS)
     require_whole("batch_size", batch_size, 1)
     if images < 1:
         raise InputError("there are no images to train on")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+MOST_EPOCHS = 10**7
 _MOST_LINES = 12  # epochs that get a line; of more, every second or third gets one
 
 
@@ -80,9 +81,12 @@ class TrainingProgress:
         self.say(f"epoch {row.epoch:>{len(str(self.epochs))}}/{self.epochs}  {figures}")
 
     def say(self, text: str) -> None:
-        """Write a line above the bar."""
+        """Write a line above the bar; what would move the cursor is escaped."""
         if self.console is not None:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            from rich.text import Text
+
+            line = Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+            self.console.print(line, soft_wrap=True)
 
 
 def _figures(

@@ -122,7 +122,9 @@ class Guard:
                 headers["Content-Security-Policy"] = self.policy
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                # A notebook asks whether its server is still there; see notebook.frame_html.
+                asked = self.door.framed and not scope["path"].startswith("/api")
+                headers["Cross-Origin-Resource-Policy"] = "cross-origin" if asked else "same-origin"
                 if not self.door.framed:
                     headers["X-Frame-Options"] = "DENY"
                     headers["Cross-Origin-Opener-Policy"] = "same-origin"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -110,8 +110,9 @@ class Trainer:
         test: tuple[Array, Array],
         run: Run,
     ) -> None:
-        self.net, self.lock, self.run, self.test = net, lock, run, test
         self.images = net.check_images(train[0])
+        run = replace(run, batch_size=min(run.batch_size, len(self.images)))  # as fit does
+        self.net, self.lock, self.run, self.test = net, lock, run, test
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FullbackWarning)  # of the scale, which is a guess
             places = np.arange(len(self.images))
@@ -119,7 +120,7 @@ class Trainer:
         self.targets = net.loss.targets(train[1], len(self.images), net.output_shape[0])
         set_frozen(net, run.freeze)
         check_options(net, len(self.images), run.epochs, run.batch_size, run.optimizer, run.seed)
-        _require_room(net, min(run.batch_size, len(self.images)))
+        _require_room(net, run.batch_size)
         net.trained_on = record
         self.batches = -(-len(self.images) // run.batch_size)
         self.total = self.batches * run.epochs

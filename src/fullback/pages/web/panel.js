@@ -328,7 +328,12 @@ class Panel {
       return;
     }
     const button = make(parent, "button", { type: "button", className: "reference" });
-    make(button, "span", { className: "label", textContent: name });
+    const [what, ...place] = name.split("[");
+    const named = make(button, "span", { className: "label", textContent: what });
+    if (place.length) {
+      make(named, "wbr");
+      named.append(`[${place.join("[")}`);
+    }
     make(button, "span", { className: "number", textContent: number(value) });
     button.dataset.cell = cellKey(cell);
     button.dataset.value = String(value);

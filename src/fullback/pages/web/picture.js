@@ -88,6 +88,7 @@ class Picture {
     band(this.grid, "forward", "values, left to right");
     band(this.grid, "backward", "gradients, right to left");
     this.columns.forEach((column, n) => this.buildColumn(column, n + 2));
+    this.size = 0; // nothing is laid out yet, which has to be done while the picture is hidden, too
     this.fit(true);
   }
 
