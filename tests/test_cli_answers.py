@@ -577,6 +577,41 @@ class TestTrainedOnNumbers:
 
 
 class TestScale:
+    def test_eval_reads_files_on_the_scale_of_training(self, folder, tmp_path):
+        """16-bit files for a model of 0 to 255, and a table of dark pixels for one of 0 to 1."""
+        data = fb.load_data(folder / "parts")
+        net = fb.Network.parse("normalize conv2 relu pool flatten dense2", (1, 12, 12), seed=1)
+        x = data.x_train.astype(np.float32)
+        net.fit(x, data.y_train, epochs=3, batch_size=16, verbose=False, pixel_range=(0, 255))
+        net.class_names = data.class_names
+        net.save(tmp_path / "m.safetensors")
+        for n, (image, label) in enumerate(zip(data.x_test, data.y_test, strict=True)):
+            for part in ("train", "test"):
+                where = tmp_path / "deep" / part / data.class_names[label]
+                where.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image[0].astype(np.uint16) * 257).save(where / f"{n}.png")
+        (event,) = done(
+            "eval", tmp_path / "m.safetensors", "--data", tmp_path / "deep", "--json"
+        ).events
+        found = net.evaluate(data.x_test, data.y_test)
+        assert event["test_accuracy"] == found.score
+        assert event["test_loss"] == pytest.approx(found.loss, rel=1e-4)
+
+        dark = data.x_test // 9
+        rows = [
+            [*image.ravel(), data.class_names[k]]
+            for image, k in zip(dark, data.y_test, strict=True)
+        ]
+        with (tmp_path / "dark.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([[*(f"p{n}" for n in range(144)), "label"], *rows])
+        own = fb.load(folder / "m.safetensors")
+        (event,) = done(
+            "eval", folder / "m.safetensors", "--data", tmp_path / "dark.csv", "--json"
+        ).events
+        test = fb.load_data(tmp_path / "dark.csv", trained_on=own.trained_on)
+        assert test.x_test.dtype == np.uint8
+        assert event["test_accuracy"] == own.score(test.x_test, test.y_test)
+
     def test_another_scale_is_told_once_and_is_not_ink_on_paper(self, folder, tmp_path):
         data = fb.load_data(folder / "parts")
         np.savez(tmp_path / "x.npz", x=data.x_test.astype(np.float32))
