@@ -1,5 +1,6 @@
 """Tables: CSV files and their relatives, which column of them is the label."""
 
+import csv
 import gzip
 import zipfile
 
@@ -647,3 +648,22 @@ class TestCommands:
     def test_notes_are_shown(self, tmp_path):
         path = written(tmp_path / "d.csv", table(X, Y, header=[*PIXELS, "kind"]))
         assert "labels are in column 'kind'" in run("data", path).out
+
+
+def test_columns_that_are_not_pixels_are_left_out(tmp_path):
+    """A text and a number beside the label and the pixels, which are named alike."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (30, 16))
+    header = ["kind", "side", "age", *(f"pixel{n}" for n in range(16))]
+    rows = [["ab"[n % 2], "lr"[n % 3 == 0], n % 7, *row] for n, row in enumerate(x.tolist())]
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    data = fb.load_data(path, label_column="kind")
+    assert data.image_shape == (1, 4, 4)
+    assert data.class_names == ("a", "b")
+    assert data.notes[-1] == "left out, as not named as the 16 pixels are: 'side', 'age'"
+    with pytest.raises(DataError, match=r"could|not clear|where a pixel is expected"):
+        fb.load_data(path)
+    loaded = load_images(path, (1, 4, 4), label_column="kind")
+    assert sorted(loaded.x.reshape(30, -1).tolist()) == sorted(x.tolist())

@@ -108,6 +108,8 @@ def explain(
             "give an image file, or --data NAME for the test image that the model gets most wrong"
             + (", not both" if images else "")
         )
+    if images and (label_column, image_folder, data_dir) != (None,) * 3:
+        raise OptionError("--label-column, --image-folder and --data-dir go with --data")
     if invert and not images:
         raise OptionError("--invert is for image files; leave it out with --data")
     if out.suffix.lower() == ".safetensors":

@@ -80,6 +80,7 @@ def predict(
     """
     from fullback.atomic import check_writable
     from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
+    from fullback.data.delimited import is_table
     from fullback.export.safetensors import load
 
     path, sources = split_model(images, model)
@@ -93,6 +94,9 @@ def predict(
         if out.suffix.lower() != ".csv":
             raise OptionError(f"--out writes a CSV file, got {out}; expected a name like {out}.csv")
         check_writable(out)
+    for option, value in (("--label-column", label_column), ("--image-folder", image_folder)):
+        if value is not None and not any(map(is_table, sources)):
+            raise OptionError(f"{option} goes with CSV files, and none is given; leave it out")
     output = Output(as_json=as_json)
     network = load(path)
     if not network.loss.classifies and (probabilities or class_names is not None):
