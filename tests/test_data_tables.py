@@ -624,6 +624,15 @@ class TestCommands:
         text = run("eval", model, "--data", path).out
         assert "120 test images" in text
         assert "labels are in column number 30, as given" in text
+        text = run("predict", model, path, "--out", tmp_path / "o.csv").out
+        assert "labels are in column number 30, as given" in text
+        assert "answers are those of the data's labels" in text
+        bare = written(tmp_path / "bare.csv", table(X))
+        text = run("predict", model, bare, "--out", tmp_path / "o2.csv").out
+        assert "written" in text
+        assert "labels" not in text
+        with (tmp_path / "o.csv").open() as one, (tmp_path / "o2.csv").open() as other:
+            assert one.read() == other.read()
         asked = run("eval", model, "--data", path, "--label-column", "nix")
         assert asked.code == 2
         assert "has no header: give the column's number, from 0" in asked.err.replace("\n", " ")

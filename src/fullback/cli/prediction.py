@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import warnings
@@ -18,8 +19,9 @@ from fullback.atomic import write_atomically
 from fullback.cli.arguments import load_image_for
 from fullback.cli.models import labels_from, names_of
 from fullback.cli.output import fail
-from fullback.data.load_images import image_files, is_collection, load_images
-from fullback.errors import DataError, InputError, ShapeError
+from fullback.data.delimited import is_table
+from fullback.data.load_images import LoadedImages, image_files, is_collection, load_images
+from fullback.errors import DataError, InputError, OptionError, ShapeError
 from fullback.network import Network
 from fullback.threshold import answers
 
@@ -160,7 +162,6 @@ def _batches(
     options: _Options,
     expect: Any,
 ) -> Iterator[_Batch]:
-    resize = network.data_options.get("resize", "stretch")
     for source in sources:
         if not is_collection(source):
             files = sorted(image_files(source)) if source.is_dir() else [source]
@@ -169,15 +170,7 @@ def _batches(
             expect(len(files))
             yield from _of_files(network, files, found, options.invert)
             continue
-        loaded = load_images(
-            source,
-            network.input_shape,  # type: ignore[arg-type]  # which load_images checks
-            resize=resize,
-            invert=options.invert,
-            label_column=options.label_column,
-            image_folder=options.image_folder,
-            trained_on=network.trained_on,
-        )
+        loaded = _load(network, source, options)
         found.notes += loaded.notes
         expect(len(loaded.x))
         if loaded.x.dtype.kind == "f":
@@ -204,6 +197,27 @@ def _batches(
                 loaded.x[own],
                 None if labels is None else labels[own],
             )
+
+
+def _load(network: Network, source: Path, options: _Options) -> LoadedImages:
+    """Load a source of many images, with the model's own label column where the table has it."""
+
+    def load(column: str | int | None) -> LoadedImages:
+        return load_images(
+            source,
+            network.input_shape,  # type: ignore[arg-type]  # which load_images checks
+            resize=network.data_options.get("resize", "stretch"),
+            invert=options.invert,
+            label_column=column,
+            image_folder=options.image_folder,
+            trained_on=network.trained_on,
+        )
+
+    known = network.data_options.get("label_column")
+    if options.label_column is None and isinstance(known, str) and is_table(source):
+        with contextlib.suppress(OptionError, DataError):  # a table without labels
+            return load(known)
+    return load(options.label_column)
 
 
 def _labels(
