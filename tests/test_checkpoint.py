@@ -275,3 +275,12 @@ def test_ctrl_c_keeps_the_last_whole_epoch(tmp_path, monkeypatch):
     resumed, _ = train(path)
     for name, array in whole.parameters.items():
         np.testing.assert_array_equal(resumed.parameters[name], array)
+
+
+def test_one_changed_image_of_many_is_noticed(tmp_path):
+    x = np.concatenate([X] * 10)
+    y = np.concatenate([Y] * 10)
+    train(tmp_path / "run.safetensors", x=x, y=y, until=1)
+    x[201, 0, 3, 3] ^= 1
+    with pytest.raises(InputError, match="cannot go on: the images or labels have changed"):
+        train(tmp_path / "run.safetensors", x=x, y=y)

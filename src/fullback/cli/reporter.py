@@ -70,6 +70,8 @@ class Reporter(Callback):
         self._add_events()
         if self.events is not None:
             self.events.close()
+        for name, units in history.dead_units.items():
+            self.folder.log(f"{name}: {len(units)} units answer 0 to every image")
         if not history.interrupted:
             self.folder.log(f"training ended after epoch {len(history)}")
 

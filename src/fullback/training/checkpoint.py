@@ -32,7 +32,8 @@ from fullback.training.optimizers import State
 VERSION = 1
 
 _MOST_METADATA = 2**24  # characters of JSON
-_LOOKED_AT = 64  # images by which a data set is known again
+_LOOKED_AT = 2**28  # bytes of images by which a data set is known again
+_AT_ONCE = 2**24  # bytes that are looked at together: the images may be on the disk
 
 
 _IN_WORDS = {
@@ -268,11 +269,18 @@ def _damaged(path: Path, reason: str) -> ModelFileError:
 
 
 def fingerprint(images: Array, targets: Array) -> int:
-    """Return a number by which a data set is known again: of all targets and some images."""
-    some = images[np.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT)).astype(int)]
-    return zlib.crc32(
-        np.ascontiguousarray(some).data, zlib.crc32(np.ascontiguousarray(targets).data)
-    )
+    """Return a number by which a data set is known again.
+
+    It is of all targets, and of all images where they take up to 256 MiB, else of so many that are
+    spread over the set.
+    """
+    number = zlib.crc32(np.ascontiguousarray(targets).data)
+    size = max(images[:1].nbytes, 1)
+    count = min(len(images), max(_LOOKED_AT // size, 64))
+    places = np.linspace(0, len(images) - 1, count).astype(int)
+    for part in np.array_split(places, -(-count * size // _AT_ONCE)):
+        number = zlib.crc32(np.ascontiguousarray(images[part]).data, number)
+    return number
 
 
 def _arrays(net: Network, state: State) -> dict[str, Array]:
