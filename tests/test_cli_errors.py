@@ -226,20 +226,21 @@ WRONG_OPTIONS = {  # exit code 2, in one line
 USAGE = {  # exit code 2, in one line that ends with where to look
     ("train", "--epochs", "0"): "--epochs",
     ("train", "--epochs", "-1"): "--epochs",
-    ("train", "--epochs", "many"): "--epochs",
+    ("train", "--epochs", "many"): "'--epochs': Input should be a valid integer, unable to parse "
+    "string as an integer, got 'many'; see",
     ("train", "--epochs", "1.5"): "--epochs",
     ("train", "--batch-size", "0"): "--batch-size",
-    ("train", "--lr", "fast"): "--lr",
+    ("train", "--lr", "fast"): "got 'fast'; see",
     ("train", "--seed", "-1"): "--seed",
-    ("train", "--optimizer", "adagrad"): "--optimizer",
+    ("train", "--optimizer", "adagrad"): "'--optimizer': 'adagrad' is not one of",
     ("train", "--fast"): "--fast",
     ("train", "digits"): "digits",
     ("train", "--net"): "--net",
+    ("trian",): "Did you mean 'train'? See fullback --help",
     ("eval",): "MODEL",
     ("eval", "a", "b"): "b",
     ("predict",): "IMAGE",
     ("summary", "--classes", "0"): "--classes",
-    ("trian",): "trian",
     ("--fast",): "--fast",
 }
 
@@ -285,7 +286,7 @@ def test_usage(folder, arguments, monkeypatch, capsys):
         main()
     written = capsys.readouterr()
     assert written.out == ""
-    assert re.fullmatch("error: .*; see fullback.* --help\n", written.err)
+    assert re.fullmatch("error: .*(; see|\\? See) fullback.* --help\n", written.err)
     assert USAGE[arguments] in written.err
 
 

@@ -115,7 +115,7 @@ class DeadUnitWatch:
             self._warn(self.activity.dead(self.images), layers_only=True, depth=4)
 
     def end(self) -> dict[str, NDArray[np.intp]]:
-        """Return the dead units, and warn of layers that have lost more than half of theirs."""
+        """Return the dead units, and warn of layers of which more than half the units are."""
         found = self.activity.dead(self.images)
         self._warn(found, layers_only=False, depth=5)
         return found
