@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import fullback as fb
-from fullback.cli.models import labels_by_name
+from fullback.cli.models import labels_by_name, labels_from, name_classes
 from fullback.cli.output import FAILURE, NO_MEMORY, USAGE, one_line_errors
 from fullback.cli.prediction import looks_inverted
 from fullback.metrics import choose_threshold, curves, measure
@@ -84,7 +84,10 @@ class TestPredict:
         np.savez(tmp_path / "t.npz", x=data.x_test, y=data.y_test)
         np.save(tmp_path / "t.npy", data.x_test[:, 0])
         model = folder / "m.safetensors"
-        page = done("predict", model, tmp_path / "t.npz").out
+        page = " ".join(done("predict", model, tmp_path / "t.npz").out.split())
+        assert "labels are not compared, as the model knows no class '0'; say what 0, 1, 2," in page
+        names = ("--class-names", "defect, good")
+        page = done("predict", model, tmp_path / "t.npz", *names).out
         share = fb.load(model).score(data.x_test, data.y_test)
         assert f"labels     {share:.2%} of 120 answers are those of the data's labels" in page
         a, b = (
@@ -175,6 +178,7 @@ class TestPredict:
         net = fb.Network.parse("flatten dense2", (1, 12, 12))
         x = RNG.normal(size=(64, 1, 12, 12))
         fb.fit(net, x, np.arange(64) % 2, epochs=1, verbose=False)
+        net.class_names = ("defect", "good")
         fb.save(net, tmp_path / "m.safetensors")
         image = folder / "parts" / "test" / "good" / "0.png"
         for arguments in (
@@ -465,7 +469,7 @@ class TestClassNames:
         [
             (("cat", "dog", "mouse"), [0, 1, 2], [0, 1, 2]),
             (("cat", "mouse"), [0, 1], [0, 2]),
-            (("0", "1", "2"), [0, 2], [0, 2]),
+            (("mouse", "dog", "cat", "bird"), [0, 1, 2], [2, 1, 0]),
             (("bird", "mouse"), [1, 1], [2, 2]),
         ],
     )
@@ -473,8 +477,148 @@ class TestClassNames:
         assert labels_by_name(self.NET, "it", names, np.array(labels)).tolist() == wanted
 
     def test_a_class_that_the_model_does_not_know(self):
-        with pytest.raises(fb.InputError, match="images of class 'bird', but the model knows cat"):
-            labels_by_name(self.NET, "it", ("bird", "mouse"), np.array([0, 1]))
+        for names, labels in ((("bird", "mouse"), [0, 1]), (("cat", "dog", "mouse", "bird"), [3])):
+            with pytest.raises(fb.InputError, match="images of class 'bird', but the model knows"):
+                labels_by_name(self.NET, "it", names, np.array(labels))
+
+    def test_numbers_say_nothing_about_the_order_of_names(self):
+        """A model of 'eight', 'five', ... is not tested on the labels 0 to 9 by position."""
+        with pytest.raises(fb.InputError, match="it has numbers for classes, and the model names"):
+            labels_by_name(self.NET, "it", ("0", "1", "2"), np.array([0, 2]))
+        names = name_classes(self.NET, "mouse, dog,cat")
+        found = labels_by_name(self.NET, "it", ("0", "1", "2"), np.array([0, 2]), names)
+        assert found.tolist() == [2, 0]
+
+    def test_numbers_that_are_names(self):
+        """Class folders 1, 2 and 3: label 1 is the first of them."""
+        net = fb.Network.parse("flatten dense3", (1, 4, 4))
+        net.class_names = ("1", "2", "3")
+        names = ("0", "1", "2", "3")
+        assert labels_by_name(net, "it", names, np.array([1, 3])).tolist() == [0, 2]
+        assert labels_from(net, np.array([3, 1]))[0].tolist() == [2, 0]
+        with pytest.raises(fb.InputError, match="images of class '0', but the model knows 1, 2, 3"):
+            labels_by_name(net, "it", names, np.array([0]))
+
+    def test_a_model_of_numbers_and_data_with_names(self):
+        net = fb.Network.parse("flatten dense3", (1, 4, 4))
+        net.class_names = ("0", "1", "2")
+        with pytest.raises(fb.InputError, match="model has numbers for classes, 0 to 2; say what"):
+            labels_by_name(net, "it", ("cat", "dog"), np.array([0, 1]))
+        with pytest.raises(fb.OptionError, match="2 names, but the model 3 classes"):
+            name_classes(net, "dog,cat")
+        assert name_classes(net, "dog,bird,cat") == net.class_names
+        assert labels_by_name(net, "it", ("cat", "dog"), np.array([0, 1])).tolist() == [2, 0]
+
+    def test_a_model_without_names_says_which_order_it_takes(self, capsys):
+        net = fb.Network.parse("flatten dense2", (1, 4, 4))
+        assert labels_by_name(net, "it", ("0", "1"), np.array([1])).tolist() == [1]
+        assert capsys.readouterr().err == ""
+        assert labels_by_name(net, "it", ("cat", "dog"), np.array([1])).tolist() == [1]
+        assert "in the order of the data's: 0 for cat, 1 for dog" in capsys.readouterr().err
+        with pytest.raises(fb.InputError, match="class 'emu', number 2, but the model has 2"):
+            labels_by_name(net, "it", ("cat", "dog", "emu"), np.array([2]))
+
+
+@pytest.fixture(scope="module")
+def regression(tmp_path_factory):
+    d = tmp_path_factory.mktemp("numbers")
+    rng = np.random.default_rng(4)
+    x = rng.integers(0, 60, (200, 8, 8)).astype(np.uint8)
+    y = rng.uniform(100, 250, 200)
+    x[:, 2:6, 2:6] = y[:, None, None]
+    np.savez(d / "d.npz", x=x, y=y)
+    done(
+        *("train", "--data", d / "d.npz", "--regression", "--net", "conv4 relu flatten dense1"),
+        *("--epochs", 8, "--batch-size", 16, "--no-compare", "--out", d / "m.safetensors"),
+    )
+    return d, x, y
+
+
+class TestTrainedOnNumbers:
+    """A model of numbers through eval and predict, against what Python says."""
+
+    def test_eval(self, regression):
+        d, _, _ = regression
+        net, data = fb.load(d / "m.safetensors"), fb.load_data(d / "d.npz", numbers=True)
+        ran = done("eval", d / "m.safetensors", "--data", d / "d.npz", "--json")
+        (event,) = ran.events
+        assert event["test_r2"] == pytest.approx(net.score(data.x_test, data.y_test), abs=1e-5)
+        assert event["test_r2"] > 0.9
+        off = np.abs(net.predict(data.x_test)[:, 0] - data.y_test).mean()
+        assert event["test_mean_absolute_error"] == [pytest.approx(off, rel=1e-5)]
+        page = done("eval", d / "m.safetensors", "--data", d / "d.npz").out
+        assert f"test       R² {event['test_r2']:.4f} on 40 images" in page
+        ran = run("eval", d / "m.safetensors", "--data", d / "d.npz", "--recall", "0.5")
+        assert ran.code == USAGE
+        assert "answers in numbers, not in classes: it has no threshold" in ran.err
+
+    def test_predict(self, regression, tmp_path):
+        d, x, y = regression
+        net, out = fb.load(d / "m.safetensors"), tmp_path / "out.csv"
+        wanted = net.predict(x)[:, 0]
+        Image.fromarray(x[3]).save(tmp_path / "3.png")
+        (event,) = done("predict", d / "m.safetensors", tmp_path / "3.png", "--json").events
+        assert event["values"] == [pytest.approx(wanted[3], rel=1e-5)]
+        page = done("predict", d / "m.safetensors", d / "d.npz", "--out", out).out
+        assert f"mean absolute error {np.abs(wanted - y).mean():.4g} on 200 images" in page
+        assert [float(row["value"]) for row in rows_of(out)] == pytest.approx(wanted, rel=1e-5)
+        done("predict", d / "m.safetensors", d / "d.npz", "--out", out, "--kaggle")
+        assert float(rows_of(out)[7]["Label"]) == pytest.approx(wanted[7], rel=1e-5)
+        assert f"{wanted[3]:.6g}" in done("predict", d / "m.safetensors", tmp_path / "3.png").out
+        ran = run("predict", d / "m.safetensors", d / "d.npz", "--out", out, "--probabilities")
+        assert ran.code == USAGE
+        assert "answers in numbers, not in classes; leave --probabilities out" in ran.err
+        np.savez(d / "two.npz", x=x, y=np.stack([y, y], 1))
+        ran = run("eval", d / "m.safetensors", "--data", d / "two.npz")
+        assert "two has 2 numbers for an image, but the model answers with 1" in ran.err
+        ran = run("predict", d / "m.safetensors", d / "two.npz")
+        assert ran.code == 0
+        assert "labels" not in ran.out
+
+
+class TestScale:
+    def test_eval_reads_files_on_the_scale_of_training(self, folder, tmp_path):
+        """16-bit files for a model of 0 to 255, and a table of dark pixels for one of 0 to 1."""
+        data = fb.load_data(folder / "parts")
+        net = fb.Network.parse("normalize conv2 relu pool flatten dense2", (1, 12, 12), seed=1)
+        x = data.x_train.astype(np.float32)
+        net.fit(x, data.y_train, epochs=3, batch_size=16, verbose=False, pixel_range=(0, 255))
+        net.class_names = data.class_names
+        net.save(tmp_path / "m.safetensors")
+        for n, (image, label) in enumerate(zip(data.x_test, data.y_test, strict=True)):
+            for part in ("train", "test"):
+                where = tmp_path / "deep" / part / data.class_names[label]
+                where.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image[0].astype(np.uint16) * 257).save(where / f"{n}.png")
+        (event,) = done(
+            "eval", tmp_path / "m.safetensors", "--data", tmp_path / "deep", "--json"
+        ).events
+        found = net.evaluate(data.x_test, data.y_test)
+        assert event["test_accuracy"] == found.score
+        assert event["test_loss"] == pytest.approx(found.loss, rel=1e-4)
+
+        dark = data.x_test // 9
+        rows = [
+            [*image.ravel(), data.class_names[k]]
+            for image, k in zip(dark, data.y_test, strict=True)
+        ]
+        with (tmp_path / "dark.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([[*(f"p{n}" for n in range(144)), "label"], *rows])
+        own = fb.load(folder / "m.safetensors")
+        (event,) = done(
+            "eval", folder / "m.safetensors", "--data", tmp_path / "dark.csv", "--json"
+        ).events
+        test = fb.load_data(tmp_path / "dark.csv", trained_on=own.trained_on)
+        assert test.x_test.dtype == np.uint8
+        assert event["test_accuracy"] == own.score(test.x_test, test.y_test)
+
+    def test_another_scale_is_told_once_and_is_not_ink_on_paper(self, folder, tmp_path):
+        data = fb.load_data(folder / "parts")
+        np.savez(tmp_path / "x.npz", x=data.x_test.astype(np.float32))
+        ran = run("predict", folder / "m.safetensors", tmp_path / "x.npz", "--json")
+        assert ran.code == 0
+        assert ran.err.count("\n") == 1
+        assert "bring them to the same scale" in ran.err
 
 
 class TestExplain:

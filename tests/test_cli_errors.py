@@ -3,7 +3,6 @@
 1 is failure; 2 is wrong usage, of the options or in what is written in them.
 """
 
-import dataclasses
 import errno
 import gzip
 import os
@@ -102,7 +101,7 @@ FAILURES = {
     ("train", "--data", "mnist", "--data-dir", "{d}/no"): "no",
     ("train", "--data", "mnist", "--data-dir", "{d}/empty"): "has no train-images-idx3-ubyte",
     ("train", "--data", "mnist", "--data-dir", "{d}/mnist"): "t10k-images-idx3-ubyte.gz",
-    train(data="empty"): "holds no images and no IDX, .* expected a folder a class",
+    train(data="empty"): "empty: holds no images and no IDX, .* expected a folder a class",
     train(data="text.txt"): r"the label column 'y' has '2' in all 1 rows",
     train(data="text.npz"): r"is not an intact \.npz file",
     train(data="cut.npz"): r"cut\.npz",
@@ -129,8 +128,9 @@ FAILURES = {
     evaluate("newer.safetensors"): "version 7, but this fullback reads .* install a newer",
     evaluate("colour.safetensors"): r"images of shape \(3, 28, 28\), but toy has .* \(1, 9, 8\)",
     evaluate("good.safetensors", "colour.npz"): r"\(1, 9, 8\), but colour has .* \(3, 9, 8\)",
+    ("explain", "{d}/regressor.safetensors", "{d}/good.png"): r"answers in numbers.* its loss is",
     evaluate("features.safetensors"): r"takes images of shape \(72,\), but toy has images",
-    evaluate("two.safetensors"): "label",
+    evaluate("two.safetensors"): "class .3., number 3, but the model has 2 classes",
     evaluate("good.safetensors", "cut.npz"): r"cut\.npz",
     ("summary", "{d}/cut.safetensors"): "cannot be read as a safetensors file",
     ("summary", "{d}/toy.npz"): "cannot be read as a safetensors file",
@@ -154,7 +154,7 @@ if sys.platform == "linux":
     FAILURES[train("--out", "/proc/m")] = "the folder /proc cannot be written to"
 
 IN_TRAINING = {  # exit code 1; the page of the run has begun
-    train("--batch-size", "8", "--lr", "1e30", net="conv1 relu flatten dense4"): (
+    train("--batch-size", "8", "--lr", "1e30", "--clip", "inf", net="conv1 flatten dense4"): (
         r"epoch 1, batch \d: \w+\d is the first layer whose output is not finite; .* than 1.1e\+29"
     ),
     train("--optimizer", "adam", "--lr", "1e99"): r"epoch 1.* smaller learning rate than 1.1e\+98",
@@ -344,16 +344,15 @@ class TestTrouble:
             ran = run("train", *data, *options, "--out", out)
             assert out.read_bytes() == b"old"
             assert [path.name for path in tmp_path.iterdir()] == [out.name]
-            *warnings, line = ran.err.splitlines(keepends=True)
-            assert all("these were only 1 training steps" in warning for warning in warnings)
-            return dataclasses.replace(ran, err=line)
+            return ran
 
         return call
 
     @pytest.mark.parametrize("options", [[], ["--json"]])
     def test_a_full_disk(self, fails, tmp_path, options):
         ran = fails("os.fsync", OSError(errno.ENOSPC, "No space left on device"), *options)
-        assert ran.err == f"error: {tmp_path / 'm.safetensors'}: No space left on device\n"
+        error = ran.err.splitlines()[-1]  # behind a warning of what was trained
+        assert error == f"error: {tmp_path / 'm.safetensors'}: No space left on device"
         assert ran.code == 1
         if options:
             assert [event["event"] for event in ran.events] == ["start", "epoch"]

@@ -1,5 +1,6 @@
 """Tables: CSV files and their relatives, which column of them is the label."""
 
+import csv
 import gzip
 import zipfile
 
@@ -623,6 +624,15 @@ class TestCommands:
         text = run("eval", model, "--data", path).out
         assert "120 test images" in text
         assert "labels are in column number 30, as given" in text
+        text = run("predict", model, path, "--out", tmp_path / "o.csv").out
+        assert "labels are in column number 30, as given" in text
+        assert "answers are those of the data's labels" in text
+        bare = written(tmp_path / "bare.csv", table(X))
+        text = run("predict", model, bare, "--out", tmp_path / "o2.csv").out
+        assert "written" in text
+        assert "labels" not in text
+        with (tmp_path / "o.csv").open() as one, (tmp_path / "o2.csv").open() as other:
+            assert one.read() == other.read()
         asked = run("eval", model, "--data", path, "--label-column", "nix")
         assert asked.code == 2
         assert "has no header: give the column's number, from 0" in asked.err.replace("\n", " ")
@@ -647,3 +657,22 @@ class TestCommands:
     def test_notes_are_shown(self, tmp_path):
         path = written(tmp_path / "d.csv", table(X, Y, header=[*PIXELS, "kind"]))
         assert "labels are in column 'kind'" in run("data", path).out
+
+
+def test_columns_that_are_not_pixels_are_left_out(tmp_path):
+    """A text and a number beside the label and the pixels, which are named alike."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (30, 16))
+    header = ["kind", "side", "age", *(f"pixel{n}" for n in range(16))]
+    rows = [["ab"[n % 2], "lr"[n % 3 == 0], n % 7, *row] for n, row in enumerate(x.tolist())]
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    data = fb.load_data(path, label_column="kind")
+    assert data.image_shape == (1, 4, 4)
+    assert data.class_names == ("a", "b")
+    assert data.notes[-1] == "left out, as not named as the 16 pixels are: 'side', 'age'"
+    with pytest.raises(DataError, match=r"could|not clear|where a pixel is expected"):
+        fb.load_data(path)
+    loaded = load_images(path, (1, 4, 4), label_column="kind")
+    assert sorted(loaded.x.reshape(30, -1).tolist()) == sorted(x.tolist())

@@ -122,6 +122,17 @@ class TestScale:
         with pytest.warns(fb.FullbackWarning, match=f"go from 0 to {then}, .* from 0 to {first}"):
             net.predict(other)
 
+    @pytest.mark.parametrize("first", [1, 255])
+    def test_standardised_images_are_told_from_pixels(self, first):
+        """Pixels go from 0 to 1 or 255, and standardised ones from below 0 to 4."""
+        pixels = BYTES.astype(np.float32) * np.float32(first / 255)
+        standardised = (pixels - pixels.mean()) / pixels.std()
+        with pytest.warns(fb.FullbackWarning, match="bring them to the same scale"):
+            trained(pixels).predict(standardised)
+        for other in (standardised, pixels * (2 / first) - 1):
+            with pytest.warns(fb.FullbackWarning, match="bring them to the same scale"):
+                trained(other).predict(pixels / first)
+
     def test_dark_or_blank_images_of_the_same_scale_are_not(self):
         net = trained(BYTES.astype(np.float32))
         net.predict(np.zeros((2, 1, 8, 8), np.float32))

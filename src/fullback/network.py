@@ -6,6 +6,7 @@ and a call into another part of the package.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -22,7 +23,7 @@ from fullback.architecture import (
     require_input_shape,
 )
 from fullback.arrays import Arrays
-from fullback.errors import InputError, OptionError, ShapeError
+from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
 from fullback.layers import Dense, Layer, Loss, Normalize, SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import parse_layers
@@ -130,6 +131,7 @@ class Network:
         )  # values of one image that a forward pass of the reference holds at most
         self._frozen: frozenset[str] = frozenset()
         self.class_names: tuple[str, ...] = ()
+        self._scale_unknown = False  # read from a file that does not say it
         self.data_options: dict[str, Any] = {}
         self.trained_on: ImageRecord | None = None
         self._threshold: Threshold | None = None
@@ -598,11 +600,20 @@ class Network:
         Warns
         -----
         FullbackWarning
-            The values of float images are on another scale than those of training.
+            The values of float images are on another scale than those of training; or uint8
+            images for a network whose file is of version 1, which does not say their scale.
         """
         images = as_images(x, self.input_shape)
         if images.dtype == np.uint8:
             if self.trained_on is None:
+                if self._scale_unknown:
+                    warnings.warn(
+                        "the model's file is of version 1, which does not say which scale its "
+                        "images had; uint8 images are taken for 0 (black) to 1 (white). Where "
+                        "that is right, set trained_on to an ImageRecord and save it again",
+                        FullbackWarning,
+                        stacklevel=3,
+                    )
                 return images
             self.trained_on.warn_of_bytes(images)
             if self.trained_on.is_default:

@@ -29,6 +29,8 @@ _AT_ONCE = 2**24  # values that are looked at together
 _OVERSHOOT = 0.1  # of the range 0 to 1: resizing by splines goes beyond the range of the pixels
 _SAMPLE = 1024  # images by which a data set's scale is found out
 _APART = 3.0  # times the range of the training images, beyond which values have another scale
+_BELOW = 0.25  # of the range of training images without negative values, as far as resizing leads
+_NEAR = 0.05  # to 0 and 1, of images that go from black to white
 _WIDE = 8.0  # a network's largest value from which on images up to 1 have another scale
 
 
@@ -245,6 +247,10 @@ class ImageRecord:
         other = high > self.high + _APART * span or low < self.low - _APART * span
         if self.low >= 0:  # as 0..1 in place of 0..255
             other |= self.high > _WIDE and 0 <= low < high <= 1
+            # Standardised values in place of pixels.
+            other |= low < -_BELOW * span or (self.high > _WIDE and low < 0 and high <= _WIDE)
+        if self.low < -_BELOW * span / 2:  # 0..1 in place of -1..1, or of standardised values
+            other |= 0 <= low < _NEAR and 1 - _NEAR < high <= 1
         if other:
             warnings.warn(
                 f"the images go from {low:g} to {high:g}, but the network was trained on images "

@@ -19,6 +19,7 @@ from fullback.errors import DataError, InputError, OptionError, ShapeError
 if TYPE_CHECKING:
     from fullback.data import Dataset, ImageFile
     from fullback.network import Network
+    from fullback.pixels import ImageRecord
 
 DataOption = Annotated[
     str,
@@ -187,10 +188,12 @@ def load_dataset(
     label_column: str | None = None,
     image_folder: Path | None = None,
     numbers: bool = False,
+    trained_on: ImageRecord | None = None,
 ) -> Dataset:
     """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
 
-    ``shape`` is what image files are brought to; ``numbers`` are to be predicted, not classes.
+    ``shape`` is what image files are brought to; ``numbers`` are to be predicted, not classes;
+    ``trained_on`` is of the network that will answer.
     """
     from fullback.data import load_data
 
@@ -210,6 +213,7 @@ def load_dataset(
             label_column=label_column,
             image_folder=image_folder,
             numbers=numbers,
+            trained_on=trained_on,
         )
     except InputError as error:  # options that do not go with the data
         raise OptionError(str(error)) from error
@@ -255,7 +259,7 @@ def load_dataset_for(
     """
     shape, known = network.input_shape, network.data_options
     resize = known.get("resize", "stretch")
-    given: dict[str, Any] = {"image_folder": image_folder}
+    given: dict[str, Any] = {"image_folder": image_folder, "trained_on": network.trained_on}
     if label_column is not None:
         given["label_column"] = label_column
     if not network.loss.classifies:

@@ -18,9 +18,15 @@ from fullback.cli.arguments import (
     ModelArgument,
     load_dataset_for,
 )
-from fullback.cli.models import label_of, labels_by_name, names_of
+from fullback.cli.models import (
+    ClassNamesOption,
+    label_of,
+    labels_by_name,
+    name_classes,
+    names_of,
+)
 from fullback.cli.output import Output, one_line_errors, printable, warn
-from fullback.errors import OptionError
+from fullback.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,6 +58,7 @@ def evaluate(
     data_dir: DataDirOption = None,
     label_column: LabelColumnOption = None,
     image_folder: ImageFolderOption = None,
+    class_names: ClassNamesOption = None,
     positive: Annotated[
         str | None,
         typer.Option(
@@ -118,13 +125,15 @@ def evaluate(
     output = Output(as_json=as_json)
     network = load(model)
     if not network.loss.classifies:
-        if positive or recall is not None or cost or store or choose_on or plots:
+        if positive or recall is not None or cost or store or choose_on or plots or class_names:
             raise OptionError(
-                f"{model} answers in numbers, not in classes: it has no threshold and no plots"
+                f"{model} answers in numbers, not in classes: it has no threshold, no class names "
+                "and no plots"
             )
         dataset = load_dataset_for(network, str(model), data, data_dir, label_column, image_folder)
         _test_numbers(output, network, model, dataset)
         return
+    numbers = name_classes(network, class_names)
     aim = _aim(network, positive, recall, cost)
     if store or choose_on is not None:
         if aim is None:
@@ -136,10 +145,10 @@ def evaluate(
     dataset = load_dataset_for(network, str(model), data, data_dir, label_column, image_folder)
     choice = None
     if aim is not None:
-        choice = _choose(network, dataset, aim, choose_on)
+        choice = _choose(network, dataset, aim, choose_on, numbers)
         if store:
             network.save(model)
-    labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test)
+    labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test, numbers)
     names = names_of(network) if network.class_names else dataset.class_names
     answers = take_test(network, dataset.x_test, labels)
     found = measure(answers.labels, answers.probabilities, threshold=answers.threshold)
@@ -181,6 +190,11 @@ def _test_numbers(output: Output, network: Network, model: Path, dataset: Datase
     """Test a network that answers in numbers."""
     from fullback.cli.numbers import show_numbers, take_number_test
 
+    if dataset.outputs != network.output_shape[0]:
+        raise InputError(
+            f"{dataset.name} has {dataset.outputs} numbers for an image, but the model answers "
+            f"with {network.output_shape[0]}; give the data that it was trained on"
+        )
     answers = take_number_test(network, dataset.x_test, dataset.y_test)
     output.event(
         "result",
@@ -193,6 +207,8 @@ def _test_numbers(output: Output, network: Network, model: Path, dataset: Datase
     )
     output.fact("model", str(model))
     output.fact("data", f"{dataset.name}, {len(dataset.x_test):,} test images")
+    for note in dataset.notes:
+        output.fact("", note)
     show_numbers(output, answers)
 
 
@@ -224,7 +240,11 @@ def _aim(
 
 
 def _choose(
-    network: Network, dataset: Dataset, aim: dict[str, Any], part: Part | None
+    network: Network,
+    dataset: Dataset,
+    aim: dict[str, Any],
+    part: Part | None,
+    numbers: tuple[str, ...],
 ) -> dict[str, Any]:
     """Choose a threshold, give it to the network, and return how it was chosen."""
     from fullback.metrics import choose_threshold, measure
@@ -238,7 +258,7 @@ def _choose(
             f"--choose-on val: {dataset.name} has no images for validation; put some into a folder "
             "val, or give --choose-on train"
         )
-    labels = labels_by_name(network, dataset.name, dataset.class_names, y)
+    labels = labels_by_name(network, dataset.name, dataset.class_names, y, numbers)
     p = network.predict_proba(x)
     network.threshold = choose_threshold(labels, p, **aim)
     area = measure(labels, p).auc[aim["label"]]

@@ -10,6 +10,7 @@ import typer
 
 from fullback.cli.arguments import (
     DataDirOption,
+    ImageFolderOption,
     InvertOption,
     JsonOption,
     LabelColumnOption,
@@ -17,13 +18,22 @@ from fullback.cli.arguments import (
     load_image_for,
     open_classifier,
 )
-from fullback.cli.models import ModelOption, label_of, labels_by_name, names_of, split_model
+from fullback.cli.models import (
+    ClassNamesOption,
+    ModelOption,
+    label_of,
+    labels_by_name,
+    name_classes,
+    names_of,
+    split_model,
+)
 from fullback.cli.output import Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fullback.data import Dataset
     from fullback.network import Network
 
 _SURE = 0.999  # the probability of the label from which on deltas say nothing
@@ -70,6 +80,8 @@ def explain(
     ] = None,
     data_dir: DataDirOption = None,
     label_column: LabelColumnOption = None,
+    image_folder: ImageFolderOption = None,
+    class_names: ClassNamesOption = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where the page goes.", metavar="HTML")
     ] = Path("report.html"),
@@ -96,18 +108,24 @@ def explain(
             "give an image file, or --data NAME for the test image that the model gets most wrong"
             + (", not both" if images else "")
         )
+    if images and (label_column, image_folder, data_dir) != (None,) * 3:
+        raise OptionError("--label-column, --image-folder and --data-dir go with --data")
     if invert and not images:
         raise OptionError("--invert is for image files; leave it out with --data")
     if out.suffix.lower() == ".safetensors":
         raise OptionError(f"--out writes an HTML page, got {out}")
     network = open_classifier(path)
     check_writable(out)
+    numbers = name_classes(network, class_names)
     names = names_of(network)
     wanted = None if label is None else label_of(network, label, "--label")
     if images:
         shown = _of_file(network, images[0], invert=invert)
     else:
-        shown = _most_wrong(network, path, str(data), data_dir, label_column)
+        dataset = load_dataset_for(
+            network, str(path), str(data), data_dir, label_column, image_folder
+        )
+        shown = _most_wrong(network, dataset, numbers)
     p = network.predict_proba(shown.pixels[None])[0]
     predicted = int(answers(p[None], network.threshold)[0])
     own = shown.label if wanted is None else wanted
@@ -151,16 +169,13 @@ def _of_file(network: Network, path: Path, *, invert: bool) -> _Shown:
     return _Shown(pixels, str(path), path.name, label, "as the model says, for want of --label")
 
 
-def _most_wrong(
-    network: Network, model: Path, data: str, data_dir: Path | None, label_column: str | None
-) -> _Shown:
+def _most_wrong(network: Network, dataset: Dataset, numbers: tuple[str, ...]) -> _Shown:
     """Return the test image whose label has the least probability; wrong ones come first."""
     import numpy as np
 
     from fullback.metrics import most_wrong
 
-    dataset = load_dataset_for(network, str(model), data, data_dir, label_column)
-    labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test)
+    labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test, numbers)
     p = network.predict_proba(dataset.x_test)
     wrong = most_wrong(labels, p, network.threshold)
     if wrong:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fullback.cli.output import warn
 from fullback.errors import InputError, ModelFileError, OptionError
 
 if TYPE_CHECKING:
@@ -24,6 +26,16 @@ ModelOption = Annotated[
         help="The saved model; it may also be given before the images.",
         metavar="MODEL",
         show_default=str(_DEFAULT),
+    ),
+]
+
+ClassNamesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What classes 0, 1, 2, ... are called, where the model or the data has numbers alone "
+        "and the other names: zero,one,two.",
+        metavar="NAME,NAME,...",
+        show_default="by their names",
     ),
 ]
 
@@ -88,12 +100,53 @@ def label_of(network: Network, text: str, option: str) -> int:
     raise OptionError(f"{option}: there is no class {text!r}; the model knows {some}")
 
 
+def name_classes(network: Network, text: str | None) -> tuple[str, ...]:
+    """Read ``--class-names``: the names of classes 0, 1, 2, ... where there are only numbers.
+
+    A network whose classes are numbers gets these names.
+
+    Raises
+    ------
+    OptionError
+        They are not different names, or a network whose classes are numbers has more of them.
+    """
+    if text is None:
+        return ()
+    names = tuple(unicodedata.normalize("NFC", name.strip()) for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise OptionError(f"--class-names must be different names, like cat,dog; got {text!r}")
+    if _are_numbers(network.class_names):
+        outputs = network.output_shape[0]
+        if len(names) != outputs:
+            raise OptionError(
+                f"--class-names has {len(names)} names, but the model {outputs} classes"
+            )
+        network.class_names = names
+    return names
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Whether classes have no names but their places: 0, 1, 2, ..."""
+    return all(name == str(n) for n, name in enumerate(names))
+
+
 def labels_by_name(
-    network: Network, data: str, class_names: Sequence[str], labels: NDArray[np.int64]
+    network: Network,
+    data: str,
+    class_names: Sequence[str],
+    labels: NDArray[np.int64],
+    numbers: Sequence[str] = (),
 ) -> NDArray[np.int64]:
     """Return a data set's labels in the order of the network's classes.
 
-    A folder that lacks a class numbers those behind it differently.
+    Classes go by their names: a folder that lacks a class numbers those behind it differently, and
+    numbers say nothing about the order in which a network has its names. A network that has no
+    names at all takes the labels as they are.
+
+    Parameters
+    ----------
+    class_names : what the data calls its labels 0, 1, 2, ...
+    numbers : what they are called where the data has numbers alone; see ``name_classes``
 
     Raises
     ------
@@ -103,34 +156,68 @@ def labels_by_name(
     import numpy as np
 
     known = network.class_names
-    count = min(len(known), len(class_names))
-    if tuple(known[:count]) == tuple(class_names[:count]):
-        return labels  # the same, or no names
-    if all(name == str(n) for names in (known, class_names) for n, name in enumerate(names)):
+    plain = _are_numbers(class_names)
+    if numbers and plain:
+        class_names = (*numbers, *class_names[len(numbers) :])
+        plain = False
+    outputs = network.output_shape[0]
+    present = np.unique(labels).tolist()
+    if not known:
+        if present and present[-1] >= outputs:
+            raise InputError(
+                f"{data} has images of class {class_names[present[-1]]!r}, number {present[-1]}, "
+                f"but the model has {outputs} classes; give the data that it was trained on"
+            )
+        if not plain:
+            some = ", ".join(f"{n} for {name}" for n, name in enumerate(class_names[:outputs][:4]))
+            warn(
+                f"the model's classes have no names; they are taken in the order of the data's: "
+                f"{some}{', ...' if min(len(class_names), outputs) > 4 else ''}"
+            )
         return labels
-    if all(name == str(n) for n, name in enumerate(class_names)):
-        return labels  # numbers alone, as arrays have them
-    there = [class_names[label] for label in np.unique(labels)]
-    unknown = [name for name in there if name not in known]
+    unknown = [class_names[label] for label in present if class_names[label] not in known]
     if unknown:
+        some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+        if plain and not any(name.isdecimal() for name in known):
+            raise InputError(
+                f"{data} has numbers for classes, and the model names: {some}; say what 0, 1, 2, "
+                "... are by --class-names NAME,NAME,..."
+            )
+        if _are_numbers(known):
+            raise InputError(
+                f"{data} has images of class {unknown[0]!r}, but the model has numbers for "
+                f"classes, 0 to {outputs - 1}; say what 0, 1, 2, ... are by --class-names "
+                "NAME,NAME,..."
+            )
         raise InputError(
-            f"{data} has images of class {unknown[0]!r}, but the model knows "
-            f"{', '.join(known[:12])}; give the data that it was trained on"
+            f"{data} has images of class {unknown[0]!r}, but the model knows {some}; give the data "
+            "that it was trained on"
         )
     places = np.array([known.index(name) if name in known else -1 for name in class_names])
     renumbered: NDArray[np.int64] = places[labels].astype(np.int64)
     return renumbered
 
 
-def labels_from(network: Network, given: NDArray[Any]) -> NDArray[np.int64] | None:
-    """Return what a source of images calls its labels as the network's; None where it cannot be."""
+def labels_from(
+    network: Network, given: NDArray[Any], numbers: Sequence[str] = ()
+) -> tuple[NDArray[np.int64] | None, str]:
+    """Return what a source of images calls its labels as the network's, by their names.
+
+    Returns
+    -------
+    labels : of shape (N,), or None where the network has no such classes
+    why : what to say in that case
+    """
     import numpy as np
 
-    names = names_of(network)
-    texts = [str(label) for label in given.tolist()]
-    if set(texts) <= set(names):
-        places = {name: n for n, name in enumerate(names)}
-        return np.array([places[text] for text in texts], np.int64)
-    if given.dtype.kind in "iu" and given.min() >= 0 and given.max() < len(names):
-        return given.astype(np.int64)
-    return None
+    texts = [unicodedata.normalize("NFC", str(label)) for label in given.tolist()]
+    if numbers and given.dtype.kind in "iu":
+        texts = [numbers[int(t)] if 0 <= int(t) < len(numbers) else t for t in texts]
+    places = {name: n for n, name in enumerate(names_of(network))}
+    unknown = sorted(set(texts) - set(places))
+    if not unknown:
+        return np.array([places[text] for text in texts], np.int64), ""
+    why = f"the data's labels are not compared, as the model knows no class {unknown[0]!r}"
+    if given.dtype.kind in "iu" or _are_numbers(network.class_names):
+        why += "; say what 0, 1, 2, ... are by --class-names NAME,NAME,..."
+    return None, why

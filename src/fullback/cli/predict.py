@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fullback.cli.arguments import ImageFolderOption, InvertOption, JsonOption
-from fullback.cli.models import ModelOption, names_of, split_model
+from fullback.cli.models import (
+    ClassNamesOption,
+    ModelOption,
+    name_classes,
+    names_of,
+    split_model,
+)
 from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
 
@@ -64,6 +70,7 @@ def predict(
         ),
     ] = None,
     image_folder: ImageFolderOption = None,
+    class_names: ClassNamesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is on images.
@@ -73,6 +80,7 @@ def predict(
     """
     from fullback.atomic import check_writable
     from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
+    from fullback.data.delimited import is_table
     from fullback.export.safetensors import load
 
     path, sources = split_model(images, model)
@@ -86,16 +94,21 @@ def predict(
         if out.suffix.lower() != ".csv":
             raise OptionError(f"--out writes a CSV file, got {out}; expected a name like {out}.csv")
         check_writable(out)
+    for option, value in (("--label-column", label_column), ("--image-folder", image_folder)):
+        if value is not None and not any(map(is_table, sources)):
+            raise OptionError(f"{option} goes with CSV files, and none is given; leave it out")
     output = Output(as_json=as_json)
     network = load(path)
-    if probabilities and not network.loss.classifies:
-        raise OptionError(f"{path} answers in numbers, not in classes; leave --probabilities out")
+    if not network.loss.classifies and (probabilities or class_names is not None):
+        option = "--probabilities" if probabilities else "--class-names"
+        raise OptionError(f"{path} answers in numbers, not in classes; leave {option} out")
     found = answer(
         network,
         sources,
         invert=invert,
         label_column=label_column,
         image_folder=image_folder,
+        class_names=name_classes(network, class_names),
         bar=not as_json,
     )
     if not found.names:
@@ -143,7 +156,10 @@ def _report(
         (_show_rows if classes else _show_numbers)(output, found, names)
     if len(found.names) > _MANY and classes:
         _show_counts(output, found, names)
-    if found.labelled:
+    if found.labelled and not classes:
+        off = f"{found.error / found.labelled:.4g}"
+        output.fact("labels", f"mean absolute error {off} on {found.labelled:,} images")
+    elif found.labelled:
         share = found.agreeing / found.labelled
         output.fact(
             "labels", f"{share:.2%} of {found.labelled:,} answers are those of the data's labels"

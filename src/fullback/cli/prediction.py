@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import warnings
@@ -19,8 +20,9 @@ from fullback.atomic import write_atomically
 from fullback.cli.arguments import load_image_for
 from fullback.cli.models import labels_from, names_of
 from fullback.cli.output import fail
-from fullback.data.load_images import image_files, is_collection, load_images
-from fullback.errors import DataError, InputError, ShapeError
+from fullback.data.delimited import is_table
+from fullback.data.load_images import LoadedImages, image_files, is_collection, load_images
+from fullback.errors import DataError, InputError, OptionError, ShapeError
 from fullback.network import Network
 from fullback.threshold import answers
 
@@ -49,6 +51,7 @@ class Answered:
     inverted : images that are nearer to the training images with dark and light swapped, (N,)
     failed : names of the files that could not be read
     agreeing, labelled : images of which the source has labels, and how many answers agree
+    error : sum of the absolute errors of these images, of a network that answers in numbers
     notes : what was found out about a source, a line each
     """
 
@@ -61,6 +64,7 @@ class Answered:
     failed: list[tuple[str, str]] = field(default_factory=list)
     agreeing: int = 0
     labelled: int = 0
+    error: float = 0.0
     notes: list[str] = field(default_factory=list)
 
 
@@ -70,7 +74,17 @@ class _Batch:
     formats: Sequence[str]
     ids: Sequence[str]
     images: NDArray[Any]
-    labels: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None  # the network's labels, or targets
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How images and their labels are read, see ``answer``."""
+
+    invert: bool
+    label_column: str | int | None
+    image_folder: Path | None
+    class_names: Sequence[str]
 
 
 def answer(
@@ -80,11 +94,13 @@ def answer(
     invert: bool = False,
     label_column: str | int | None = None,
     image_folder: Path | None = None,
+    class_names: Sequence[str] = (),
     bar: bool = True,
 ) -> Answered:
     """Let a network answer images: files, folders of files, arrays and tables.
 
-    A file that cannot be read gets a line on standard error, and its name is kept.
+    A file that cannot be read gets a line on standard error, and its name is kept. ``class_names``
+    are what labels are called that are numbers.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -107,8 +123,9 @@ def answer(
         if bar and total >= _BAR and progress.console.is_terminal:
             progress.start()
 
+    options = _Options(invert, label_column, image_folder, class_names)
     try:
-        for batch in _batches(network, sources, found, invert, label_column, image_folder, expect):
+        for batch in _batches(network, sources, found, options, expect):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 p = predict(batch.images)
@@ -120,8 +137,11 @@ def answer(
             found.names += batch.names
             found.formats += batch.formats
             found.ids += batch.ids
-            if batch.labels is not None and network.loss.classifies:
+            if batch.labels is not None:
                 found.labelled += len(p)
+            if batch.labels is not None and not network.loss.classifies:
+                found.error += float(abs(p[:, 0] - batch.labels).sum())
+            elif batch.labels is not None:
                 found.agreeing += int((answers(p, network.threshold) == batch.labels).sum())
             progress.advance(task, len(p))
     finally:
@@ -140,34 +160,28 @@ def _batches(
     network: Network,
     sources: Sequence[Path],
     found: Answered,
-    invert: bool,
-    label_column: str | int | None,
-    image_folder: Path | None,
+    options: _Options,
     expect: Any,
 ) -> Iterator[_Batch]:
-    resize = network.data_options.get("resize", "stretch")
     for source in sources:
         if not is_collection(source):
             files = sorted(image_files(source)) if source.is_dir() else [source]
             if not files:
                 raise DataError(f"{source}: holds no files; expected images")
             expect(len(files))
-            yield from _of_files(network, files, found, invert)
+            yield from _of_files(network, files, found, options.invert)
             continue
-        loaded = load_images(
-            source,
-            network.input_shape,  # type: ignore[arg-type]  # which load_images checks
-            resize=resize,
-            invert=invert,
-            label_column=label_column,
-            image_folder=image_folder,
-            trained_on=network.trained_on,
-        )
+        loaded = _load(network, source, options)
         found.notes += loaded.notes
         expect(len(loaded.x))
         if loaded.x.dtype.kind == "f":
-            network.check_images(loaded.x)  # a message names the place in the whole
-        labels = None if loaded.labels is None else labels_from(network, loaded.labels)
+            with warnings.catch_warnings():  # of its scale, which is told with the first batch
+                warnings.simplefilter("ignore")
+                network.check_images(loaded.x)  # a message names the place in the whole
+        labels = None
+        if loaded.labels is not None:
+            labels, why = _labels(network, loaded.labels, options.class_names)
+            found.notes += [why] if why else []
         place = f"{source}:" if len(sources) > 1 else ""
         for error, name in zip(loaded.errors, loaded.failed, strict=True):
             found.failed.append((place + name, name))
@@ -184,6 +198,38 @@ def _batches(
                 loaded.x[own],
                 None if labels is None else labels[own],
             )
+
+
+def _load(network: Network, source: Path, options: _Options) -> LoadedImages:
+    """Load a source of many images, with the model's own label column where the table has it."""
+
+    def load(column: str | int | None) -> LoadedImages:
+        return load_images(
+            source,
+            network.input_shape,  # type: ignore[arg-type]  # which load_images checks
+            resize=network.data_options.get("resize", "stretch"),
+            invert=options.invert,
+            label_column=column,
+            image_folder=options.image_folder,
+            trained_on=network.trained_on,
+        )
+
+    known = network.data_options.get("label_column")
+    if options.label_column is None and isinstance(known, str) and is_table(source):
+        with contextlib.suppress(OptionError, DataError):  # a table without labels
+            return load(known)
+    return load(options.label_column)
+
+
+def _labels(
+    network: Network, given: NDArray[Any], class_names: Sequence[str]
+) -> tuple[NDArray[Any] | None, str]:
+    """Return labels as the network's, or what to say where they cannot be compared."""
+    if network.loss.classifies:
+        return labels_from(network, given, class_names)
+    if network.output_shape != (1,) or given.dtype.kind not in "iuf":
+        return None, "the data's labels are not compared: they are not what the model answers"
+    return given.astype(np.float64), ""
 
 
 def _of_files(
@@ -248,7 +294,10 @@ def looks_inverted(record: ImageRecord | None, images: NDArray[Any]) -> NDArray[
         usual = (known - record.black) / (record.white - record.black)
         as_is += abs(share - usual)
         swapped += abs(1 - share - usual)
-    clearly: NDArray[np.bool_] = swapped + _CLEARLY < as_is
+    ends = np.sort([black, white]) + np.array([-1, 1]) * _CLEARLY * abs(white - black)
+    # Others have another scale.
+    inside = (images.min(axis=(1, 2, 3)) >= ends[0]) & (images.max(axis=(1, 2, 3)) <= ends[1])
+    clearly: NDArray[np.bool_] = inside & (swapped + _CLEARLY < as_is)
     return clearly
 
 

@@ -51,7 +51,13 @@ def load_for_start(
         for way in ways:
             try:
                 dataset = load_dataset(
-                    data, data_dir, wanted, **way, image_folder=image_folder, numbers=numbers
+                    data,
+                    data_dir,
+                    wanted,
+                    **way,
+                    image_folder=image_folder,
+                    numbers=numbers,
+                    trained_on=network.trained_on,
                 )
             except OptionError:
                 if (wanted, way) == (shapes[-1], ways[-1]):

@@ -158,7 +158,7 @@ def train(
     if compare:
         with_frozen_filters(network, recipe, dataset)
     recipe.check(network, dataset)
-    origin = "" if net else why_net(data)
+    origin = why_net(data) if net is None else ""
     if model is not None:
         origin = what_is_kept(model, dataset, recipe.loss(dataset))
     session = Session(output, dataset, recipe, out, folder, origin, compare)

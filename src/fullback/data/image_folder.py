@@ -11,6 +11,7 @@ from fullback.data.image_parts import Part, check_room, read_parts
 from fullback.data.image_sizes import chosen_shape, opened, sample
 from fullback.data.images import Resize, check_image_shape
 from fullback.errors import DataError
+from fullback.pixels import ImageRecord
 
 
 def load_image_folder(
@@ -20,6 +21,7 @@ def load_image_folder(
     resize: Resize = "stretch",
     how: Split | None = None,
     nested: bool = False,
+    trained_on: ImageRecord | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Load images whose folders are their classes.
@@ -39,6 +41,7 @@ def load_image_folder(
     resize : how images of other sizes are brought to it, see `load_image`
     how : which images are kept for testing, where there is no folder for that
     nested : whether the images of all folders inside of a class folder are of that class
+    trained_on : of a network that will answer, whose scale 16-bit images are brought to
     progress : whether to show a bar on standard error
 
     Returns
@@ -72,7 +75,7 @@ def load_image_folder(
     ]
     deep = any(image.deep for image in found if image is not None)
     check_room(str(folder), sum(part.size for part in parts), shape, 4 if deep else 1)
-    pairs, told = read_parts(parts, shape, str(folder), resize, progress=progress)
+    pairs, told = read_parts(parts, shape, str(folder), resize, trained_on, progress=progress)
     return from_file(
         folder,
         folder.resolve().name,

@@ -33,6 +33,7 @@ from fullback.data.roles import (
 )
 from fullback.data.table import class_labels, label_numbers, stem
 from fullback.errors import DataError
+from fullback.pixels import ImageRecord
 
 _MOST_NUMBERS = (
     48  # columns, beyond which they are pixels, and a file's name is what a row is called
@@ -120,6 +121,7 @@ def load_image_list(
     resize: Resize = "stretch",
     how: Split | None = None,
     numbers: bool = False,
+    trained_on: ImageRecord | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Load the image files that a table names.
@@ -128,7 +130,7 @@ def load_image_list(
     ----------
     images : the table. A column split (set, subset, usage) of train, val and test says what an
         image is for; without it a fixed fifth of each class is kept for testing
-    image_shape, resize, how, progress : as for `load_image_folder`
+    image_shape, resize, how, trained_on, progress : as for `load_image_folder`
     label_column : the name or number of the label column
     numbers : whether the labels are numbers to predict; then several columns may be given, and by
         default all columns of numbers are taken
@@ -166,7 +168,7 @@ def load_image_list(
     ]
     deep = any(image.deep for image in found if image is not None)
     check_room(str(table.path), sum(part.size for part in parts), shape, 4 if deep else 1)
-    pairs, told = read_parts(parts, shape, str(table.path), resize, progress=progress)
+    pairs, told = read_parts(parts, shape, str(table.path), resize, trained_on, progress=progress)
     return from_file(
         table.path,
         stem(table.path),

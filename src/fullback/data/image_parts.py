@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from fullback.data.files import MAX_BYTES
 from fullback.data.images import WHITE_16, Depth, ImageFile, Resize, read_image
-from fullback.errors import DataError, FullbackWarning
+from fullback.errors import DataError, FullbackWarning, InputError
+from fullback.pixels import ImageRecord
 
 _LISTED = 10  # of the images that cannot be read
 _DARK = 1 / 8  # of the range of 16 bits, below which a network learns badly from what there is
@@ -79,6 +80,7 @@ def read_parts(
     shape: tuple[int, int, int],
     source: str,
     resize: Resize,
+    trained_on: ImageRecord | None = None,
     *,
     progress: bool = False,
 ) -> tuple[list[tuple[NDArray[Any], NDArray[np.int64]]], tuple[str, ...]]:
@@ -90,6 +92,7 @@ def read_parts(
     shape : (C, H, W)
     source : what errors call the data set
     resize : see ``load_image``
+    trained_on : of a network that will answer, whose scale 16-bit images are brought to
     progress : whether to show a bar on standard error
 
     Returns
@@ -101,7 +104,8 @@ def read_parts(
     ------
     DataError
         A part has no image that can be read, images with floating-point pixels are mixed with
-        others, or the images need more than 4 GiB.
+        others, the images need more than 4 GiB, or they have 16 bits and the network's black and
+        white are not known.
 
     Warns
     -----
@@ -129,6 +133,12 @@ def read_parts(
             raise DataError(f"{part.name}: not one file in it can be read as an image")
     if any(x.dtype != np.uint8 for x, _ in pairs):
         pairs = [(_as_floats(x), y) for x, y in pairs]
+    if trained_on is not None and "16-bit" in seen.first:
+        try:
+            pairs = [(trained_on.from_shares(x), y) for x, y in pairs]
+        except InputError as error:
+            raise DataError(f"{source}: {error}") from None
+        return pairs, ("16-bit images are brought to the scale of the training images",)
     return pairs, _notes(seen)
 
 

@@ -25,6 +25,7 @@ from fullback.data.npz import load_npz
 from fullback.data.parquet import find_parquet, load_parquet
 from fullback.data.table import load_pixel_table
 from fullback.errors import DataError, InputError, OptionError
+from fullback.pixels import ImageRecord
 
 _IMAGES = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)?-?images-idx\d-ubyte")
 
@@ -41,6 +42,7 @@ def load_data(
     image_folder: str | os.PathLike[str] | None = None,
     numbers: bool = False,
     nested: bool = False,
+    trained_on: ImageRecord | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Load a data set by name, from a path or from batches.
@@ -92,6 +94,9 @@ def load_data(
         classes. The share for testing is then taken of all images alike.
     nested : bool, default=False
         Whether the images of all folders inside of a class folder are of that class.
+    trained_on : ImageRecord, optional
+        ``Network.trained_on`` of a network that will answer: by it 16-bit images get the scale of
+        its training images, and whole numbers of a CSV file are pixels or floats.
     progress : bool, default=True
         Show a progress bar on standard error while downloading, or reading images.
 
@@ -123,6 +128,7 @@ def load_data(
         image_folder,
         numbers=numbers,
         nested=nested,
+        trained_on=trained_on,
         progress=progress,
     )
     table = isinstance(source, str | os.PathLike) and is_table(Path(source))
@@ -164,6 +170,7 @@ class _Options:
     image_folder: str | os.PathLike[str] | None
     numbers: bool
     nested: bool
+    trained_on: ImageRecord | None
     progress: bool
 
 
@@ -191,6 +198,7 @@ def _load(
     images: dict[str, Any] = {
         "resize": options.resize,
         "how": how,
+        "trained_on": options.trained_on,
         "progress": options.progress,
     }
     if path.is_dir():
@@ -214,7 +222,12 @@ def _load(
         if options.image_folder is not None:
             raise InputError(f"{path}: names no image files, with which an image folder goes")
         return load_pixel_table(
-            table, options.image_shape, options.label_column, how=how, numbers=numbers
+            table,
+            options.image_shape,
+            options.label_column,
+            how=how,
+            numbers=numbers,
+            trained_on=options.trained_on,
         )
     if kind == ".npz":
         return load_npz(path, how, numbers=numbers)

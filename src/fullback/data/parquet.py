@@ -17,6 +17,7 @@ from fullback.data.image_parts import Item, Part, check_room, read_parts
 from fullback.data.image_sizes import LOOKED_AT, chosen_shape, opened
 from fullback.data.images import Resize, check_image_shape
 from fullback.errors import DataError, FullbackWarning
+from fullback.pixels import ImageRecord
 
 _AT_ONCE = 256  # rows that are read at a time
 _LISTED = 10  # of the files that are not used
@@ -37,6 +38,7 @@ def load_parquet(
     *,
     resize: Resize = "stretch",
     how: Split | None = None,
+    trained_on: ImageRecord | None = None,
     progress: bool = False,
 ) -> Dataset:
     """Load images from Parquet files; the extra ``parquet`` brings what reads them.
@@ -47,7 +49,7 @@ def load_parquet(
         testing and those that begin with validation are for validation, or for testing where there
         are no test files; else a fixed fifth of each class is kept for testing
     source : what to call them
-    image_shape, resize, how, progress : as for ``load_image_folder``
+    image_shape, resize, how, trained_on, progress : as for ``load_image_folder``
 
     A file has a column of encoded images (bytes, or a struct with the field "bytes") and a column
     of whole numbers called label. Class names come from the hub's metadata, where it is there.
@@ -81,7 +83,7 @@ def load_parquet(
     counted = [Part(str(part[0]), _count(part), _items(part)) for part in parts]
     deep = any(image.deep for image in found if image is not None)
     check_room(str(source), sum(part.size for part in counted), shape, 4 if deep else 1)
-    pairs, more = read_parts(counted, shape, str(source), resize, progress=progress)
+    pairs, more = read_parts(counted, shape, str(source), resize, trained_on, progress=progress)
     name = source.resolve().name.removesuffix(".parquet")
     names = _class_names(parts[0][0])
     notes = (*notes, *told, *more)

@@ -88,6 +88,12 @@ def find_roles(
         notes += note
         same = same_labels(table, label, left)
     rest = tuple(n for n in left if n not in (*label, *same))
+    sure = given or any(_name_is(table, n, name) for n in label for name in LABEL_NAMES)
+    others = _not_pixels(table, rest, pixels) if sure else []
+    if others:
+        rest = tuple(n for n in rest if n not in others)
+        named = ", ".join(table.named(n) for n in others[:4]) + (", ..." if len(others) > 4 else "")
+        notes.append(f"left out, as not named as the {len(rest)} pixels are: {named}")
     if bad := [n for n in rest if n in table.texts]:
         raise DataError(_stray_text(table, bad))
     return Roles(label, name, part, rest, tuple(notes))
@@ -245,12 +251,29 @@ def _name_is(table: Table, number: int, name: str) -> bool:
 
 def _named_otherwise(table: Table, left: Sequence[int]) -> int | None:
     """Return the one column whose name is not made as those of all others are: pixel0, pixel1."""
-    if not table.names:
+    forms = _forms(table, left)
+    if not forms:
         return None
-    forms = {n: re.sub(r"\d+", "0", plain(table.names[n])) for n in left}
-    common = Counter(forms.values()).most_common(1)[0][0] if forms else ""
+    common = Counter(forms.values()).most_common(1)[0][0]
     others = [n for n in left if forms[n] != common]
     return others[0] if len(others) == 1 and "0" in common and len(left) > 2 else None
+
+
+def _not_pixels(table: Table, left: Sequence[int], pixels: int | None) -> list[int]:
+    """Return columns beside those of an image's pixels, whose names are all made alike."""
+    forms = _forms(table, left)
+    if not forms or (_fits(len(left), pixels) and not any(n in table.texts for n in left)):
+        return []
+    common = Counter(forms.values()).most_common(1)[0][0]
+    others = [n for n in left if forms[n] != common]
+    return others if "0" in common and _fits(len(left) - len(others), pixels) else []
+
+
+def _forms(table: Table, left: Sequence[int]) -> dict[int, str]:
+    """Return columns' names with 0 in place of each number: pixel0 for pixel17."""
+    if not table.names:
+        return {}
+    return {n: re.sub(r"\d+", "0", plain(table.names[n])) for n in left}
 
 
 def _says_the_same(table: Table, one: int, other: int) -> bool:

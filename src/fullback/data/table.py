@@ -26,6 +26,7 @@ def load_pixel_table(
     *,
     how: Split | None = None,
     numbers: bool = False,
+    trained_on: ImageRecord | None = None,
 ) -> Dataset:
     """Load images from a table of pixels; a fixed fifth of each class is kept for testing.
 
@@ -40,6 +41,7 @@ def load_pixel_table(
     how : which images are kept for testing
     numbers : whether labels are numbers to predict; ``label_column`` may then name several columns,
         with commas between them
+    trained_on : of a network that will answer, see `pixel_values`
 
     Raises
     ------
@@ -52,7 +54,7 @@ def load_pixel_table(
     pixels = None if wanted is None else math.prod(wanted)
     roles = find_roles(table, label_column, pixels, numbers=numbers)
     shape = _shape_of(path, len(roles.pixels), wanted)
-    x = pixel_values(table, roles).reshape(table.rows, *shape)
+    x = pixel_values(table, roles, trained_on).reshape(table.rows, *shape)
     y: NDArray[Any]
     y, names = (label_numbers(table, roles), ()) if numbers else class_labels(table, roles)
     parts = parts_of(table, roles.part)
@@ -77,9 +79,8 @@ def pixel_values(table: Table, roles: Roles, trained_on: ImageRecord | None = No
     if x.dtype != np.uint8:
         return x
     high = float(x.max())
-    if trained_on is None:
-        eight_bits = guessed_range(0, high, whole=True) == (0.0, 255.0)
-    else:
+    eight_bits = guessed_range(0, high, whole=True) == (0.0, 255.0)
+    if trained_on is not None and trained_on.low >= 0:  # else whole numbers are not its floats
         eight_bits = high > 1 and trained_on.high <= 1
     return x if eight_bits else x.astype(np.float32)
 

@@ -38,7 +38,7 @@ from fullback.errors import (
     NotEnoughMemoryError,
     OptionError,
 )
-from fullback.layers import LAYERS, LOSSES, Layer, Loss
+from fullback.layers import LAYERS, LOSSES, Layer, Loss, Normalize
 from fullback.network import Network
 from fullback.pixels import ImageRecord
 from fullback.threshold import Threshold
@@ -159,6 +159,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
             for arrays in (net.parameters, net.statistics):
                 for name in arrays:
                     arrays[name] = file.get_tensor(name)
+            if described["version"] == 1:
+                _guess_scale(net)
     except MemoryError:
         raise NotEnoughMemoryError(f"there is not enough memory for the arrays of {path}") from None
     except (SafetensorError, OSError) as error:
@@ -166,6 +168,23 @@ def read_model(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
             f"{path} cannot be read as a safetensors file ({error}); it is damaged or no model file"
         ) from error
     return net, described
+
+
+def _guess_scale(net: Network) -> None:
+    """Take what Normalize measured for the scale of a file of version 1, which does not note it.
+
+    Where that is not within 0 to 1, nothing is known of black and white, and image files are
+    refused; otherwise they are taken for 0 to 1, with a warning.
+    """
+    first = net.names[0]
+    if isinstance(net.layers[0], Normalize) and net.statistics[f"{first}.images"] > 0:
+        mean, deviation = net.statistics[f"{first}.mean"], net.statistics[f"{first}.deviation"]
+        if mean.min() < 0 or mean.max() > 1 or deviation.max() > 0.5:  # 0.5 is of 0s and 1s
+            low, high = float((mean - 2 * deviation).min()), float((mean + 2 * deviation).max())
+            average = float(mean.mean())
+            net.trained_on = ImageRecord(low, high, average, average, None, None)
+            return
+    net._scale_unknown = True
 
 
 def _description(path: str, metadata: dict[str, str]) -> dict[str, Any]:
