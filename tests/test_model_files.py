@@ -152,6 +152,15 @@ class TestRoundTrip:
 
 
 class TestSaveRefuses:
+    def test_what_is_no_network(self):
+        net = fullback.zoo.question()
+        with pytest.raises(
+            fullback.OptionError, match="save takes a Network and then a path, got 'm"
+        ):
+            fullback.save("m.safetensors", net)
+        with pytest.raises(fullback.OptionError, match="fit takes a Network first, got 'm'"):
+            fullback.fit("m", np.zeros((1, 1, 28, 28)), [0])
+
     @pytest.mark.parametrize("path", ["", ".", "no/such/folder/m"])
     def test_paths(self, tmp_path, monkeypatch, path):
         monkeypatch.chdir(tmp_path)

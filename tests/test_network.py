@@ -550,6 +550,7 @@ class TestWithHead:
             ((), "classes must be a whole number of at least 1, got 0"),
             (["a", "a"], "class names must be different texts"),
             ([1, 2], "class names must be different texts"),
+            ("cat", "class names must be different texts, got 'cat'"),
         ],
     )
     def test_classes_that_are_none(self, classes, message):

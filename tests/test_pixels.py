@@ -214,6 +214,7 @@ class TestScale:
     [
         ("uint16", "where white is 65535 or 255"),
         ("int16", "where white is 32767 or 255"),
+        ("int64", "where white is 255$"),
         ("bool", r"x.astype\('float32'\)"),
         ("complex64", "if they are numbers"),
     ],

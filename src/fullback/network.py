@@ -309,7 +309,11 @@ class Network:
                 f"with_head needs a Dense layer as the last one, and {name} is {last}"
             )
         names = tuple(classes) if isinstance(classes, Sequence) else ()
-        if not all(isinstance(own, str) for own in names) or len({*names}) < len(names):
+        if (
+            isinstance(classes, str)
+            or not all(isinstance(own, str) for own in names)
+            or len({*names}) < len(names)
+        ):
             raise OptionError(f"class names must be different texts, got {short(classes)}")
         outputs = len(classes) if isinstance(classes, Sequence) else classes
         require_whole("with_head: classes", outputs, 1)

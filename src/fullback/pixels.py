@@ -134,7 +134,8 @@ def _conversion(dtype: np.dtype[Any]) -> str:
     if dtype.kind == "b":
         return "x.astype('float32')"
     if dtype.kind in "iu":
-        return f"x.astype('float32') / white, where white is {np.iinfo(dtype).max} or 255"
+        white = "255" if dtype.itemsize > 2 else f"{np.iinfo(dtype).max} or 255"
+        return f"x.astype('float32') / white, where white is {white}"
     return "x.astype('float32'), if they are numbers"
 
 

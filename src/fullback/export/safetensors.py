@@ -40,6 +40,7 @@ from fullback.errors import (
 )
 from fullback.layers import LAYERS, LOSSES, Layer, Loss, Normalize
 from fullback.network import Network
+from fullback.options import short
 from fullback.pixels import ImageRecord
 from fullback.threshold import Threshold
 
@@ -74,12 +75,16 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
+    OptionError
+        What is to be saved is not a Network.
     InputError
         The path is a folder or a device, its folder cannot be written to, or the network has more
         than 1000 layers.
     OSError
         Writing failed, as on a full disk; a file that was there still is.
     """
+    if not isinstance(net, Network):
+        raise OptionError(f"save takes a Network and then a path, got {short(net)} as the network")
     write_model(net, path)
 
 

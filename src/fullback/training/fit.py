@@ -16,7 +16,7 @@ from fullback.errors import DivergenceError, InputError, OptionError
 from fullback.layers import Normalize
 from fullback.layers.base import Array
 from fullback.network import Network, check_weights
-from fullback.options import require_number, require_whole
+from fullback.options import require_number, require_whole, short
 from fullback.passes import Engine
 from fullback.pixels import record_of
 from fullback.training.averages import averaged, give_averages
@@ -132,6 +132,8 @@ def fit(
         Float images are taken for pixels that do not go from 0 to 1, or are on another scale than
         those that the network was trained on before.
     """
+    if not isinstance(net, Network):
+        raise OptionError(f"fit takes a Network first, got {short(net)}")
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
     weights = check_weights(sample_weight, len(images))
