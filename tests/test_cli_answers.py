@@ -96,6 +96,19 @@ class TestPredict:
         assert a == b
         assert [event["image"] for event in a] == [*map(str, range(120))]
 
+    def test_parquet_and_idx_folders_are_refused_in_one_line(self, folder, tmp_path):
+        (tmp_path / "a.parquet").write_bytes(b"PAR1")
+        (tmp_path / "idx").mkdir()
+        (tmp_path / "idx" / "t10k-images-idx3-ubyte").write_bytes(b"")
+        for source, words in (
+            (tmp_path / "a.parquet", "fullback eval --data tests on"),
+            (tmp_path, "fullback eval --data tests on"),
+            (tmp_path / "idx", "give one with images, such as"),
+        ):
+            ran = run("predict", folder / "m.safetensors", source)
+            assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+            assert words in ran.err
+
     def test_kaggle(self, folder, tmp_path):
         data = fb.load_data(folder / "parts")
         model, out = folder / "m.safetensors", tmp_path / "out.csv"
