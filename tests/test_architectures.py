@@ -132,7 +132,7 @@ class TestZoo:
         assert len(net.layers) == 6 * 3 + 2 + 3
 
     def test_options(self):
-        assert list(zoo.NETWORKS) == [*ZOO, "deep"]
+        assert list(zoo.NETWORKS) == [*ZOO, "deep", "compact"]
         for network in zoo.NETWORKS.values():
             net = network((3, 32, 36), 7, seed=3, dtype="float64")
             assert (net.input_shape, net.output_shape, net.dtype) == ((3, 32, 36), (7,), np.float64)

@@ -129,7 +129,7 @@ class TestPredict:
         np.save(tmp_path / "x.npy", data.x_test)
         ran = run("predict", model, table, tmp_path / "x.npy", "--out", out, "--kaggle")
         assert (ran.code, ran.out) == (1, "")
-        assert "two images have the id '1'" in ran.err
+        assert "2 images have the id '1'" in ran.err
 
     def test_a_file_that_cannot_be_read_has_a_row_without_an_answer(self, folder, tmp_path):
         good = tmp_path / "in" / "a.png"

@@ -125,6 +125,11 @@ def test_what_is_refused(tmp_path):
     assert "is no data set and no file" in done.err
     done = run("data", "--image-size", "large")
     assert done.code == 2
+    for command, option in (("data", "--sheet"), ("rate", "--plot")):
+        done = run(command, option, tmp_path / "picture.jpg")
+        assert done.code == 2
+        assert f"{option} writes a PNG file; call it {tmp_path / 'picture.png'}" in done.err
+        assert not list(tmp_path.iterdir())
     done = run("data", "--sheet", tmp_path / "no" / "sheet.png")
     assert done.code == 1
     assert "does not exist" in done.err

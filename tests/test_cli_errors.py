@@ -101,8 +101,8 @@ FAILURES = {
     ("train", "--data", "mnist", "--data-dir", "{d}/no"): "no",
     ("train", "--data", "mnist", "--data-dir", "{d}/empty"): "has no train-images-idx3-ubyte",
     ("train", "--data", "mnist", "--data-dir", "{d}/mnist"): "t10k-images-idx3-ubyte.gz",
-    train(data="empty"): "found the IDX images none; expected train-images",
-    train(data="text.txt"): r"is neither \.npz nor named as an IDX images file",
+    train(data="empty"): "empty: holds no images and no IDX, .* expected a folder a class",
+    train(data="text.txt"): r"the label column 'y' has '2' in all 1 rows",
     train(data="text.npz"): r"is not an intact \.npz file",
     train(data="cut.npz"): r"cut\.npz",
     train(data="magic-images-idx3-ubyte"): "magic-images-idx3-ubyte",
@@ -115,7 +115,7 @@ FAILURES = {
     train(data="names.npz"): "has the arrays 'images', 'targets'; expected x_train",
     # where to save
     train("--out", "{d}"): "is not a file that can be replaced; give another path",
-    train("--out", ""): "is not a file that can be replaced",
+    train("--out", ""): "is a folder; give the name of a file for the model",
     train("--out", "{d}/no/m.safetensors"): "no does not exist; make it or give another path",
     train("--out", "{d}/toy.npz/m.safetensors"): "does not exist",
     train("--out", "{d}/" + "x" * 300): "File name too long",
@@ -154,10 +154,9 @@ if sys.platform == "linux":
     FAILURES[train("--out", "/proc/m")] = "the folder /proc cannot be written to"
 
 IN_TRAINING = {  # exit code 1; the page of the run has begun
-    train("--batch-size", "8", "--lr", "1e30", net="conv1 relu flatten dense4"): (
+    train("--batch-size", "8", "--lr", "1e30", "--clip", "inf", net="conv1 flatten dense4"): (
         r"epoch 1, batch \d: \w+\d is the first layer whose output is not finite; .* than 1.1e\+29"
     ),
-    train("--optimizer", "adam", "--lr", "1e39"): r"epoch 1.* smaller learning rate than 1.1e\+38",
 }
 
 WRONG_NETWORKS = {  # exit code 2, in one line
@@ -172,20 +171,20 @@ WRONG_NETWORKS = {  # exit code 2, in one line
     "conv8(evil=1) flatten dense4": "'evil=1' is not one of its options",
     "conv8(stride=1, stride=2) flatten dense4": "is given twice",
     "dropout1 flatten dense4": "rate must be a number in",
-    "conv1(padding=999999999, stride=999999999) flatten dense4": "which is too large",
-    "conv1(dilation=999999999) flatten dense4": "which is too large",
-    "pool999999999(padding=same) flatten dense4": "which is too large",
+    "conv1(padding=999999999, stride=999999999) flatten dense4": "stride must be at most 1,048,576",
+    "conv1(dilation=999999999) flatten dense4": "dilation must be at most 1,048,576",
+    "pool999999999(padding=same) flatten dense4": "size must be at most 1,048,576",
     "dense4": r"dense1: Dense takes one row of features .* put Flatten\(\)",
     "conv8": "the last layer, conv1, gives .* end with",
     "pool99 flatten dense4": "pool1: MaxPool2D: a window over 99x99 cells does not fit into 9x8",
     "pool pool pool pool flatten dense4": "pool4 after pool3: .* use a smaller window",
     "flatten flatten dense4 conv8": "conv1 after dense1",
     "flatten dense3": "the network has 3 outputs, but toy has 4 classes; end it with dense4",
-    "flatten dense999999999": "dense1: an output of shape .* is too large for one image",
+    "flatten dense999999999": "units must be at most 268,435,456",
     "flatten dense9999999999": "units must be",
     "flatten dense99999999": "would have 7,299,999,927 parameters; use smaller layers",
-    "conv999999999 flatten dense4": "conv1: an output of shape .* is too large for one image",
-    "conv8(padding=999999999) flatten dense4": "which is too large",
+    "conv999999999 flatten dense4": "filters must be at most 268,435,456",
+    "conv8(padding=999999999) flatten dense4": "padding must be at most 1,048,576",
     "relu " * 3000: "may have 10000 characters, got 15000",
     "lenet5 ": "'lenet5 ' is no network; did you mean lenet5",
     "Small": "'Small' is no network; did you mean small",
@@ -227,20 +226,21 @@ WRONG_OPTIONS = {  # exit code 2, in one line
 USAGE = {  # exit code 2, in one line that ends with where to look
     ("train", "--epochs", "0"): "--epochs",
     ("train", "--epochs", "-1"): "--epochs",
-    ("train", "--epochs", "many"): "--epochs",
+    ("train", "--epochs", "many"): "'--epochs': Input should be a valid integer, unable to parse "
+    "string as an integer, got 'many'; see",
     ("train", "--epochs", "1.5"): "--epochs",
     ("train", "--batch-size", "0"): "--batch-size",
-    ("train", "--lr", "fast"): "--lr",
+    ("train", "--lr", "fast"): "got 'fast'; see",
     ("train", "--seed", "-1"): "--seed",
-    ("train", "--optimizer", "adagrad"): "--optimizer",
+    ("train", "--optimizer", "adagrad"): "'--optimizer': 'adagrad' is not one of",
     ("train", "--fast"): "--fast",
     ("train", "digits"): "digits",
     ("train", "--net"): "--net",
+    ("trian",): "Did you mean 'train'? See fullback --help",
     ("eval",): "MODEL",
     ("eval", "a", "b"): "b",
     ("predict",): "IMAGE",
     ("summary", "--classes", "0"): "--classes",
-    ("trian",): "trian",
     ("--fast",): "--fast",
 }
 
@@ -286,7 +286,7 @@ def test_usage(folder, arguments, monkeypatch, capsys):
         main()
     written = capsys.readouterr()
     assert written.out == ""
-    assert re.fullmatch("error: .*; see fullback.* --help\n", written.err)
+    assert re.fullmatch("error: .*(; see|\\? See) fullback.* --help\n", written.err)
     assert USAGE[arguments] in written.err
 
 
@@ -340,7 +340,6 @@ class TestTrouble:
             ran = run("train", *data, *options, "--out", out)
             assert out.read_bytes() == b"old"
             assert [path.name for path in tmp_path.iterdir()] == [out.name]
-            assert ran.err.count("\n") == 1
             return ran
 
         return call
@@ -348,7 +347,8 @@ class TestTrouble:
     @pytest.mark.parametrize("options", [[], ["--json"]])
     def test_a_full_disk(self, fails, tmp_path, options):
         ran = fails("os.fsync", OSError(errno.ENOSPC, "No space left on device"), *options)
-        assert ran.err == f"error: {tmp_path / 'm.safetensors'}: No space left on device\n"
+        error = ran.err.splitlines()[-1]  # behind a warning of what was trained
+        assert error == f"error: {tmp_path / 'm.safetensors'}: No space left on device"
         assert ran.code == 1
         if options:
             assert [event["event"] for event in ran.events] == ["start", "epoch"]

@@ -231,7 +231,7 @@ from safetensors.numpy import save as to_bytes
 import fullback as fb
 from fullback.errors import FullbackError
 from fullback.layers import LAYERS
-from fullback.network import array_shapes
+from fullback.architecture import array_shapes
 
 warnings.simplefilter("ignore")
 path, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -287,9 +287,9 @@ def mutated(tree):
 
 def arrays(described):
     "What the file needs so that it is read to its end; the base's, where that is too much."
+    from fullback.export.safetensors import read_layers
     try:
-        from fullback.export import safetensors as reader
-        layers = reader._layers(described["layers"])
+        layers = read_layers(described["layers"])
         shapes = {k: v for part in array_shapes(layers, described["input_shape"])
                   for k, v in part.items()}
         if sum(int(np.prod(s, dtype=object)) for s in shapes.values()) < 10**6:

@@ -32,7 +32,8 @@ PUBLIC = """
 LAYERS = {"layers", "errors", "options"}
 PIXELS = {"pixels", "errors"}
 PASSES = {"passes", "memory", *LAYERS}
-NETWORK = {"network", "arrays", "pixels", "threshold", *PASSES}
+ARCHITECTURE = {"architecture", *LAYERS}
+NETWORK = {"network", "architecture", "arrays", "pixels", "threshold", *PASSES}
 ALLOWED = {
     "errors": set(),
     "options": {"errors"},
@@ -41,6 +42,7 @@ ALLOWED = {
     "atomic": {"errors"},
     "memory": {"errors"},
     "layers": LAYERS,
+    "architecture": ARCHITECTURE,
     "arrays": LAYERS,
     "passes": PASSES,
     "network": NETWORK,

@@ -1,4 +1,8 @@
-"""A network: a list of layers and a dict of parameters, checked where they meet a user."""
+"""A network: a list of layers and a dict of parameters, checked where they meet a user.
+
+The file is longer than others because the class is all that users call: most methods are a check
+and a call into another part of the package.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fullback.architecture import (
+    array_shapes,
+    gain_after,
+    layer_names,
+    output_shapes,
+    require_input_shape,
+)
 from fullback.arrays import Arrays
 from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
 from fullback.layers import Dense, Layer, Loss, Normalize, SoftmaxCrossEntropy
@@ -27,7 +38,7 @@ from fullback.passes import (
     softmax,
     trace_batch,
 )
-from fullback.pixels import ImageRecord
+from fullback.pixels import ImageRecord, as_images, finite_range
 from fullback.threshold import Threshold
 
 if TYPE_CHECKING:
@@ -42,9 +53,6 @@ PREDICTION_BATCH = 256
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
 
 _PASS_VALUES = 2**26  # that prediction with the reference holds at a time, where it has a choice
-_AT_ONCE = 2**24  # values that are looked at together
-_MOST_VALUES = 2**28  # parameters of a network, or values that one layer works on for an image
-_MOST_ACTIVATIONS = 2**27  # values of all layers' outputs for one image
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Network:
         if isinstance(layers, Layer) or not isinstance(layers, Iterable):
             raise OptionError(f"layers must be a list of layers, got {short(layers)}")
         self.layers = tuple(layers)
-        self.input_shape = _require_input_shape(input_shape)
+        self.input_shape = require_input_shape(input_shape)
         self.loss = SoftmaxCrossEntropy() if loss is None else loss
         if not isinstance(self.loss, Loss):
             raise OptionError(f"loss must be a loss like SoftmaxCrossEntropy(), got {short(loss)}")
@@ -115,8 +123,8 @@ class Network:
             raise OptionError(f"dtype must be 'float32' or 'float64', got {short(dtype)}")
         require_whole("seed", seed, 0)
         self.dtype = np.dtype(dtype)
-        self.names = _names(self.layers)
-        self.shapes = _shapes(self.layers, self.names, self.input_shape)
+        self.names = layer_names(self.layers)
+        self.shapes = output_shapes(self.layers, self.names, self.input_shape)
         maps = (self.input_shape, *self.shapes)
         self.pass_values = sum(map(prod, maps)) + max(
             layer.workspace(shape) for layer, shape in zip(self.layers, maps, strict=False)
@@ -139,7 +147,7 @@ class Network:
         inputs = zip(self.names, self.layers, (self.input_shape, *self.shapes), strict=False)
         for index, (name, layer, given) in enumerate(inputs):
             rng = np.random.default_rng([seed, index])
-            gain = _gain_after(self.layers[index + 1 :])
+            gain = gain_after(self.layers[index + 1 :])
             for key, value in layer.initial_parameters(given, rng, gain).items():
                 self.parameters[f"{name}.{key}"] = value
             for key, value in layer.initial_statistics(given).items():
@@ -595,20 +603,7 @@ class Network:
             The values of float images are on another scale than those of training; or uint8
             images for a network whose file is of version 1, which does not say their scale.
         """
-        try:
-            images = np.asarray(x)
-        except ValueError as error:  # lists of different lengths
-            raise InputError(f"x cannot be read as an array ({error})") from None
-        if images.ndim > 1 and (1, *images.shape[1:]) == self.input_shape:
-            images = images.reshape(len(images), *self.input_shape)  # (N, H, W), one channel
-        if images.shape[1:] != self.input_shape:
-            wanted = ", ".join(map(str, ("N", *self.input_shape)))
-            hint = "; x[None] makes a batch of one image" * (images.shape == self.input_shape)
-            if images.ndim == 4 and (images.shape[3], *images.shape[1:3]) == self.input_shape:
-                hint = "; np.moveaxis(x, 3, 1) brings the channels to the front"
-            raise ShapeError(f"x must have shape ({wanted}), got {images.shape}{hint}")
-        if not len(images):
-            raise InputError("x holds no images")
+        images = as_images(x, self.input_shape)
         if images.dtype == np.uint8:
             if self.trained_on is None:
                 if self._scale_unknown:
@@ -624,48 +619,10 @@ class Network:
             if self.trained_on.is_default:
                 return images
             return self.trained_on.from_bytes(images, self.dtype)
-        if images.dtype.kind != "f":
-            raise InputError(
-                f"images must be uint8 (0 to 255) or float (used as it is), got {images.dtype}; "
-                f"convert them with {_advice(images.dtype)}"
-            )
-        low, high, wrong = _range_of(images)
-        if len(wrong):
-            raise InputError(
-                f"image {int(wrong[0])} holds NaN or infinity "
-                f"({len(wrong)} of {len(images)} images do); remove or correct them"
-            )
+        low, high = finite_range(images)
         if self.trained_on is not None:
             self.trained_on.warn_of_scale(low, high)
         return images
-
-
-def _advice(dtype: np.dtype[Any]) -> str:
-    """Say how images of a dtype that networks do not take become floats."""
-    if dtype.kind == "b":
-        return "x.astype('float32')"
-    if dtype.kind in "iu":
-        return f"x.astype('float32') / white, where white is {np.iinfo(dtype).max} or 255"
-    return "x.astype('float32'), if they are numbers"
-
-
-def _range_of(images: Array) -> tuple[float, float, Array]:
-    """Return the smallest and the largest value, and the places of images that are not finite.
-
-    The images may be on the disk, and not fit into memory.
-    """
-    step = max(1, _AT_ONCE // max(images[0].size, 1))
-    axes = tuple(range(1, images.ndim))
-    low, high = np.inf, -np.inf
-    wrong: list[int] = []
-    for start in range(0, len(images), step):
-        part = images[start : start + step]
-        with np.errstate(invalid="ignore"):
-            least, most = float(part.min()), float(part.max())  # NaN where there is one
-        if not np.isfinite(least) or not np.isfinite(most):
-            wrong += (start + np.flatnonzero(~np.isfinite(part).all(axis=axes))).tolist()
-        low, high = min(low, least), max(high, most)
-    return low, high, np.array(wrong, int)
 
 
 def in_batches(images: Array, step: int = PREDICTION_BATCH) -> Iterator[Array]:
@@ -688,34 +645,6 @@ def evaluate_logits(loss: Loss, logits: Array, y: ArrayLike) -> Evaluation:
     return Evaluation(mean, float(r2_score(targets, logits)))
 
 
-def array_shapes(
-    layers: Sequence[Layer], input_shape: Sequence[int]
-) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    """Return the shapes of a network's parameters and of its statistics, by their full names.
-
-    Raises
-    ------
-    OptionError, ShapeError
-        The layers do not make a network, or one of unreasonable size.
-    """
-    shape, names = _require_input_shape(input_shape), _names(layers)
-    inputs = list(zip(names, layers, (shape, *_shapes(layers, names, shape)), strict=False))
-    parameters = {
-        f"{name}.{key}": own
-        for name, layer, given in inputs
-        for key, own in layer.parameter_shapes(given).items()
-    }
-    statistics = {
-        f"{name}.{key}": own
-        for name, layer, given in inputs
-        for key, own in layer.statistic_shapes(given).items()
-    }
-    count = sum(int(np.prod(own, dtype=object)) for own in parameters.values())
-    if count > _MOST_VALUES:
-        raise ShapeError(f"the network would have {count:,} parameters; use smaller layers")
-    return parameters, statistics
-
-
 def check_weights(sample_weight: ArrayLike | None, images: int) -> Array | None:
     """Check sample weights: shape (N,), finite, not negative, not all zero."""
     if sample_weight is None:
@@ -731,80 +660,3 @@ def check_weights(sample_weight: ArrayLike | None, images: int) -> Array | None:
     if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
         raise InputError("sample weights must be finite, not negative and not all zero")
     return weights
-
-
-def _require_input_shape(input_shape: Sequence[int]) -> Shape:
-    try:
-        shape = tuple(input_shape)
-    except TypeError:
-        shape = ()
-    whole = all(isinstance(n, int | np.integer) and n > 0 for n in shape)
-    if not whole or len(shape) not in (1, 3):
-        raise ShapeError(
-            "input_shape must be (channels, rows, columns) or (features,), got "
-            f"{short(input_shape)}"
-        )
-    return tuple(int(n) for n in shape)
-
-
-def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
-    if not layers:
-        raise OptionError("a network needs at least one layer")
-    counts: dict[str, int] = {}
-    names = []
-    for index, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise OptionError(f"layer {index} is not a layer like Conv2D(8) but {short(layer)}")
-        if isinstance(layer, Normalize) and index:
-            raise OptionError("Normalize must be the first layer: it is measured on the images")
-        counts[layer.kind] = counts.get(layer.kind, 0) + 1
-        names.append(f"{layer.kind}{counts[layer.kind]}")
-    return tuple(names)
-
-
-def _shapes(layers: Sequence[Layer], names: Sequence[str], input_shape: Shape) -> tuple[Shape, ...]:
-    shapes: list[Shape] = []
-    shape, total = input_shape, prod(input_shape)
-    if total > _MOST_ACTIVATIONS:
-        raise ShapeError(f"an input of shape {short(shape)} is too large for one image")
-    for name, layer in zip(names, layers, strict=True):
-        try:
-            given, shape = shape, layer.output_shape(shape)
-        except ShapeError as error:
-            before = f" after {names[len(shapes) - 1]}" if shapes else ""
-            raise ShapeError(f"{name}{before}: {error}") from None
-        total += prod(shape)
-        if total > _MOST_ACTIVATIONS:
-            raise ShapeError(
-                f"{name}: an output of shape {shape} is too large for one image, for which all "
-                f"layers together may give {_MOST_ACTIVATIONS:,} values"
-            )
-        if layer.workspace(given) > _MOST_VALUES:
-            raise ShapeError(
-                f"{name}: the windows over an input of shape {given} hold more than "
-                f"{_MOST_VALUES:,} cells, which is too large; use a smaller window, a larger "
-                "stride or less padding"
-            )
-        shapes.append(shape)
-    if len(shape) != 1:
-        raise ShapeError(
-            f"the last layer, {names[-1]}, gives {shape}, but the loss takes one row per image; "
-            "end with Flatten() or GlobalAvgPool2D(), and Dense(classes)"
-        )
-    return tuple(shapes)
-
-
-def _gain_after(layers: Sequence[Layer]) -> float:
-    """Return the factor for a layer's initial weights, given the layers behind it.
-
-    It is the gain of the activation that the output meets first, and 1 where that is another
-    layer's weights. The output layer starts small: the first deltas that reach the filters are
-    then small too, and grow as the layers above learn. At full size the first steps, which add up
-    over all positions of an image, can push a filter so far that its ReLU never answers again.
-    """
-    for layer in layers:
-        if layer.gain is not None:
-            return layer.gain
-        if layer.kind in ("conv", "dense"):
-            return 1.0
-    return 0.1

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fullback.errors import FullbackWarning, InputError, OptionError
+from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
 
+_AT_ONCE = 2**24  # values that are looked at together
 _OVERSHOOT = 0.1  # of the range 0 to 1: resizing by splines goes beyond the range of the pixels
 _SAMPLE = 1024  # images by which a data set's scale is found out
 _APART = 3.0  # times the range of the training images, beyond which values have another scale
@@ -90,10 +91,86 @@ def channels_are_last(shape: Sequence[int], what: str = "x") -> bool:
     return False
 
 
-Ends: TypeAlias = tuple[float, float] | tuple[None, None]
-"""The values of black and white, where they are known."""
+# Checks -----------------------------------------------------------------------------------------
+
+
+def as_images(x: ArrayLike, image_shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return x as an array of images of a network's input shape, uint8 or float, without a copy.
+
+    Parameters
+    ----------
+    x : of shape (N, *image_shape), or of shape (N, H, W) where images have one channel
+    image_shape : of one image, (C, H, W) or (features,)
+
+    Raises
+    ------
+    ShapeError, InputError
+        Shapes that do not fit, no images, or numbers that are neither uint8 nor float.
+    """
+    try:
+        images = np.asarray(x)
+    except ValueError as error:  # lists of different lengths
+        raise InputError(f"x cannot be read as an array ({error})") from None
+    if images.ndim > 1 and (1, *images.shape[1:]) == image_shape:
+        images = images.reshape(len(images), *image_shape)  # (N, H, W), one channel
+    if images.shape[1:] != image_shape:
+        wanted = ", ".join(map(str, ("N", *image_shape)))
+        hint = "; x[None] makes a batch of one image" * (images.shape == image_shape)
+        if images.ndim == 4 and (images.shape[3], *images.shape[1:3]) == image_shape:
+            hint = "; np.moveaxis(x, 3, 1) brings the channels to the front"
+        raise ShapeError(f"x must have shape ({wanted}), got {images.shape}{hint}")
+    if not len(images):
+        raise InputError("x holds no images")
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise InputError(
+            f"images must be uint8 (0 to 255) or float (used as it is), got {images.dtype}; "
+            f"convert them with {_conversion(images.dtype)}"
+        )
+    return images
+
+
+def _conversion(dtype: np.dtype[Any]) -> str:
+    """Say how images of a dtype that networks do not take become floats."""
+    if dtype.kind == "b":
+        return "x.astype('float32')"
+    if dtype.kind in "iu":
+        return f"x.astype('float32') / white, where white is {np.iinfo(dtype).max} or 255"
+    return "x.astype('float32'), if they are numbers"
+
+
+def finite_range(images: NDArray[Any]) -> tuple[float, float]:
+    """Return the smallest and the largest value of float images of shape (N, ...).
+
+    The images may be on the disk, and not fit into memory.
+
+    Raises
+    ------
+    InputError
+        Values are not finite; the message says of which image.
+    """
+    step = max(1, _AT_ONCE // max(images[0].size, 1))
+    axes = tuple(range(1, images.ndim))
+    low, high = np.inf, -np.inf
+    wrong: list[int] = []
+    for start in range(0, len(images), step):
+        part = images[start : start + step]
+        with np.errstate(invalid="ignore"):
+            least, most = float(part.min()), float(part.max())  # NaN where there is one
+        if not np.isfinite(least) or not np.isfinite(most):
+            wrong += (start + np.flatnonzero(~np.isfinite(part).all(axis=axes))).tolist()
+        low, high = min(low, least), max(high, most)
+    if wrong:
+        raise InputError(
+            f"image {wrong[0]} holds NaN or infinity "
+            f"({len(wrong)} of {len(images)} images do); remove or correct them"
+        )
+    return low, high
+
 
 # Scale ------------------------------------------------------------------------------------------
+
+Ends: TypeAlias = tuple[float, float] | tuple[None, None]
+"""The values of black and white, where they are known."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +312,7 @@ def record_of(
         guess = None
         if pixel_range is None and (known is None or not known.takes_pixels):
             guess = guessed_range(low, high, whole=bool((some == np.floor(some)).all()))
-        ends = _range_of(pixel_range, guess, known)
+        ends = _black_and_white(pixel_range, guess, known)
         if guess is not None and guess != (0.0, 1.0):
             warnings.warn(
                 f"the images are floats up to {high:g}, taken for pixels whose black is "
@@ -282,7 +359,7 @@ def guessed_range(low: float, high: float, *, whole: bool) -> tuple[float, float
     return None
 
 
-def _range_of(
+def _black_and_white(
     given: tuple[float, float] | None,
     guess: tuple[float, float] | None,
     known: ImageRecord | None,

@@ -80,13 +80,23 @@ def run() -> None:
         _flush()
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "fullback"
-        fail(f"{error.format_message().rstrip('.')}; see {command} --help")
+        message = _message(error)
+        fail(f"{message}{' See' if message.endswith('?') else '; see'} {command} --help")
         code = USAGE
     except typer.Abort:
         code = INTERRUPTED
     except (OSError, MemoryError, RecursionError, UnicodeError) as error:
         code = report(error)
     sys.exit(code)
+
+
+def _message(error: UsageError) -> str:
+    """Return what is wrong with an option, in typer's words, with the value that was given."""
+    message: str = error.format_message().removesuffix(".").replace(": Value error, ", ": ")
+    refused: list[Any] = getattr(error.__cause__, "errors", list)()  # pydantic's, which leave the value out
+    if refused and "Input should be" in message:
+        message += f", got {refused[0]['input']!r}"
+    return message
 
 
 def _flush() -> None:

@@ -46,7 +46,7 @@ ImageSizeOption = Annotated[
         help="What the images of a folder are brought to, or a CSV file's pixels make: rows x "
         "columns, or channels x rows x columns.",
         metavar="[C x]HxW",
-        show_default="their own",
+        show_default="one that fits most of the images",
     ),
 ]
 
@@ -157,6 +157,23 @@ def image_shape(size: str | None) -> tuple[int, ...] | None:
     if not re.fullmatch(r"(\d{1,5}x)?\d{1,5}x\d{1,5}", size):
         raise OptionError(f"--image-size must be like 32x32 or 3x32x32, got {size!r}")
     return tuple(map(int, size.split("x")))
+
+
+def check_picture(path: Path, option: str) -> None:
+    """Check that a PNG file can be written to a path that an option gives.
+
+    Raises
+    ------
+    OptionError
+        Its name is that of another kind of file.
+    InputError
+        It cannot be written.
+    """
+    from fullback.atomic import check_writable
+
+    if path.suffix.lower() not in ("", ".png"):
+        raise OptionError(f"{option} writes a PNG file; call it {path.with_suffix('.png')}")
+    check_writable(path)
 
 
 def load_dataset(

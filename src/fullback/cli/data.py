@@ -19,6 +19,7 @@ from fullback.cli.arguments import (
     ResizeOption,
     SplitSeedOption,
     TestShareOption,
+    check_picture,
     image_shape,
     load_dataset,
 )
@@ -85,6 +86,8 @@ def data(
     output = Output(as_json=as_json)
     if augment is not None and sheet is None:
         raise OptionError("--augment goes with --sheet FILE, which draws the views")
+    if sheet is not None:
+        check_picture(sheet, "--sheet")
     views = None if augment is None else Augment.parse(augment)
     dataset = load_dataset(
         source,

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -382,10 +383,9 @@ def write_kaggle(path: Path, found: Answered, network: Network) -> None:
     else:
         given = [f"{value:.8g}" for value in found.probabilities[:, 0]]
     ids = [*found.ids, *(own for _, own in found.failed)]
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(own for own in ids if own in seen or seen.add(own))  # type: ignore[func-returns-value]
-        raise InputError(f"two images have the id {twice!r}; give them one at a time")
+    for own, images in Counter(ids).items():
+        if images > 1:
+            raise InputError(f"{images} images have the id {own!r}; give them one at a time")
     rows: list[Sequence[Any]] = [("ImageId", "Label")]
     rows += zip(found.ids, given, strict=True)
     rows += [(own, "") for _, own in found.failed]

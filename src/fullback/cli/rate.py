@@ -14,6 +14,7 @@ from fullback.cli.arguments import (
     JsonOption,
     LabelColumnOption,
     build,
+    check_picture,
     image_shape,
     load_dataset,
 )
@@ -52,16 +53,15 @@ def rate(
     as_json: JsonOption = False,
 ) -> None:
     """Find a learning rate: train a few steps while it grows, and see where the loss does, too."""
-    from fullback.atomic import check_writable
     from fullback.plots import require_matplotlib
     from fullback.training.rate_finder import find_rate
 
     output = Output(as_json=as_json)
     if plot is not None:
-        check_writable(plot)
+        check_picture(plot, "--plot")
         require_matplotlib()
     dataset = load_dataset(data, data_dir, image_shape(image_size), label_column=label_column)
-    net = net or default_net(data)
+    net = default_net(data) if net is None else net
     network = build(net, dataset.image_shape, dataset.classes, seed)
     found = find_rate(
         network,

@@ -21,7 +21,7 @@ from fullback.cli.output import FAILURE, Output, fail
 from fullback.cli.recipe import Recipe, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
 from fullback.cli.train_report import Test, announce, comparison_table, report, take
-from fullback.errors import DivergenceError, FullbackWarning
+from fullback.errors import DivergenceError, FullbackWarning, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,7 +192,13 @@ class Session:
         if diverged is not None and (not diverged.epochs or recipe is not self.recipe):
             return str(diverged)
         x, y = recipe.training_sample(self.dataset)
-        reason = failed(network, history or History(), x, y)
+        try:
+            reason = failed(network, history or History(), x, y)
+        except InputError as error:  # its answers are not finite
+            return (
+                f"after epoch {len(history or ())}, {error}; train with a smaller learning rate "
+                f"than {recipe.optimizer.learning_rate:g}"
+            )
         steps = recipe.steps(len(self.dataset.x_train))
         if reason is None or steps >= _FEWEST_STEPS or _has_dead_layer(network, x):
             return reason

@@ -132,7 +132,7 @@ def train(
         simple = data == "digits" and net in (None, "question") and model is None
         compare = folder is None and simple and not freeze
     recipe = Recipe(
-        net=str(start) if start else net or default_net(data),
+        net=str(start) if start else default_net(data) if net is None else net,
         start=model,
         epochs=epochs or default_epochs(len(dataset.x_train)),
         batch_size=min(batch_size or 64, len(dataset.x_train)),
@@ -158,7 +158,7 @@ def train(
     if compare:
         with_frozen_filters(network, recipe, dataset)
     recipe.check(network, dataset)
-    origin = "" if net else why_net(data)
+    origin = why_net(data) if net is None else ""
     if model is not None:
         origin = what_is_kept(model, dataset, recipe.loss(dataset))
     session = Session(output, dataset, recipe, out, folder, origin, compare)

@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from fullback.errors import FullbackError, FullbackWarning, InputError, ModelFileError
+from fullback.errors import FullbackWarning, InputError, ModelFileError
 from fullback.estimator.base import CNN
 from fullback.estimator.classifier import CNNClassifier
 from fullback.estimator.parameters import NotPlainError, parameter_as_json, read_parameter
 from fullback.estimator.reading import Array, explicit_shape
 from fullback.estimator.regressor import CNNRegressor
-from fullback.export.safetensors import read_model, write_model
+from fullback.export.safetensors import DAMAGE, read_model, write_model
 from fullback.layers import Dense, MeanSquaredError
 from fullback.network import Network
 
@@ -87,15 +87,7 @@ def load_estimator(path: str | os.PathLike[str]) -> CNNClassifier | CNNRegressor
         raise ModelFileError(f"{path} holds a network, not an estimator; fullback.load reads it")
     try:
         return _estimator(net, _Fields(described["estimator"]))
-    except (
-        FullbackError,
-        OverflowError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelFileError(
             f"{path}: what it says of its estimator cannot be ({type(error).__name__}: {reason}); "

@@ -29,6 +29,7 @@ import os
 import textwrap
 from typing import Any
 
+from fullback.architecture import array_shapes
 from fullback.atomic import write_atomically
 from fullback.errors import (
     FullbackError,
@@ -38,13 +39,24 @@ from fullback.errors import (
     OptionError,
 )
 from fullback.layers import LAYERS, LOSSES, Layer, Loss, Normalize
-from fullback.network import Network, array_shapes
+from fullback.network import Network
 from fullback.pixels import ImageRecord
 from fullback.threshold import Threshold
 
 VERSION = 2
 
 _READ = (1, 2)  # versions
+
+DAMAGE = (
+    FullbackError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a description raises that this package has not written."""
 
 _MOST_METADATA = 2**20  # characters of JSON
 _MOST_LAYERS = 1000
@@ -218,14 +230,7 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
             net.threshold = Threshold(**described["threshold"])
     except ModelFileError:
         raise
-    except (
-        FullbackError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except DAMAGE as error:
         raise ModelFileError(
             f"{path}: its metadata does not describe a network ({type(error).__name__}: "
             f"{_short(str(error))}); the file is damaged"

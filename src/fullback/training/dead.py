@@ -115,7 +115,7 @@ class DeadUnitWatch:
             self._warn(self.activity.dead(self.images), layers_only=True, depth=4)
 
     def end(self) -> dict[str, NDArray[np.intp]]:
-        """Return the dead units, and warn of layers that have lost more than half of theirs."""
+        """Return the dead units, and warn of layers of which more than half the units are."""
         found = self.activity.dead(self.images)
         self._warn(found, layers_only=False, depth=5)
         return found
@@ -159,6 +159,11 @@ def failed(net: Network, history: History, x: ArrayLike, y: ArrayLike) -> str | 
     history : what ``fit`` returned
     x, y : the images that it was trained on, and their labels or targets; up to 2,000 of them,
         spread over the set, are looked at
+
+    Raises
+    ------
+    InputError
+        The network's answers are not finite.
     """
     count = len(np.asarray(y))
     some = np.linspace(0, count - 1, min(count, _JUDGED)).astype(int)

@@ -197,7 +197,7 @@ async def _too_large(request: Request, error: Exception) -> Response:
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    return refuse(400, "the request broke off")  # which nobody reads
+    return refuse(400, "the request broke off")  # the reader has gone
 
 
 async def _broken(request: Request, error: Exception) -> Response:
