@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -414,6 +415,26 @@ class TestThreshold:
         ran = run("eval", folder / "m.safetensors", "--data", folder / "parts", *options)
         assert (ran.code, ran.out) == (2, "")
         assert re.search(message, ran.err)
+
+
+def test_a_threshold_stored_in_an_estimator_s_file(folder, tmp_path):
+    """The file stays an estimator's, and its answers are those of eval."""
+    data = fb.load_data(folder / "parts")
+    names = np.array(data.class_names)
+    model = fb.CNNClassifier("conv2 relu pool flatten", epochs=2, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(data.x_train, names[data.y_train])
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    options = ("--positive", "defect", "--recall", "1", "--store")
+    (event,) = done("eval", path, "--data", folder / "parts", *options, "--json").events
+    read = fb.load_estimator(path)
+    assert read.network_.threshold.value == event["threshold"]["value"]
+    assert read.score(data.x_test, names[data.y_test]) == event["test_accuracy"]
+    wanted = names[fb.load(path).predict(data.x_test)]
+    assert read.predict(data.x_test).tolist() == wanted.tolist()
+    assert (wanted != model.predict(data.x_test)).any()
 
 
 class TestNumbers:
