@@ -416,6 +416,8 @@ class TestFailed:
     def test_numbers(self):
         x, y = GOOD[1], np.arange(20.0)
         net = Network.parse("flatten dense1", (1, 6, 6), loss=MeanSquaredError())
+        net.parameters["dense1.weight"] *= np.float32(1e38)
+        assert "answers are not finite" in failed(net, History(), x * np.float32(1e3), y)
         assert "that of the targets' mean alone is 33.2" in failed(net, History(), x, y)
         assert failed(net, History(), x, np.zeros(20)) is None  # there is nothing to explain
 

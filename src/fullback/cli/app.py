@@ -93,9 +93,8 @@ def run() -> None:
 def _message(error: UsageError) -> str:
     """Return what is wrong with an option, in typer's words, with the value that was given."""
     message: str = error.format_message().removesuffix(".").replace(": Value error, ", ": ")
-    refused: list[Any] = getattr(
-        error.__cause__, "errors", list
-    )()  # pydantic's, which leave the value out
+    # Pydantic's errors, whose texts leave the value out.
+    refused: list[Any] = getattr(error.__cause__, "errors", list)()
     if refused and "Input should be" in message:
         message += f", got {refused[0]['input']!r}"
     return message

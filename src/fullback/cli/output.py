@@ -253,8 +253,8 @@ def report(error: Exception) -> int:
     if isinstance(error, FullbackError):
         fail(reason)
         return USAGE if isinstance(error, OptionError) else FAILURE
-    ours = isinstance(error, RuntimeError | SystemError) and not isinstance(error, RecursionError)
-    if ours:
+    own = isinstance(error, RuntimeError | SystemError) and not isinstance(error, RecursionError)
+    if own:
         raise error  # a mistake of fullback itself
     if isinstance(error, OSError):
         reason = error.strerror or reason

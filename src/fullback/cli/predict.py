@@ -180,7 +180,7 @@ def _show_rows(output: Output, found: Answered, names: tuple[str, ...]) -> None:
     table.add_column("probability", justify="right", no_wrap=True)
     table.add_column("next", style="dim", no_wrap=True)
     table.add_column("format", style="dim", no_wrap=True)
-    shown = _ROWS if output.console.is_terminal else len(found.names)
+    shown = _shown(output, found)
     for n, name in enumerate(found.names[:shown]):
         p, label = found.probabilities[n], found.labels[n]
         others = [k for k in (-p).argsort(kind="stable")[:3] if k != label][:2]
@@ -192,9 +192,7 @@ def _show_rows(output: Output, found: Answered, names: tuple[str, ...]) -> None:
             found.formats[n],
         )
     output.table(table, "format", "next")
-    if shown < len(found.names):
-        more = len(found.names) - shown
-        output.show(f"and {more:,} more; --out answers.csv writes all of them")
+    _say_how_many_more(output, found, shown)
 
 
 def _show_numbers(output: Output, found: Answered, names: tuple[str, ...]) -> None:
@@ -207,10 +205,19 @@ def _show_numbers(output: Output, found: Answered, names: tuple[str, ...]) -> No
     headers = [f"value {name}" for name in names] if len(names) > 1 else ["value"]
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True)
-    shown = _ROWS if output.console.is_terminal else len(found.names)
+    shown = _shown(output, found)
     for name, values in zip(found.names[:shown], found.probabilities, strict=False):
         table.add_row(Text(printable(name)), *(f"{value:.6g}" for value in values))
     output.table(table, *headers[:0:-1])
+    _say_how_many_more(output, found, shown)
+
+
+def _shown(output: Output, found: Answered) -> int:
+    """Return how many images a table has: a page full on a terminal, else all."""
+    return min(_ROWS, len(found.names)) if output.console.is_terminal else len(found.names)
+
+
+def _say_how_many_more(output: Output, found: Answered, shown: int) -> None:
     if shown < len(found.names):
         more = len(found.names) - shown
         output.show(f"and {more:,} more; --out answers.csv writes all of them")

@@ -11,7 +11,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -24,8 +24,6 @@ from fullback.cli.train_report import Test, announce, comparison_table, report, 
 from fullback.errors import DivergenceError, FullbackWarning, InputError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from fullback.data import Dataset
     from fullback.network import Network
     from fullback.training.callbacks import EarlyStopping
@@ -184,7 +182,7 @@ class Session:
         diverged: DivergenceError | None,
     ) -> str | None:
         """Say why an attempt is not a success; None where it is one, or was interrupted."""
-        from fullback.training.dead import failed
+        from fullback.training.dead import broken, failed
         from fullback.training.history import History
 
         if history is not None and history.interrupted:
@@ -200,7 +198,7 @@ class Session:
                 f"than {recipe.optimizer.learning_rate:g}"
             )
         steps = recipe.steps(len(self.dataset.x_train))
-        if reason is None or steps >= _FEWEST_STEPS or _has_dead_layer(network, x):
+        if reason is None or steps >= _FEWEST_STEPS or broken(network, network.check_images(x)):
             return reason
         warnings.warn(
             f"{reason}; these were only {steps} training steps: give more --epochs",
@@ -245,12 +243,3 @@ class Session:
             f"--balanced where a class is rare{kept}"
         )
         raise typer.Exit(FAILURE)
-
-
-def _has_dead_layer(network: Network, images: NDArray[Any]) -> bool:
-    from fullback.training.dead import dead_units
-
-    return any(
-        len(units) == network.shapes[network.names.index(name)][0]
-        for name, units in dead_units(network, images).items()
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fullback.errors import DeadUnitWarning
+from fullback.errors import DeadUnitWarning, InputError
 from fullback.layers import GlobalAvgPool2D, Layer
 from fullback.layers.base import Array
 from fullback.network import Network, in_batches
@@ -145,13 +145,29 @@ class DeadUnitWatch:
             warnings.warn(message, DeadUnitWarning, stacklevel=depth)
 
 
+def broken(net: Network, images: Array) -> str | None:
+    """Tell why a network will not learn however long it is trained, or None where it may.
+
+    A whole ReLU layer is dead for checked images, or the network's answers are not finite.
+    """
+    for name, units in Activity(net).dead(images[:_MOST]).items():
+        if len(units) == net.shapes[net.names.index(name)][0]:
+            return f"{name} is dead: it answers 0 to every image, so that all get the same answer"
+    try:
+        net.logits(images)
+    except InputError:  # the images are checked, so it is the weights
+        return "the network's answers are not finite: its weights are too large"
+    return None
+
+
 def failed(net: Network, history: History, x: ArrayLike, y: ArrayLike) -> str | None:
     """Tell why a training run has taught a network nothing, or None where it has.
 
-    It failed where a whole ReLU layer is dead, or where the network is no better than one answer to
-    all images: a classifier whose cross-entropy is not below that of the classes' shares, which is
-    right no more often than the commonest class is, and whose recall, as the classes' mean, is that
-    of chance; a regressor whose mean squared error is not below the variance of the targets.
+    It failed where a whole ReLU layer is dead, where the network's answers are not finite, or where
+    it is no better than one answer to all images: a classifier whose cross-entropy is not below
+    that of the classes' shares, which is right no more often than the commonest class is, and whose
+    recall, as the classes' mean, is that of chance; a regressor whose mean squared error is not
+    below the variance of the targets.
 
     Parameters
     ----------
@@ -169,9 +185,9 @@ def failed(net: Network, history: History, x: ArrayLike, y: ArrayLike) -> str | 
     some = np.linspace(0, count - 1, min(count, _JUDGED)).astype(int)
     images = net.check_images(x)[some]
     targets = net.loss.targets(y, count, net.output_shape[0])[some]
-    for name, units in Activity(net).dead(images[:_MOST]).items():
-        if len(units) == net.shapes[net.names.index(name)][0]:
-            return f"{name} is dead: it answers 0 to every image, so that all get the same answer"
+    reason = broken(net, images)
+    if reason is not None:
+        return reason
     epochs = f"after {len(history)} epoch{'s' * (len(history) != 1)}"
     if net.loss.classifies:
         p = net.predict_proba(images)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 MOST_EPOCHS = 10**7
+"""Epochs of a run; the figures of each are kept."""
+
 _MOST_LINES = 12  # epochs that get a line; of more, every second or third gets one
 
 
@@ -78,7 +80,8 @@ class TrainingProgress:
             row.validation_accuracy,
             row.images_per_second,
         )
-        self.say(f"epoch {row.epoch:>{len(str(self.epochs))}}/{self.epochs}  {figures}")
+        line = f"epoch {row.epoch:>{len(str(self.epochs))}}/{self.epochs}  {figures}"
+        self.console.print(line, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Write a line above the bar; what would move the cursor is escaped."""
