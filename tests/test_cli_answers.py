@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -95,6 +96,19 @@ class TestPredict:
         )
         assert a == b
         assert [event["image"] for event in a] == [*map(str, range(120))]
+
+    def test_parquet_and_idx_folders_are_refused_in_one_line(self, folder, tmp_path):
+        (tmp_path / "a.parquet").write_bytes(b"PAR1")
+        (tmp_path / "idx").mkdir()
+        (tmp_path / "idx" / "t10k-images-idx3-ubyte").write_bytes(b"")
+        for source, words in (
+            (tmp_path / "a.parquet", "fullback eval --data tests on"),
+            (tmp_path, "fullback eval --data tests on"),
+            (tmp_path / "idx", "give one with images, such as"),
+        ):
+            ran = run("predict", folder / "m.safetensors", source)
+            assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+            assert words in ran.err
 
     def test_kaggle(self, folder, tmp_path):
         data = fb.load_data(folder / "parts")
@@ -401,6 +415,26 @@ class TestThreshold:
         ran = run("eval", folder / "m.safetensors", "--data", folder / "parts", *options)
         assert (ran.code, ran.out) == (2, "")
         assert re.search(message, ran.err)
+
+
+def test_a_threshold_stored_in_an_estimator_s_file(folder, tmp_path):
+    """The file stays an estimator's, and its answers are those of eval."""
+    data = fb.load_data(folder / "parts")
+    names = np.array(data.class_names)
+    model = fb.CNNClassifier("conv2 relu pool flatten", epochs=2, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(data.x_train, names[data.y_train])
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    options = ("--positive", "defect", "--recall", "1", "--store")
+    (event,) = done("eval", path, "--data", folder / "parts", *options, "--json").events
+    read = fb.load_estimator(path)
+    assert read.network_.threshold.value == event["threshold"]["value"]
+    assert read.score(data.x_test, names[data.y_test]) == event["test_accuracy"]
+    wanted = names[fb.load(path).predict(data.x_test)]
+    assert read.predict(data.x_test).tolist() == wanted.tolist()
+    assert (wanted != model.predict(data.x_test)).any()
 
 
 class TestNumbers:

@@ -461,6 +461,19 @@ class TestScaleAndNames:
             assert "does not go with" in tab.post("/image", {"part": "test", "index": 0},
                                                   status=400)["error"]  # fmt: skip
 
+    def test_numbers_do_not_go_with_names(self, open_tab, data, net):
+        """Which of the labels 0 to 9 is 'eight', the first of the names, is not known."""
+        named = net.copy()
+        named.class_names = tuple(
+            sorted(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+        )
+        tab = open_tab(named, data)
+        assert not tab.state["data"]["fits"]
+        assert (
+            "distinguishes eight, five"
+            in tab.post("/image", {"part": "test", "index": 0}, status=400)["error"]
+        )
+
     def test_names_are_the_model_s(self, open_tab, data, net, tmp_path):
         named = net.copy()
         named.class_names = tuple(f"<b>{n}</b>" for n in range(10))

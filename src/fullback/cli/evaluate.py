@@ -117,13 +117,13 @@ def evaluate(
     """
     from fullback.atomic import check_writable
     from fullback.cli.results import show_answers, take_test
-    from fullback.export.safetensors import load
+    from fullback.export.safetensors import read_model, write_model
     from fullback.metrics import as_json as figures
     from fullback.metrics import measure
     from fullback.plots import require_matplotlib
 
     output = Output(as_json=as_json)
-    network = load(model)
+    network, described = read_model(model)
     if not network.loss.classifies:
         if positive or recall is not None or cost or store or choose_on or plots or class_names:
             raise OptionError(
@@ -147,7 +147,7 @@ def evaluate(
     if aim is not None:
         choice = _choose(network, dataset, aim, choose_on, numbers)
         if store:
-            network.save(model)
+            write_model(network, model, described.get("estimator"))
     labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test, numbers)
     names = names_of(network) if network.class_names else dataset.class_names
     answers = take_test(network, dataset.x_test, labels)

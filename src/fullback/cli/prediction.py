@@ -21,7 +21,9 @@ from fullback.cli.arguments import load_image_for
 from fullback.cli.models import labels_from, names_of
 from fullback.cli.output import fail
 from fullback.data.delimited import is_table
+from fullback.data.idx import find_idx_files
 from fullback.data.load_images import LoadedImages, image_files, is_collection, load_images
+from fullback.data.parquet import find_parquet
 from fullback.errors import DataError, InputError, OptionError, ShapeError
 from fullback.network import Network
 from fullback.threshold import answers
@@ -165,6 +167,7 @@ def _batches(
 ) -> Iterator[_Batch]:
     for source in sources:
         if not is_collection(source):
+            _refuse_other_forms(source)
             files = sorted(image_files(source)) if source.is_dir() else [source]
             if not files:
                 raise DataError(f"{source}: holds no files; expected images")
@@ -198,6 +201,20 @@ def _batches(
                 loaded.x[own],
                 None if labels is None else labels[own],
             )
+
+
+def _refuse_other_forms(source: Path) -> None:
+    """Raise DataError where a source holds images in files that are not images themselves."""
+    folder = source.is_dir()
+    if source.suffix.lower() == ".parquet" or (folder and find_parquet(source)):
+        raise DataError(
+            f"{source}: Parquet files hold labelled images, which fullback eval --data tests on; "
+            "predict takes image files, folders of them, arrays and tables"
+        )
+    if folder and (found := find_idx_files(source)):
+        raise DataError(
+            f"{source}: holds IDX files; give one with images, such as {min(found.values())}"
+        )
 
 
 def _load(network: Network, source: Path, options: _Options) -> LoadedImages:

@@ -284,9 +284,13 @@ class CNNClassifier(ClassifierMixin, CNN):
     def predict(self, X: ArrayLike) -> Array:
         """Return the most probable class of every image.
 
+        Where ``network_.threshold`` is set, as ``fullback eval --store`` does, it decides.
+
         Returns
         -------
         ndarray of shape (n_samples,)
         """
         best = self.predict_proba(X).argmax(axis=1)
+        if self.network_.threshold is not None:
+            best = self.network_.predict(self._images(X, reset=False))
         return np.asarray(self.classes_[best])

@@ -214,8 +214,7 @@ class Session:
                 f"{outputs} classes, but {data.name} has images of {_times(data.image_shape)} and "
                 f"{len(names)} classes; {advice}, or draw or upload a picture."
             )
-        numbers = tuple(map(str, range(len(names))))
-        if net.class_names and names not in (numbers, net.class_names[: len(names)]):
+        if net.class_names and names != net.class_names[: len(names)]:
             return (
                 f"{self.name} distinguishes {_listed(net.class_names)}, but {data.name} has "
                 f"{_listed(names)}; {advice}."
