@@ -435,9 +435,10 @@ class TestTraining:
     def test_a_rate_that_is_too_large(self, show):
         visited = show()
         page = visited.page
-        page.fill("#text", "conv4 conv4 flatten dense10")
+        page.fill("#text", "conv4 " * 24 + "flatten dense10")  # nothing in it holds numbers back
         settled(page, lambda: page.click("#build"))
         page.fill("#rate", "10")
+        page.fill("#epochs", "3")
         page.click("#train")
         until(
             page,

@@ -59,7 +59,7 @@ EpochsOption = Annotated[
         help="Passes over the training images. With --resume: the new total of a run, where it "
         "is to have more.",
         metavar="N",
-        show_default="as many as show 60,000 images, at least 5",
+        show_default="as many as show 60,000 images, 5 to 1000",
     ),
 ]
 BatchSizeOption = Annotated[
