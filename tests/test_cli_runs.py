@@ -18,7 +18,7 @@ from fullback.training.checkpoint import read_run
 from test_cli import run
 from test_cli_process import command, environment, posix
 
-KILLS = 30 if os.environ.get("CI") else 8
+KILLS = int(os.environ.get("FULLBACK_KILLS", "8"))
 
 
 @pytest.fixture

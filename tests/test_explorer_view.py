@@ -1,5 +1,6 @@
 """What is in sight of the explorer and of a report, at every size, with any names and scales."""
 
+import dataclasses
 import io
 import warnings
 from pathlib import Path
@@ -244,6 +245,7 @@ class TestNames:
 
     @pytest.mark.parametrize("width", [1400, 390])
     def test_long_and_hostile_names(self, show, net, data, width):
+        data = dataclasses.replace(data, class_names=HOSTILE)  # which go by name
         with explorer(self.named(net, HOSTILE), data, name=HOSTILE[0], port=0) as server:
             page = show(server.address, width=width)
             page.on("dialog", lambda dialog: pytest.fail(dialog.message))
