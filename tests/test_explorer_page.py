@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import fullback as fb
+from explored import trained
 from fullback.check.mistakes import MISTAKES
 from test_explain_page import click, terms
 
@@ -29,16 +30,9 @@ def data():
     return fb.load_data("digits")
 
 
-def trained(net, data):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fb.DeadUnitWarning)
-        fb.fit(net, data.x_train, data.y_train, epochs=12, verbose=False)
-    return net
-
-
 @pytest.fixture(scope="module")
 def net(data):
-    return trained(fb.zoo.question(seed=1), data)
+    return trained(fb.zoo.question(seed=1), data, epochs=12)
 
 
 @pytest.fixture(scope="module")

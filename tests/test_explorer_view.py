@@ -2,13 +2,13 @@
 
 import dataclasses
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fullback as fb
+from explored import some_digits, trained
 from fullback.pages.report import explain
 
 pytest.importorskip("starlette", reason="needs the extra explore")
@@ -25,19 +25,12 @@ HOSTILE = tuple(
 
 @pytest.fixture(scope="module")
 def data():
-    whole = fb.load_data("digits")
-    return fb.Dataset(
-        "digits", whole.x_train[:640], whole.y_train[:640], whole.x_test[:200], whole.y_test[:200]
-    )
+    return some_digits()
 
 
 @pytest.fixture(scope="module")
 def net(data):
-    net = fb.zoo.question(seed=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fb.DeadUnitWarning)
-        fb.fit(net, data.x_train, data.y_train, epochs=6, verbose=False)
-    return net
+    return trained(fb.zoo.question(seed=1), data, epochs=6)
 
 
 def colours(rng):

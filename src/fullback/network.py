@@ -267,16 +267,8 @@ class Network:
         seed : for new initial parameters, and nothing that was learned or measured; None copies
             parameters and statistics
         """
-        own: Literal["float32", "float64"] = "float32" if self.dtype == np.float32 else "float64"
-        copy = Network(
-            self.layers,
-            self.input_shape,
-            loss=self.loss,
-            seed=seed or 0,
-            dtype=own if dtype is None else dtype,
-        )
-        copy.class_names, copy.data_options = self.class_names, dict(self.data_options)
-        copy._frozen = self._frozen
+        copy = self._alike(self.layers, self.loss, seed or 0, dtype)
+        copy.class_names, copy._frozen = self.class_names, self._frozen
         if seed is None:
             copy.parameters.update(self.parameters)
             copy.statistics.update(self.statistics)
@@ -317,21 +309,28 @@ class Network:
             raise OptionError(f"class names must be different texts, got {short(classes)}")
         outputs = len(classes) if isinstance(classes, Sequence) else classes
         require_whole("with_head: classes", outputs, 1)
-        network = Network(
-            [*self.layers[:-1], Dense(outputs, bias=last.bias)],
-            self.input_shape,
-            loss=self.loss if loss is None else loss,
-            seed=seed,
-            dtype="float32" if self.dtype == np.float32 else "float64",
-        )
+        layers = [*self.layers[:-1], Dense(outputs, bias=last.bias)]
+        network = self._alike(layers, self.loss if loss is None else loss, seed, None)
         for new, known in (
             (network.parameters, self.parameters),
             (network.statistics, self.statistics),
         ):
             new.update({key: known[key] for key in new if not key.startswith(f"{name}.")})
         network._frozen = self._frozen - {name}
-        network.class_names, network.data_options = names, dict(self.data_options)
-        network.trained_on = self.trained_on
+        network.class_names, network.trained_on = names, self.trained_on
+        return network
+
+    def _alike(
+        self,
+        layers: Sequence[Layer],
+        loss: Loss,
+        seed: int,
+        dtype: Literal["float32", "float64"] | None,
+    ) -> Network:
+        """Return a network of new parameters for the same images, read in the same way."""
+        own: Literal["float32", "float64"] = "float32" if self.dtype == np.float32 else "float64"
+        network = Network(layers, self.input_shape, loss=loss, seed=seed, dtype=dtype or own)
+        network.data_options = dict(self.data_options)
         return network
 
     def fit(self, x: ArrayLike, y: ArrayLike, **options: Any) -> History:

@@ -21,7 +21,7 @@ from fullback.cli.output import FAILURE, Output, fail
 from fullback.cli.recipe import Recipe, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
 from fullback.cli.train_report import Test, announce, comparison_table, report, take
-from fullback.errors import DivergenceError, FullbackWarning, InputError
+from fullback.errors import DivergenceError, FullbackWarning
 
 if TYPE_CHECKING:
     from fullback.data import Dataset
@@ -190,13 +190,7 @@ class Session:
         if diverged is not None and (not diverged.epochs or recipe is not self.recipe):
             return str(diverged)
         x, y = recipe.training_sample(self.dataset)
-        try:
-            reason = failed(network, history or History(), x, y)
-        except InputError as error:  # its answers are not finite
-            return (
-                f"after epoch {len(history or ())}, {error}; train with a smaller learning rate "
-                f"than {recipe.optimizer.learning_rate:g}"
-            )
+        reason = failed(network, history or History(), x, y)
         steps = recipe.steps(len(self.dataset.x_train))
         if reason is None or steps >= _FEWEST_STEPS or broken(network, network.check_images(x)):
             return reason

@@ -175,11 +175,6 @@ def failed(net: Network, history: History, x: ArrayLike, y: ArrayLike) -> str | 
     history : what ``fit`` returned
     x, y : the images that it was trained on, and their labels or targets; up to 2,000 of them,
         spread over the set, are looked at
-
-    Raises
-    ------
-    InputError
-        The network's answers are not finite.
     """
     count = len(np.asarray(y))
     some = np.linspace(0, count - 1, min(count, _JUDGED)).astype(int)
