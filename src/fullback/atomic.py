@@ -47,8 +47,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         Writing failed; what was there before still is.
     """
     target = check_writable(path)
-    # A name has at most 255 bytes, and a character up to 4.
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(target)
     try:
         with temporary.open("xb") as file:
             file.write(content)
@@ -61,3 +60,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         if isinstance(error, OSError):
             error.filename = os.fspath(path)
         raise
+
+
+def temporary_beside(target: Path) -> Path:
+    """Return a new name in the same folder: of at most 255 bytes, and a character has up to 4."""
+    return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")

@@ -259,20 +259,20 @@ class Network:
     def copy(
         self, *, dtype: Literal["float32", "float64"] | None = None, seed: int | None = None
     ) -> Network:
-        """Return a network with the same layers, loss, frozen layers and whatever is known of it.
+        """Return a network with the same layers and loss, for the same images.
 
         Parameters
         ----------
         dtype : of the copy; None for the network's own
-        seed : for new initial parameters, and nothing that was learned or measured; None copies
-            parameters and statistics
+        seed : for new initial parameters and statistics, of which none are frozen; None copies
+            them, and what is frozen
         """
         copy = self._alike(self.layers, self.loss, seed or 0, dtype)
-        copy.class_names, copy._frozen = self.class_names, self._frozen
+        copy.class_names, copy.trained_on = self.class_names, self.trained_on
         if seed is None:
             copy.parameters.update(self.parameters)
             copy.statistics.update(self.statistics)
-            copy.trained_on, copy.threshold = self.trained_on, self.threshold
+            copy._frozen, copy.threshold = self._frozen, self.threshold
         return copy
 
     def with_head(

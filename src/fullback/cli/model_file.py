@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,13 +37,14 @@ def save_model(network: Network, out: Path) -> Path | None:
     InputError, OSError
         It cannot be written; then everything is as it was.
     """
+    from fullback.atomic import temporary_beside
     from fullback.export.safetensors import save
 
     target = Path(os.path.realpath(out)) if out.is_symlink() else out
     if not target.is_file():
         save(network, target)
         return None
-    new, link = (_temporary(target) for _ in range(2))
+    new, link = (temporary_beside(target) for _ in range(2))
     try:
         try:
             save(network, new)
@@ -65,10 +65,6 @@ def save_model(network: Network, out: Path) -> Path | None:
         for path in (new, link):
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
 
 
 def _beside(out: Path, word: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ class Answers:
     accuracy: float
     threshold: Threshold | None = None
 
-    @property
+    @functools.cached_property
     def predicted(self) -> NDArray[np.int64]:
         """What is answered to every image, of shape (N,)."""
         return answers(self.probabilities, self.threshold)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.data.dataset import Dataset, Split, as_array, split
+from fullback.data.dataset import Dataset, Split, as_array, split, without_column
 from fullback.data.files import MAX_BYTES
 from fullback.errors import DataError, InputError, ShapeError
 from fullback.pixels import channels_first
@@ -17,8 +17,7 @@ def _arrays(number: int, x: Any, y: Any, *, numbers: bool) -> tuple[Any, Any]:
     """Return a batch's images and labels as arrays, one label an image."""
     images = as_array(x, f"x of batch {number}")
     labels = as_array(y, f"y of batch {number}")
-    if not numbers and labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
+    labels = labels if numbers else without_column(labels)
     good = labels.ndim == 1 or (numbers and labels.ndim == 2)
     if images.ndim not in (3, 4) or not good or len(labels) != len(images):
         raise ShapeError(

@@ -204,6 +204,11 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
     return array
 
 
+def without_column(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels of shape (N, 1) as (N,); others as they are."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
 def _conversion(x: NDArray[Any]) -> str:
     """Say how to convert an array of a dtype that is not taken, so that no value is changed."""
     if x.dtype.kind == "b":

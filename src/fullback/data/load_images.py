@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.arrays_on_disk import map_array
+from fullback.data.dataset import without_column
 from fullback.data.delimited import Table, is_table, read_table
 from fullback.data.idx import load_idx
 from fullback.data.image_layout import is_looked_at
@@ -151,7 +152,7 @@ def _from_arrays(
         x = inverted(path, x)
     labels = arrays[1] if len(arrays) > 1 else None
     if labels is not None:
-        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        labels = without_column(labels)
         labels = labels if labels.shape == x.shape[:1] else None
     return LoadedImages(x, tuple(map(str, range(len(x)))), [], labels, numbered=True)
 

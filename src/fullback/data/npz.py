@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.array_header import HEADER_BYTES, read_array_header
-from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.dataset import Dataset, Split, from_file, without_column
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
 from fullback.errors import DataError
 from fullback.pixels import channels_first
@@ -71,9 +71,7 @@ def image_pairs(
     pairs = []
     names = list(arrays)
     for x, y in zip(names[::2], names[1::2], strict=True):
-        labels = arrays[y]
-        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-        pairs.append((channels_first(arrays[x], f"{what}: {x}"), labels))
+        pairs.append((channels_first(arrays[x], f"{what}: {x}"), without_column(arrays[y])))
     return pairs
 
 

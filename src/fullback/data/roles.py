@@ -88,7 +88,7 @@ def find_roles(
         notes += note
         same = same_labels(table, label, left)
     rest = tuple(n for n in left if n not in (*label, *same))
-    sure = given or any(_name_is(table, n, name) for n in label for name in LABEL_NAMES)
+    sure = given or _called_labels(table, label)
     others = _not_pixels(table, rest, pixels) if sure else []
     if others:
         rest = tuple(n for n in rest if n not in others)
@@ -210,7 +210,7 @@ def _label(
     table: Table, left: Sequence[int], pixels: int | None, *, labelled: bool, numbers: bool
 ) -> tuple[tuple[int, ...], list[str]]:
     """Find the label column by its name or its values, and say how."""
-    named = [n for name in LABEL_NAMES for n in left if _name_is(table, n, name)]
+    named = _called_labels(table, left)
     if not named and (odd := _named_otherwise(table, left)) is not None:
         named = [odd]
     texts = [n for n in left if n in table.texts and not _lacks_numbers(table, n)]
@@ -233,7 +233,7 @@ def _label(
 
 def same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> list[int]:
     """Return other columns that are called as labels are, and say the same as the label column."""
-    named = {n for name in LABEL_NAMES for n in left if _name_is(table, n, name)} - {*label}
+    named = {*_called_labels(table, left)} - {*label}
     if len(label) != 1 or not named:
         return []
     for other in sorted(named):
@@ -245,8 +245,13 @@ def same_labels(table: Table, label: tuple[int, ...], left: Sequence[int]) -> li
     return sorted(named)
 
 
-def _name_is(table: Table, number: int, name: str) -> bool:
-    return bool(table.names) and plain(table.names[number]) == name
+def _called_labels(table: Table, columns: Sequence[int]) -> list[int]:
+    """Return the columns that are called as labels are, in the order of those names."""
+    if not table.names:
+        return []
+    names = {n: plain(table.names[n]) for n in columns}
+    found = [n for n in columns if names[n] in LABEL_NAMES]
+    return sorted(found, key=lambda n: LABEL_NAMES.index(names[n]))
 
 
 def _named_otherwise(table: Table, left: Sequence[int]) -> int | None:

@@ -290,7 +290,9 @@ class CNNClassifier(ClassifierMixin, CNN):
         -------
         ndarray of shape (n_samples,)
         """
-        best = self.predict_proba(X).argmax(axis=1)
-        if self.network_.threshold is not None:
+        check_is_fitted(self, "network_")
+        if self.network_.threshold is None:
+            best = self.predict_proba(X).argmax(axis=1)
+        else:
             best = self.network_.predict(self._images(X, reset=False))
         return np.asarray(self.classes_[best])

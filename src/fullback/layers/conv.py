@@ -45,6 +45,7 @@ from fullback.layers.window import (
     require_padding,
     require_pair,
     span,
+    window_cells,
     window_counts,
     windows,
 )
@@ -137,12 +138,10 @@ class Conv2D(Layer):
 
     def workspace(self, input_shape: Shape) -> int:
         """Count the padded image, and the cells of a group's windows (C / groups P Q R S)."""
-        channels, *length = input_shape
-        around = pads(self.padding, tuple(length), self.kernel_size, self.stride, self.dilation)
-        rows, columns = (n + sum(p) for n, p in zip(length, around, strict=True))
-        positions = prod(self.output_shape(input_shape)[1:])
-        seen = channels // self.groups * prod(pair(self.kernel_size))
-        return channels * rows * columns + seen * positions
+        windows = input_shape[0] // self.groups * prod(self.output_shape(input_shape)[1:])
+        return window_cells(
+            input_shape, windows, self.padding, self.kernel_size, self.stride, self.dilation
+        )
 
     def forward(
         self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0

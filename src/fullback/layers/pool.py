@@ -36,6 +36,7 @@ from fullback.layers.window import (
     require_image,
     require_padding,
     require_pair,
+    window_cells,
     window_counts,
     windows,
 )
@@ -77,12 +78,8 @@ class _Pool2D(Layer):
 
     def workspace(self, input_shape: Shape) -> int:
         """Count the padded image, and the cells of all windows (C P Q R S)."""
-        channels, *length = input_shape
-        around = pads(self.padding, tuple(length), self.size, self.step)
-        rows, columns = (n + sum(p) for n, p in zip(length, around, strict=True))
-        return channels * rows * columns + prod(self.output_shape(input_shape)) * prod(
-            pair(self.size)
-        )
+        windows = prod(self.output_shape(input_shape))
+        return window_cells(input_shape, windows, self.padding, self.size, self.step)
 
     def _taps(self, dx: Array, counts: Shape) -> Iterator[tuple[int, Array]]:
         """For every place in a window, in row-major order: the cells of dx, one a window."""

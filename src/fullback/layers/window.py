@@ -7,6 +7,7 @@ Along one axis, an input of ``length`` cells is padded to ``length + before + af
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -92,6 +93,16 @@ def pads(
         total = max((windows - 1) * step + span(m, spread) - n, 0)
         shares.append((total // 2, total - total // 2))
     return shares[0], shares[1]
+
+
+def window_cells(
+    image: Shape, windows: int, padding: Padding, size: Pair, stride: Pair, dilation: Pair = 1
+) -> int:
+    """Count the cells of a padded image (C, H, W), and of so many windows of one channel."""
+    channels, *length = image
+    around = pads(padding, tuple(length), size, stride, dilation)
+    padded = (n + sum(p) for n, p in zip(length, around, strict=True))
+    return channels * prod(padded) + windows * prod(pair(size))
 
 
 def window_counts(

@@ -29,8 +29,6 @@ class Student:
     def __init__(self, net: Network, choice: Choice | None, rate: float, seed: int) -> None:
         self.choice, self.rate = choice, rate
         self.net = net.copy(seed=seed, dtype="float64")
-        self.net.unfreeze(*self.net.frozen)
-        self.net.trained_on = net.trained_on
         for name, layer in zip(net.names, net.layers, strict=True):
             if isinstance(layer, Normalize):
                 for key in layer.statistic_shapes(net.input_shape):

@@ -21,9 +21,8 @@ from fullback.layers.text import layers_text, parse_layers
 from fullback.network import Network
 from fullback.pages.document import class_names, document, shown_range
 from fullback.pages.explorer.start import Data, Start, require_shown, require_small
-from fullback.pages.explorer.training import Run, Trainer, described, set_frozen
+from fullback.pages.explorer.training import Run, Trainer, described, scale_of, set_frozen
 from fullback.passes import Trace
-from fullback.pixels import record_of
 from fullback.training.optimizers import SGD
 
 MOST_SESSIONS = 24
@@ -305,10 +304,7 @@ class Session:
     def reset(self, seed: int) -> None:
         """Give the network new initial weights."""
         self.require_idle()
-        old = self.net
-        net = old.copy(seed=seed)
-        net.unfreeze(*net.frozen)
-        net.trained_on = old.trained_on  # its images stay on the scale that they have
+        net = self.net.copy(seed=seed)
         if self.fits:
             self._adapt(net)
         self.replace(net, self.name)
@@ -324,10 +320,7 @@ class Session:
 
     def _adapt(self, net: Network) -> None:
         """Take the scale of the data's images, as training does."""
-        x = net.check_images(self.data.x_train[:_ADAPTED_ON])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FullbackWarning)  # that the scale is a guess
-            net.trained_on = record_of(x, np.arange(len(x)), None, net.trained_on)
+        net.trained_on = scale_of(net, net.check_images(self.data.x_train[:_ADAPTED_ON]))
         if isinstance(net.layers[0], Normalize):
             net.adapt(self.data.x_train[:_ADAPTED_ON])
 

@@ -24,7 +24,7 @@ from fullback.memory import gibibytes
 from fullback.network import Network
 from fullback.pages.explorer.fields import Fields
 from fullback.pages.explorer.start import MOST_LAYERS
-from fullback.pixels import record_of
+from fullback.pixels import ImageRecord, record_of
 from fullback.training.dead import dead_units
 from fullback.training.fit import check_options
 from fullback.training.optimizers import CLIP_NORM, SGD
@@ -113,10 +113,7 @@ class Trainer:
         self.images = net.check_images(train[0])
         run = replace(run, batch_size=min(run.batch_size, len(self.images)))  # as fit does
         self.net, self.lock, self.run, self.test = net, lock, run, test
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FullbackWarning)  # of the scale, which is a guess
-            places = np.arange(len(self.images))
-            record = record_of(self.images, places, None, net.trained_on)
+        record = scale_of(net, self.images)
         self.targets = net.loss.targets(train[1], len(self.images), net.output_shape[0])
         set_frozen(net, run.freeze)
         check_options(net, len(self.images), run.epochs, run.batch_size, run.optimizer, run.seed)
@@ -276,6 +273,13 @@ def _require_room(net: Network, batch: int) -> None:
             f"one page may take {gibibytes(_MOST_BYTES)}; give a smaller batch_size, or build a "
             "smaller network"
         )
+
+
+def scale_of(net: Network, images: Array) -> ImageRecord:
+    """Return the record of checked images that a network is to be trained on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FullbackWarning)  # that the scale is a guess
+        return record_of(images, np.arange(len(images)), None, net.trained_on)
 
 
 def set_frozen(net: Network, names: tuple[str, ...]) -> None:
