@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fullback as fb
-from fullback.pages.document import document
+from fullback.report.document import document
 
 EVERY = (
     "normalize conv4(stride=2) batchnorm tanh avgpool conv4(groups=2) leakyrelu pool3(stride=2) "

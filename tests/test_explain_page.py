@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fullback as fb
-from fullback.pages.document import document
-from fullback.pages.report import SCRIPTS, explain, page_file, report
+from fullback.report.document import document
+from fullback.report.page import SCRIPTS, explain, page_file, report
 
 EVERY = (
     "normalize conv4(stride=2) batchnorm tanh avgpool(padding=1) conv4(groups=2, dilation=2) "

@@ -20,7 +20,7 @@ from test_explain_page import click, terms
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")
 
-from fullback.explore import explorer
+from fullback.explorer.launch import explorer
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 

@@ -32,11 +32,11 @@ from test_cli_process import start, time_limit
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")
 
-from fullback.explore import explorer
-from fullback.pages.document import document
-from fullback.pages.explorer import curves, lab, limits, session, training, uploads
-from fullback.pages.explorer.app import PAGE
-from fullback.pages.explorer.security import Door, is_loopback
+from fullback.explorer import curves, lab, limits, session, training, uploads
+from fullback.explorer.app import PAGES
+from fullback.explorer.launch import explorer
+from fullback.explorer.security import Door, is_loopback
+from fullback.report.document import document
 
 PAGE_LIMIT = 400 * 1024
 LINEAR = "conv4 " * 24 + "flatten dense10"  # nothing in it holds numbers back
@@ -213,7 +213,7 @@ class TestDoor:
         assert not [name for name in headers if name.lower().startswith("access-control")]
 
     def test_the_page_is_small(self):
-        assert sum(path.stat().st_size for path in PAGE.iterdir()) < PAGE_LIMIT
+        assert sum(path.stat().st_size for page in PAGES for path in page.iterdir()) < PAGE_LIMIT
 
     @pytest.mark.parametrize(
         "path",
@@ -633,7 +633,7 @@ import resource, sys, time, urllib.request
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 import fullback as fb
-from fullback.explore import explorer
+from fullback.explorer.launch import explorer
 
 with explorer(fb.zoo.question(), fb.load_data("digits"), port=0) as server:
     print(server.address, flush=True)
@@ -1375,7 +1375,7 @@ def test_start_up_is_not_slowed(tmp_path):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     modules = set(done.stdout.split())
-    assert not modules & {"starlette", "uvicorn", "fullback.pages", "fullback.explore"}
+    assert not modules & {"starlette", "uvicorn", "fullback.report", "fullback.explorer"}
 
 
 class TestCommand:
@@ -1436,7 +1436,7 @@ class TestCommand:
         assert "http://" not in out
 
     def test_the_browser_is_opened(self, monkeypatch):
-        from fullback.pages.explorer import serve
+        from fullback.explorer import serve
         from test_cli import run
 
         opened = []
@@ -1467,7 +1467,7 @@ def test_the_document_is_what_fb_explain_writes(tab, net, data):
 
 
 def test_the_page_holds_no_foreign_address():
-    for path in Path(PAGE).iterdir():
+    for path in (path for page in PAGES for path in page.iterdir()):
         text = path.read_text(encoding="utf-8")
         for foreign in ("https://", "http://", "//cdn", "@import"):
             assert foreign not in text.replace("http://www.w3.org/2000/svg", ""), path.name

@@ -9,12 +9,12 @@ import pytest
 
 import fullback as fb
 from explored import some_digits, trained
-from fullback.pages.report import explain
+from fullback.report.page import explain
 
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")
 
-from fullback.explore import explorer
+from fullback.explorer.launch import explorer
 
 SIZES = [(1400, 900), (1920, 1080), (1024, 768), (768, 1024), (390, 844), (360, 740)]
 HOSTILE = tuple(

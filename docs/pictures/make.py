@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import fullback as fb
-from fullback.explore import explorer
+from fullback.explorer.launch import explorer
 
 HERE = Path(__file__).parent
 PARTS = {  # the cells whose windows docs/answer.md shows

@@ -51,8 +51,8 @@ if TYPE_CHECKING:
         Tanh,
     )
     from fullback.network import Network
-    from fullback.pages.report import explain
     from fullback.passes import Trace
+    from fullback.report.page import explain
     from fullback.threshold import Threshold
     from fullback.training import schedules
     from fullback.training.callbacks import Callback, EarlyStopping
@@ -84,7 +84,7 @@ else:  # the same imports, each when its name is first used
             AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
             MeanSquaredError Normalize ReLU Sigmoid SoftmaxCrossEntropy Tanh""",
         "fullback.network": "Network",
-        "fullback.pages.report": "explain",
+        "fullback.report.page": "explain",
         "fullback.passes": "Trace",
         "fullback.threshold": "Threshold",
         "fullback.training.callbacks": "Callback EarlyStopping",

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from fullback.data import Dataset
     from fullback.engine.listing import Program
-    from fullback.pages.explorer.serve import Explorer
+    from fullback.explorer.serve import Explorer
     from fullback.training.history import History
 
 PREDICTION_BATCH = 256
@@ -229,7 +229,7 @@ class Network:
         return {**self.__dict__, "machines": {}}
 
     def _repr_html_(self) -> str:
-        from fullback.pages.notebook import network_html
+        from fullback.show.notebook import network_html
 
         return network_html(self)
 
@@ -252,7 +252,7 @@ class Network:
         ShapeError, InputError
             The page cannot show the network: it takes no images, or tells no classes apart.
         """
-        from fullback.explore import in_notebook
+        from fullback.explorer.launch import in_notebook
 
         return in_notebook(self, data, height)
 
@@ -366,7 +366,7 @@ class Network:
 
     def summary(self) -> str:
         """Return a table of the layers: names, options, shapes, parameters, multiply-adds."""
-        from fullback.summary import summary_text
+        from fullback.show.summary import summary_text
 
         return summary_text(self)
 

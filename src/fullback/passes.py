@@ -51,7 +51,7 @@ class Trace:
         )
 
     def _repr_html_(self) -> str:
-        from fullback.pages.notebook import trace_html
+        from fullback.show.notebook import trace_html
 
         return trace_html(self)
 

@@ -96,7 +96,7 @@ def explain(
     little to see: its deltas are almost 0. Choose one that it gets wrong, or another label.
     """
     from fullback.atomic import check_writable
-    from fullback.pages.report import explain as write
+    from fullback.report.page import explain as write
     from fullback.threshold import answers
 
     output = Output(as_json=as_json)
@@ -173,7 +173,7 @@ def _most_wrong(network: Network, dataset: Dataset, numbers: tuple[str, ...]) ->
     """Return the test image whose label has the least probability; wrong ones come first."""
     import numpy as np
 
-    from fullback.metrics import most_wrong
+    from fullback.evaluate.metrics import most_wrong
 
     labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test, numbers)
     p = network.predict_proba(dataset.x_test)

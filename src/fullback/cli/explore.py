@@ -95,7 +95,7 @@ def explore(
     The network as a picture, with every delta and gradient and where each number comes from;
     drawing, training, and a lab of the mistakes that people make. It works offline.
     """
-    from fullback.explore import explorer, require_installed
+    from fullback.explorer.launch import explorer, require_installed
 
     output = Output(as_json=as_json)
     require_installed()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullback.cli.output import printable
-from fullback.metrics import most_wrong
+from fullback.evaluate.metrics import most_wrong
 from fullback.network import Network, evaluate_logits
 from fullback.passes import softmax
 from fullback.threshold import Threshold, answers

@@ -20,7 +20,7 @@ def summary(
     as_json: JsonOption = False,
 ) -> None:
     """Show a network's layers with their shapes, parameters and multiply-adds."""
-    from fullback.summary import summary_table
+    from fullback.show.summary import summary_table
 
     output = Output(as_json=as_json)
     network = open_network(net, input_shape, classes)

@@ -68,7 +68,7 @@ def announce(
     output: Output, network: Network, dataset: Dataset, recipe: Recipe, origin: str
 ) -> None:
     """Say what is about to be trained, on what, and how."""
-    from fullback.summary import summary_table
+    from fullback.show.summary import summary_table
     from fullback.training.schedules import text_of
 
     schedule = text_of(recipe.schedule)

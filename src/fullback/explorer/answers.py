@@ -16,17 +16,17 @@ from starlette.responses import Response, StreamingResponse
 
 from fullback.check.probe import probe
 from fullback.errors import FullbackError, InputError
+from fullback.explorer import lab
+from fullback.explorer.checks import checks
+from fullback.explorer.curves import curves
+from fullback.explorer.fields import Fields
+from fullback.explorer.links import LONGEST_TEXT
+from fullback.explorer.session import Session
+from fullback.explorer.start import MOST_LAYERS
+from fullback.explorer.training import PACES, read_run
+from fullback.explorer.uploads import read_model, read_picture, read_pixels
 from fullback.layers.base import Array
-from fullback.pages.document import shown_range
-from fullback.pages.explorer import lab
-from fullback.pages.explorer.checks import checks
-from fullback.pages.explorer.curves import curves
-from fullback.pages.explorer.fields import Fields
-from fullback.pages.explorer.links import LONGEST_TEXT
-from fullback.pages.explorer.session import Session
-from fullback.pages.explorer.start import MOST_LAYERS
-from fullback.pages.explorer.training import PACES, read_run
-from fullback.pages.explorer.uploads import read_model, read_picture, read_pixels
+from fullback.report.document import shown_range
 
 Answer: TypeAlias = dict[str, Any]
 

@@ -31,19 +31,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fullback.errors import FullbackError
-from fullback.pages.explorer import answers
-from fullback.pages.explorer.answers import Answer
-from fullback.pages.explorer.fields import Fields
-from fullback.pages.explorer.limits import LOG, Bodies, RequestLimit, limit_log
-from fullback.pages.explorer.links import restore
-from fullback.pages.explorer.security import Door, Guard, refuse
-from fullback.pages.explorer.session import Session, Sessions
-from fullback.pages.explorer.start import Start
-from fullback.pages.explorer.uploads import MOST_IMAGE_BYTES, MOST_MODEL_BYTES
+from fullback.explorer import answers
+from fullback.explorer.answers import Answer
+from fullback.explorer.fields import Fields
+from fullback.explorer.limits import LOG, Bodies, RequestLimit, limit_log
+from fullback.explorer.links import restore
+from fullback.explorer.security import Door, Guard, refuse
+from fullback.explorer.session import Session, Sessions
+from fullback.explorer.start import Start
+from fullback.explorer.uploads import MOST_IMAGE_BYTES, MOST_MODEL_BYTES
 
 Work: TypeAlias = Callable[[Session, Fields], Any]
 
-PAGE = Path(__file__).parent.parent / "web"
+PAGES = tuple(Path(__file__).parents[1] / room / "web" for room in ("report", "explorer"))
 
 _MOST_JSON_BYTES = 2**20
 _TYPES = {
@@ -87,7 +87,8 @@ def create_app(start: Start, door: Door) -> Guard:
 def _page_routes() -> list[Route]:
     files = {
         path.name: (path.read_bytes(), _TYPES[path.suffix])
-        for path in PAGE.iterdir()
+        for folder in PAGES
+        for path in folder.iterdir()
         if path.suffix in _TYPES
     }
 

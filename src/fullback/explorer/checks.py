@@ -12,7 +12,7 @@ from fullback.check.diagnose import diagnose
 from fullback.check.gradients import check_gradients
 from fullback.check.probe import probe
 from fullback.check.report import Diagnosis
-from fullback.pages.explorer.lab import Batch, Choice, Pass, backward, chosen, require_possible
+from fullback.explorer.lab import Batch, Choice, Pass, backward, chosen, require_possible
 
 _SAMPLES = 8  # entries of each array that finite differences are taken of
 

@@ -9,10 +9,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fullback.check.mistakes import Mutant
+from fullback.explorer.lab import Batch, Choice, backward, chosen, finite
 from fullback.layers import Normalize
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.pages.explorer.lab import Batch, Choice, backward, chosen, finite
 from fullback.training.optimizers import SGD
 from fullback.training.schedules import warm_cosine
 

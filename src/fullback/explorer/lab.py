@@ -19,7 +19,7 @@ from fullback.check.world import build_worlds
 from fullback.errors import InputError
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.pages.document import packed
+from fullback.report.document import packed
 
 RATE, DECAY = 0.05, 0.01  # of an early update, and of an L2 term, where nothing trains
 COMPANIONS = 4  # images beside the one on the page: enough for mistakes that mix images

@@ -13,9 +13,9 @@ from fullback.errors import OptionError
 
 if TYPE_CHECKING:
     from fullback.data import Dataset
+    from fullback.explorer.serve import Explorer
     from fullback.layers.base import Array
     from fullback.network import Network
-    from fullback.pages.explorer.serve import Explorer
 
 _MOST_PIXELS = 16_000_000  # of a picture that the page sends
 
@@ -33,9 +33,9 @@ def explorer(
         The page cannot show the network.
     """
     require_installed()
+    from fullback.explorer.serve import Explorer
+    from fullback.explorer.start import Start
     from fullback.export.safetensors import load, save
-    from fullback.pages.explorer.serve import Explorer
-    from fullback.pages.explorer.start import Start
 
     start = Start(
         net=net,

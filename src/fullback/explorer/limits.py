@@ -27,7 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fullback.pages.explorer.security import App, Receive, Scope, Send, refuse
+from fullback.explorer.security import App, Receive, Scope, Send, refuse
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 60.0

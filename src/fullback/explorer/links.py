@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fullback.errors import FullbackError, InputError
-from fullback.pages.explorer.fields import Fields
-from fullback.pages.explorer.session import MOST_ACTIONS, Session
-from fullback.pages.explorer.start import MOST_LAYERS, MOST_VALUES
-from fullback.pages.explorer.training import read_run
-from fullback.pages.explorer.uploads import read_pixels
+from fullback.explorer.fields import Fields
+from fullback.explorer.session import MOST_ACTIONS, Session
+from fullback.explorer.start import MOST_LAYERS, MOST_VALUES
+from fullback.explorer.training import read_run
+from fullback.explorer.uploads import read_pixels
 
 LONGEST_TEXT = 2000  # of a network
 

@@ -11,12 +11,12 @@ from typing import Any
 import uvicorn
 
 from fullback.errors import OptionError
-from fullback.pages.explorer.app import create_app
-from fullback.pages.explorer.limits import Connections
-from fullback.pages.explorer.security import Door, is_loopback
-from fullback.pages.explorer.session import Session
-from fullback.pages.explorer.start import Start
-from fullback.pages.notebook import frame_html
+from fullback.explorer.app import create_app
+from fullback.explorer.limits import Connections
+from fullback.explorer.security import Door, is_loopback
+from fullback.explorer.session import Session
+from fullback.explorer.start import Start
+from fullback.show.notebook import frame_html
 
 PORT = 8017
 """The port where none is given: the same one every day, so that links can be kept."""

@@ -15,14 +15,14 @@ import numpy as np
 
 from fullback.architecture import array_shapes
 from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
+from fullback.explorer.start import Data, Start, require_shown, require_small
+from fullback.explorer.training import Run, Trainer, described, scale_of, set_frozen
 from fullback.layers import Normalize
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import layers_text, parse_layers
 from fullback.network import Network
-from fullback.pages.document import class_names, document, shown_range
-from fullback.pages.explorer.start import Data, Start, require_shown, require_small
-from fullback.pages.explorer.training import Run, Trainer, described, scale_of, set_frozen
 from fullback.passes import Trace
+from fullback.report.document import class_names, document, shown_range
 from fullback.training.optimizers import SGD
 
 MOST_SESSIONS = 24

@@ -19,11 +19,11 @@ from fullback.engine.lowering import lower
 from fullback.engine.machine import memory_of, threads
 from fullback.engine.simd import LANES
 from fullback.errors import FullbackError, FullbackWarning, InputError
+from fullback.explorer.fields import Fields
+from fullback.explorer.start import MOST_LAYERS
 from fullback.layers.base import Array
 from fullback.memory import gibibytes
 from fullback.network import Network
-from fullback.pages.explorer.fields import Fields
-from fullback.pages.explorer.start import MOST_LAYERS
 from fullback.pixels import ImageRecord, record_of
 from fullback.training.dead import dead_units
 from fullback.training.fit import check_options

@@ -16,9 +16,9 @@ from typing import TypeVar
 import numpy as np
 
 from fullback.errors import FullbackError, InputError
+from fullback.explorer.start import ReadImage
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
-from fullback.pages.explorer.start import ReadImage
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import numpy as np
 from fullback.errors import InputError, ShapeError
 from fullback.layers import BatchNorm2D, Dropout, Normalize
 from fullback.layers.window import pads
-from fullback.pages.steps import program_steps
+from fullback.report.steps import program_steps
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

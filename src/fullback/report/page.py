@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from fullback.atomic import check_writable, write_atomically
-from fullback.pages.document import document
+from fullback.report.document import document
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -78,7 +78,7 @@ def report(shown: dict[str, Any], *, title: str | None = None) -> str:
 
 def page_file(name: str) -> str:
     """Return the text of one of the page's files."""
-    return files("fullback.pages").joinpath("web", name).read_text(encoding="utf-8")
+    return files("fullback.report").joinpath("web", name).read_text(encoding="utf-8")
 
 
 def one_script(names: Sequence[str]) -> str:

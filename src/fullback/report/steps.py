@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fullback.pages.sentences import sentence
+from fullback.report.sentences import sentence
 
 if TYPE_CHECKING:
     from fullback.engine.listing import Line
