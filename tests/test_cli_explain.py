@@ -85,7 +85,7 @@ class TestNotebooks:
         net.freeze("conv1")
         text = net._repr_html_()
         assert text.count("<tr>") == len(net.names) + 3
-        assert "Conv2D(8) (frozen)" in text
+        assert "Conv2D(8) frozen" in text
         assert "52,138" in text
 
     @pytest.mark.parametrize("value", [0.5, np.inf])

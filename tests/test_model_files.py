@@ -213,6 +213,9 @@ class TestVersion1:
         with pytest.warns(fullback.FullbackWarning, match=r"of version 1, .* for 0 \(black\) to 1"):
             np.testing.assert_array_equal(old.logits(x), net.logits(x))
         old.predict(x / 255)
+        for copy in (old.copy(), old.copy(seed=1), old.copy(dtype="float64"), old.with_head(3)):
+            with pytest.warns(fullback.FullbackWarning, match=r"of version 1, .* for 0 \(black\)"):
+                copy.logits(x)
 
     def test_a_scale_that_normalize_measured_is_not_0_to_1(self, tmp_path):
         net = Network.parse("normalize flatten dense2", (1, 3, 3))

@@ -231,7 +231,7 @@ from safetensors.numpy import save as to_bytes
 import fullback as fb
 from fullback.errors import FullbackError
 from fullback.layers import LAYERS
-from fullback.architecture import array_shapes
+from fullback.architecture import architecture_of
 
 warnings.simplefilter("ignore")
 path, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -290,8 +290,8 @@ def arrays(described):
     from fullback.export.safetensors import read_layers
     try:
         layers = read_layers(described["layers"])
-        shapes = {k: v for part in array_shapes(layers, described["input_shape"])
-                  for k, v in part.items()}
+        built = architecture_of(layers, described["input_shape"])
+        shapes = {**built.parameters, **built.statistics}
         if sum(int(np.prod(s, dtype=object)) for s in shapes.values()) < 10**6:
             return {name: np.full(shape, 0.01, "f4") for name, shape in shapes.items()}
     except Exception:

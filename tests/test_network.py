@@ -23,7 +23,7 @@ from fullback import (
 )
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers.text import layers_text, parse_layers
-from fullback.network import PREDICTION_BATCH
+from fullback.passes import PREDICTION_BATCH
 
 X = np.random.default_rng(0).random((5, 2, 6, 7))
 Y = np.array([0, 2, 1, 2, 0])

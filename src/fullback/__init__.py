@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fullback.check.report import Diagnosis, Finding
     from fullback.data import Dataset, load_data
     from fullback.estimator import CNNClassifier, CNNRegressor, load_estimator
-    from fullback.export.safetensors import load, save
+    from fullback.export.safetensors import save
     from fullback.layers import (
         AvgPool2D,
         BatchNorm2D,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         SoftmaxCrossEntropy,
         Tanh,
     )
-    from fullback.network import Network
+    from fullback.network import Network, load
     from fullback.passes import Trace
     from fullback.report.page import explain
     from fullback.threshold import Threshold
@@ -79,11 +79,11 @@ else:  # the same imports, each when its name is first used
         "fullback.check.report": "Diagnosis Finding",
         "fullback.data": "Dataset load_data",
         "fullback.estimator": "CNNClassifier CNNRegressor load_estimator",
-        "fullback.export.safetensors": "load save",
+        "fullback.export.safetensors": "save",
         "fullback.layers": """
             AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
             MeanSquaredError Normalize ReLU Sigmoid SoftmaxCrossEntropy Tanh""",
-        "fullback.network": "Network",
+        "fullback.network": "Network load",
         "fullback.report.page": "explain",
         "fullback.passes": "Trace",
         "fullback.threshold": "Threshold",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,10 +98,25 @@ def output_shapes(
     return tuple(shapes)
 
 
-def array_shapes(
-    layers: Sequence[Layer], input_shape: Sequence[int]
-) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    """Return the shapes of a network's parameters and of its statistics, by their full names.
+class Architecture(NamedTuple):
+    """What follows from the layers and the shape of one image.
+
+    Attributes
+    ----------
+    input_shape : shape of one image
+    names, shapes : of every layer, its name and the shape of its output for one image
+    parameters, statistics : the shapes of the network's arrays, by their full names
+    """
+
+    input_shape: Shape
+    names: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    parameters: dict[str, Shape]
+    statistics: dict[str, Shape]
+
+
+def architecture_of(layers: Sequence[Layer], input_shape: Sequence[int]) -> Architecture:
+    """Return the names and shapes of a network of these layers, and the shapes of its arrays.
 
     Raises
     ------
@@ -108,21 +124,19 @@ def array_shapes(
         The layers do not make a network, or one of unreasonable size.
     """
     shape, names = require_input_shape(input_shape), layer_names(layers)
-    inputs = list(zip(names, layers, (shape, *output_shapes(layers, names, shape)), strict=False))
-    parameters = {
-        f"{name}.{key}": own
-        for name, layer, given in inputs
-        for key, own in layer.parameter_shapes(given).items()
-    }
-    statistics = {
-        f"{name}.{key}": own
-        for name, layer, given in inputs
-        for key, own in layer.statistic_shapes(given).items()
-    }
-    count = sum(int(np.prod(own, dtype=object)) for own in parameters.values())
+    shapes = output_shapes(layers, names, shape)
+    parameters: dict[str, Shape] = {}
+    statistics: dict[str, Shape] = {}
+    for name, layer, before in zip(names, layers, (shape, *shapes), strict=False):
+        for arrays, found in (
+            (parameters, layer.parameter_shapes(before)),
+            (statistics, layer.statistic_shapes(before)),
+        ):
+            arrays.update({f"{name}.{key}": value for key, value in found.items()})
+    count = sum(prod(map(int, shape)) for shape in parameters.values())
     if count > _MOST_VALUES:
         raise ShapeError(f"the network would have {count:,} parameters; use smaller layers")
-    return parameters, statistics
+    return Architecture(shape, names, shapes, parameters, statistics)
 
 
 def gain_after(layers: Sequence[Layer]) -> float:

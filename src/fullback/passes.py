@@ -1,26 +1,28 @@
 """The two loops over a network's layers: forward, and backward, which is the same one reversed.
 
-Images and targets come here checked; ``Network`` is the place where they are.
+Images and targets come here checked: ``Network`` calls ``Model.check_images`` and the loss first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from fullback.errors import OptionError
+from fullback.layers import Loss, Normalize
 from fullback.layers.base import Array
 from fullback.memory import require_memory
-
-if TYPE_CHECKING:
-    from fullback.network import Network
+from fullback.model import Engine as Engine
+from fullback.model import Model
 
 Seed: TypeAlias = int | tuple[int, ...]
 
-Engine: TypeAlias = Literal["lanes", "reference"]
-"""What computes: ``"lanes"``, the fast one, in float32; ``"reference"``, the layers' own pages."""
+PREDICTION_BATCH = 256
+"""Images that prediction takes at a time, so that its memory does not grow with the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +55,11 @@ class Trace:
     def _repr_html_(self) -> str:
         from fullback.show.notebook import trace_html
 
-        return trace_html(self)
+        return trace_html(self.loss, self.activations, self.deltas, self.gradients)
 
 
 def forward_batch(
-    net: Network, x: Array, *, training: bool = False, seed: Seed = 0
+    net: Model, x: Array, *, training: bool = False, seed: Seed = 0
 ) -> tuple[list[Array], list[Any]]:
     """Run checked images forward: the input and every layer's output, and what each kept."""
     require_memory(
@@ -81,7 +83,7 @@ def forward_batch(
 
 
 def backward_batch(
-    net: Network, delta: Array, kept: Sequence[Any]
+    net: Model, delta: Array, kept: Sequence[Any]
 ) -> tuple[list[Array], dict[str, Array]]:
     """Run the delta of the last layer's output back: the delta of every output and of the input."""
     deltas, gradients = [delta], {}
@@ -96,7 +98,7 @@ def backward_batch(
 
 
 def trace_batch(
-    net: Network,
+    net: Model,
     x: Array,
     targets: Array,
     sample_weight: Array | None,
@@ -118,6 +120,50 @@ def trace_batch(
         probabilities=softmax(activations[-1]) if net.loss.classifies else None,
         kept=tuple(kept),
     )
+
+
+def in_batches(images: Array, step: int = PREDICTION_BATCH) -> Iterator[Array]:
+    """Yield images, so many at a time."""
+    for start in range(0, len(images), step):
+        yield images[start : start + step]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and score on a data set: the score is accuracy, or R^2 for MeanSquaredError."""
+
+    loss: float
+    score: float
+
+
+def evaluate_logits(loss: Loss, logits: Array, y: ArrayLike) -> Evaluation:
+    """Return the loss and the score of a network's answers (N, outputs) to images of targets y."""
+    targets = loss.targets(y, *logits.shape)
+    with np.errstate(all="ignore"):
+        mean, _ = loss.forward(logits, targets)
+    if loss.classifies:
+        return Evaluation(mean, float((logits.argmax(axis=1) == targets).mean()))
+    if len(logits) < 2:
+        return Evaluation(mean, float("nan"))  # there is no spread to explain
+    from sklearn.metrics import r2_score
+
+    return Evaluation(mean, float(r2_score(targets, logits)))
+
+
+def adapt(net: Model, images: Array) -> None:
+    """Measure checked images' mean and deviation for the Normalize layer that comes first.
+
+    Raises
+    ------
+    OptionError
+        The first layer is not Normalize.
+    """
+    first = net.layers[0]
+    if not isinstance(first, Normalize):
+        raise OptionError(f"adapt needs Normalize() as the first layer, but it is {first}")
+    measured = first.measured(scaled(batch, np.dtype(np.float64)) for batch in in_batches(images))
+    for key, value in measured.items():
+        net.statistics[f"{net.names[0]}.{key}"] = value
 
 
 def scaled(x: Array, dtype: np.dtype[Any]) -> Array:

@@ -76,7 +76,7 @@ def diagnose(
 
     The exit code is 1 where something is wrong.
     """
-    from fullback.export.safetensors import load
+    from fullback.network import load
 
     output = Output(as_json=as_json)
     if probe == (theirs is not None):

@@ -121,9 +121,10 @@ def evaluate(
     from fullback.evaluate.metrics import measure
     from fullback.evaluate.plots import require_matplotlib
     from fullback.export.safetensors import read_model, write_model
+    from fullback.network import Network
 
     output = Output(as_json=as_json)
-    network, described = read_model(model)
+    network, described = read_model(model, Network)
     if not network.loss.classifies:
         if positive or recall is not None or cost or store or choose_on or plots or class_names:
             raise OptionError(

@@ -11,8 +11,8 @@ import numpy as np
 
 from fullback.cli.output import printable
 from fullback.evaluate.metrics import most_wrong
-from fullback.network import Network, evaluate_logits
-from fullback.passes import softmax
+from fullback.network import Network
+from fullback.passes import evaluate_logits, softmax
 from fullback.threshold import Threshold, answers
 
 if TYPE_CHECKING:

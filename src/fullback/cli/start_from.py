@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def open_start(model: Path, net: str | None) -> Network:
     """Load the model that training starts with."""
-    from fullback.export.safetensors import load
+    from fullback.network import load
 
     if net is not None:
         raise OptionError(f"--from {model} brings its layers; leave --net out")

@@ -81,7 +81,7 @@ def load_estimator(path: str | os.PathLike[str]) -> CNNClassifier | CNNRegressor
     ModelFileError
         The file is missing, damaged, written by a newer version, or holds a network alone.
     """
-    net, described = read_model(path)
+    net, described = read_model(path, Network)
     path = os.fspath(path)
     if "estimator" not in described:
         raise ModelFileError(f"{path} holds a network, not an estimator; fullback.load reads it")

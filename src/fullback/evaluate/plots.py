@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fullback.evaluate.metrics import Curve, Metrics
-    from fullback.network import Network
+    from fullback.model import Model
     from fullback.threshold import Threshold
     from fullback.training.history import Epoch
     from fullback.training.rate_finder import RateFinding
@@ -224,7 +224,7 @@ def _point(measured: Metrics, label: int) -> tuple[float, float, float]:
     return float(false / max(others, 1)), measured.recall[label], measured.precision[label]
 
 
-def filters(before: Network, after: Network) -> Figure | None:
+def filters(before: Model, after: Model) -> Figure | None:
     """Draw the first convolution's filters before and after training; None without one."""
     name = next((n for n in after.parameters if n.startswith("conv") and n.endswith("weight")), "")
     if not name:

@@ -35,7 +35,8 @@ def explorer(
     require_installed()
     from fullback.explorer.serve import Explorer
     from fullback.explorer.start import Start
-    from fullback.export.safetensors import load, save
+    from fullback.export.safetensors import save
+    from fullback.network import load
 
     start = Start(
         net=net,

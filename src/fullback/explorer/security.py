@@ -122,7 +122,7 @@ class Guard:
                 headers["Content-Security-Policy"] = self.policy
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                # A notebook asks whether its server is still there; see notebook.frame_html.
+                # A notebook asks whether its server is still there; see serve.frame_html.
                 asked = self.door.framed and not scope["path"].startswith("/api")
                 headers["Cross-Origin-Resource-Policy"] = "cross-origin" if asked else "same-origin"
                 if not self.door.framed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import secrets
 import socket
@@ -16,7 +18,6 @@ from fullback.explorer.limits import Connections
 from fullback.explorer.security import Door, is_loopback
 from fullback.explorer.session import Session
 from fullback.explorer.start import Start
-from fullback.show.notebook import frame_html
 
 PORT = 8017
 """The port where none is given: the same one every day, so that links can be kept."""
@@ -130,7 +131,33 @@ class Explorer:
         return f"Explorer at {self.address}"
 
     def _repr_html_(self) -> str:
-        return frame_html(self.address, self.height, Session(self._start).trace())
+        return frame_html(self.address, self.height, Session(self._start).trace()._repr_html_())
+
+
+def frame_html(address: str, height: int, still: str) -> str:
+    """Return the explorer as a frame, and what a page shows where its server is gone.
+
+    That is in an exported or reopened notebook. The script finds out; where scripts do not run,
+    both are shown.
+
+    Parameters
+    ----------
+    address : of the explorer
+    height : of the frame, in pixels
+    still : HTML of the pass that the explorer began with
+    """
+    link, name = html.escape(address, quote=True), f"fullback-{secrets.token_hex(6)}"
+    return (
+        f'<div id="{name}"><iframe src="{link}" width="100%" height="{height}" '
+        'style="border:1px solid #8888;border-radius:8px" title="fullback explorer"></iframe>'
+        f'<p><a href="{link}" target="_blank" rel="noopener">in a tab of its own</a></p></div>'
+        f'<details id="{name}-still"><summary>The explorer needs its running kernel: run the cell '
+        "again to touch the page. This is the pass that it began with.</summary>"
+        f"{still}</details>"
+        f"<script>fetch({json.dumps(address.partition('#')[0])}, {{mode: 'no-cors'}})"
+        f".catch(() => {{document.getElementById('{name}')?.remove();"
+        f"document.getElementById('{name}-still')?.setAttribute('open', '');}});</script>"
+    )
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

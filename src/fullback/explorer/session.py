@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.architecture import array_shapes
+from fullback.architecture import architecture_of
 from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
 from fullback.explorer.start import Data, Start, require_shown, require_small
 from fullback.explorer.training import Run, Trainer, described, scale_of, set_frozen
@@ -221,6 +221,8 @@ class Session:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", FullbackWarning)
+                if net.scale_unknown:  # of an old file, whose images are taken for 0 to 1
+                    warnings.simplefilter("ignore", FullbackWarning)
                 net.check_images(data.x_test[:_LOOKED_AT])
         except (FullbackWarning, InputError) as error:  # another scale
             return f"{data.name} does not go with {self.name}: {error}."
@@ -286,7 +288,7 @@ class Session:
         text = " ".join(text.split())
         shape = self.data.image_shape
         layers = parse_layers(text)
-        parameters, _ = array_shapes(layers, shape)
+        parameters = architecture_of(layers, shape).parameters
         require_small(len(layers), sum(int(np.prod(own)) for own in parameters.values()))
         net = Network(layers, shape, seed=seed)
         require_shown(net)

@@ -29,7 +29,7 @@ import os
 import textwrap
 from typing import Any
 
-from fullback.architecture import array_shapes
+from fullback.architecture import architecture_of
 from fullback.atomic import write_atomically
 from fullback.errors import (
     FullbackError,
@@ -39,7 +39,7 @@ from fullback.errors import (
     OptionError,
 )
 from fullback.layers import LAYERS, LOSSES, Layer, Loss, Normalize
-from fullback.network import Network
+from fullback.model import M, Model
 from fullback.options import short
 from fullback.pixels import ImageRecord
 from fullback.threshold import Threshold
@@ -65,7 +65,7 @@ _DATA_OPTIONS = ("resize", "nested", "test_share", "split_seed", "label_column")
 _TYPES = {"float32": "F32", "float64": "F64"}
 
 
-def save(net: Network, path: str | os.PathLike[str]) -> None:
+def save(net: Model, path: str | os.PathLike[str]) -> None:
     """Write a network to a safetensors file, atomically.
 
     Parameters
@@ -83,13 +83,13 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     OSError
         Writing failed, as on a full disk; a file that was there still is.
     """
-    if not isinstance(net, Network):
+    if not isinstance(net, Model):
         raise OptionError(f"save takes a Network and then a path, got {short(net)} as the network")
     write_model(net, path)
 
 
 def write_model(
-    net: Network, path: str | os.PathLike[str], estimator: dict[str, Any] | None = None
+    net: Model, path: str | os.PathLike[str], estimator: dict[str, Any] | None = None
 ) -> None:
     """Write what ``save`` writes, and beside it what an estimator knows.
 
@@ -132,24 +132,13 @@ def write_model(
     write_atomically(path, to_bytes(arrays, metadata={"fullback": text}))
 
 
-def load(path: str | os.PathLike[str]) -> Network:
-    """Read a network that ``save`` wrote.
+def read_model(path: str | os.PathLike[str], kind: type[M]) -> tuple[M, dict[str, Any]]:
+    """Read what ``save`` wrote, as a Model or a Network, and the file's description of it.
 
     Raises
     ------
     ModelFileError
         The file is missing, damaged, not a fullback model, or written by a newer version.
-    """
-    return read_model(path)[0]
-
-
-def read_model(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
-    """Read a network, and the whole description that the file has of it.
-
-    Raises
-    ------
-    ModelFileError
-        See ``load``.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -160,7 +149,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             described = _description(path, file.metadata() or {})
-            net = _network(path, described, file)
+            net = _network(path, described, file, kind)
             for arrays in (net.parameters, net.statistics):
                 for name in arrays:
                     arrays[name] = file.get_tensor(name)
@@ -175,7 +164,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     return net, described
 
 
-def _guess_scale(net: Network) -> None:
+def _guess_scale(net: Model) -> None:
     """Take what Normalize measured for the scale of a file of version 1, which does not note it.
 
     Where that is not within 0 to 1, nothing is known of black and white, and image files are
@@ -189,7 +178,7 @@ def _guess_scale(net: Network) -> None:
             average = float(mean.mean())
             net.trained_on = ImageRecord(low, high, average, average, None, None)
             return
-    net._scale_unknown = True
+    net.scale_unknown = True
 
 
 def _description(path: str, metadata: dict[str, str]) -> dict[str, Any]:
@@ -212,7 +201,7 @@ def _description(path: str, metadata: dict[str, str]) -> dict[str, Any]:
     return described
 
 
-def _network(path: str, described: dict[str, Any], file: Any) -> Network:
+def _network(path: str, described: dict[str, Any], file: Any, kind: type[M]) -> M:
     """Build the network that the metadata describes, once the file's arrays are found to fit."""
     try:
         layers = read_layers(described["layers"])
@@ -222,9 +211,11 @@ def _network(path: str, described: dict[str, Any], file: Any) -> Network:
             "dtype": described["dtype"],
         }
         frozen = [str(name) for name in described["frozen"]]
-        parameters, statistics = array_shapes(layers, input_shape)
-        _check_arrays(path, {**parameters, **statistics}, _TYPES[options["dtype"]], file)
-        net = Network(layers, input_shape, **options)
+        built = architecture_of(layers, input_shape)
+        _check_arrays(
+            path, {**built.parameters, **built.statistics}, _TYPES[options["dtype"]], file
+        )
+        net = kind(layers, input_shape, **options)
         net.freeze(*frozen)
         net.class_names = _class_names(described.get("class_names", []), net.output_shape[0])
         options = dict(described.get("data_options", {}))

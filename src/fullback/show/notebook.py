@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import json
-import secrets
+from collections.abc import Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from fullback.layers.base import Array
-    from fullback.network import Network
-    from fullback.passes import Trace
+from fullback.layers.base import Array
+from fullback.model import Model
+from fullback.show.summary import layer_rows
 
 _PIXELS = 64  # of a map, and of an array without rows and columns, at most
 _MOST_MAPS = 4
@@ -22,75 +19,56 @@ _PLUS, _ZERO, _MINUS = (192, 74, 0), (241, 241, 239), (18, 90, 168)  # as in the
 _CELL = "padding:2px 10px;text-align:left;vertical-align:middle"
 
 
-def network_html(net: Network) -> str:
+def network_html(net: Model) -> str:
     """Return the table of a network's layers."""
-    rows = [("input", "", net.input_shape, 0)]
-    for name, layer, shape in zip(net.names, net.layers, net.shapes, strict=True):
-        count = sum(net.parameters[own].size for own in net.parameters if own.split(".")[0] == name)
-        frozen = " (frozen)" if name in net.frozen else ""
-        rows.append((name, f"{layer!r}{frozen}", shape, count))
+    rows = layer_rows(net)
     body = "".join(
-        f"<tr><th style='{_CELL}'>{name}</th><td style='{_CELL}'><code>{html.escape(text)}</code>"
-        f"</td><td style='{_CELL}'>{_shape(shape)}</td><td style='{_CELL}'>"
-        f"{f'{count:,}' if count else ''}</td></tr>"
-        for name, text, shape, count in rows
+        f"<tr><th style='{_CELL}'>{row.name}</th><td style='{_CELL}'><code>"
+        f"{html.escape(row.options)}</code></td><td style='{_CELL}'>{_shape(row.shape)}</td>"
+        f"<td style='{_CELL}'>{f'{row.parameters:,}' if row.parameters else ''}</td></tr>"
+        for row in rows
     )
-    total = sum(value.size for value in net.parameters.values())
+    total = sum(row.parameters for row in rows)
     head = _row("th", "layer", "options", "output", "parameters")
     foot = _row("th", "total", html.escape(repr(net.loss)), str(net.dtype), f"{total:,}")
     return f"<table><thead>{head}</thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"
 
 
-def trace_html(trace: Trace) -> str:
+def trace_html(
+    loss: float,
+    activations: Mapping[str, Array],
+    deltas: Mapping[str, Array],
+    gradients: Mapping[str, Array],
+) -> str:
     """Return each layer's output and its delta as pictures, those of the batch's first image."""
-    count = len(trace.activations["input"])
+    count = len(activations["input"])
     body = "".join(
         _row(
             "td",
             f"<b>{name}</b>",
             _shape(value.shape[1:]),
             _pictures(value[0]),
-            _pictures(trace.deltas[name][0]),
+            _pictures(deltas[name][0]),
         )
-        for name, value in trace.activations.items()
+        for name, value in activations.items()
     )
-    gradients = "".join(
+    sizes = "".join(
         _row("td", f"<b>{name}</b>", _shape(value.shape), f"&plusmn;{number(_extent(value))}", "")
-        for name, value in trace.gradients.items()
+        for name, value in gradients.items()
     )
     of = f"; of {count} images, the first is shown" if count > 1 else ""
     return (
-        f"<p>loss {number(trace.loss)}{of}. Blue is negative, orange positive, each array by its "
+        f"<p>loss {number(loss)}{of}. Blue is negative, orange positive, each array by its "
         "own scale.</p><table>"
         f"<thead>{_row('th', 'layer', 'shape', 'output', 'delta')}</thead><tbody>{body}</tbody>"
         f"<thead>{_row('th', 'gradient', 'shape', 'largest', '')}</thead>"
-        f"<tbody>{gradients}</tbody></table>"
-    )
-
-
-def frame_html(address: str, height: int, trace: Trace) -> str:
-    """Return the explorer as a frame, and what a page shows where its server is gone.
-
-    That is in an exported or reopened notebook. The script finds out; where scripts do not run,
-    both are shown.
-    """
-    link, name = html.escape(address, quote=True), f"fullback-{secrets.token_hex(6)}"
-    return (
-        f'<div id="{name}"><iframe src="{link}" width="100%" height="{height}" '
-        'style="border:1px solid #8888;border-radius:8px" title="fullback explorer"></iframe>'
-        f'<p><a href="{link}" target="_blank" rel="noopener">in a tab of its own</a></p></div>'
-        f'<details id="{name}-still"><summary>The explorer needs its running kernel: run the cell '
-        "again to touch the page. This is the pass that it began with.</summary>"
-        f"{trace_html(trace)}</details>"
-        f"<script>fetch({json.dumps(address.partition('#')[0])}, {{mode: 'no-cors'}})"
-        f".catch(() => {{document.getElementById('{name}')?.remove();"
-        f"document.getElementById('{name}-still')?.setAttribute('open', '');}});</script>"
+        f"<tbody>{sizes}</tbody></table>"
     )
 
 
 def _row(tag: str, *cells: str) -> str:
-    made = "".join(f"<{tag} style='{_CELL}'>{cell}</{tag}>" for cell in cells)
-    return f"<tr>{made}</tr>"
+    row = "".join(f"<{tag} style='{_CELL}'>{cell}</{tag}>" for cell in cells)
+    return f"<tr>{row}</tr>"
 
 
 def _pictures(array: Array) -> str:

@@ -161,14 +161,14 @@ class EarlyStopping(Callback):
 
     def _read(self) -> dict[str, Array]:
         """Return the best epoch's arrays from the file."""
-        from fullback.export.safetensors import load
+        from fullback.export.safetensors import read_model
 
         if self.file is None or not self.file.exists():
             raise InputError(
                 f"the best epoch so far, {self.best}, is not in the checkpoint; give "
                 "EarlyStopping the file that it was kept in, and monitor what it monitored"
             )
-        kept = load(self.file)
+        kept, _ = read_model(self.file, type(self.net))
         if kept.layers != self.net.layers or kept.input_shape != self.net.input_shape:
             raise InputError(f"{self.file} holds another network; give another file")
         return snapshot(kept)

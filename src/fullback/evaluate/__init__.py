@@ -1,0 +1,1 @@
+"""What predictions are worth: figures, curves and the pictures of them."""
