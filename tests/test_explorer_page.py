@@ -690,7 +690,7 @@ class TestTabsAndLinks:
         page = show().page
         settled(page, lambda: page.click("#next"))
         page.wait_for_timeout(400)
-        stale = page.url.replace(server.door.token, "an-earlier-one")
+        stale = page.url.replace(server.access.token, "an-earlier-one")
         other = page.context.new_page()
         other.goto(stale)
         other.wait_for_selector("html[data-ready]")

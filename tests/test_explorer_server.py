@@ -32,10 +32,10 @@ from test_cli_process import start, time_limit
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")
 
-from fullback.explorer import curves, lab, limits, session, training, uploads
+from fullback.explorer import curves, lab, limits, session, sessions, training, uploads
 from fullback.explorer.app import PAGES
 from fullback.explorer.launch import explorer
-from fullback.explorer.security import Door, is_loopback
+from fullback.explorer.security import AccessPolicy, is_loopback
 from fullback.report.document import document
 
 PAGE_LIMIT = 400 * 1024
@@ -68,7 +68,7 @@ class Browser:
 
     def raw(self, method, path, body=b"", **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
-        given = {"Host": self.host, "X-Fullback-Token": self.server.door.token}
+        given = {"Host": self.host, "X-Fullback-Token": self.server.access.token}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in given.items():
@@ -234,11 +234,11 @@ class TestDoor:
             assert f'src="{server.address}"' in server._repr_html_()
 
     def test_beyond_loopback_addresses_are_names_too(self):
-        door = Door("t", "0.0.0.0", 80)
+        door = AccessPolicy("t", "0.0.0.0", 80)
         assert door.knows("192.168.1.5:80")
         assert door.knows("[fe80::1]:80")
         assert not door.knows("evil.example:80")
-        assert not Door("t", "127.0.0.1", 80).knows("192.168.1.5:80")
+        assert not AccessPolicy("t", "127.0.0.1", 80).knows("192.168.1.5:80")
         assert [*map(is_loopback, ("127.0.0.1", "127.0.0.9", "::1", "localhost", "0.0.0.0"))] == [
             True, True, True, True, False,
         ]  # fmt: skip
@@ -246,8 +246,8 @@ class TestDoor:
 
 class TestServer:
     def test_the_address(self, server):
-        assert server.address == f"http://127.0.0.1:{server.port}/#token={server.door.token}"
-        assert len(server.door.token) >= 24
+        assert server.address == f"http://127.0.0.1:{server.port}/#token={server.access.token}"
+        assert len(server.access.token) >= 24
         assert str(server) == f"Explorer at {server.address}"
 
     def test_a_token_of_one_s_own(self, net, data):
@@ -274,7 +274,7 @@ class TestServer:
     def test_without_a_port_any_will_do(self, net, data):
         with explorer(net, data) as one, explorer(net, data) as other:
             assert one.port != other.port
-            assert one.door.token != other.door.token
+            assert one.access.token != other.access.token
 
     def test_without_the_extra(self, net, data, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -576,7 +576,7 @@ class TestRequests:
     def test_a_body_that_says_it_is_small(self, tab):
         """Chunked: without a length, the server has to count."""
         connection = http.client.HTTPConnection("127.0.0.1", tab.server.port, timeout=60)
-        headers = {"X-Fullback-Token": tab.server.door.token}
+        headers = {"X-Fullback-Token": tab.server.access.token}
         parts = (b"x" * 2**16 for _ in range(20))
         connection.request(
             "POST", f"/api/sessions/{tab.session}/image", parts, headers, encode_chunked=True
@@ -689,7 +689,7 @@ class TestLimits:
     def upload(self, tab, length, sent):
         return (
             f"POST /api/sessions/{tab.session}/upload HTTP/1.1\r\nHost: {tab.host}\r\n"
-            f"X-Fullback-Token: {tab.server.door.token}\r\nContent-Length: {length}\r\n\r\n"
+            f"X-Fullback-Token: {tab.server.access.token}\r\nContent-Length: {length}\r\n\r\n"
         ).encode() + b"x" * sent
 
     def test_time_for_a_body(self, server, tab, monkeypatch):
@@ -704,7 +704,7 @@ class TestLimits:
         """Of somebody who asks for a lot and reads nothing."""
         monkeypatch.setattr(limits, "ANSWER_SECONDS", 0.3)
         path = f"GET /api/sessions/{tab.session}/document HTTP/1.1\r\nHost: {tab.host}\r\n"
-        asked = f"{path}X-Fullback-Token: {server.door.token}\r\n\r\n".encode() * 200
+        asked = f"{path}X-Fullback-Token: {server.access.token}\r\n\r\n".encode() * 200
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", server.port))
@@ -1194,7 +1194,7 @@ class TestTabs:
         assert other.get("/document") == before
 
     def test_the_oldest_make_room(self, net, data, monkeypatch):
-        monkeypatch.setattr(session, "MOST_SESSIONS", 2)
+        monkeypatch.setattr(sessions, "MOST_SESSIONS", 2)
         with explorer(net, data, port=0) as server:
             tabs = [Browser(server) for _ in range(3)]
             tabs[0].open()

@@ -354,7 +354,7 @@ class TestLinks:
         settled(page, lambda: page.click("#next"))
         page.wait_for_timeout(400)
         origin = page.inner_text("#origin")
-        visited = visit(page.url.replace(server.door.token, "of-another-run"))
+        visited = visit(page.url.replace(server.access.token, "of-another-run"))
         asking = visited.page
         asking.wait_for_selector("#ask")
         asking.fill("#token", "nonsense")

@@ -108,7 +108,7 @@ def explore(
         )
         network = _trained(net, dataset, seed, output)
     page = explorer(network, dataset, name=net, host=host, port=port, token=token)
-    if not page.door.loopback:
+    if not page.access.loopback:
         output.fact("careful", ("everybody who knows the address can use the page", "yellow"))
     raise_on_ctrl_c()
     with page:

@@ -18,13 +18,14 @@ from fullback.check.probe import probe
 from fullback.errors import FullbackError, InputError
 from fullback.explorer import lab
 from fullback.explorer.checks import checks
+from fullback.explorer.config import MOST_LAYERS
 from fullback.explorer.curves import curves
 from fullback.explorer.fields import Fields
 from fullback.explorer.links import LONGEST_TEXT
 from fullback.explorer.session import Session
-from fullback.explorer.start import MOST_LAYERS
 from fullback.explorer.training import PACES, read_run
 from fullback.explorer.uploads import read_model, read_picture, read_pixels
+from fullback.export.safetensors import save
 from fullback.layers.base import Array
 from fullback.report.document import shown_range
 
@@ -66,7 +67,7 @@ def upload_picture(session: Session, body: bytes, request: Request) -> Answer:
     """Take a picture that was uploaded."""
     invert = request.query_params.get("invert") == "1"
     net = session.net
-    pixels = read_picture(body, net, session.start.read_image, invert=invert)
+    pixels = read_picture(body, net, invert=invert)
     with session.lock:
         if session.net.input_shape != net.input_shape:
             raise InputError("the network was changed in the meantime; upload the picture again")
@@ -187,7 +188,7 @@ def build_network(session: Session, fields: Fields) -> Answer:
 def open_model(session: Session, body: bytes, request: Request) -> Answer:
     """Take a model file."""
     session.require_idle()
-    net = read_model(body, session.start.read_model)
+    net = read_model(body)
     with session.lock:
         session.open(net, "your model")
         return {"state": session.state(), "document": session.document()}
@@ -198,7 +199,7 @@ def save_model(session: Session, fields: Fields) -> Response:
     with TemporaryDirectory(prefix="fullback-") as folder:
         path = Path(folder, "model.safetensors")
         with session.lock:
-            session.start.write_model(session.net, path)
+            save(session.net, path)
         body = path.read_bytes()
     return Response(body, media_type="application/octet-stream")
 

@@ -33,12 +33,13 @@ from starlette.routing import Route
 from fullback.errors import FullbackError
 from fullback.explorer import answers
 from fullback.explorer.answers import Answer
+from fullback.explorer.config import ServerConfig
 from fullback.explorer.fields import Fields
 from fullback.explorer.limits import LOG, Bodies, RequestLimit, limit_log
 from fullback.explorer.links import restore
-from fullback.explorer.security import Door, Guard, refuse
-from fullback.explorer.session import Session, Sessions
-from fullback.explorer.start import Start
+from fullback.explorer.security import AccessPolicy, Guard, refuse
+from fullback.explorer.session import Session
+from fullback.explorer.sessions import Sessions
 from fullback.explorer.uploads import MOST_IMAGE_BYTES, MOST_MODEL_BYTES
 
 Work: TypeAlias = Callable[[Session, Fields], Any]
@@ -54,9 +55,9 @@ _TYPES = {
 }
 
 
-def create_app(start: Start, door: Door) -> Guard:
-    """Return the server's application, behind its door."""
-    sessions = Sessions(start)
+def create_app(config: ServerConfig, access: AccessPolicy) -> Guard:
+    """Return the server's application, behind its access policy."""
+    sessions = Sessions(config)
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
@@ -77,7 +78,7 @@ def create_app(start: Start, door: Door) -> Guard:
     )
     app.state.sessions = sessions
     return Guard(
-        RequestLimit(app), door
+        RequestLimit(app), access
     )  # around all of it: also around answers to what went wrong
 
 

@@ -1,81 +1,50 @@
-"""What a server is started with, and which networks it can show."""
+"""What a server is started with, which networks it can show, and which data go with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from functools import cached_property
+from math import prod
 
-import numpy as np
-
-from fullback.errors import InputError, ShapeError
-from fullback.layers.base import Array, Shape
+from fullback.data import Dataset
+from fullback.errors import FullbackWarning, InputError, ShapeError
+from fullback.layers.base import Shape
 from fullback.network import Network
-
-ReadImage: TypeAlias = Callable[[Path, Network, bool], Array]
-"""Reads an image file for a network: (path, network, invert) to pixels that it takes, (C, H, W)."""
 
 MOST_LAYERS = 60
 MOST_VALUES = 2_000_000  # of all activations of one image
+LOOKED_AT = 300  # test images in which a network's scale, and a first image to show, are looked for
 
 _MOST_PARAMETERS = 4_000_000
 
 
-class Data(Protocol):
-    """The data set that images are picked from, and that networks are trained on."""
-
-    @property
-    def name(self) -> str:
-        """What to call it."""
-
-    @property
-    def x_train(self) -> Array:
-        """Training images (N, C, H, W)."""
-
-    @property
-    def y_train(self) -> Array:
-        """Their labels."""
-
-    @property
-    def x_test(self) -> Array:
-        """Test images."""
-
-    @property
-    def y_test(self) -> Array:
-        """Their labels."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The name of each label."""
-
-    @property
-    def image_shape(self) -> Shape:
-        """Shape (C, H, W) of an image."""
-
-
 @dataclass(frozen=True, eq=False)
-class Start:
+class ServerConfig:
     """What a server is started with.
 
     Attributes
     ----------
     net : the network that every tab begins with a copy of
     name : what to call it
-    data : the data set
-    read_image : reads image files as the network's were read
-    read_model, write_model : read a network from a model file, and write it to one
+    data : what images are picked from, and networks trained on
     """
 
     net: Network
     name: str
-    data: Data
-    read_image: ReadImage
-    read_model: Callable[[Path], Network]
-    write_model: Callable[[Network, Path], None]
+    data: Dataset
 
     def __post_init__(self) -> None:
         require_shown(self.net)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A word by which the networks are distinguished that servers are started with."""
+        total = zlib.crc32(repr(self.net).encode())
+        for array in (*self.net.parameters.values(), *self.net.statistics.values()):
+            total = zlib.crc32(array.tobytes(), total)
+        return f"{total:08x}"
 
 
 def require_shown(net: Network) -> None:
@@ -87,11 +56,11 @@ def require_shown(net: Network) -> None:
         )
     if not net.loss.classifies:
         raise InputError(
-            f"the page shows networks that tell classes apart; this one answers in numbers: its "
+            f"the page shows networks that distinguish classes; this one answers in numbers: its "
             f"loss is {net.loss}"
         )
     require_small(len(net.layers), sum(array.size for array in net.parameters.values()))
-    values = sum(int(np.prod(shape)) for shape in (net.input_shape, *net.shapes))
+    values = sum(map(prod, (net.input_shape, *net.shapes)))
     if values > MOST_VALUES:
         raise ShapeError(
             f"one image makes {values:,} activations; the page shows at most {MOST_VALUES:,}: "
@@ -108,3 +77,38 @@ def require_small(layers: int, parameters: int) -> None:
             f"the network has {parameters:,} parameters; the page takes at most "
             f"{_MOST_PARAMETERS:,}: use smaller layers"
         )
+
+
+def misfit(net: Network, name: str, data: Dataset) -> str | None:
+    """Say why a data set does not go with a network of that name; None where it does."""
+    advice = "start fullback explore with the --data that it was trained on"
+    outputs, names = net.output_shape[0], tuple(data.class_names)
+    if net.input_shape != data.image_shape or outputs < len(names):
+        return (
+            f"{name} takes images of {_times(net.input_shape)} and distinguishes "
+            f"{outputs} classes, but {data.name} has images of {_times(data.image_shape)} and "
+            f"{len(names)} classes; {advice}, or draw or upload a picture."
+        )
+    if net.class_names and names != net.class_names[: len(names)]:
+        return (
+            f"{name} distinguishes {_listed(net.class_names)}, but {data.name} has "
+            f"{_listed(names)}; {advice}."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FullbackWarning)
+            if net.scale_unknown:  # of an old file, whose images are taken for 0 to 1
+                warnings.simplefilter("ignore", FullbackWarning)
+            net.check_images(data.x_test[:LOOKED_AT])
+    except (FullbackWarning, InputError) as error:  # another scale
+        return f"{data.name} does not go with {name}: {error}."
+    return None
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+
+
+def _times(shape: Shape) -> str:
+    return " x ".join(map(str, shape))

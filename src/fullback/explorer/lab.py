@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class Batch:
         double.trained_on = None  # the images are on its scale now; noise, which checks use, is not
         return cls(double, images, double.loss.targets(y, len(images), double.output_shape[0]))
 
-    @property
+    @cached_property
     def world(self) -> World:
         """The forward pass, with all that mistakes are made of."""
         return build_worlds(

@@ -1,23 +1,19 @@
-"""The explorer put together: the page's server, a data set, and what reads images and models."""
+"""Where the explorer begins: a network and a data set, with their labels brought together."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fullback.data import Dataset, digits
 from fullback.errors import OptionError
+from fullback.network import Network
 
 if TYPE_CHECKING:
-    from fullback.data import Dataset
     from fullback.explorer.serve import Explorer
-    from fullback.layers.base import Array
-    from fullback.network import Network
-
-_MOST_PIXELS = 16_000_000  # of a picture that the page sends
 
 
 def explorer(
@@ -33,26 +29,14 @@ def explorer(
         The page cannot show the network.
     """
     require_installed()
+    from fullback.explorer.config import ServerConfig
     from fullback.explorer.serve import Explorer
-    from fullback.explorer.start import Start
-    from fullback.export.safetensors import save
-    from fullback.network import load
 
-    start = Start(
-        net=net,
-        name=name,
-        data=_with_labels_of(net, data),
-        read_image=_read_image,
-        read_model=load,
-        write_model=save,
-    )
-    return Explorer(start, **options)
+    return Explorer(ServerConfig(net, name, _with_labels_of(net, data)), **options)
 
 
 def in_notebook(net: Network, data: Dataset | None, height: int) -> Explorer:
     """Start the explorer of a network for a notebook to show."""
-    from fullback.data import digits
-
     shown = digits() if data is None else data
     return explorer(net, shown, port=0, framed=True, height=height).start()
 
@@ -84,13 +68,3 @@ def _with_labels_of(net: Network, data: Dataset) -> Dataset:
         y_val=y_val,
         class_names=names,
     )
-
-
-def _read_image(path: Path, net: Network, invert: bool) -> Array:
-    from fullback.data.images import read_image
-
-    resize = net.data_options.get("resize", "stretch")
-    image = read_image(
-        path, str(path), net.input_shape, invert=invert, resize=resize, most_pixels=_MOST_PIXELS
-    )
-    return image.for_network(net.trained_on)

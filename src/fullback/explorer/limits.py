@@ -237,12 +237,10 @@ class OneLine(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Shorten a record; False where it is not to be written."""
-        now = time.monotonic()
-        left_out = max(0, self._lines - MOST_LINES)
-        if now - self._begin > _WINDOW:
+        now, left_out = time.monotonic(), 0
+        if now - self._begin > _WINDOW:  # a new minute begins
+            left_out = max(0, self._lines - MOST_LINES)
             self._begin, self._lines = now, 0
-        else:
-            left_out = 0
         self._lines += 1
         if self._lines > MOST_LINES:
             return False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fullback.errors import FullbackError, InputError
+from fullback.explorer.config import MOST_LAYERS, MOST_VALUES
 from fullback.explorer.fields import Fields
 from fullback.explorer.session import MOST_ACTIONS, Session
-from fullback.explorer.start import MOST_LAYERS, MOST_VALUES
 from fullback.explorer.training import read_run
 from fullback.explorer.uploads import read_pixels
 
@@ -34,7 +34,7 @@ def _restore_network(session: Session, given: Fields) -> None:
     if not isinstance(actions, list) or len(actions) > MOST_ACTIONS:
         raise InputError("it is damaged: its actions are no list")
     builds = bool(actions) and Fields.of(actions[0], "an action").has("text")
-    if given.has("start") and given.text("start", 8) != session.fingerprint() and not builds:
+    if given.has("start") and given.text("start", 8) != session.config.fingerprint and not builds:
         raise InputError("it was made with another network than this server was started with")
     every = [Fields.of(action, "an action") for action in actions]
     if sum(action.whole("batches", 0, 10**9, 0) for action in every) > _MOST_REPEATED:

@@ -47,7 +47,7 @@ _NOTEBOOKS = (
 
 
 @dataclass(frozen=True)
-class Door:
+class AccessPolicy:
     """Who is let in.
 
     Attributes
@@ -103,11 +103,11 @@ class Door:
 
 
 class Guard:
-    """The middleware that asks the door, and puts the policy on every answer."""
+    """The middleware that applies the access policy, and puts the policy on every answer."""
 
-    def __init__(self, app: App, door: Door) -> None:
-        self.app, self.door = app, door
-        ancestors = _NOTEBOOKS if door.framed else "'none'"
+    def __init__(self, app: App, access: AccessPolicy) -> None:
+        self.app, self.access = app, access
+        ancestors = _NOTEBOOKS if access.framed else "'none'"
         self.policy = _POLICY.format(ancestors=ancestors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,14 +123,14 @@ class Guard:
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 # A notebook asks whether its server is still there; see serve.frame_html.
-                asked = self.door.framed and not scope["path"].startswith("/api")
+                asked = self.access.framed and not scope["path"].startswith("/api")
                 headers["Cross-Origin-Resource-Policy"] = "cross-origin" if asked else "same-origin"
-                if not self.door.framed:
+                if not self.access.framed:
                     headers["X-Frame-Options"] = "DENY"
                     headers["Cross-Origin-Opener-Policy"] = "same-origin"
             await send(message)
 
-        refused = self.door.refusal(scope["path"], Headers(scope=scope))
+        refused = self.access.refusal(scope["path"], Headers(scope=scope))
         answer: App = self.app if refused is None else refuse(*refused)
         with contextlib.suppress(Exception):  # the app has answered, and written it to the log
             await answer(scope, receive, guarded)

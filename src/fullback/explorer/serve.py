@@ -14,10 +14,10 @@ import uvicorn
 
 from fullback.errors import OptionError
 from fullback.explorer.app import create_app
+from fullback.explorer.config import ServerConfig
 from fullback.explorer.limits import Connections
-from fullback.explorer.security import Door, is_loopback
+from fullback.explorer.security import AccessPolicy, is_loopback
 from fullback.explorer.session import Session
-from fullback.explorer.start import Start
 
 PORT = 8017
 """The port where none is given: the same one every day, so that links can be kept."""
@@ -30,7 +30,7 @@ class Explorer:
 
     Parameters
     ----------
-    start : what is explored
+    config : what is explored
     host : where to listen; only this machine reaches "127.0.0.1"
     port : which port; None for 8017, or a free one where that is taken
     framed : whether a notebook on this machine may show the page inside of itself
@@ -50,7 +50,7 @@ class Explorer:
 
     def __init__(
         self,
-        start: Start,
+        config: ServerConfig,
         *,
         host: str = "127.0.0.1",
         port: int | None = None,
@@ -58,16 +58,16 @@ class Explorer:
         height: int = 900,
         token: str | None = None,
     ) -> None:
-        self._start = start
+        self._config = config
         if token is not None and not re.fullmatch(r"[\w-]{8,200}", token, re.ASCII):
             raise OptionError("a token must be 8 to 200 letters, digits, - or _")
         self._socket = _listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         self.height = height
-        self.door = Door(token or secrets.token_urlsafe(18), host, self.port, framed)
+        self.access = AccessPolicy(token or secrets.token_urlsafe(18), host, self.port, framed)
         connections: Any = Connections()
-        config = uvicorn.Config(
-            create_app(start, self.door),
+        options = uvicorn.Config(
+            create_app(config, self.access),
             http=connections.protocol,
             ws="none",
             backlog=max(4, connections.most // 4),  # as many may come before one is closed
@@ -77,17 +77,17 @@ class Explorer:
             timeout_graceful_shutdown=2,
             lifespan="on",
         )
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(options)
         self._thread: threading.Thread | None = None
 
     @property
     def address(self) -> str:
         """What to open."""
-        host = self.door.host
+        host = self.access.host
         if host in ("0.0.0.0", "::"):  # noqa: S104 -- compared, not listened to
             host = _own_address()
         host = f"[{host}]" if ":" in host else host
-        return f"http://{host}:{self.port}/#token={self.door.token}"
+        return f"http://{host}:{self.port}/#token={self.access.token}"
 
     def start(self) -> Explorer:
         """Serve in a thread, and return when the page can be opened."""
@@ -131,7 +131,7 @@ class Explorer:
         return f"Explorer at {self.address}"
 
     def _repr_html_(self) -> str:
-        return frame_html(self.address, self.height, Session(self._start).trace()._repr_html_())
+        return frame_html(self.address, self.height, Session(self._config).trace()._repr_html_())
 
 
 def frame_html(address: str, height: int, still: str) -> str:

@@ -1,34 +1,31 @@
-"""Sessions: every tab has a network, an image and a training run of its own."""
+"""A session: every tab has a network, an image and a training run of its own."""
 
 from __future__ import annotations
 
 import base64
 import secrets
 import threading
-import warnings
-import zlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fullback.architecture import architecture_of
-from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
-from fullback.explorer.start import Data, Start, require_shown, require_small
+from fullback.data import Dataset
+from fullback.errors import InputError, OptionError, ShapeError
+from fullback.explorer.config import LOOKED_AT, ServerConfig, misfit, require_shown, require_small
 from fullback.explorer.training import Run, Trainer, described, scale_of, set_frozen
 from fullback.layers import Normalize
-from fullback.layers.base import Array, Shape
+from fullback.layers.base import Array
 from fullback.layers.text import layers_text, parse_layers
 from fullback.network import Network
 from fullback.passes import Trace
 from fullback.report.document import class_names, document, shown_range
 from fullback.training.optimizers import SGD
 
-MOST_SESSIONS = 24
 MOST_ACTIONS = 200  # that a link can hold
 
-_LOOKED_AT, _UNSURE = 300, 0.7  # test images, and the probability of the first one's label
+_UNSURE = 0.7  # the probability of the first image's label
 _SURE = 0.999  # a probability from which on next to no error flows back
 _SEARCHED = 512  # images that are predicted at once in the search for one that is wrong
 _ADAPTED_ON = 4096  # images that a Normalize layer is measured on
@@ -40,7 +37,7 @@ class Session:
 
     Attributes
     ----------
-    start : what the server was started with
+    config : what the server was started with
     id : the random word that the tab knows it by
     lock : what is held while the network is read or changed
     net, name : the network, and what to call it
@@ -52,25 +49,25 @@ class Session:
         None where that cannot be told
     """
 
-    start: Start
+    config: ServerConfig
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        self.net = self.start.net.copy()
-        self.name = self.start.name
+        self.net = self.config.net.copy()
+        self.name = self.config.name
         self.trainer: Trainer | None = None
         self.actions: list[dict[str, Any]] | None = []
         self.label: int | None = None
-        self.misfit = self._why_not()
+        self.misfit = misfit(self.net, self.name, self.data)
         self._begin()
 
     # What is shown ------------------------------------------------------------------------------
 
     @property
-    def data(self) -> Data:
+    def data(self) -> Dataset:
         """The data set."""
-        return self.start.data
+        return self.config.data
 
     @property
     def fits(self) -> bool:
@@ -136,16 +133,8 @@ class Session:
                 },
                 "training": self.training_report(),
                 "actions": None if self.actions is None else self.actions + self._unsettled(),
-                "start": self.fingerprint(),
+                "start": self.config.fingerprint,
             }
-
-    def fingerprint(self) -> str:
-        """Return a word that tells the networks apart that servers are started with."""
-        net = self.start.net
-        total = zlib.crc32(repr(net).encode())
-        for array in (*net.parameters.values(), *net.statistics.values()):
-            total = zlib.crc32(array.tobytes(), total)
-        return f"{total:08x}"
 
     # The image ----------------------------------------------------------------------------------
 
@@ -164,7 +153,7 @@ class Session:
 
         Of an image that it is sure of, all deltas are next to 0.
         """
-        x, y = self.data.x_test[:_LOOKED_AT], self.data.y_test[:_LOOKED_AT]
+        x, y = self.data.x_test[:LOOKED_AT], self.data.y_test[:LOOKED_AT]
         try:
             p = self.net.predict_proba(x)[np.arange(len(x)), y]
         except InputError:  # its weights are not finite, which the page shows
@@ -201,32 +190,6 @@ class Session:
         """Raise ShapeError where the data set does not go with the network."""
         if self.misfit is not None:
             raise ShapeError(self.misfit)
-
-    def _why_not(self) -> str | None:
-        """Say why the data set does not go with the network; None where it does."""
-        net, data = self.net, self.data
-        advice = "start fullback explore with the --data that it was trained on"
-        outputs, names = net.output_shape[0], tuple(data.class_names)
-        if net.input_shape != data.image_shape or outputs < len(names):
-            return (
-                f"{self.name} takes images of {_times(net.input_shape)} and distinguishes "
-                f"{outputs} classes, but {data.name} has images of {_times(data.image_shape)} and "
-                f"{len(names)} classes; {advice}, or draw or upload a picture."
-            )
-        if net.class_names and names != net.class_names[: len(names)]:
-            return (
-                f"{self.name} distinguishes {_listed(net.class_names)}, but {data.name} has "
-                f"{_listed(names)}; {advice}."
-            )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", FullbackWarning)
-                if net.scale_unknown:  # of an old file, whose images are taken for 0 to 1
-                    warnings.simplefilter("ignore", FullbackWarning)
-                net.check_images(data.x_test[:_LOOKED_AT])
-        except (FullbackWarning, InputError) as error:  # another scale
-            return f"{data.name} does not go with {self.name}: {error}."
-        return None
 
     def _begin(self) -> None:
         """Take a first image: a telling one of the data, or an empty one."""
@@ -276,7 +239,7 @@ class Session:
         self.require_idle()
         shape = self.net.input_shape
         self.net, self.name, self.trainer = net, name, None
-        self.misfit = self._why_not()
+        self.misfit = misfit(self.net, self.name, self.data)
         pictured = self.origin["from"] == "data"
         if net.input_shape != shape or (not self.fits if pictured else self.drawable is not None):
             self._begin()
@@ -417,49 +380,5 @@ class Session:
         return {"pixels": base64.b64encode(self.image.tobytes()).decode("ascii")}
 
 
-class Sessions:
-    """The sessions of a server; the ones that were used longest ago make room for new ones."""
-
-    def __init__(self, start: Start) -> None:
-        self.start = start
-        self._lock = threading.Lock()
-        self._all: OrderedDict[str, Session] = OrderedDict()
-
-    def new(self) -> Session:
-        """Return a new session."""
-        session = Session(self.start)
-        with self._lock:
-            self._all[session.id] = session
-            left = [self._all.popitem(last=False)[1] for _ in range(len(self._all) - MOST_SESSIONS)]
-        for old in left:
-            if old.trainer is not None:
-                old.trainer.pause()
-        return session
-
-    def find(self, name: str) -> Session | None:
-        """Return the session of that id, or None where there is none any more."""
-        with self._lock:
-            if name in self._all:
-                self._all.move_to_end(name)
-            return self._all.get(name)
-
-    def close(self) -> None:
-        """Pause every run."""
-        with self._lock:
-            every = list(self._all.values())
-        for session in every:
-            if session.trainer is not None:
-                session.trainer.pause()
-
-
 def _answer(trace: Any) -> dict[str, Any]:
     return {"loss": trace.loss, "probabilities": [float(p) for p in trace.probabilities[0]]}
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
-
-
-def _times(shape: Shape) -> str:
-    return " x ".join(map(str, shape))

@@ -19,8 +19,8 @@ from fullback.engine.lowering import lower
 from fullback.engine.machine import memory_of, threads
 from fullback.engine.simd import LANES
 from fullback.errors import FullbackError, FullbackWarning, InputError
+from fullback.explorer.config import MOST_LAYERS
 from fullback.explorer.fields import Fields
-from fullback.explorer.start import MOST_LAYERS
 from fullback.layers.base import Array
 from fullback.memory import gibibytes
 from fullback.network import Network

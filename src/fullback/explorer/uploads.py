@@ -15,31 +15,41 @@ from typing import TypeVar
 
 import numpy as np
 
+from fullback.data.images import read_image
 from fullback.errors import FullbackError, InputError
-from fullback.explorer.start import ReadImage
 from fullback.layers.base import Array, Shape
-from fullback.network import Network
+from fullback.network import Network, load
 
 T = TypeVar("T")
 
 MOST_IMAGE_BYTES = 8 * 2**20
 MOST_MODEL_BYTES = 64 * 2**20
 
+_MOST_PIXELS = 16_000_000
 
-def read_picture(body: bytes, net: Network, read: ReadImage, *, invert: bool) -> Array:
+
+def read_picture(body: bytes, net: Network, *, invert: bool) -> Array:
     """Return an uploaded picture as a network takes it, of shape (C, H, W).
 
-    ``read`` opens only formats that start no programs, and checks their size first.
+    Only formats that start no programs are opened, and their size is checked first.
 
     Raises
     ------
     DataError, ShapeError
         It is no image of these formats, damaged or too large, or the network takes no images.
     """
-    return _from_file(body, "the picture", lambda path: read(path, net, invert))
+
+    def read(path: Path) -> Array:
+        resize = net.data_options.get("resize", "stretch")
+        image = read_image(
+            path, str(path), net.input_shape, invert=invert, resize=resize, most_pixels=_MOST_PIXELS
+        )
+        return image.for_network(net.trained_on)
+
+    return _from_file(body, "the picture", read)
 
 
-def read_model(body: bytes, read: Callable[[Path], T]) -> T:
+def read_model(body: bytes) -> Network:
     """Return the network of an uploaded model file.
 
     Raises
@@ -47,7 +57,7 @@ def read_model(body: bytes, read: Callable[[Path], T]) -> T:
     ModelFileError
         It is damaged, or no model of fullback's.
     """
-    return _from_file(body, "the file", read)
+    return _from_file(body, "the file", load)
 
 
 def _from_file(body: bytes, called: str, read: Callable[[Path], T]) -> T:
@@ -56,7 +66,7 @@ def _from_file(body: bytes, called: str, read: Callable[[Path], T]) -> T:
         path.write_bytes(body)
         try:
             return read(path)
-        except FullbackError as error:  # the message names the path, which is nobody's business
+        except FullbackError as error:  # the message names the path, which is the server's own
             raise type(error)(str(error).replace(str(path), called)) from error
 
 
