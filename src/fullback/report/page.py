@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from fullback.network import Network
 
 # In the order in which they need each other; their top-level names are all different.
-SCRIPTS = ("arrays", "origins", "noise", "tiles", "picture", "panel", "stepper", "view", "report")
+SCRIPTS = (
+    *("arrays", "elements", "words", "terms", "forward", "backward", "gradients", "origins"),
+    *("noise", "tiles", "columns", "answers", "picture", "windows", "panel", "stepper"),
+    *("view", "report"),
+)
 
 
 def explain(

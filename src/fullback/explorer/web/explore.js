@@ -6,8 +6,8 @@ import { Pad, toBase64 } from "./draw.js";
 import { Gallery } from "./gallery.js";
 import { Lab } from "./lab.js";
 import { Models } from "./models.js";
-import { sureness } from "./noise.js";
-import { make } from "./picture.js";
+import { showSureness } from "./noise.js";
+import { make } from "./elements.js";
 import { Training } from "./training.js";
 import { mountView } from "./view.js";
 
@@ -119,8 +119,7 @@ class App {
     answer.append("It says ");
     make(make(answer, "strong"), "bdi", { textContent: classes[best], id: "predicted" });
     answer.append(` (${percent(values[best])}); loss `);
-    byId("sure").textContent = sureness(this.view.picture.model);
-    byId("sure").hidden = !byId("sure").textContent;
+    showSureness(byId("sure"), this.view.picture.model);
     make(answer, "span", { textContent: loss === null ? "not finite" : number(loss), id: "loss" });
     answer.classList.toggle("missed", best !== label);
   }

@@ -1,7 +1,7 @@
 // The dialog in which an image of the data set is picked.
 
 import { fromBase64, picture } from "./draw.js";
-import { make } from "./picture.js";
+import { make } from "./elements.js";
 
 const AT_ONCE = 60;
 

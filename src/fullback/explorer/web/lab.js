@@ -2,7 +2,7 @@
 
 import { exponentOf, extent, number, palette, percent, power, unpack } from "./arrays.js";
 import { colour, drawCurves, smooth } from "./chart.js";
-import { make } from "./picture.js";
+import { make } from "./elements.js";
 import { Tiles } from "./tiles.js";
 
 const MOST_SLICES = 2; // maps of an array that are shown: those that differ most

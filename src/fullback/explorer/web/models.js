@@ -1,6 +1,6 @@
 // Other networks: typed as text, or opened from a file.
 
-import { make } from "./picture.js";
+import { make } from "./elements.js";
 
 const EXAMPLES = [
   ["the question's", "conv1 relu pool conv1 relu pool flatten dense49 relu dense{k}"],

@@ -2,7 +2,7 @@
 
 import { number, percent } from "./arrays.js";
 import { colour, drawCurves, smooth } from "./chart.js";
-import { make } from "./picture.js";
+import { make } from "./elements.js";
 
 const WAIT = 120; // milliseconds from one look at a run to the next
 const GHOSTS = 3; // earlier runs whose curves stay

@@ -30,8 +30,13 @@ function found(model, id) {
   );
 }
 
-// What is to be said where the network is sure of the label, so that next to nothing flows back.
-export function sureness(model) {
+// Say so in an element where the network is sure of the label and next to nothing flows back.
+export function showSureness(element, model) {
+  element.textContent = sureness(model);
+  element.hidden = !element.textContent;
+}
+
+function sureness(model) {
   const { label } = model.document;
   if (label === null || !model.has("probabilities")) return "";
   const most = extent(model.array(`d:${model.last}`).values);

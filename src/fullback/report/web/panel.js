@@ -1,21 +1,11 @@
 // Where does this number come from: the formula with the actual numbers, and each of its terms.
 
-import {
-  brief,
-  cellKey,
-  colourOf,
-  css,
-  exponentOf,
-  extent,
-  inkOn,
-  number,
-  palette,
-  power,
-  scaleOf,
-} from "./arrays.js";
+import { cellKey, exponentOf, extent, number, palette, power, scaleOf } from "./arrays.js";
+import { make } from "./elements.js";
 import { isNoise } from "./noise.js";
-import { label, origin } from "./origins.js";
-import { make } from "./picture.js";
+import { origin } from "./origins.js";
+import { paintGrid } from "./windows.js";
+import { label } from "./words.js";
 
 const FEW = 4; // equations, and factors of a line, that are shown at once
 const ROWS = 60; // rows of the table that are shown at once
@@ -357,55 +347,4 @@ function litCells({ terms, lit }) {
     ...lit,
     ...terms.flatMap(({ factors }) => factors.map(({ cell }) => cell).filter(Boolean)),
   ];
-}
-
-function paintGrid(canvas, rows, { cell: [width, height], most, scale, exponent, colours }) {
-  const columns = Math.max(...rows.map((row) => row.length));
-  const ratio = Math.min(3, window.devicePixelRatio || 1);
-  canvas.style.width = `${columns * width}px`;
-  canvas.style.height = `${rows.length * height}px`;
-  canvas.width = Math.round(columns * width * ratio);
-  canvas.height = Math.round(rows.length * height * ratio);
-  const context = canvas.getContext("2d");
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  context.textAlign = "center";
-  context.textBaseline = "middle";
-  context.font = "12px system-ui, sans-serif";
-  rows.forEach((row, r) =>
-    row.forEach(({ value, why, won }, c) => {
-      const colour = colourOf(value, most, colours, scale);
-      const [x, y] = [c * width, r * height];
-      context.fillStyle = css(colour);
-      context.fillRect(x, y, width, height);
-      if (why) hatch(context, [x, y, width, height], css(colours.ink, 0.35));
-      if (width > 30) {
-        context.strokeStyle = css(colours.ink, 0.15);
-        context.lineWidth = 1;
-        context.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
-        context.fillStyle = inkOn(colour);
-        context.fillText(brief(value, exponent), x + width / 2, y + height / 2 + 0.5, width - 4);
-      }
-      if (won) {
-        context.strokeStyle = css(colours.focus);
-        context.lineWidth = 3;
-        context.strokeRect(x + 1.5, y + 1.5, width - 3, height - 3);
-      }
-    }),
-  );
-}
-
-function hatch(context, [x, y, width, height], style) {
-  context.save();
-  context.beginPath();
-  context.rect(x, y, width, height);
-  context.clip();
-  context.strokeStyle = style;
-  context.lineWidth = 1;
-  context.beginPath();
-  for (let n = -height; n < width; n += 5) {
-    context.moveTo(x + n, y + height);
-    context.lineTo(x + n + height, y);
-  }
-  context.stroke();
-  context.restore();
 }

@@ -1,12 +1,13 @@
 // The network as a picture: what flows forward above, what flows back below it.
 
-import { byteOf, Model, number, palette, percent, sameCell } from "./arrays.js";
-import { placeOf, titleOf } from "./origins.js";
+import { Answers } from "./answers.js";
+import { byteOf, Model, number, palette } from "./arrays.js";
+import { columnsOf, nameOf } from "./columns.js";
+import { make, scrollSideways } from "./elements.js";
 import { Tiles } from "./tiles.js";
+import { titleOf } from "./words.js";
 
 const LEAST = 46; // pixels of a map, where the page is narrow
-const LONG = 7; // letters of a class name that stand beside its bar; longer ones stand above it
-const ANSWERS = 12; // classes that are listed at once
 
 // Mount the picture in `root`. `onSelect(cell)` is called for a cell that is clicked or moved to,
 // and `onStep(i)` where a layer's name is pressed, with the first instruction that shows it.
@@ -42,7 +43,6 @@ class Picture {
     if (built !== this.built) {
       this.built = built;
       this.folded.clear();
-      this.every = false;
       this.selected = null;
       [this.lit, this.bright] = [[], []];
       this.at = document.program.length;
@@ -97,6 +97,7 @@ class Picture {
     head.style.gridColumn = place;
     if (column.kind === "loss") head.classList.add("loss");
     this.buildHead(head, column);
+    const cells = [];
     for (const [row, ids] of [
       ["forward", column.forward],
       ["backward", column.backward],
@@ -104,12 +105,10 @@ class Picture {
       const cell = make(this.grid, "div", { className: `${row} ${column.kind}` });
       cell.style.gridColumn = place;
       if (row === "forward" && column.forward[0] === "a:input") this.buildComposite(cell);
-      if (column.kind === "loss") {
-        this.buildLoss(cell, row);
-      } else {
-        for (const id of ids) cell.append(this.buildTiles(id).element);
-      }
+      for (const id of ids) cell.append(this.buildTiles(id).element);
+      cells.push(cell);
     }
+    if (column.kind === "loss") this.answers = new Answers(...cells, this.onSelect);
   }
 
   // A picture of three channels, in its colours.
@@ -240,14 +239,6 @@ class Picture {
     return next ? { array, index: next } : null;
   }
 
-  buildLoss(cell, row) {
-    if (row === "forward") {
-      this.answers = make(cell, "div", { className: "answers", role: "group" });
-    } else {
-      this.verdict = make(cell, "div", { className: "verdict" });
-    }
-  }
-
   // Drawing -------------------------------------------------------------------------------------
 
   // Fit the picture into the width that there is.
@@ -330,83 +321,9 @@ class Picture {
       );
     }
     this.drawComposite();
-    this.drawAnswers();
+    this.answers.draw(this.model);
     this.mark();
     this.outline();
-  }
-
-  drawAnswers() {
-    const { model, answers } = this;
-    const id = model.has("probabilities") ? "probabilities" : `a:${model.last}`;
-    const { values } = model.array(id);
-    answers.replaceChildren();
-    answers.setAttribute("aria-label", model.has("probabilities") ? "Probabilities" : "Outputs");
-    const best = values.indexOf(Math.max(...values));
-    const most = Math.max(...values.map(Math.abs)) || 1;
-    const longest = Math.max(...model.classes.map((name) => [...name].length));
-    answers.classList.toggle("long", longest > LONG);
-    const listed = this.listed(values);
-    values.forEach((value, k) => {
-      if (!listed.has(k)) return;
-      const row = make(answers, "button", { type: "button", className: "answer" });
-      row.title = model.classes[k];
-      row.dataset.class = k;
-      row.dataset.value = String(value);
-      row.classList.toggle("best", k === best);
-      row.classList.toggle("label", k === model.document.label);
-      make(row, "bdi", { className: "class", textContent: model.classes[k] });
-      const bar = make(make(row, "span", { className: "bar" }), "span", {});
-      bar.style.width = `${(100 * Math.abs(value)) / (id === "probabilities" ? 1 : most)}%`;
-      make(row, "span", {
-        className: "share",
-        textContent: id === "probabilities" ? percent(value) : number(value, 3),
-      });
-      const said = k === model.document.label ? ", the label" : "";
-      row.setAttribute(
-        "aria-label",
-        `${model.classes[k]}: ${id === "probabilities" ? percent(value) : number(value, 3)}${said}`,
-      );
-      row.addEventListener("click", () => this.onSelect({ array: id, index: [k] }));
-    });
-    if (listed.size < values.length) {
-      const more = make(answers, "button", {
-        type: "button",
-        className: "fold",
-        textContent: `all ${values.length}`,
-      });
-      more.addEventListener("click", () => {
-        this.every = true;
-        this.draw();
-      });
-    }
-    this.drawVerdict();
-  }
-
-  // The classes that are listed: of many, the largest outputs and the label.
-  listed(values) {
-    const order = [...values.keys()].sort((one, other) => values[other] - values[one]);
-    if (this.every || values.length <= ANSWERS) return new Set(order);
-    const { label } = this.model.document;
-    const others = order.filter((k) => k !== label);
-    return new Set([...(label === null ? [] : [label]), ...others].slice(0, ANSWERS));
-  }
-
-  drawVerdict() {
-    const { loss, label } = this.model.document;
-    this.verdict.replaceChildren();
-    make(this.verdict, "div", {
-      className: "loss-value",
-      textContent: `loss ${loss === null ? "not finite" : number(loss)}`,
-    });
-    if (label !== null) {
-      const named = make(this.verdict, "div", { className: "label-name" });
-      named.append("label ");
-      make(named, "bdi", { textContent: this.model.classes[label] });
-    }
-    make(this.verdict, "div", {
-      className: "start",
-      textContent: label === null ? "← 2 (x − y) / K" : "← p − y",
-    });
   }
 
   // Which arrays are there at the present instruction, and which it reads and writes.
@@ -417,8 +334,8 @@ class Picture {
     const all = this.at >= program.length;
     const figures = [
       ...[...this.tiles].map(([id, { element }]) => [id, element]),
-      ["probabilities", this.answers],
-      [`d:${this.model.last}`, this.verdict],
+      ["probabilities", this.answers.classes],
+      [`d:${this.model.last}`, this.answers.verdict],
     ];
     for (const [id, element] of figures) {
       element.classList.toggle("pale", !all && !known.has(id) && !id.startsWith("p:"));
@@ -430,18 +347,20 @@ class Picture {
   }
 
   showStep(step) {
+    const { classes } = this.answers;
     const written =
       step &&
       [...step.shows, ...step.from]
-        .map((id) => this.tiles.get(id)?.element ?? (id === "probabilities" ? this.answers : null))
+        .map((id) => this.tiles.get(id)?.element ?? (id === "probabilities" ? classes : null))
         .find(Boolean);
-    if (written && written !== this.answers) scrollSideways(this.scroller, written, this.ends);
+    if (written && written !== classes) scrollSideways(this.scroller, written, this.ends);
   }
 
   // What covers the picture at its ends: the names of the passes, and the answers.
   get ends() {
-    const covers = getComputedStyle(this.answers.parentElement).position === "sticky";
-    return [40, covers ? this.answers.parentElement.offsetWidth + 8 : 8];
+    const column = this.answers.classes.parentElement;
+    const covers = getComputedStyle(column).position === "sticky";
+    return [40, covers ? column.offsetWidth + 8 : 8];
   }
 
   outline() {
@@ -455,17 +374,7 @@ class Picture {
       );
       if (JSON.stringify(tiles.marks) !== had) tiles.draw(this.model, this.colours);
     }
-    for (const row of this.answers.children) {
-      const cell = {
-        array: this.model.has("probabilities") ? "probabilities" : `a:${this.model.last}`,
-        index: [Number(row.dataset.class)],
-      };
-      row.classList.toggle("selected", sameCell(cell, this.selected));
-      row.classList.toggle(
-        "lit",
-        this.lit.some((one) => sameCell(one, cell)),
-      );
-    }
+    this.answers.outline(this.selected, this.lit);
   }
 
   // Where a cell is on the page: of its middle, in CSS pixels. Unfolds what hides it.
@@ -484,74 +393,7 @@ class Picture {
   }
 }
 
-// The columns from left to right: every array of maps, and before it the weights that make it.
-function columnsOf(model) {
-  const columns = [];
-  for (const name of model.names) {
-    const layer = name === "input" ? null : model.layer(name);
-    const shape = model.shape(`a:${name}`);
-    const own = [...model.packed.keys()]
-      .filter((id) => id.startsWith(`p:${name}.`))
-      .map((id) => id.slice(2));
-    if (own.length) {
-      columns.push({
-        kind: "parameters",
-        name,
-        shape: own[0].split(".")[1],
-        note: `The parameters of ${name}`,
-        weight: model.shape(`p:${own[0]}`).length,
-        channels: layer.kind === "conv" ? model.shape(`p:${own[0]}`)[0] : 1,
-        forward: own.map((key) => `p:${key}`),
-        backward: own.map((key) => `g:${key}`),
-      });
-    }
-    columns.push({
-      kind: shape.length === 3 ? "maps" : "vector",
-      name,
-      shape: shape.join("×"),
-      note: layer ? layer.text : "The image",
-      channels: shape.length === 3 ? shape[0] : 1,
-      forward: [`a:${name}`],
-      backward: [`d:${name}`],
-    });
-  }
-  columns.push({
-    kind: "loss",
-    name: "loss",
-    shape: model.has("probabilities") ? "softmax" : "",
-    note: model.network.loss_text,
-    forward: [],
-    backward: [],
-    channels: 1,
-  });
-  return columns.map((column) => ({ ...column, wanted: [] }));
-}
-
 function band(grid, name, says) {
   const element = make(grid, "div", { className: `band ${name}-band`, title: says });
   make(element, "span", { textContent: name === "forward" ? "forward →" : "← backward" });
-}
-
-function nameOf(id) {
-  const [letter, name] = id.split(":");
-  return { a: name, d: `Delta of ${name}`, p: name, g: `Gradient of ${name}` }[letter];
-}
-
-export function scrollSideways(scroller, element, [before, behind]) {
-  const [outer, inner] = [scroller.getBoundingClientRect(), element.getBoundingClientRect()];
-  const [left, right] = [outer.left + before, outer.right - behind];
-  if (inner.left < left) scroller.scrollBy({ left: inner.left - left - 20 });
-  else if (inner.right > right) scroller.scrollBy({ left: inner.right - right + 20 });
-}
-
-export function make(parent, tag, properties = {}) {
-  const element = parent.ownerDocument.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name === "role") element.setAttribute("role", value);
-    else if (name.startsWith("aria"))
-      element.setAttribute(`aria-${name.slice(4).toLowerCase()}`, value);
-    else element[name] = value;
-  }
-  parent.append(element);
-  return element;
 }

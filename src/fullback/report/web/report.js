@@ -1,7 +1,7 @@
 // A report: one document in a page of its own. The address keeps the place.
 
 import { cellKey, number, parseCell } from "./arrays.js";
-import { sureness } from "./noise.js";
+import { showSureness } from "./noise.js";
 import { mountView } from "./view.js";
 
 const given = JSON.parse(document.getElementById("document").textContent);
@@ -21,7 +21,5 @@ if (place.has("cell")) {
   const cell = parseCell(place.get("cell"));
   if (view.picture.model.value(cell) !== undefined) view.select(cell);
 }
-const sure = document.getElementById("sure");
-sure.textContent = sureness(view.picture.model);
-sure.hidden = !sure.textContent;
+showSureness(document.getElementById("sure"), view.picture.model);
 window.fullback = view;

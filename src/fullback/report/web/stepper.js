@@ -1,6 +1,6 @@
 // Step through the program: a scrubber, the arrow keys, and the listing.
 
-import { make } from "./picture.js";
+import { make } from "./elements.js";
 
 // Mount the scrubber in `root` and the program's listing in `listing`. `onStep(i)` is called with
 // the number of an instruction, or with their count where the whole pass is shown.

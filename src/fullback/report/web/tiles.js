@@ -15,7 +15,7 @@ import {
   unflat,
 } from "./arrays.js";
 import { isNoise } from "./noise.js";
-import { rowLength } from "./origins.js";
+import { rowLength } from "./terms.js";
 
 const GAP = 6; // between tiles
 const EDGE = 3; // room around all, for outlines

@@ -1,10 +1,12 @@
 // Picture, panel and stepper together.
 
 import { number, sameCell } from "./arrays.js";
-import { origin, titleOf } from "./origins.js";
-import { make, mountPicture } from "./picture.js";
+import { make } from "./elements.js";
+import { origin } from "./origins.js";
 import { mountPanel } from "./panel.js";
+import { mountPicture } from "./picture.js";
 import { mountStepper } from "./stepper.js";
+import { titleOf } from "./words.js";
 
 // Mount the whole view of a document. `onChange({step, cell})` is called when the reader moves. The
 // panel goes to `panelRoot`, where that is given, and else beside the picture.
