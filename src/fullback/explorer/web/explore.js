@@ -1,5 +1,6 @@
 // The explorer's page: the picture, and everything around it that asks the server.
 
+import { addressOf, readAddress, remember, stored } from "./address.js";
 import { byteOf, cellKey, number, parseCell, percent, unpack } from "./arrays.js";
 import { Client, Failure, latest } from "./client.js";
 import { Pad, toBase64 } from "./draw.js";
@@ -8,12 +9,11 @@ import { Lab } from "./lab.js";
 import { Models } from "./models.js";
 import { showSureness } from "./noise.js";
 import { make } from "./elements.js";
+import { nextTheme, showTheme } from "./theme.js";
 import { Training } from "./training.js";
 import { mountView } from "./view.js";
 
 const byId = (name) => document.getElementById(name);
-const THEMES = { "": ["◐", "as the system has them"], light: ["☀", "light"], dark: ["☾", "dark"] };
-const LONGEST_LINK = 16000;
 
 class App {
   constructor(client) {
@@ -198,7 +198,7 @@ class App {
     const { image, label, input, range } = this.document;
     const { step, cell } = this.view.state;
     const whole = step === this.document.program.length;
-    const told = {
+    return {
       start: this.state.start,
       ...(this.state.actions?.length ? { actions: this.state.actions } : {}),
       ...(this.state.actions === null ? { partial: true } : {}),
@@ -208,15 +208,10 @@ class App {
       ...(cell ? { cell: cellKey(cell) } : {}),
       ...(this.lab.shown ? { view: "lab", lab: this.lab.state } : {}),
     };
-    return told;
   }
 
   get hash() {
-    const packed = (told) => `#token=${this.client.token}&state=${
-      btoa(JSON.stringify(told)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "")}`;
-    const { actions, ...rest } = this.link;
-    const whole = packed(this.link);
-    return whole.length > LONGEST_LINK ? packed({ ...rest, partial: true }) : whole;
+    return addressOf(this.client.token, this.link);
   }
 
   // Keep the address in step with what is shown; browsers allow so many changes a second only.
@@ -287,9 +282,7 @@ class App {
       byId("controls").textContent = hidden ? "Show controls" : "Hide controls";
     });
     byId("theme").addEventListener("click", () => {
-      const names = Object.keys(THEMES);
-      const now = document.documentElement.dataset.theme ?? "";
-      showTheme(names[(names.indexOf(now) + 1) % names.length]);
+      nextTheme(byId("theme"));
       this.view.picture.recolour();
       if (this.view.state.cell) this.view.select(this.view.state.cell);
       this.training.draw();
@@ -360,49 +353,10 @@ function showProblem(message) {
   byId("problem").hidden = false;
 }
 
-function showTheme(name) {
-  const [sign, said] = THEMES[name] ?? THEMES[""];
-  if (name) document.documentElement.dataset.theme = name;
-  else delete document.documentElement.dataset.theme;
-  byId("theme").textContent = sign;
-  byId("theme").setAttribute("aria-label", `Colours: ${said}`);
-  remember("localStorage", "theme", name);
-}
-
-// Storage may be switched off, as in a notebook's frame.
-function remember(area, name, value) {
-  try {
-    window[area].setItem(name, value);
-  } catch {
-    // The tab then forgets it when it is reloaded.
-  }
-}
-
-function stored(area, name) {
-  try {
-    return window[area].getItem(name) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-// The address holds the token and, from a link, the state. A link of an earlier run of the server
-// has another token; the one of the running server may be known from another tab.
-function readAddress() {
-  const given = new URLSearchParams(location.hash.slice(1));
-  let state;
-  try {
-    const text = given.get("state");
-    state = text ? JSON.parse(atob(text.replace(/-/g, "+").replace(/_/g, "/"))) : {};
-  } catch {
-    showProblem("The link is damaged; the page begins anew.");
-  }
-  return { tokens: [given.get("token") ?? "", stored("localStorage", "token")], state };
-}
-
 async function main() {
-  showTheme(stored("localStorage", "theme"));
+  showTheme(byId("theme"), stored("localStorage", "theme"));
   const { tokens, state } = readAddress();
+  if (state === undefined) showProblem("The link is damaged; the page begins anew.");
   for (const token of new Set(tokens.filter(Boolean))) {
     if (await opened(token, state) !== 401) return;
   }
