@@ -353,7 +353,7 @@ class TestDocument:
         np.testing.assert_allclose(
             numbers(shown["probabilities"]), net.predict_proba(pixels[None])[0], rtol=1e-4
         )
-        for bad, why in (("$$", "no base64"), (drawing[:-8], "pixels, but the network takes")):
+        for bad, why in (("$$", "not base64"), (drawing[:-8], "pixels, but the network takes")):
             assert why in tab.post("/image", {"pixels": bad}, status=400)["error"]
 
     def test_images_to_pick(self, tab, net, data):
@@ -534,9 +534,9 @@ class TestRequests:
     @pytest.mark.parametrize(
         ("path", "body", "match"),
         [
-            ("/image", b"[", "no JSON"),
-            ("/image", b"[" * 100_000, "no JSON"),
-            ("/image", b"[1]", "no JSON object"),
+            ("/image", b"[", "not JSON"),
+            ("/image", b"[" * 100_000, "not JSON"),
+            ("/image", b"[1]", "not a JSON object"),
             ("/image", b"{}", "part must be one of test, train"),
             ("/image", b'{"part": "test", "index": 1e999}', "index must be a whole number"),
             ("/image", b'{"part": "test", "index": -1}', "index must be a whole number"),
@@ -545,12 +545,12 @@ class TestRequests:
             ("/step", b'{"rate": NaN}', "rate must be a number"),
             ("/step", b'{"rate": "1"}', "rate must be a number"),
             ("/step", b'{"freeze": ["nope"]}', "no layer to freeze"),
-            ("/step", b'{"freeze": [1]}', "no text to go by"),
+            ("/step", b'{"freeze": [1]}', "not a short text"),
             ("/training", b'{"epochs": 0}', "epochs must be"),
             ("/training", b'{"epochs": 1000000}', "epochs must be at most 500"),
             ("/training", b'{"epochs": 1, "batch_size": 5000}', "batch_size must be at most 4096"),
             ("/training", b'{"epochs": 1, "schedule": "x"}', "schedule must be one of"),
-            ("/training/resume", b"{}", "no run to go on with"),
+            ("/training/resume", b"{}", "no run to resume"),
             ("/reset", b'{"seed": -1}', "seed must be"),
             ("/network", b'{"text": 3}', "text must be a text"),
             ("/lab/pass", b'{"mistake": "nope", "said": ""}', "no mistake 'nope'"),

@@ -1,4 +1,4 @@
-"""How much memory there is, asked before much of it is taken.
+"""How much memory there is, asked before much of it is used.
 
 Linux grants memory that it does not have, and ends a process that then uses it; so what a pass
 takes is worked out and compared before the first byte.
@@ -37,7 +37,7 @@ def require_memory(size: int, what: str, hint: str) -> None:
 
 
 def available_memory() -> int | None:
-    """Return how many bytes this process can still take, or None where that cannot be told."""
+    """Return how many bytes this process can still take, or None where that is not known."""
     found = [*_free(), *_container(), *_process()]
     return max(0, min(found)) if found else None
 

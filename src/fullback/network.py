@@ -49,7 +49,7 @@ class Network(Model):
         Entries may be assigned; shapes are checked and values cast
     statistics : what is measured and not trained: {"batchnorm1.mean": (C,), ...}; likewise
     frozen : names of the layers whose parameters and statistics training leaves alone
-    class_names : names of the outputs, where somebody gave them some; kept in model files
+    class_names : names of the outputs, where they have names; kept in model files
     data_options : options of ``load_data`` by which the images were read, and are to be again:
         resize, test_share and split_seed; kept in model files
     trained_on : what the images were like that it was trained on, and on which scale; None before

@@ -29,7 +29,7 @@ _AT_ONCE = 2**24  # values that are looked at together
 _OVERSHOOT = 0.1  # of the range 0 to 1: resizing by splines goes beyond the range of the pixels
 _SAMPLE = 1024  # images by which a data set's scale is found out
 _APART = 3.0  # times the range of the training images, beyond which values have another scale
-_BELOW = 0.25  # of the range of training images without negative values, as far as resizing leads
+_BELOW = 0.25  # of the range of training images without negative values, where resizing leads
 _NEAR = 0.05  # to 0 and 1, of images that go from black to white
 _WIDE = 8.0  # a network's largest value from which on images up to 1 have another scale
 
@@ -202,7 +202,7 @@ class ImageRecord:
             if not isinstance(number, int | float) or not np.isfinite(number):
                 raise OptionError(f"an image record holds finite numbers, got {number!r}")
         if self.low > self.high or (known and self.black == self.white):
-            raise OptionError(f"{self} is no record of images: its range is empty")
+            raise OptionError(f"{self} is not a record of images: its range is empty")
 
     @property
     def takes_pixels(self) -> bool:

@@ -29,7 +29,7 @@ class Threshold:
     Raises
     ------
     OptionError
-        It is no label, or no probability.
+        It is not a label, or not a probability.
     """
 
     label: int

@@ -77,7 +77,7 @@ def measure(
     Raises
     ------
     ShapeError, InputError
-        The arrays do not fit together, hold NaN, or a label is no class.
+        The arrays do not fit together, hold NaN, or a label is not a class.
     """
     from sklearn import metrics
     from sklearn.calibration import calibration_curve
@@ -154,7 +154,7 @@ class Curve:
     ----------
     label : the class
     false_positives, true_positives, auc : its ROC curve, as shares of the other classes' images and
-        of its own, and the area under it
+        of its positive, and the area under it
     recall, precision, average_precision : its precision-recall curve, and the area under it
     share : of the images that are of this class: the precision of answers by chance
     """
@@ -186,11 +186,11 @@ def curves(labels: ArrayLike, probabilities: ArrayLike) -> list[Curve]:
     y, p = _checked(labels, probabilities)
     found = []
     for label in np.unique(y).tolist():
-        own = y == label
-        if own.all():
+        positive = y == label
+        if positive.all():
             continue
-        false, true, _ = metrics.roc_curve(own, p[:, label])
-        precision, recall, _ = metrics.precision_recall_curve(own, p[:, label])
+        false, true, _ = metrics.roc_curve(positive, p[:, label])
+        precision, recall, _ = metrics.precision_recall_curve(positive, p[:, label])
         found.append(
             Curve(
                 label,
@@ -199,8 +199,8 @@ def curves(labels: ArrayLike, probabilities: ArrayLike) -> list[Curve]:
                 float(metrics.auc(false, true)),
                 recall,
                 precision,
-                float(metrics.average_precision_score(own, p[:, label])),
-                float(own.mean()),
+                float(metrics.average_precision_score(positive, p[:, label])),
+                float(positive.mean()),
             )
         )
     return found
@@ -244,21 +244,22 @@ def choose_threshold(
         require_number("recall", recall, "(0, 1]")
     for name, value in zip(("a false positive", "a miss"), cost or (), strict=False):
         require_number(f"the cost of {name}", value, "(0, 1e12)")
-    own = y == label
-    if own.all() or not own.any():
+    positive = y == label
+    if positive.all() or not positive.any():
         raise InputError(
-            f"there are {own.sum():,} images of class {label} among {len(own):,}; a threshold is "
-            "chosen where there are some of it and some of other classes"
+            f"there are {positive.sum():,} images of class {label} among {len(positive):,}; a "
+            "threshold is chosen where there are some of it and some of other classes"
         )
-    false, true, values = roc_curve(own, p[:, label], drop_intermediate=False)
-    wrong, right = np.rint(false * (~own).sum()), np.rint(true * own.sum())  # images, not shares
+    false, true, values = roc_curve(positive, p[:, label], drop_intermediate=False)
+    wrong = np.rint(false * (~positive).sum())  # images, not shares
+    right = np.rint(true * positive.sum())
     if cost is not None:
-        best = int(np.argmin(wrong * cost[0] + (own.sum() - right) * cost[1]))
+        best = int(np.argmin(wrong * cost[0] + (positive.sum() - right) * cost[1]))
     else:
         precision = right / np.maximum(right + wrong, 1)
-        reached = right >= np.ceil(float(recall or 0) * own.sum() - 1e-9)
+        reached = right >= np.ceil(float(recall or 0) * positive.sum() - 1e-9)
         best = int(np.argmax(np.where(reached, precision, -1.0)))
-    if best == 0 or right[best] + wrong[best] == len(own):
+    if best == 0 or right[best] + wrong[best] == len(positive):
         every = "no image" if best == 0 else "every image"
         raise InputError(
             f"the best threshold for this aim answers class {label} to {every}: the model does not "

@@ -1,6 +1,6 @@
 """Pictures of training and of answers, by matplotlib, which the extra ``plot`` brings.
 
-Colours are told apart by the colour-blind (Okabe and Ito 2008), and lines by their dashes, too.
+The colour-blind can distinguish the colours (Okabe and Ito 2008), and lines have dashes, too.
 Every function returns a figure, and `write` puts it into a file.
 """
 
@@ -141,7 +141,7 @@ def roc(found: Sequence[Curve], class_names: Sequence[str], measured: Metrics) -
         found, class_names, "false positives, share of other classes", "recall (true positives)"
     )
     axes.plot([0, 1], [0, 1], ":", color=_GREY, lw=1)
-    for curve, style in _lines(found, class_names, {own.label: own.auc for own in found}):
+    for curve, style in _lines(found, class_names, {curve.label: curve.auc for curve in found}):
         axes.plot(curve.false_positives, curve.true_positives, **style)
         if len(found) == 1:
             false, true = _point(measured, curve.label)[:2]
@@ -162,7 +162,7 @@ def precision_recall(
     if not found:
         return None
     figure, axes = _curve_axes(found, class_names, "recall", "precision")
-    areas = {own.label: own.average_precision for own in found}
+    areas = {curve.label: curve.average_precision for curve in found}
     for curve, style in _lines(found, class_names, areas):
         axes.plot(curve.recall, curve.precision, drawstyle="steps-post", **style)
         if len(found) == 1:
@@ -238,8 +238,8 @@ def filters(before: Model, after: Model) -> Figure | None:
     largest = max(float(abs(values).max()) for values in pairs) or 1.0
     for half, values, title in zip(halves, pairs, ("before", "after training"), strict=True):
         half.suptitle(f"{name} {title}", size=9)
-        for axes, own in zip(_cells(half, lines, across), values, strict=False):
-            axes.imshow(own.mean(axis=0), cmap="PuOr", vmin=-largest, vmax=largest)
+        for axes, filter_ in zip(_cells(half, lines, across), values, strict=False):
+            axes.imshow(filter_.mean(axis=0), cmap="PuOr", vmin=-largest, vmax=largest)
     return figure
 
 
@@ -263,7 +263,7 @@ def mistakes(
             low, high = float(shown.min()), float(shown.max())
             shown = (shown - low) / ((high - low) or 1.0)
         axes.imshow(shown if shown.shape[2] == 3 else shown[:, :, 0], cmap="gray")
-        label, answer = (_cut(_name(class_names, int(own[n]))) for own in (labels, given))
+        label, answer = (_cut(_name(class_names, int(each[n]))) for each in (labels, given))
         axes.set_title(f"{label}, taken for {answer}\n({probabilities[n, given[n]]:.0%})", size=8)
     return figure
 

@@ -119,8 +119,8 @@ def step(session: Session, fields: Fields) -> Answer:
     """Make one step of gradient descent on the image."""
     freeze = tuple(fields.texts("freeze", 40, MOST_LAYERS))
     with session.lock:
-        made = session.step(fields.number("rate", "(0, 100]", 0.05), freeze)
-        return {**made, "document": session.document()}
+        done = session.step(fields.number("rate", "(0, 100]", 0.05), freeze)
+        return {**done, "document": session.document()}
 
 
 def train(session: Session, fields: Fields) -> Answer:
@@ -154,7 +154,7 @@ def pause(session: Session, fields: Fields) -> Answer:
 def resume(session: Session, fields: Fields) -> Answer:
     """Go on with the run."""
     if session.trainer is None:
-        raise InputError("there is no run to go on with; start one")
+        raise InputError("there is no run to resume; start one")
     session.trainer.start()
     return training(session, fields)
 
@@ -230,7 +230,7 @@ def _choice(fields: Fields) -> lab.Choice:
 
 
 def mistakes(session: Session, fields: Fields) -> Answer:
-    """Return the catalogue, as far as this network can have it."""
+    """Return the catalogue, with what this network can have."""
     return {"mistakes": lab.catalogue(_batch(session))}
 
 

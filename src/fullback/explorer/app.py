@@ -2,7 +2,7 @@
 
 ==========================================  ======================================================
 ``GET /``, ``GET /page/NAME``               the page's own files, read once when the server starts
-``POST /api/sessions``                      a new session, for a new tab; with a link, what it tells
+``POST /api/sessions``                      a new session, for a new tab; with a link, what it says
 ``.../SESSION``                             its state
 ``.../SESSION/document``                    the image's forward and backward pass
 ``.../SESSION/image``, ``label``, ``upload``  another image or label; answers with the document
@@ -129,8 +129,8 @@ def _api_routes(sessions: Sessions) -> list[Route]:
             fields = Fields(await bodies.read(request, _MOST_JSON_BYTES))
             if method == "GET":
                 fields = Fields.of(dict(_numbers(request)), "the query")
-            made = await run_in_threadpool(work, session, fields)
-            return made if isinstance(made, Response) else _json(made)
+            answered = await run_in_threadpool(work, session, fields)
+            return answered if isinstance(answered, Response) else _json(answered)
 
         return Route(f"/api/sessions/{{session}}{path}", answer, methods=[method])
 

@@ -97,7 +97,7 @@ def misfit(net: Network, name: str, data: Dataset) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FullbackWarning)
-            if net.scale_unknown:  # of an old file, whose images are taken for 0 to 1
+            if net.scale_unknown:  # of an old file, whose images are read as 0 to 1
                 warnings.simplefilter("ignore", FullbackWarning)
             net.check_images(data.x_test[:LOOKED_AT])
     except (FullbackWarning, InputError) as error:  # another scale

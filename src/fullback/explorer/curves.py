@@ -36,7 +36,7 @@ class Student:
         self.optimizer = SGD(rate, momentum=0.9, nesterov=True)
         self.state = self.optimizer.initial_state(self.net.parameters, self.net.parameters)
         self.mutants: dict[str, tuple[Mutant, ...]] | None = None if choice else {}
-        self.left: dict[str, Array] = {}  # gradients that nobody cleared
+        self.left: dict[str, Array] = {}  # gradients that were not cleared
         self.alive = True
 
     def learn(self, x: Array, y: Array, factor: float) -> float:

@@ -15,7 +15,7 @@ class Fields:
     Raises
     ------
     InputError
-        The body is no JSON object.
+        The body is not a JSON object.
     OptionError, InputError
         A field is missing, or not what it must be.
     """
@@ -24,9 +24,9 @@ class Fields:
         try:
             given = json.loads(body or b"{}")
         except (ValueError, RecursionError):
-            raise InputError("the request is no JSON; reload the page") from None
+            raise InputError("the request is not JSON; reload the page") from None
         if not isinstance(given, dict):
-            raise InputError("the request is no JSON object; reload the page")
+            raise InputError("the request is not a JSON object; reload the page")
         self.given: dict[str, Any] = given
 
     @classmethod
@@ -34,9 +34,9 @@ class Fields:
         """Return the fields of an object inside of another."""
         if not isinstance(given, dict):
             raise InputError(f"{what} must be an object, got {type(given).__name__}")
-        own = cls(b"")
-        own.given = given
-        return own
+        fields = cls(b"")
+        fields.given = given
+        return fields
 
     def has(self, name: str) -> bool:
         """Whether a field is there and not null."""
@@ -86,7 +86,7 @@ class Fields:
             raise InputError(f"{name} must be a list of at most {most} texts")
         for text in value:
             if not isinstance(text, str) or len(text) > longest:
-                raise InputError(f"{name} holds {_short(text)}, which is no text to go by")
+                raise InputError(f"{name} holds {_short(text)}, which is not a short text")
         return value
 
 

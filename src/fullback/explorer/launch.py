@@ -55,11 +55,11 @@ def _with_labels_of(net: Network, data: Dataset) -> Dataset:
 
     Data whose classes the network does not all know stay as they are: they do not go with it.
     """
-    names = net.class_names
-    own = data.class_names
-    if own == names[: len(own)] or not set(own) <= set(names) or len(names) != len(set(names)):
+    names, of_data = net.class_names, data.class_names
+    unique = len(names) == len(set(names))
+    if of_data == names[: len(of_data)] or not set(of_data) <= set(names) or not unique:
         return data
-    labels = np.array([names.index(name) for name in own])
+    labels = np.array([names.index(name) for name in of_data])
     y_val = None if data.y_val is None else labels[data.y_val]
     return dataclasses.replace(
         data,

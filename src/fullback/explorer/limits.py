@@ -5,7 +5,7 @@ connections                  128, or a quarter of the files that the process may
                              the oldest one without a request makes room
 a request's head             10 seconds, from the connection or the answer before
 a request's body             60 seconds
-an answer                    30 seconds in which nothing of it is taken
+an answer                    30 seconds in which nothing of it is read
 bodies that are being read   128 MiB, all together
 requests being worked on     32, and 8 of one tab
 lines about failures         5 a minute
@@ -71,8 +71,8 @@ class Connections:
         First go those that have never sent a request, of these the oldest.
         """
         if len(self.open) >= self.most:
-            silent = (own for own in self.open if own.cycle is None)
-            idle = (own for own in self.open if not own.busy)
+            silent = (each for each in self.open if each.cycle is None)
+            idle = (each for each in self.open if not each.busy)
             closed = next(silent, None) or next(idle, None) or connection
             self.open.pop(closed, None)
             closed.transport.abort()

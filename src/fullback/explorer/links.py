@@ -15,7 +15,7 @@ _MOST_REPEATED = 20_000  # batches of training
 
 
 def restore(session: Session, given: Fields) -> str | None:
-    """Do again what a link tells: the network's actions, the image, the label.
+    """Do again what a link says: the network's actions, the image, the label.
 
     Return why some of it was left out, or None: a link may be damaged, or from a server that
     was started with another network.
@@ -32,7 +32,7 @@ def restore(session: Session, given: Fields) -> str | None:
 def _restore_network(session: Session, given: Fields) -> None:
     actions = given.given.get("actions") or []
     if not isinstance(actions, list) or len(actions) > MOST_ACTIONS:
-        raise InputError("it is damaged: its actions are no list")
+        raise InputError("it is damaged: its actions are not a list")
     builds = bool(actions) and Fields.of(actions[0], "an action").has("text")
     if given.has("start") and given.text("start", 8) != session.config.fingerprint and not builds:
         raise InputError("it was made with another network than this server was started with")

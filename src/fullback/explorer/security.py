@@ -1,6 +1,6 @@
 """Who may ask the server anything, and what the browser may do with its answers.
 
-A web page of somebody else's, open in the same browser, can send requests to a server on this
+A foreign web page, open in the same browser, can send requests to a server on this
 machine. What keeps it out, in the order of the checks:
 
 =============  ===================================================================================

@@ -166,12 +166,12 @@ def _listen(host: str, port: int | None) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     ports = [PORT, 0] if port is None else [port]
     for place in ports:
-        own = socket.socket(family, socket.SOCK_STREAM)
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            own.bind((host, place))
+            listener.bind((host, place))
         except OSError as error:
-            own.close()
+            listener.close()
             if place != ports[-1]:
                 continue
             where = "address" if is_loopback(host) else "address of this machine"
@@ -179,16 +179,16 @@ def _listen(host: str, port: int | None) -> socket.socket:
                 f"cannot listen at {host}, port {place} ({error.strerror or error}); give another "
                 f"--port, or another {where}"
             ) from None
-        return own
+        return listener
     raise AssertionError("there is always a last port")
 
 
 def _own_address() -> str:
     """Return the address by which others reach this machine; without a network, 127.0.0.1."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            own.connect(("192.0.2.1", 9))  # chooses the way there, and sends nothing
+            probe.connect(("192.0.2.1", 9))  # chooses the way there, and sends nothing
         except OSError:
             return "127.0.0.1"
-        address: str = own.getsockname()[0]
+        address: str = probe.getsockname()[0]
         return address

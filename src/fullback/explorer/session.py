@@ -6,6 +6,7 @@ import base64
 import secrets
 import threading
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Session:
     misfit : why the data set does not go with the network; None where it does
     trainer : the run that trains the network, or has trained it last
     actions : what made the network of the one that the server was started with, for a link;
-        None where that cannot be told
+        None where that is not known
     """
 
     config: ServerConfig
@@ -252,7 +253,7 @@ class Session:
         shape = self.data.image_shape
         layers = parse_layers(text)
         parameters = architecture_of(layers, shape).parameters
-        require_small(len(layers), sum(int(np.prod(own)) for own in parameters.values()))
+        require_small(len(layers), sum(map(prod, parameters.values())))
         net = Network(layers, shape, seed=seed)
         require_shown(net)
         classes = len(self.data.class_names)
@@ -322,13 +323,13 @@ class Session:
         return trainer
 
     def settle(self) -> None:
-        """Note what the last run did, when nobody can go on with it any more."""
+        """Note what the last run did, when it cannot be resumed any more."""
         for action in self._unsettled():
             self._note(action)
         self.trainer = None
 
     def _unsettled(self) -> list[dict[str, Any]]:
-        """Return the last run as an action, while somebody may still go on with it."""
+        """Return the last run as an action, while it may still be resumed."""
         trainer = self.trainer
         if trainer is None or not trainer.done:
             return []

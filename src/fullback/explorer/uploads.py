@@ -1,7 +1,7 @@
 """Files that the page sends: pictures, and models.
 
 Nothing is ever opened by a name that the page sends. What it sends goes, under a name of the
-server's own, into a folder that nobody else can read, for the time that it takes to read it.
+server's own, into a folder that no other user can read, for the time that it takes to read it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_picture(body: bytes, net: Network, *, invert: bool) -> Array:
     Raises
     ------
     DataError, ShapeError
-        It is no image of these formats, damaged or too large, or the network takes no images.
+        It is not an image of these formats, damaged or too large, or the network takes no images.
     """
 
     def read(path: Path) -> Array:
@@ -55,7 +55,7 @@ def read_model(body: bytes) -> Network:
     Raises
     ------
     ModelFileError
-        It is damaged, or no model of fullback's.
+        It is damaged, or not a model of fullback's.
     """
     return _from_file(body, "the file", load)
 
@@ -76,12 +76,12 @@ def read_pixels(text: str, shape: Shape) -> Array:
     Raises
     ------
     InputError
-        It is no base64, or has another number of pixels.
+        It is not base64, or has another number of pixels.
     """
     try:
         pixels = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
     except (binascii.Error, ValueError):
-        raise InputError("the drawing is no base64; reload the page") from None
+        raise InputError("the drawing is not base64; reload the page") from None
     if pixels.size != int(np.prod(shape)):
         wanted = " x ".join(map(str, shape))
         raise InputError(

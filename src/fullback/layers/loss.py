@@ -44,8 +44,8 @@ class Loss(ABC):
         """Check what a user gave as ``y`` and bring it to the shape that ``forward`` takes."""
 
     @abstractmethod
-    def mixed(self, targets: Array, others: Array, own: float, outputs: int) -> Array:
-        """Return targets of images that were mixed: a share of their own, the rest of others."""
+    def mixed(self, targets: Array, others: Array, share: float, outputs: int) -> Array:
+        """Return targets of images that were mixed: a share of their share, the rest of others."""
 
     @abstractmethod
     def forward(
@@ -117,10 +117,10 @@ class SoftmaxCrossEntropy(Loss):
             )
         return labels.astype(np.int64, copy=False)
 
-    def mixed(self, targets: Array, others: Array, own: float, outputs: int) -> Array:
+    def mixed(self, targets: Array, others: Array, share: float, outputs: int) -> Array:
         rows = np.zeros((len(targets), outputs))
-        rows[np.arange(len(targets)), targets] += own
-        rows[np.arange(len(targets)), others] += 1 - own
+        rows[np.arange(len(targets)), targets] += share
+        rows[np.arange(len(targets)), others] += 1 - share
         return rows
 
     def forward(
@@ -169,11 +169,11 @@ class MeanSquaredError(Loss):
         targets = targets.reshape(images, outputs).astype(np.float64, copy=False)
         if not np.isfinite(targets).all():
             wrong = int(np.flatnonzero(~np.isfinite(targets).all(axis=1))[0])
-            raise InputError(f"the target of image {wrong} is not finite; remove it or mend it")
+            raise InputError(f"the target of image {wrong} is not finite; remove it or correct it")
         return targets
 
-    def mixed(self, targets: Array, others: Array, own: float, outputs: int) -> Array:
-        return own * targets + (1 - own) * others
+    def mixed(self, targets: Array, others: Array, share: float, outputs: int) -> Array:
+        return share * targets + (1 - share) * others
 
     def forward(
         self, x: Array, targets: Array, sample_weight: Array | None = None

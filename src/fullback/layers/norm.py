@@ -117,7 +117,7 @@ class Normalize(Layer):
     """Bring every channel of the input to mean 0 and standard deviation 1: ``y = (x - m) / s``.
 
     m and s are measured once, on the training data, by ``Network.adapt`` (``fit`` calls it where
-    nobody has), and saved with the model, which so carries its own preprocessing. Until then the
+    nothing has), and saved with the model, which so carries its own preprocessing. Until then the
     layer changes nothing. A channel without any spread is only shifted.
     """
 

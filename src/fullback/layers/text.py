@@ -31,7 +31,7 @@ def parse_layers(text: str) -> list[Layer]:
     Raises
     ------
     OptionError
-        A word is no layer, an option is unknown, or a value is out of range.
+        A word is not a layer, an option is unknown, or a value is out of range.
     """
     if len(text) > _LONGEST:
         raise OptionError(f"a network's text may have {_LONGEST} characters, got {len(text)}")

@@ -100,7 +100,7 @@ def _picture(values: Array, most: float) -> str:
 
 
 def _in_rows(values: Array) -> Array:
-    """Lay features out in a square, as far as they fill one."""
+    """Lay features out in a square, where they fill one."""
     columns = 1 if values.size <= 12 else int(np.ceil(np.sqrt(values.size)))
     rows = -(-values.size // columns)
     square = np.zeros(rows * columns, values.dtype)

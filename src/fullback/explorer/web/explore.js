@@ -151,7 +151,7 @@ class App {
     return this.change(() => this.client.post("/image", { wrong: true, after }));
   }
 
-  // What was uploaded is turned round at once; later uploads are as well.
+  // Swap dark and light in the uploaded picture at once, and in later ones.
   invert() {
     if (this.document.image.from !== "upload") return null;
     return this.change(() => this.client.post("/image", { invert: byId("invert").checked }));
