@@ -36,7 +36,7 @@ class Trace:
     deltas : dL/d output of each layer, in the shapes of ``activations``; ``"input"`` is dL/d images
     gradients : dL/dp for every parameter p, in the shapes of ``Network.parameters``
     probabilities : softmax of the logits, of shape (N, classes); None for other losses
-    kept : what each layer's forward pass kept for its backward pass, in order
+    kept : every layer's cache, what its forward pass keeps for its backward pass, in order
     """
 
     loss: float
@@ -61,39 +61,39 @@ class Trace:
 def forward_batch(
     net: Model, x: Array, *, training: bool = False, seed: Seed = 0
 ) -> tuple[list[Array], list[Any]]:
-    """Run checked images forward: the input and every layer's output, and what each kept."""
+    """Run checked images forward: the input and every layer's output, and what each layer keeps for its backward pass."""
     require_memory(
         len(x) * net.pass_values * net.dtype.itemsize,
         f"a pass of {len(x)} images",
         "give fewer images at a time, or use a smaller network",
     )
-    kept = []
+    caches = []
     with np.errstate(all="ignore"):  # what is not finite is looked for, and named, by the callers
         activations = [scaled(x, net.dtype)]
         for index, (name, layer) in enumerate(zip(net.names, net.layers, strict=True)):
-            y, memory = layer.forward(
+            y, cache = layer.forward(
                 activations[-1],
                 net.arrays_of(name),
                 training=training and name not in net.frozen,
                 key=random_key(seed, index) if layer.random else 0,
             )
             activations.append(y)
-            kept.append(memory)
-    return activations, kept
+            caches.append(cache)
+    return activations, caches
 
 
 def backward_batch(
-    net: Model, delta: Array, kept: Sequence[Any]
+    net: Model, delta: Array, caches: Sequence[Any]
 ) -> tuple[list[Array], dict[str, Array]]:
     """Run the delta of the last layer's output back: the delta of every output and of the input."""
     deltas, gradients = [delta], {}
     with np.errstate(all="ignore"):
-        for name, layer, memory in zip(
-            reversed(net.names), reversed(net.layers), reversed(kept), strict=True
+        for name, layer, cache in zip(
+            reversed(net.names), reversed(net.layers), reversed(caches), strict=True
         ):
-            delta, own = layer.backward(delta, memory, net.arrays_of(name))
+            delta, found = layer.backward(delta, cache, net.arrays_of(name))
             deltas.append(delta)
-            gradients.update({f"{name}.{key}": value for key, value in own.items()})
+            gradients.update({f"{name}.{key}": value for key, value in found.items()})
     return deltas[::-1], {name: gradients[name] for name in net.parameters}
 
 
@@ -107,18 +107,18 @@ def trace_batch(
     seed: Seed,
 ) -> Trace:
     """Run checked images and targets forward and backward."""
-    activations, kept = forward_batch(net, x, training=training, seed=seed)
+    activations, caches = forward_batch(net, x, training=training, seed=seed)
     with np.errstate(all="ignore"):
-        loss, memory = net.loss.forward(activations[-1], targets, sample_weight)
-        delta = net.loss.backward(memory)
-    deltas, gradients = backward_batch(net, delta, kept)
+        loss, cache = net.loss.forward(activations[-1], targets, sample_weight)
+        delta = net.loss.backward(cache)
+    deltas, gradients = backward_batch(net, delta, caches)
     return Trace(
         loss=loss,
         activations=dict(zip(("input", *net.names), activations, strict=True)),
         deltas=dict(zip(("input", *net.names), deltas, strict=True)),
         gradients=gradients,
         probabilities=softmax(activations[-1]) if net.loss.classifies else None,
-        kept=tuple(kept),
+        kept=tuple(caches),
     )
 
 

@@ -41,9 +41,9 @@ class ReLU(Layer):
         return np.maximum(x, 0), x
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        x = kept
+        x = cache
         return np.where(x > 0, dy, 0), {}
 
 
@@ -79,9 +79,9 @@ class LeakyReLU(Layer):
         return np.where(x > 0, x, self.slope * x), x
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        x = kept
+        x = cache
         return np.where(x > 0, dy, self.slope * dy), {}
 
 
@@ -102,9 +102,9 @@ class Sigmoid(Layer):
         return y, y
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        y = kept
+        y = cache
         return dy * y * (1 - y), {}
 
 
@@ -125,7 +125,7 @@ class Tanh(Layer):
         return y, y
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        y = kept
+        y = cache
         return dy * (1 - y * y), {}

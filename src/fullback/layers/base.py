@@ -101,19 +101,19 @@ class Layer(ABC):
         Returns
         -------
         y : ndarray of shape (N, *output_shape)
-        kept : what ``backward`` needs
+        cache : what ``backward`` needs
         """
 
     @abstractmethod
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
         """Carry the delta back through the layer.
 
         Parameters
         ----------
         dy : ndarray of shape (N, *output_shape), the delta dL/dy
-        kept : what ``forward`` returned beside y
+        cache : what ``forward`` returned beside y
         parameters : the same mapping that ``forward`` was given
 
         Returns
@@ -122,8 +122,8 @@ class Layer(ABC):
         gradients : dL/dp for every trained parameter p
         """
 
-    def next_statistics(self, kept: Any, statistics: Parameters) -> dict[str, Array]:
-        """Statistics after a training step whose forward pass returned ``kept``."""
+    def next_statistics(self, cache: Any, statistics: Parameters) -> dict[str, Array]:
+        """Statistics after a training step whose forward pass returned ``cache``."""
         return {}
 
     def __repr__(self) -> str:

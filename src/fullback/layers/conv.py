@@ -155,9 +155,9 @@ class Conv2D(Layer):
         return y, (x, around)
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        x, around = kept  # x with its padding
+        x, around = cache  # x with its padding
         w = parameters["weight"]
         spread_dy = spread(dy, self.stride, self._reach(x.shape[2:]))
 

@@ -37,9 +37,9 @@ class Flatten(Layer):
         return x.reshape(len(x), -1), x.shape
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        return dy.reshape(kept), {}
+        return dy.reshape(cache), {}
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,9 +100,9 @@ class Dense(Layer):
         return y, x
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        x = kept
+        x = cache
         gradients = {"weight": dy.T @ x}  # (K, C)
         if self.bias:
             gradients["bias"] = dy.sum(axis=0)

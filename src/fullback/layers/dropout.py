@@ -58,9 +58,9 @@ class Dropout(Layer):
         return x * mask, mask
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        mask = kept
+        mask = cache
         return (dy if mask is None else dy * mask), {}
 
 

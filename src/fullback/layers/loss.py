@@ -61,7 +61,7 @@ class Loss(ABC):
         """
 
     @abstractmethod
-    def backward(self, kept: Any) -> Array:
+    def backward(self, cache: Any) -> Array:
         """Return the first delta, dL/dx, of shape (N, outputs)."""
 
     def __repr__(self) -> str:
@@ -137,8 +137,8 @@ class SoftmaxCrossEntropy(Loss):
         loss = -(share[:, None] * t * log_p).sum(dtype=np.float64)
         return float(loss), (np.exp(log_p), t, share)
 
-    def backward(self, kept: Any) -> Array:
-        p, t, share = kept
+    def backward(self, cache: Any) -> Array:
+        p, t, share = cache
         dx: Array = (p - t) * share[:, None]
         return dx
 
@@ -183,8 +183,8 @@ class MeanSquaredError(Loss):
         loss = (share * (difference**2).mean(axis=1)).sum(dtype=np.float64)
         return float(loss), (difference, share)
 
-    def backward(self, kept: Any) -> Array:
-        difference, share = kept
+    def backward(self, cache: Any) -> Array:
+        difference, share = cache
         dx: Array = 2 * difference * share[:, None] / difference.shape[1]
         return dx
 

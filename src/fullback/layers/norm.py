@@ -85,9 +85,9 @@ class BatchNorm2D(Layer):
         return y, (z, scale, (mean, variance) if training else None)
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        z, scale, batch = kept
+        z, scale, batch = cache
         dweight = (dy * z).sum(axis=(0, 2, 3))
         dbias = dy.sum(axis=(0, 2, 3))
         through = dy
@@ -97,9 +97,9 @@ class BatchNorm2D(Layer):
         dx = _channel(parameters["weight"] * scale) * through
         return dx, {"weight": dweight, "bias": dbias}
 
-    def next_statistics(self, kept: Any, statistics: Parameters) -> dict[str, Array]:
+    def next_statistics(self, cache: Any, statistics: Parameters) -> dict[str, Array]:
         """Move the running mean and variance (the unbiased one) towards the batch's."""
-        z, _, batch = kept
+        z, _, batch = cache
         if batch is None:
             return {}
         mean, variance = batch
@@ -142,7 +142,7 @@ class Normalize(Layer):
         return (x - _like(parameters["mean"], x)) / _like(parameters["deviation"], x), None
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
         return dy / _like(parameters["deviation"], dy), {}
 

@@ -120,9 +120,9 @@ class MaxPool2D(_Pool2D):
         return y, (winner, x.shape, around)
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        winner, padded_shape, around = kept
+        winner, padded_shape, around = cache
         dx = np.zeros(padded_shape, dy.dtype)
         for tap, cells in self._taps(dx, dy.shape[2:]):
             cells += np.where(winner == tap, dy, 0)
@@ -155,9 +155,9 @@ class AvgPool2D(_Pool2D):
         return windows(x, self.size, self.step).mean(axis=(4, 5)), (x.shape, around)
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        padded_shape, around = kept
+        padded_shape, around = cache
         rows, columns = pair(self.size)
         share = dy / (rows * columns)
         dx = np.zeros(padded_shape, dy.dtype)
@@ -184,8 +184,8 @@ class GlobalAvgPool2D(Layer):
         return x.mean(axis=(2, 3)), x.shape
 
     def backward(
-        self, dy: Array, kept: Any, parameters: Parameters
+        self, dy: Array, cache: Any, parameters: Parameters
     ) -> tuple[Array, dict[str, Array]]:
-        _, _, rows, columns = kept
-        dx = np.broadcast_to(dy[:, :, None, None] / (rows * columns), kept)
+        _, _, rows, columns = cache
+        dx = np.broadcast_to(dy[:, :, None, None] / (rows * columns), cache)
         return dx.copy(), {}  # a broadcast array cannot be written to

@@ -211,15 +211,15 @@ def _both(value: int | tuple[int, int]) -> list[int]:
 def _kept(net: Network, trace: Trace) -> dict[str, Array]:
     """Return what else layers computed with: masks of dropout, means and variances."""
     kept: dict[str, Array] = {}
-    for name, layer, memory in zip(net.names, net.layers, trace.kept, strict=True):
-        if isinstance(layer, Dropout) and memory is not None:
-            kept[f"{name}.mask"] = memory[0]
+    for name, layer, cache in zip(net.names, net.layers, trace.kept, strict=True):
+        if isinstance(layer, Dropout) and cache is not None:
+            kept[f"{name}.mask"] = cache[0]
         elif isinstance(layer, BatchNorm2D):
             statistics = net.arrays_of(name)
-            mean, variance = memory[2] or (statistics["mean"], statistics["variance"])
+            mean, variance = cache[2] or (statistics["mean"], statistics["variance"])
             kept |= {f"{name}.mean": mean, f"{name}.variance": variance}
-            kept[f"{name}.batch"] = np.asarray(memory[2] is not None, float)
+            kept[f"{name}.batch"] = np.asarray(cache[2] is not None, float)
         elif isinstance(layer, Normalize):
-            own = net.arrays_of(name)
-            kept |= {f"{name}.mean": own["mean"], f"{name}.deviation": own["deviation"]}
+            measured = net.arrays_of(name)
+            kept |= {f"{name}.{key}": measured[key] for key in ("mean", "deviation")}
     return kept
