@@ -61,7 +61,7 @@ class Trace:
 def forward_batch(
     net: Model, x: Array, *, training: bool = False, seed: Seed = 0
 ) -> tuple[list[Array], list[Any]]:
-    """Run checked images forward: the input and every layer's output, and what each layer keeps for its backward pass."""
+    """Run checked images forward: the input and every layer's output, and every layer's cache."""
     require_memory(
         len(x) * net.pass_values * net.dtype.itemsize,
         f"a pass of {len(x)} images",
