@@ -22,7 +22,9 @@ from fullback import (
     zoo,
 )
 from fullback.errors import InputError, OptionError, ShapeError
+from fullback.export.safetensors import read_model
 from fullback.layers.text import layers_text, parse_layers
+from fullback.model import Model
 from fullback.passes import PREDICTION_BATCH
 
 X = np.random.default_rng(0).random((5, 2, 6, 7))
@@ -561,3 +563,28 @@ class TestWithHead:
         net = Network.parse("conv3 globalavgpool", (1, 6, 6))
         with pytest.raises(OptionError, match="needs a Dense layer as the last one"):
             net.with_head(2)
+
+
+class TestModel:
+    """What every room takes: a network without what users call."""
+
+    @pytest.fixture
+    def model(self):
+        return Model.parse(TEXT, (2, 6, 7), seed=3)
+
+    def test_it_is_the_network_without_its_face(self, model):
+        assert repr(model) == repr(Network.parse(TEXT, (2, 6, 7))).replace("Network", "Model", 1)
+        assert not {"fit", "predict", "save", "explore", "program"} & set(dir(model))
+
+    def test_a_copy_has_the_same_type(self, model):
+        net = Network.parse(TEXT, (2, 6, 7))
+        for copy in (Model.copy, lambda own: own.copy(seed=1), lambda own: own.with_head(2)):
+            assert (type(copy(model)), type(copy(net))) == (Model, Network)
+
+    def test_a_file_is_read_as_either(self, model, tmp_path):
+        path = tmp_path / "m.safetensors"
+        fullback.save(model, path)
+        found, _ = read_model(path, Model)
+        assert (type(found), type(fullback.load(path))) == (Model, Network)
+        for name, array in model.parameters.items():
+            np.testing.assert_array_equal(found.parameters[name], array)

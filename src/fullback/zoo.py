@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
+from fullback.model import DType
 from fullback.network import Network
-
-DType = Literal["float32", "float64"]
 
 
 def question(

@@ -68,7 +68,7 @@ function atLoss(model, name, { index: [k] }) {
   const all = logits.reduce((sum, { value }) => sum + Math.exp(value - most), 0);
   return {
     rule:
-      "Softmax: the exponential of the logit, divided by the sum of all. The largest logit is cellAt away " +
+      "Softmax: the exponential of the logit, divided by the sum of all. The largest logit is subtracted " +
       "first, which changes nothing and keeps the exponentials small.",
     formula: "p[k] = exp(x[k] − max) / Σ(j) exp(x[j] − max)",
     sum: false,
