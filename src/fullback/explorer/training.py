@@ -263,7 +263,7 @@ class Trainer:
 def _require_room(net: Network, batch: int) -> None:
     """Raise InputError where a training step takes more memory than a page may have."""
     if net.choose_engine(None) == "lanes":
-        plan = lower(net, "training", blocks=-(-batch // LANES), training=True)
+        plan = lower(net, "gradients", blocks=-(-batch // LANES), training=True)
         size = memory_of(plan, threads())
     else:
         size = 2 * batch * net.pass_values * net.dtype.itemsize
