@@ -1,6 +1,27 @@
 """Small convolutional networks on a CPU, with a backward pass you can read, check and see.
 
-All but the errors is imported when it is first used.
+All but the errors is imported when it is first used. The rooms, each of which imports only from
+itself and those above it:
+
+====================================  ==========================================================
+errors, options, atomic, memory,      exceptions, checks of options, whole files, free memory,
+pixels, threshold                     what images are like, when a class is answered
+layers, architecture, arrays          one page a layer; what follows from a list of layers
+model                                 what a network is; every room takes a ``Model``
+show, passes                          its table; its loops forward and backward, and the trace
+data, augment                         every way in for images; images changed at random
+engine                                the fast kernels, and the programs that call them
+export                                files in and out
+training                              ``fit``, optimizers, schedules, callbacks, checkpoints
+evaluate                              metrics and plots
+network, zoo                          what users call; named networks
+check                                 gradients checked, mistakes named, a layer examined
+estimator                             scikit-learn's interface
+report, explorer                      the backward pass as a file, and as a page with a server
+bench, cli                            timings; the command line
+====================================  ==========================================================
+
+Begin with ``layers/dense.py``, ``passes.py`` and ``network.py``.
 """
 
 from typing import TYPE_CHECKING
