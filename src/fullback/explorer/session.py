@@ -20,7 +20,7 @@ from fullback.layers import Normalize
 from fullback.layers.base import Array
 from fullback.layers.text import layers_text, parse_layers
 from fullback.network import Network
-from fullback.passes import Trace
+from fullback.passes import Trace, forward_batch
 from fullback.report.document import class_names, document, shown_range
 from fullback.training.optimizers import SGD
 
@@ -97,7 +97,8 @@ class Session:
         """The label that the loss is computed with."""
         if self.label is not None:
             return self.label
-        return int(self.net.trace(self.image[None], [0]).activations[self.net.names[-1]].argmax())
+        images = self.net.check_images(self.image[np.newaxis])
+        return int(forward_batch(self.net, images, training=True)[0][-1].argmax())  # as traced
 
     def document(self) -> dict[str, Any]:
         """Return the image's forward and backward pass, and what the page keeps beside it."""

@@ -135,9 +135,7 @@ class AvgPool2D(_Pool2D):
 
     Parameters
     ----------
-    size : R and S of the window, one number or (rows, columns)
-    stride : cells from one window to the next; None for ``size``, so that windows do not overlap
-    padding : as for Conv2D, but smaller than the window, so that every window holds an input cell
+    size, stride, padding : as for MaxPool2D
 
     Raises
     ------
