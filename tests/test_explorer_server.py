@@ -764,7 +764,7 @@ class TestLimits:
 
     def test_one_line_a_failure_and_few_a_minute(self, tab, monkeypatch, capfd):
         log = logging.getLogger("fullback.explore")
-        monkeypatch.setattr(limits, "_ONE_LINE", own := limits.OneLine())
+        monkeypatch.setattr(limits, "ONE_LINE", own := limits.OneLine())
         for name in ("fullback.explore", "uvicorn.error"):
             for old in logging.getLogger(name).filters[:]:
                 logging.getLogger(name).removeFilter(old)

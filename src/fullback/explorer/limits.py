@@ -255,13 +255,13 @@ class OneLine(logging.Filter):
         return True
 
 
-_ONE_LINE = OneLine()
+ONE_LINE = OneLine()
 
 
 def limit_log() -> None:
     """Write what fails in this server's loop, in uvicorn and here by ``OneLine``."""
     for name in (LOG.name, "uvicorn.error"):
-        logging.getLogger(name).addFilter(_ONE_LINE)
+        logging.getLogger(name).addFilter(ONE_LINE)
 
     def failed(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         LOG.error("%s", context.get("message"), exc_info=context.get("exception"))
