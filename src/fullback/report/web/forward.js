@@ -155,12 +155,12 @@ const FORWARD = {
     return {
       rule: `The mean of channel ${c}.`,
       formula: "y[c] = Σ(i, j) x[c, i, j] / (H · W)",
-      terms: counting(rows * columns).map((n) => ({
+      terms: table(rows, columns, (i, j) => ({
         factors: [
-          cellAt(model, `a:${before}`, [c, Math.floor(n / columns), n % columns]),
+          cellAt(model, `a:${before}`, [c, i, j]),
           constant(1 / (rows * columns), `1/${rows * columns}`),
         ],
-      })),
+      })).flat(),
     };
   },
 

@@ -4,7 +4,6 @@ import { unflat } from "./arrays.js";
 import {
   cellAt,
   cellOrPadding,
-  counting,
   equation,
   filtersOf,
   grid,
@@ -55,9 +54,9 @@ const GRADIENT = {
     return {
       rule: "The bias went into every output of its filter, so its gradient is the sum of their deltas.",
       formula: "db[k] = Σ(p, q) dy[k, p, q]",
-      terms: counting(rows * columns).map((n) => ({
-        factors: [cellAt(model, `d:${layer.name}`, [k, Math.floor(n / columns), n % columns])],
-      })),
+      terms: table(rows, columns, (p, q) => ({
+        factors: [cellAt(model, `d:${layer.name}`, [k, p, q])],
+      })).flat(),
     };
   },
 
@@ -86,8 +85,8 @@ const GRADIENT = {
     return {
       rule: "The sum of delta times normalised value z = (x − m) / √(v + ε), over all places.",
       formula: "dweight[c] = Σ(i, j) dy[c, i, j] · z[c, i, j]",
-      terms: counting(rows * columns).map((n) => {
-        const index = [channel, Math.floor(n / columns), n % columns];
+      terms: table(rows, columns, (i, j) => {
+        const index = [channel, i, j];
         const x = cellAt(model, `a:${before}`, index);
         return {
           factors: [
@@ -95,7 +94,7 @@ const GRADIENT = {
             { ...x, value: (x.value - mean) * scale, label: `z of ${x.label}` },
           ],
         };
-      }),
+      }).flat(),
     };
   },
 
@@ -104,9 +103,9 @@ const GRADIENT = {
     return {
       rule: "The shift went into every cell of its channel, so its gradient is the sum of their deltas.",
       formula: "dbias[c] = Σ(i, j) dy[c, i, j]",
-      terms: counting(rows * columns).map((n) => ({
-        factors: [cellAt(model, `d:${layer.name}`, [channel, Math.floor(n / columns), n % columns])],
-      })),
+      terms: table(rows, columns, (i, j) => ({
+        factors: [cellAt(model, `d:${layer.name}`, [channel, i, j])],
+      })).flat(),
     };
   },
 };
