@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 import fullback as fb
 from fullback import schedules
 from fullback.training.history import best_epoch, improvements, warm_up
-from fullback.training.run import by_class
+from fullback.training.training_data import by_class
 
 pytestmark = pytest.mark.filterwarnings("ignore::fullback.DeadUnitWarning")
 

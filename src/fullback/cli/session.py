@@ -24,11 +24,10 @@ from fullback.cli.train_report import Test, announce, comparison_table, report, 
 from fullback.errors import DivergenceError, FullbackWarning
 
 if TYPE_CHECKING:
-    from fullback.data import Dataset
     from fullback.network import Network
     from fullback.training.callbacks import EarlyStopping
-    from fullback.training.fit import AnyCallback
     from fullback.training.history import Epoch, History
+    from fullback.training.listeners import AnyCallback
 
 ATTEMPTS = 3  # of which each has another seed, and a third of the rate of the one before it
 _FEWEST_STEPS = 30  # of training, below which a network may well know nothing yet
@@ -58,7 +57,6 @@ class Session:
     """
 
     output: Output
-    dataset: Dataset
     recipe: Recipe
     out: Path
     folder: RunFolder | None
@@ -67,12 +65,12 @@ class Session:
 
     def run(self, network: Network) -> None:
         """Train a network, save it and test it; then its twin with frozen filters, if wanted."""
-        announce(self.output, network, self.dataset, self.recipe, self.origin)
+        announce(self.output, network, self.recipe, self.origin)
         start = time.perf_counter()
         trained = self._train(network)
         seconds = time.perf_counter() - start
-        test = take(trained.network, self.dataset)
-        report(self.output, trained, test, self.dataset, self.out, self.folder, seconds)
+        test = take(trained.network, self.recipe.dataset)
+        report(self.output, trained, test, self.out, self.folder, seconds)
         if trained.history.interrupted:
             raise typer.Exit(INTERRUPTED)
         if self.compare:
@@ -80,13 +78,12 @@ class Session:
 
     def _compare(self, trained: Trained, test: Test) -> None:
         """Train the same network from the same seed with its filters frozen, and test it, too."""
-        twin = with_frozen_filters(trained.network, trained.recipe, self.dataset)
+        twin = with_frozen_filters(trained.network, trained.recipe)
         self.output.show("")
         self.output.fact("again", "the same network from the same seed, its filters frozen")
         try:
             history = trained.recipe.train(
                 twin,
-                self.dataset,
                 callbacks=[self._report_epoch(comparison=True)],
                 verbose=self.output.progress,
             )
@@ -95,7 +92,7 @@ class Session:
             return
         if history.interrupted:
             raise typer.Exit(INTERRUPTED)
-        frozen = take(twin, self.dataset)
+        frozen = take(twin, self.recipe.dataset)
         self.output.event("comparison", **test.score("test"), **frozen.score("frozen_test"))
         self.output.show("", comparison_table(test, frozen))
 
@@ -115,7 +112,7 @@ class Session:
         while True:
             recipe = self.recipe.attempt(attempt)
             if attempt > 1:
-                network = recipe.network(self.dataset)
+                network = recipe.network()
             stopping = self._stopping(network, recipe)
             diverged: DivergenceError | None = None
             history = None
@@ -131,7 +128,9 @@ class Session:
             if reason is None:
                 previous = save_model(network, self.out)
                 if diverged is not None or history is None:
-                    raise DivergenceError(f"{diverged}; it is saved as {self.out}", recipe.epochs)
+                    raise DivergenceError(
+                        f"{diverged}; it is saved as {self.out}", recipe.training.epochs
+                    )
                 best = 0 if stopping is None else stopping.best
                 return Trained(network, history, recipe, attempt, best, previous)
             if attempt == ATTEMPTS:
@@ -144,9 +143,9 @@ class Session:
         """Return what keeps the best epoch, where there are images to tell it by."""
         from fullback.training.callbacks import EarlyStopping
 
-        if not recipe.validates(self.dataset):
+        if not recipe.validates:
             return None
-        numbers = self.dataset.numbers
+        numbers = recipe.dataset.numbers
         file = None if self.folder is None else self.folder.best_file(numbers=numbers)
         return EarlyStopping(
             network,
@@ -162,7 +161,6 @@ class Session:
             callbacks.append(self.folder.reporter())
         return recipe.train(
             network,
-            self.dataset,
             callbacks=[*callbacks, self._report_epoch(comparison=False)],
             checkpoint=None if self.folder is None else self.folder.checkpoint,
             verbose=self.output.progress,
@@ -189,9 +187,9 @@ class Session:
             return None
         if diverged is not None and (not diverged.epochs or recipe is not self.recipe):
             return str(diverged)
-        x, y = recipe.training_sample(self.dataset)
+        x, y = recipe.training_sample()
         reason = failed(network, history or History(), x, y)
-        steps = recipe.steps(len(self.dataset.x_train))
+        steps = recipe.steps
         if reason is None or steps >= _FEWEST_STEPS or broken(network, network.check_images(x)):
             return reason
         warnings.warn(
@@ -203,14 +201,14 @@ class Session:
 
     def _say_again(self, attempt: int, reason: str) -> None:
         """Tell of an attempt that learned nothing, and of the one that comes."""
-        recipe = self.recipe.attempt(attempt)
-        rate = recipe.optimizer.learning_rate
+        training = self.recipe.attempt(attempt).training
+        rate = training.optimizer.learning_rate
         self.output.event(
-            "retry", attempt=attempt, reason=reason, seed=recipe.seed, learning_rate=rate
+            "retry", attempt=attempt, reason=reason, seed=training.seed, learning_rate=rate
         )
         self.output.fact("failed", (reason, "yellow"))
         self.output.fact(
-            "again", f"attempt {attempt} of {ATTEMPTS}, from seed {recipe.seed} at rate {rate:g}"
+            "again", f"attempt {attempt} of {ATTEMPTS}, from seed {training.seed} at rate {rate:g}"
         )
         if self.folder is not None:
             self.folder.log(f"failed: {reason}; attempt {attempt} begins")

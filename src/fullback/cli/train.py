@@ -100,6 +100,7 @@ def train(
     from fullback.atomic import check_writable
     from fullback.augment import Augment
     from fullback.options import require_number
+    from fullback.training.options import TrainingOptions
     from fullback.training.schedules import parse
 
     output = Output(as_json=as_json, keep_going=True)
@@ -131,37 +132,41 @@ def train(
     if compare is None:
         simple = data == "digits" and net in (None, "question") and model is None
         compare = folder is None and simple and not freeze
-    recipe = Recipe(
-        net=str(start) if start else default_net(data) if net is None else net,
-        start=model,
+    training = TrainingOptions(
         epochs=epochs or default_epochs(len(dataset.x_train)),
         batch_size=min(batch_size or 64, len(dataset.x_train)),
         optimizer=chosen,
         schedule=rate,
+        class_weight=class_weights(class_weight, balanced, dataset),
         augment=views,
         mixup=mixup,
         average=average,
+        seed=seed,
+        engine=engine.value,
+    )
+    recipe = Recipe(
+        dataset=dataset,
+        net=str(start) if start else default_net(data) if net is None else net,
+        start=model,
+        training=training,
         label_smoothing=label_smoothing,
-        class_weight=class_weights(class_weight, balanced, dataset),
         freeze=tuple(freeze or ()),
         validation=validation,
         patience=patience,
         monitor=chosen_monitor(monitor, weighted=balanced or class_weight is not None),
         min_improvement=min_improvement,
-        seed=seed,
-        engine=engine,
         data_options=ways,
     )
-    if monitor is not None and not recipe.validates(dataset):
+    if monitor is not None and not recipe.validates:
         raise OptionError("--monitor needs images to tell by; give --validation 0.1")
-    network = recipe.network(dataset)
+    network = recipe.network()
     if compare:
-        with_frozen_filters(network, recipe, dataset)
-    recipe.check(network, dataset)
+        with_frozen_filters(network, recipe)
+    recipe.check(network)
     origin = why_net(data) if net is None else ""
     if model is not None:
-        origin = what_is_kept(model, dataset, recipe.loss(dataset))
-    session = Session(output, dataset, recipe, out, folder, origin, compare)
+        origin = what_is_kept(model, dataset, recipe.loss)
+    session = Session(output, recipe, out, folder, origin, compare)
 
     raise_on_ctrl_c()  # which ends training, and what was learned is saved
     with folder or contextlib.nullcontext():
@@ -169,8 +174,8 @@ def train(
             options = started_with(
                 context,
                 net=None if start else recipe.net,
-                epochs=recipe.epochs,
-                batch_size=recipe.batch_size,
+                epochs=training.epochs,
+                batch_size=training.batch_size,
             )
             folder.begin(options, resumed=resume is not None)
         session.run(network)

@@ -64,14 +64,13 @@ def take(network: Network, dataset: Dataset) -> Test:
     return Test(take_test(network, dataset.x_test, dataset.y_test), None)
 
 
-def announce(
-    output: Output, network: Network, dataset: Dataset, recipe: Recipe, origin: str
-) -> None:
+def announce(output: Output, network: Network, recipe: Recipe, origin: str) -> None:
     """Say what is about to be trained, on what, and how."""
     from fullback.summary import summary_table
     from fullback.training.schedules import text_of
 
-    schedule = text_of(recipe.schedule)
+    dataset, training = recipe.dataset, recipe.training
+    schedule = text_of(training.schedule)
     output.event(
         "start",
         data=dataset.name,
@@ -81,28 +80,28 @@ def announce(
         origin=origin,
         parameters=sum(array.size for array in network.parameters.values()),
         frozen=sorted(network.frozen),
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        optimizer=repr(recipe.optimizer),
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        optimizer=repr(training.optimizer),
         schedule=schedule,
-        augment=None if recipe.augment is None else repr(recipe.augment),
-        seed=recipe.seed,
-        engine=recipe.engine.value,
+        augment=None if training.augment is None else repr(training.augment),
+        seed=training.seed,
+        engine=training.engine,
     )
     output.fact("data", _described(dataset))
     for note in dataset.notes:
         output.fact("", note)
-    output.fact("network", f"{recipe.net}, seed {recipe.seed}")
+    output.fact("network", f"{recipe.net}, seed {training.seed}")
     if origin:
         output.fact("", origin)
     output.show(summary_table(network))
     output.fact(
         "training",
-        f"{recipe.epochs} epochs in batches of {recipe.batch_size}, {recipe.optimizer}, "
+        f"{training.epochs} epochs in batches of {training.batch_size}, {training.optimizer}, "
         f"{schedule} rate",
     )
-    if recipe.augment is not None:
-        output.fact("", repr(recipe.augment))
+    if training.augment is not None:
+        output.fact("", repr(training.augment))
 
 
 def _described(dataset: Dataset) -> str:
@@ -120,13 +119,13 @@ def report(
     output: Output,
     trained: Trained,
     test: Test,
-    dataset: Dataset,
     out: Path,
     folder: RunFolder | None,
     seconds: float,
 ) -> None:
     """Tell of the test and of the files, and write them down where the run is kept."""
     history, record = trained.history, trained.network.trained_on
+    dataset, training = trained.recipe.dataset, trained.recipe.training
     output.event(
         "result",
         **test.figures("test"),
@@ -136,13 +135,13 @@ def report(
         model=str(out),
         previous=None if trained.previous is None else str(trained.previous),
         attempt=trained.attempt,
-        seed=trained.recipe.seed,
+        seed=training.seed,
         best_epoch=trained.best or None,
         pixels=None if record is None else vars(record),
     )
     output.show("")
     if trained.best:
-        early = len(history) < trained.recipe.epochs and not history.interrupted
+        early = len(history) < training.epochs and not history.interrupted
         output.fact(
             "best epoch",
             f"{trained.best} of {len(history)}, by validation {trained.recipe.monitor.figure}"
@@ -160,10 +159,10 @@ def report(
     output.show("")
     output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
     if trained.attempt > 1:
-        recipe, rate = trained.recipe, trained.recipe.optimizer.learning_rate
+        rate = training.optimizer.learning_rate
         output.fact(
             "",
-            f"of attempt {trained.attempt}, from seed {recipe.seed} at rate {rate:g}; what "
+            f"of attempt {trained.attempt}, from seed {training.seed} at rate {rate:g}; what "
             "came before learned nothing",
         )
     if trained.previous is not None:
@@ -171,7 +170,7 @@ def report(
     if record is not None and dataset.x_train.dtype.kind == "f":
         output.fact("pixels", _scale(record))
     if folder is not None:
-        _keep(output, trained, test, dataset, folder)
+        _keep(output, trained, test, folder)
 
 
 def _warn_of_one_answer(answers: Answers, dataset: Dataset) -> None:
@@ -189,9 +188,7 @@ def _warn_of_one_answer(answers: Answers, dataset: Dataset) -> None:
         )
 
 
-def _keep(
-    output: Output, trained: Trained, test: Test, dataset: Dataset, folder: RunFolder
-) -> None:
+def _keep(output: Output, trained: Trained, test: Test, folder: RunFolder) -> None:
     """Write the result into the folder of the run, and draw pictures."""
     history, figures = trained.history, test.figures("test")
     if history.interrupted:
@@ -207,7 +204,7 @@ def _keep(
         return
     from fullback.cli.pictures import draw_run
 
-    before = trained.recipe.network(dataset)
+    before = trained.recipe.network()
     drawn = draw_run(folder.plots, trained.network, before, test.classes, history)
     output.fact("pictures", f"{len(drawn)} in {folder.plots}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,15 @@ from fullback.estimator.base import CNN
 from fullback.estimator.moments import Moments
 from fullback.estimator.reading import Array, checked_weights, checked_y
 from fullback.layers import Dense, Layer, MeanSquaredError
+from fullback.training.target_scale import TargetScale
 
 
 class CNNRegressor(RegressorMixin, CNN):
     """A convolutional network that answers in numbers.
 
     X and the parameters are as for ``CNNClassifier``, but for ``class_weight``; ``monitor`` is
-    "loss". y may be of any
-    scale: it is learned with mean 0 and deviation 1, and afterwards that scale is multiplied into
-    the last Dense layer, so that ``network_`` answers in the units of y.
+    "loss". y may be of any scale: it is learned with mean 0 and deviation 1, and afterwards that
+    scale is multiplied into the last Dense layer, so that ``network_`` answers in the units of y.
 
     Attributes
     ----------
@@ -95,11 +94,13 @@ class CNNRegressor(RegressorMixin, CNN):
         weights = checked_weights(sample_weight, images)
         moments = Moments.of(columns, weights)
         if more and epochs is not None:
-            moments = Moments(self.target_weight_, self.target_mean_, self.target_scale_) + moments
+            before = Moments(self.target_mean_, self.target_scale_, self.target_weight_)
+            moments = before + moments
         moments.check()
         if not more:
             self.one_output_ = targets.ndim == 1
-        self.target_weight_, self.target_mean_, self.target_scale_ = astuple(moments)
+        self.target_mean_, self.target_scale_ = moments.mean, moments.deviation
+        self.target_weight_ = moments.weight
         self._train(
             images,
             moments.standardised(columns).astype(np.float32),
@@ -119,29 +120,13 @@ class CNNRegressor(RegressorMixin, CNN):
             )
 
     def _begin(self, *, more: bool) -> None:
-        """Bring the last layer from the units of y to deviation 1."""
+        """Bring the network from the units of y to deviation 1."""
         if more:
-            weight, bias = self._last()
-            known = self.target_scale_ > 0
-            scale = np.where(known, self.target_scale_, 1.0)
-            self.network_.parameters[weight] = np.where(
-                known[:, None], self.network_.parameters[weight] / scale[:, None], 0.0
-            )
-            self.network_.parameters[bias] = np.where(
-                known, (self.network_.parameters[bias] - self.target_mean_) / scale, 0.0
-            )
+            TargetScale(self.target_mean_, self.target_scale_).out_of(self.network_)
 
     def _end(self) -> None:
-        """Bring the last layer to the units of y."""
-        weight, bias = self._last()
-        parameters, scale = self.network_.parameters, self.target_scale_
-        parameters[weight] = parameters[weight] * scale[:, None]
-        parameters[bias] = parameters[bias] * scale + self.target_mean_
-
-    def _last(self) -> tuple[str, str]:
-        """Return the names of the last layer's parameters."""
-        name = self.network_.names[-1]
-        return f"{name}.weight", f"{name}.bias"
+        """Bring the network to the units of y."""
+        TargetScale(self.target_mean_, self.target_scale_).into(self.network_)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the answer to every image.

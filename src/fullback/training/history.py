@@ -21,6 +21,16 @@ _MOST = 1e300  # of a figure that is read from a file
 
 
 @dataclass(frozen=True)
+class ValidationFigures:
+    """What a network is worth on validation data; see Epoch."""
+
+    loss: float | None = None
+    accuracy: float | None = None
+    balanced: float | None = None
+    f1: float | None = None
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One pass over the training data.
 
