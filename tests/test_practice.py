@@ -378,7 +378,7 @@ class TestSchedules:
             ("cosine(factor=2)", "has no options"),
             ("steps(factor=2)", r"factor must be a number in \(0, 1\)"),
             ("steps(factor=0.1", "lacks its closing bracket"),
-            ("steps(by=0.1)", "its options are written name=value: factor, at"),
+            ("steps(by=0.1)", "'by=0.1' is not one of its options; .* options: factor, at"),
             ("steps(at=1.5)", "at must be a number"),
             ("warm_up(then=plateau)", "must be a function of the share"),
             ("plateau(patience=0)", "patience must be a whole number"),
