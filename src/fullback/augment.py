@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array
 from fullback.layers.dropout import GOLDEN, split_mix
-from fullback.options import read_options, require_number, require_whole, shown, take_plain
+from fullback.options import read_options, require_numbers, require_whole, shown, take_plain
 from fullback.passes import Seed, random_key, scaled
 
 # Which draw of an image is for what.
@@ -88,15 +88,18 @@ class Augment:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        require_number("Augment: shift", self.shift, "[0, 1e4]")
-        require_number("Augment: rotate", self.rotate, "[0, 180]")
-        require_number("Augment: scale", self.scale, "[0, 1)")
-        require_number("Augment: shear", self.shear, "[0, 10]")
+        require_numbers(
+            self,
+            shift="[0, 1e4]",
+            rotate="[0, 180]",
+            scale="[0, 1)",
+            shear="[0, 10]",
+            elastic="[0, 1e4]",
+            sigma="[0.5, 1e4]",
+            fill="[-1e4, 1e4]",
+        )
         require_whole("Augment: crop", self.crop, 0)
         require_whole("Augment: erase", self.erase, 0)
-        require_number("Augment: elastic", self.elastic, "[0, 1e4]")
-        require_number("Augment: sigma", self.sigma, "[0.5, 1e4]")
-        require_number("Augment: fill", self.fill, "[-1e4, 1e4]")
         if max(self.crop, self.erase) > _MOST_PIXELS:
             raise OptionError(f"Augment: crop and erase are at most {_MOST_PIXELS:,} pixels")
         if self.flip not in _FLIPS:

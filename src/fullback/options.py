@@ -55,6 +55,12 @@ def require_number(option: str, value: object, interval: str) -> None:
         raise OptionError(f"{option} must be a number in {interval}, got {short(value)}")
 
 
+def require_numbers(described: object, **intervals: str) -> None:
+    """Raise OptionError unless the options of these names are numbers in their intervals."""
+    for name, interval in intervals.items():
+        require_number(f"{type(described).__name__}: {name}", getattr(described, name), interval)
+
+
 def require_flag(option: str, value: object) -> None:
     """Raise OptionError unless ``value`` is True or False."""
     if not isinstance(value, bool):

@@ -158,7 +158,9 @@ class Session:
     def _fit(self, network: Network, recipe: Recipe, stopping: EarlyStopping | None) -> History:
         callbacks: list[AnyCallback] = [] if stopping is None else [stopping]
         if self.folder is not None:
-            callbacks.append(self.folder.reporter())
+            from fullback.cli.reporter import Reporter
+
+            callbacks.append(Reporter(self.folder))
         return recipe.train(
             network,
             callbacks=[*callbacks, self._report_epoch(comparison=False)],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -45,61 +47,79 @@ _FEWEST, _MOST = 5, 200  # but so many at least and at most
 _RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001}
 
 
+@dataclass(eq=False, repr=False)
 class CNN(BaseEstimator):
-    """What classifier and regressor share: everything but y."""
+    """What classifier and regressor share: everything but y.
 
-    network_: Network
-    image_shape_: ImageShape
-    channels_last_: bool
-    takes_bytes_: bool
-    loss_curve_: list[float]
-    validation_scores_: list[float]
-    t_: int
+    The parameters are the fields that stand in ``__init__``, which only stores them, as
+    scikit-learn wants it; those that end in ``_`` are there once there is a network.
+    """
 
-    def __init__(
+    layers: str | Sequence[Layer] | None = None
+    _: KW_ONLY
+    image_shape: Sequence[int] | None = None
+    pixel_range: tuple[float, float] | None = None
+    epochs: int | Literal["auto"] = "auto"
+    batch_size: int = 64
+    solver: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate_init: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_norm: float | None = 2.0
+    schedule: str | Schedule = "warm_cosine"
+    augment: Augment | str | None = None
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    monitor: Monitor = "loss"
+    n_iter_no_change: int = 10
+    tol: float = 1e-4
+    warm_start: bool = False
+    random_state: int | np.random.RandomState | None = None
+    verbose: bool = False
+
+    network_: Network = field(init=False)
+    image_shape_: ImageShape = field(init=False)
+    channels_last_: bool = field(init=False)
+    takes_bytes_: bool = field(init=False)
+    loss_curve_: list[float] = field(init=False)
+    validation_scores_: list[float] = field(init=False)
+    t_: int = field(init=False)
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Train a network.
+
+        Parameters
+        ----------
+        X : images, see the class
+        y : array-like of shape (n_samples,), labels of any kind; for a regressor numbers, of that
+            shape or of (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,) or None
+
+        Returns
+        -------
+        self
+        """
+        self._check_options()
+        more = self._continues
+        images = self._images(X, reset=not more)
+        self._learn(images, self._targets(y, images, more=more), sample_weight, more=more)
+        return self
+
+    @abstractmethod
+    def _targets(self, y: ArrayLike, images: Array, *, more: bool) -> Array:
+        """Check the y of ``fit``, for a new network or for ``more`` training."""
+
+    @abstractmethod
+    def _learn(
         self,
-        layers: str | Sequence[Layer] | None = None,
+        images: Array,
+        y: Array,
+        sample_weight: ArrayLike | None,
         *,
-        image_shape: Sequence[int] | None = None,
-        pixel_range: tuple[float, float] | None = None,
-        epochs: int | Literal["auto"] = "auto",
-        batch_size: int = 64,
-        solver: Literal["sgd", "adam", "adamw"] = "sgd",
-        learning_rate_init: float | None = None,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = 2.0,
-        schedule: str | Schedule = "warm_cosine",
-        augment: Augment | str | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        monitor: Monitor = "loss",
-        n_iter_no_change: int = 10,
-        tol: float = 1e-4,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
+        more: bool,
+        epochs: int | None = None,
     ) -> None:
-        self.layers = layers
-        self.image_shape = image_shape
-        self.pixel_range = pixel_range
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.solver = solver
-        self.learning_rate_init = learning_rate_init
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.schedule = schedule
-        self.augment = augment
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.monitor = monitor
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
+        """Train on checked images and y."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one safetensors file, which ``load_estimator`` reads.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fullback.layers import Dense, Layer, MeanSquaredError
 from fullback.training.target_scale import TargetScale
 
 
+@dataclass(eq=False, repr=False)
 class CNNRegressor(RegressorMixin, CNN):
     """A convolutional network that answers in numbers.
 
@@ -34,30 +36,13 @@ class CNNRegressor(RegressorMixin, CNN):
         Mean and deviation of y, weighted by ``sample_weight``; of a constant y the deviation is 0.
     """
 
-    target_weight_: float  # sum of the weights of all targets
-    target_mean_: Array
-    target_scale_: Array
-    one_output_: bool  # whether y had one axis
+    target_weight_: float = field(init=False)  # sum of the weights of all targets
+    target_mean_: Array = field(init=False)
+    target_scale_: Array = field(init=False)
+    one_output_: bool = field(init=False)  # whether y had one axis
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        """Train a network.
-
-        Parameters
-        ----------
-        X : images, see the class
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of shape (n_samples,) or None
-
-        Returns
-        -------
-        self
-        """
-        self._check_options()
-        more = self._continues
-        images = self._images(X, reset=not more)
-        targets = checked_y(self, y, len(images), numbers=True)
-        self._learn(images, targets, sample_weight, more=more)
-        return self
+    def _targets(self, y: ArrayLike, images: Array, *, more: bool) -> Array:
+        return checked_y(self, y, len(images), numbers=True)
 
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -73,20 +58,20 @@ class CNNRegressor(RegressorMixin, CNN):
         self._check_options()
         first = not hasattr(self, "network_")
         images = self._images(X, reset=first)
-        targets = checked_y(self, y, len(images), numbers=True)
+        targets = self._targets(y, images, more=not first)
         self._learn(images, targets, sample_weight, more=not first, epochs=1)
         return self
 
     def _learn(
         self,
         images: Array,
-        targets: Array,
+        y: Array,
         sample_weight: ArrayLike | None,
         *,
         more: bool,
         epochs: int | None = None,
     ) -> None:
-        columns = targets.reshape(len(targets), -1)
+        columns = y.reshape(len(y), -1)
         if more and columns.shape[1] != len(self.target_mean_):
             raise ShapeError(
                 f"y has {columns.shape[1]} outputs, the first call had {len(self.target_mean_)}"
@@ -98,7 +83,7 @@ class CNNRegressor(RegressorMixin, CNN):
             moments = before + moments
         moments.check()
         if not more:
-            self.one_output_ = targets.ndim == 1
+            self.one_output_ = y.ndim == 1
         self.target_mean_, self.target_scale_ = moments.mean, moments.deviation
         self.target_weight_ = moments.weight
         self._train(

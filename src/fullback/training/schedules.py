@@ -20,6 +20,7 @@ from fullback.options import (
     read_options,
     read_value,
     require_number,
+    require_numbers,
     require_whole,
     shown,
     take_plain,
@@ -85,7 +86,7 @@ class Steps(_Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("Steps: factor", self.factor, "(0, 1)")
+        require_numbers(self, factor="(0, 1)")
         for place in self._places():
             require_number("Steps: at", place, "(0, 1)")
 
@@ -114,9 +115,7 @@ class OneCycle(_Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("OneCycle: rise", self.rise, "(0, 1)")
-        require_number("OneCycle: start", self.start, "[0, 1]")
-        require_number("OneCycle: end", self.end, "[0, 1]")
+        require_numbers(self, rise="(0, 1)", start="[0, 1]", end="[0, 1]")
 
     def __call__(self, done: float) -> float:  # noqa: D102
         if done < self.rise:
@@ -139,7 +138,7 @@ class WarmUp(_Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("WarmUp: share", self.share, "(0, 1)")
+        require_numbers(self, share="(0, 1)")
         if not callable(self.then) or isinstance(self.then, Plateau):
             raise OptionError(f"WarmUp: then must be a function of the share, got {self.then!r}")
 
@@ -175,11 +174,9 @@ class Plateau(_Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("Plateau: factor", self.factor, "(0, 1)")
+        require_numbers(self, factor="(0, 1)", least="[0, 1]", tol="[0, 1)")
         require_whole("Plateau: patience", self.patience, 1)
-        require_number("Plateau: least", self.least, "[0, 1]")
         require_monitor("Plateau: monitor", self.monitor)
-        require_number("Plateau: tol", self.tol, "[0, 1)")
 
     def __call__(self, done: float) -> float:
         """Return 1: what `after` no epoch returns."""
