@@ -297,7 +297,7 @@ class TestClassWeight:
 
     def test_without_classes(self):
         net = network(loss=fb.MeanSquaredError())
-        with pytest.raises(fb.OptionError, match="goes with classes"):
+        with pytest.raises(fb.OptionError, match="needs a classification loss"):
             train(net, y=RNG.normal(size=(50, 3)), class_weight="balanced")
 
 

@@ -72,14 +72,14 @@ class Rival(ABC):
         return times[self.style]
 
     def _seconds_a_step(self, seconds: float) -> float:
-        steps, taken = 1, 0.0
+        steps = 1
         while True:
             start = time.perf_counter()
             self.train(steps)
-            taken = time.perf_counter() - start
-            if taken >= seconds / 2:
-                return taken / steps
-            steps = max(steps + 1, min(10 * steps, int(steps * seconds / taken)))
+            elapsed = time.perf_counter() - start
+            if elapsed >= seconds / 2:
+                return elapsed / steps
+            steps = max(steps + 1, min(10 * steps, int(steps * seconds / elapsed)))
 
 
 class Lanes(Rival):

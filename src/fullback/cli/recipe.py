@@ -351,7 +351,7 @@ def _label(name: str, names: Sequence[str]) -> int:
     """Return the number of the class that is called so, or has this number."""
     if name in names:
         return list(names).index(name)
-    numbered = not any(own.isdecimal() for own in names)  # else a number is a name
+    numbered = not any(known.isdecimal() for known in names)  # else a number is a name
     if numbered and name.isdecimal() and int(name) < len(names):
         return int(name)
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

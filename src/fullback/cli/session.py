@@ -230,10 +230,10 @@ class Session:
             self.folder.log(f"failed: {reason}; no attempt is left")
             epochs = len(self.folder.epochs())
             self.folder.write_result(failed=reason, attempts=ATTEMPTS, epochs=epochs)
-        kept = "" if path is None else f". The last network is kept as {path}"
+        saved = "" if path is None else f". The last network is saved as {path}"
         fail(
             f"the network learned nothing in {ATTEMPTS} attempts: {reason}; look at the images and "
             "labels with fullback data, or try a smaller --lr, more --epochs, another --net, or "
-            f"--balanced where a class is rare{kept}"
+            f"--balanced where a class is rare{saved}"
         )
         raise typer.Exit(FAILURE)

@@ -40,6 +40,7 @@ from fullback.training.class_weights import ClassWeight
 from fullback.training.fit import fit
 from fullback.training.history import Epoch, History, Monitor, require_monitor
 from fullback.training.optimizers import OPTIMIZERS, SGD, Optimizer
+from fullback.training.options import TrainingOptions
 from fullback.training.schedules import Schedule, constant, parse
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
@@ -250,21 +251,21 @@ class CNN(BaseEstimator):
             watch = EarlyStopping(
                 self.network_, self.n_iter_no_change, self.tol, monitor=self.monitor
             )
+        options = self._options(
+            len(images),
+            epochs,
+            class_weight=class_weight,
+            pixel_range=None if more else range_of(images, self.pixel_range),
+            seed=seed + self.t_,
+        )
         history = fit(
             self.network_,
             images,
             targets,
-            epochs=epochs or self._count(len(images)),
-            batch_size=self.batch_size,
-            optimizer=self._optimizer(),
-            schedule=constant if epochs else self._schedule(),
+            **vars(options),
             validation_data=held_out,
-            augment=self._augment(),
             sample_weight=weights,
-            class_weight=class_weight,
             callbacks=[] if watch is None else [watch],
-            pixel_range=None if more else range_of(images, self.pixel_range),
-            seed=seed + self.t_,
             verbose=bool(self.verbose),
         )
         if watch is not None:
@@ -315,10 +316,20 @@ class CNN(BaseEstimator):
     def _require_last(self, layer: Layer) -> None:
         """Raise where the network cannot end with this layer."""
 
-    def _count(self, images: int) -> int:
-        if self.epochs == "auto":
-            return min(max(round(_IMAGES_TO_SEE / images), _FEWEST), _MOST)
-        return self.epochs
+    def _options(self, images: int, epochs: int | None = None, **more: Any) -> TrainingOptions:
+        """Return how so many images are trained on; with ``epochs`` so long, at a constant rate."""
+        schedule = self._schedule() if epochs is None else constant
+        if epochs is None:
+            auto = min(max(round(_IMAGES_TO_SEE / images), _FEWEST), _MOST)
+            epochs = auto if self.epochs == "auto" else self.epochs
+        return TrainingOptions(
+            epochs=epochs,
+            batch_size=self.batch_size,
+            optimizer=self._optimizer(),
+            schedule=schedule,
+            augment=self._augment(),
+            **more,
+        )
 
     def _optimizer(self) -> Optimizer:
         rate = self.learning_rate_init
@@ -335,9 +346,6 @@ class CNN(BaseEstimator):
         return Augment.parse(self.augment) if isinstance(self.augment, str) else self.augment
 
     def _check_options(self) -> None:
-        if self.epochs != "auto":
-            require_whole("epochs", self.epochs, 1)
-        require_whole("batch_size", self.batch_size, 1)
         require_whole("n_iter_no_change", self.n_iter_no_change, 1)
         require_number("validation_fraction", self.validation_fraction, "(0, 1)")
         require_number("tol", self.tol, "[0, inf)")
@@ -347,16 +355,9 @@ class CNN(BaseEstimator):
             require_flag(flag, getattr(self, flag))
         if self.solver not in OPTIMIZERS:
             raise OptionError(f"solver must be one of {', '.join(OPTIMIZERS)}, got {self.solver!r}")
-        if not callable(self._schedule()):
-            raise OptionError(
-                "schedule must be text like 'cosine' or a function like schedules.cosine, got "
-                f"{self.schedule!r}"
-            )
-        if not isinstance(self._augment(), Augment | None):
-            raise OptionError(f"augment must be like 'shift=2', got {self.augment!r}")
         if self.pixel_range is not None:
             check_pixel_range(self.pixel_range)
-        self._optimizer()
+        self._options(images=1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

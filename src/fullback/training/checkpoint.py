@@ -42,7 +42,7 @@ _IN_WORDS = {
     "frozen": "other layers are frozen: {old} then, {new} now",
     "sample_weight": "the weights of the images have changed",
 }
-"""What is different of a run, in this order, in words; any other option is told by its name."""
+"""What differs between two runs, in this order, in words; any other option by its name."""
 
 _SAME_AT_ANY_LENGTH = ("constant", "Plateau(")  # texts of schedules
 
@@ -54,7 +54,7 @@ class Checkpoint(Listener):
     ----------
     path : the file
     run : the run that is kept in it
-    stopping : what keeps the best epoch's arrays, which are kept here as well
+    callbacks : those of the run; what an EarlyStopping among them keeps is kept here as well
 
     Raises
     ------
@@ -66,11 +66,12 @@ class Checkpoint(Listener):
         self,
         path: str | os.PathLike[str],
         run: TrainingRun,
-        stopping: Sequence[EarlyStopping] = (),
+        callbacks: Sequence[object] = (),
     ) -> None:
         check_writable(path)
         self.path = Path(path)
-        self.net, self.state, self.stopping = run.net, run.state, stopping
+        self.net, self.state = run.net, run.state
+        self.stopping = [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
         self.run = _description(run)
         self._epochs: Sequence[Epoch] = ()
         self._latest: tuple[dict[str, Array], int] | None = None  # to be written, and its epochs
@@ -90,7 +91,7 @@ class Checkpoint(Listener):
         """
         arrays = {name: array.copy() for name, array in _arrays(self.net, self.state).items()}
         for n, callback in enumerate(self.stopping):
-            best, of_best = callback.kept()
+            best, of_best = callback.best_so_far()
             if best:
                 arrays[f"best{n}"] = np.array(best)
                 arrays |= {f"best{n}.{name}": array for name, array in of_best.items()}
@@ -164,7 +165,7 @@ class Checkpoint(Listener):
         for n, callback in enumerate(self.stopping):
             best = _best_of(net, n, found)
             if best is not None:
-                callback.take_over(*best)
+                callback.resume(*best)
         for name in wanted:
             place, _, key = name.partition(".")
             if place == "optimizer":
@@ -222,10 +223,12 @@ def _best_of(
     arrays = {name: found.get(f"best{n}.{name}") for name in current}
     if best is None or best.shape != () or best.dtype.kind != "i":
         return None
-    kept = {name: array for name, array in arrays.items() if array is not None}
-    if any(name not in kept or kept[name].shape != array.shape for name, array in current.items()):
+    found_arrays = {name: array for name, array in arrays.items() if array is not None}
+    if {name: array.shape for name, array in found_arrays.items()} != {
+        name: array.shape for name, array in current.items()
+    }:
         return None
-    return int(best), kept
+    return int(best), found_arrays
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], list[Epoch]]:

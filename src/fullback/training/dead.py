@@ -42,8 +42,8 @@ def dead_units(net: Network, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
 class Activity:
     """Which units of a network's ReLU layers answer.
 
-    On the lane engine the answers of a ReLU layer are those of the layers up to it, as a network of
-    their own, which ends with the mean over an image: 0 for a channel that is 0 everywhere.
+    On the lane engine the answers of a ReLU layer are those of a network of the layers up to it,
+    which ends with the mean over an image: 0 for a channel that is 0 everywhere.
     """
 
     def __init__(self, net: Network) -> None:
@@ -52,7 +52,7 @@ class Activity:
         self._parts: dict[int, Network] = {}
 
     def dead(self, images: Array) -> dict[str, NDArray[np.intp]]:
-        """Return the dead units by layer, told by checked images."""
+        """Return the dead units by layer, on checked images."""
         if not self.rectifiers:
             return {}
         if self.net.choose_engine(None) == "lanes":
@@ -69,10 +69,10 @@ class Activity:
         from fullback.engine.lanes import answers
 
         if index not in self._parts:
-            own: list[Layer] = list(self.net.layers[: index + 1])
+            layers: list[Layer] = list(self.net.layers[: index + 1])
             if len(self.net.shapes[index]) == 3:
-                own.append(GlobalAvgPool2D())
-            self._parts[index] = Network(own, self.net.input_shape)
+                layers.append(GlobalAvgPool2D())
+            self._parts[index] = Network(layers, self.net.input_shape)
         part = self._parts[index]
         part.parameters.update({name: self.net.parameters[name] for name in part.parameters})
         part.statistics.update({name: self.net.statistics[name] for name in part.statistics})

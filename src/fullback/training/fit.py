@@ -14,7 +14,6 @@ from fullback.network import Network
 from fullback.options import short
 from fullback.passes import Engine
 from fullback.pixels import record_of
-from fullback.training.callbacks import EarlyStopping
 from fullback.training.checkpoint import Checkpoint
 from fullback.training.class_weights import ClassWeight
 from fullback.training.dead import DeadUnitWatch
@@ -163,10 +162,9 @@ def fit(
     listeners: list[Listener] = [TrainingProgress(console, epochs, run.batches, checkpoint)]
     history = History()
     if checkpoint is not None:
-        own = (listener.callback for listener in users)
-        kept = Checkpoint(checkpoint, run, [one for one in own if isinstance(one, EarlyStopping)])
-        listeners.append(kept)
-        history.epochs = kept.load()
+        saved = Checkpoint(checkpoint, run, [listener.callback for listener in users])
+        listeners.append(saved)
+        history.epochs = saved.load()
     listeners += [*users, DeadUnitWatch(net, data, epochs)]
     run.begin(record)
     with blas_threads(options.engine), DelayedInterrupt() as interrupt:

@@ -204,7 +204,7 @@ def _update(optimizer: Optimizer, *, averages: bool) -> Update:
     if isinstance(optimizer, Adam) and type(optimizer) in (Adam, AdamW):
         numbers = (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
         new = (1 - optimizer.beta1, 1 - optimizer.beta2)  # rounded once, not as 1 - float32(b)
-        added, taken = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)
-        kinds = (added, *numbers, taken, *new), (0.0, *numbers, 0.0, *new)
+        on_gradient, on_weight = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)
+        kinds = (on_gradient, *numbers, on_weight, *new), (0.0, *numbers, 0.0, *new)
         return Update(adam, optimizer.memories, *kinds, optimizer.clip_norm, averages)
     raise OptionError(f"the lane engine has no {optimizer!r}; give engine='reference'")

@@ -46,10 +46,10 @@ class Listener(Callback):
     def batch(
         self, epoch: int, done: int, loss: float, accuracy: float | None, images_per_second: float
     ) -> None:
-        """Be told after some batches how many of the epoch are done, with its figures so far."""
+        """Act after some batches; ``done`` of the epoch's are done, with these figures so far."""
 
     def close(self) -> None:
-        """Be told that no epoch comes any more, by whatever way, also by an error."""
+        """Act when no epoch comes any more, for whatever reason, also an error."""
 
 
 class UserCallback(Listener):
@@ -118,7 +118,9 @@ class Listeners:
     def _any(self, call: Callable[[Listener], object]) -> bool:
         """Call all listeners, and return whether one returned True."""
         returned: list[object] = []
-        for sees_average, group in groupby(self.listeners, key=lambda own: own.sees_average):
+        for sees_average, group in groupby(
+            self.listeners, key=lambda listener: listener.sees_average
+        ):
             with averaged(self.net, self.state) if sees_average else contextlib.nullcontext():
                 returned += map(call, group)
         return any(value is True for value in returned)

@@ -155,7 +155,7 @@ class WarmUp(_Described):
 class Plateau(_Described):
     """A factor that shrinks after every few epochs that brought nothing.
 
-    What an epoch brought is told as `EarlyStopping` tells it: by what is monitored, or by the loss.
+    What an epoch brought is judged as by `EarlyStopping`: by what is monitored, or by the loss.
 
     Parameters
     ----------
