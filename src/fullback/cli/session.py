@@ -20,7 +20,7 @@ from fullback.cli.model_file import failed_path, save_model
 from fullback.cli.output import FAILURE, Output, fail
 from fullback.cli.recipe import Recipe, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
-from fullback.cli.train_report import Test, announce, comparison_table, report, take
+from fullback.cli.train_report import Test, Trained, announce, comparison_table, report, take
 from fullback.errors import DivergenceError, FullbackWarning
 
 if TYPE_CHECKING:
@@ -31,18 +31,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3  # of which each has another seed, and a third of the rate of the one before it
 _FEWEST_STEPS = 30  # of training, below which a network may well know nothing yet
-
-
-@dataclass
-class Trained:
-    """What an attempt came to."""
-
-    network: Network
-    history: History
-    recipe: Recipe
-    attempt: int
-    best: int  # number of the epoch whose weights it has; 0 for the last one
-    previous: Path | None  # where the model went that was there
 
 
 @dataclass(frozen=True)

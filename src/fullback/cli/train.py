@@ -46,6 +46,7 @@ from fullback.cli.start_from import load_for_start, open_start, what_is_kept
 from fullback.errors import OptionError
 
 
+# Long because its options are: each is a parameter, from which typer makes the help.
 @one_line_errors
 def train(
     context: typer.Context,
@@ -97,7 +98,6 @@ def train(
     Where nothing was learned, it is tried twice more, from another seed and at a lower rate; if
     that fails as well, the exit code is 1.
     """
-    from fullback.atomic import check_writable
     from fullback.augment import Augment
     from fullback.options import require_number
     from fullback.training.options import TrainingOptions
@@ -105,13 +105,9 @@ def train(
 
     output = Output(as_json=as_json, keep_going=True)
     chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip)
-    kept_in = run or resume
-    folder = RunFolder(kept_in) if kept_in else None
-    if out is None:
-        out = Path("model.safetensors") if folder is None else folder.model
-    if folder is None:
-        for path in (out, previous_path(out), failed_path(out)):
-            check_writable(path)
+    run = run or resume
+    folder = None if run is None else RunFolder(run)
+    out = _model_file(out, folder)
     require_number("--validation", validation, "[0, 1)")
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
@@ -180,3 +176,15 @@ def train(
             folder.begin(options, resumed=resume is not None)
         session.run(network)
     output.close(f"the model is trained and saved as {out}")
+
+
+def _model_file(out: Path | None, folder: RunFolder | None) -> Path:
+    """Return where the model goes: where the user says, or into the run's folder, or beside it."""
+    from fullback.atomic import check_writable
+
+    if out is None:
+        out = Path("model.safetensors") if folder is None else folder.model
+    if folder is None:
+        for path in (out, previous_path(out), failed_path(out)):
+            check_writable(path)
+    return out

@@ -18,10 +18,22 @@ if TYPE_CHECKING:
 
     from fullback.cli.numbers import NumberAnswers
     from fullback.cli.results import Answers
-    from fullback.cli.session import Trained
     from fullback.data import Dataset
     from fullback.network import Network
     from fullback.pixels import ImageRecord
+    from fullback.training.history import History
+
+
+@dataclass
+class Trained:
+    """What an attempt came to."""
+
+    network: Network
+    history: History
+    recipe: Recipe
+    attempt: int
+    best: int  # number of the epoch whose weights it has; 0 for the last one
+    previous: Path | None  # where the model went that was there
 
 
 @dataclass(frozen=True)
