@@ -209,6 +209,6 @@ def _train_epoch(
     figures, pieces = EpochFigures(run), run.epoch(epoch, schedule, PieceLength(_PIECE_SECONDS))
     while not interrupt.requested and (piece := next(pieces, None)) is not None:
         figures.add(piece)
-        listeners.batch(epoch, figures.batches, *figures.so_far())
+        listeners.batch(epoch, figures)
     run.require_finite(epoch)
     return figures

@@ -19,6 +19,7 @@ from fullback.training.averages import averaged, give_averages
 from fullback.training.callbacks import Callback, EarlyStopping
 from fullback.training.history import Epoch, History, check_monitor
 from fullback.training.optimizers import State
+from fullback.training.run import EpochFigures
 
 AnyCallback: TypeAlias = Callback | Callable[[Epoch], object]
 
@@ -43,10 +44,8 @@ class Listener(Callback):
     stage: Stage = Stage.TELL
     sees_average: ClassVar[bool] = False
 
-    def batch(
-        self, epoch: int, done: int, loss: float, accuracy: float | None, images_per_second: float
-    ) -> None:
-        """Act after some batches; ``done`` of the epoch's are done, with these figures so far."""
+    def batch(self, epoch: int, figures: EpochFigures) -> None:
+        """Act after some batches of an epoch, which has these figures so far."""
 
     def close(self) -> None:
         """Act when no epoch comes any more, for whatever reason, also an error."""
@@ -98,10 +97,10 @@ class Listeners:
         """Tell of an epoch; return whether training is to end."""
         return self._any(lambda listener: listener(epoch))
 
-    def batch(self, epoch: int, done: int, *figures: float | None) -> None:
+    def batch(self, epoch: int, figures: EpochFigures) -> None:
         """Tell of some batches."""
         for listener in self.listeners:
-            listener.batch(epoch, done, *figures)  # type: ignore[arg-type]
+            listener.batch(epoch, figures)
 
     def close(self) -> None:
         """Tell that no epoch comes any more."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fullback.errors import OptionError
 from fullback.training.history import Epoch, History
 from fullback.training.listeners import Listener, Stage
+from fullback.training.run import EpochFigures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,15 +69,13 @@ class TrainingProgress(Listener):
                 f"goes on after epoch {len(history)} of {self.epochs}, from {self.checkpoint}"
             )
 
-    def batch(
-        self, epoch: int, done: int, loss: float, accuracy: float | None, images_per_second: float
-    ) -> None:
+    def batch(self, epoch: int, figures: EpochFigures) -> None:
         """Show how far the running epoch is, with its figures so far."""
-        self.place = (epoch, done)
-        if self.console is None:
-            return
-        figures = _figures(loss, accuracy, None, None, images_per_second)
-        self._bar.update(self._task, completed=done, epoch=epoch, figures=figures)
+        self.place = (epoch, figures.batches)
+        if self.console is not None:
+            loss, accuracy, images_per_second = figures.so_far()
+            text = _figures(loss, accuracy, None, None, images_per_second)
+            self._bar.update(self._task, completed=figures.batches, epoch=epoch, figures=text)
 
     def __call__(self, epoch: Epoch) -> None:
         """Write the line of a finished epoch, if it is one that gets a line."""
