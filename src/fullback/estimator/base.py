@@ -340,7 +340,13 @@ class CNN(BaseEstimator):
         return OPTIMIZERS[self.solver](rate, **options)
 
     def _schedule(self) -> Schedule:
-        return parse(self.schedule) if isinstance(self.schedule, str) else self.schedule
+        schedule = parse(self.schedule) if isinstance(self.schedule, str) else self.schedule
+        if not callable(schedule):
+            raise OptionError(
+                "schedule must be text like 'cosine' or a function like schedules.cosine, got "
+                f"{schedule!r}"
+            )
+        return schedule
 
     def _augment(self) -> Augment | None:
         return Augment.parse(self.augment) if isinstance(self.augment, str) else self.augment
