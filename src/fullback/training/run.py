@@ -55,7 +55,6 @@ class TrainingRun:
         self.batches = -(-len(data.order) // options.batch_size)
         self.stepper = stepper_of(net, data, options, self.state)
         self._validation: Validation | None = None
-        self._before = snapshot(net), net.trained_on, net.threshold
 
     def begin(self, record: ImageRecord) -> None:
         """Prepare the network for images of this record, before the first epoch."""
