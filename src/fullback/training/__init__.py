@@ -1,7 +1,7 @@
 """Training: ``fit``, its options, optimizers and schedules, and what goes on beside it.
 
 Begin with ``fit.py``: it prepares a `TrainingRun` (``run.py``) from `TrainingOptions` and
-`TrainingData`, and trains it epoch by epoch. ``pieces.py`` has the loop over batches, which the
+`TrainingData`, and trains it epoch by epoch. ``stepper.py`` has the loop over batches, which the
 rate finder and the explorer share; ``reference_stepper.py`` makes a step in NumPy, and
 ``lane_stepper.py`` on the lane engine.
 

@@ -22,12 +22,11 @@ from fullback.training.history import History
 from fullback.training.listeners import AnyCallback, Listener, Listeners, user_callbacks
 from fullback.training.optimizers import DEFAULT, Optimizer
 from fullback.training.options import TrainingOptions
-from fullback.training.pieces import PieceLength
 from fullback.training.progress import TrainingProgress, console_of
 from fullback.training.run import EpochFigures, TrainingRun
 from fullback.training.schedules import Plateau, Schedule, warm_cosine
 from fullback.training.snapshot import restore, snapshot
-from fullback.training.stepper import blas_threads
+from fullback.training.stepper import PieceLength, blas_threads
 from fullback.training.training_data import TrainingData
 
 if TYPE_CHECKING:

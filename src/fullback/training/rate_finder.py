@@ -18,10 +18,9 @@ from fullback.passes import Engine
 from fullback.training.batches import Batches
 from fullback.training.optimizers import DEFAULT, Optimizer
 from fullback.training.options import TrainingOptions
-from fullback.training.pieces import PieceLength, pieces
 from fullback.training.run import TrainingRun, adapt
 from fullback.training.snapshot import restore, snapshot
-from fullback.training.stepper import blas_threads
+from fullback.training.stepper import PieceLength, blas_threads, pieces
 from fullback.training.training_data import TrainingData
 
 if TYPE_CHECKING:

@@ -21,10 +21,9 @@ from fullback.training.batches import Batches, shown_batch
 from fullback.training.history import Epoch, ValidationFigures
 from fullback.training.optimizers import Optimizer
 from fullback.training.options import TrainingOptions
-from fullback.training.pieces import Piece, PieceLength, pieces
 from fullback.training.schedules import Schedule
 from fullback.training.snapshot import restore, snapshot
-from fullback.training.stepper import stepper_of
+from fullback.training.stepper import Piece, PieceLength, pieces, stepper_of
 from fullback.training.training_data import TrainingData, Validation, check_files
 
 

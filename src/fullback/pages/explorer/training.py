@@ -29,10 +29,10 @@ from fullback.pixels import ImageRecord, record_of
 from fullback.training.dead import dead_units
 from fullback.training.optimizers import CLIP_NORM, SGD
 from fullback.training.options import TrainingOptions
-from fullback.training.pieces import Piece, PieceLength
 from fullback.training.run import EpochFigures, TrainingRun
 from fullback.training.schedules import Schedule, constant, warm_cosine
 from fullback.training.snapshot import restore, snapshot
+from fullback.training.stepper import Piece, PieceLength
 from fullback.training.training_data import TrainingData
 
 SCHEDULES: dict[str, Schedule] = {"warm_cosine": warm_cosine, "constant": constant}
