@@ -158,13 +158,16 @@ def fit(
     record = record_of(data.images, data.order, pixel_range, net.trained_on)
 
     run = TrainingRun(net, data, options)
-    listeners: list[Listener] = [TrainingProgress(console, epochs, run.batches, checkpoint)]
-    history = History()
+    files = []
     if checkpoint is not None:
-        saved = Checkpoint(checkpoint, run, [listener.callback for listener in users])
-        listeners.append(saved)
-        history.epochs = saved.load()
-    listeners += [*users, DeadUnitWatch(net, data, epochs)]
+        files.append(Checkpoint(checkpoint, run, [user.callback for user in users]))
+    listeners: list[Listener] = [  # in the order in which they are called
+        TrainingProgress(console, epochs, run.batches, checkpoint),
+        *files,
+        *users,
+        DeadUnitWatch(net, data, epochs),
+    ]
+    history = History(files[0].load() if files else [])
     run.begin(record)
     with blas_threads(options.engine), DelayedInterrupt() as interrupt:
         _train(run, Listeners(listeners, net, run.state), history, interrupt)
