@@ -58,7 +58,7 @@ class NumberAnswers:
     """
 
     targets: NDArray[np.float64]
-    given: NDArray[np.float64]
+    answers: NDArray[np.float64]
     r2: float
     mean_absolute_error: list[float]
     root_mean_squared_error: list[float]
@@ -70,16 +70,16 @@ def take_number_test(
     """Let a network answer a test set."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    wanted = targets.reshape(len(targets), -1).astype(np.float64)
-    given = network.logits(images).astype(np.float64)
+    expected = targets.reshape(len(targets), -1).astype(np.float64)
+    found = network.logits(images).astype(np.float64)
     return NumberAnswers(
-        wanted,
-        given,
-        float(r2_score(wanted, given)) if len(wanted) > 1 else float("nan"),
-        [float(error) for error in mean_absolute_error(wanted, given, multioutput="raw_values")],
+        expected,
+        found,
+        float(r2_score(expected, found)) if len(expected) > 1 else float("nan"),
+        [float(error) for error in mean_absolute_error(expected, found, multioutput="raw_values")],
         [
             float(error)
-            for error in root_mean_squared_error(wanted, given, multioutput="raw_values")
+            for error in root_mean_squared_error(expected, found, multioutput="raw_values")
         ],
     )
 
@@ -99,12 +99,12 @@ def show_numbers(output: Output, answers: NumberAnswers) -> None:
         )
     if outputs > _MOST_OUTPUTS:
         output.fact("", f"and {outputs - _MOST_OUTPUTS} more outputs")
-    off = np.abs(answers.given - answers.targets).max(axis=1)
+    off = np.abs(answers.answers - answers.targets).max(axis=1)
     for place in np.argsort(off)[::-1][:_MOST_SHOWN]:
-        wanted, given = (
+        expected, found = (
             ", ".join(f"{value:.4g}" for value in row[place][:_MOST_SHOWN])
-            for row in (answers.targets, answers.given)
+            for row in (answers.targets, answers.answers)
         )
         output.fact(
-            "" if off[place] < off.max() else "furthest", f"image {place}: {given} for {wanted}"
+            "" if off[place] < off.max() else "furthest", f"image {place}: {found} for {expected}"
         )

@@ -1,6 +1,6 @@
 """One call of ``fullback train``: training with another try where nothing was learned, the test.
 
-What was learned is saved before anything is told of it, so that a reader that goes away, as in
+What was learned is saved before anything is shown, so that a reader that goes away, as in
 ``fullback train | head``, loses nothing.
 """
 
@@ -20,7 +20,7 @@ from fullback.cli.model_file import failed_path, save_model
 from fullback.cli.output import FAILURE, Output, fail
 from fullback.cli.recipe import Recipe, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
-from fullback.cli.train_report import Test, Trained, announce, comparison_table, report, take
+from fullback.cli.train_report import Test, Trained, announce, comparison_table, report, test_of
 from fullback.errors import DivergenceError, FullbackWarning
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Session:
         start = time.perf_counter()
         trained = self._train(network)
         seconds = time.perf_counter() - start
-        test = take(trained.network, self.recipe.dataset)
+        test = test_of(trained.network, self.recipe.dataset)
         report(self.output, trained, test, self.out, self.folder, seconds)
         if trained.history.interrupted:
             raise typer.Exit(INTERRUPTED)
@@ -80,7 +80,7 @@ class Session:
             return
         if history.interrupted:
             raise typer.Exit(INTERRUPTED)
-        frozen = take(twin, self.recipe.dataset)
+        frozen = test_of(twin, self.recipe.dataset)
         self.output.event("comparison", **test.score("test"), **frozen.score("frozen_test"))
         self.output.show("", comparison_table(test, frozen))
 
@@ -128,7 +128,7 @@ class Session:
             self._say_again(attempt, reason)
 
     def _stopping(self, network: Network, recipe: Recipe) -> EarlyStopping | None:
-        """Return what keeps the best epoch, where there are images to tell it by."""
+        """Return what keeps the best epoch, where there are images to judge it by."""
         from fullback.training.callbacks import EarlyStopping
 
         if not recipe.validates:
@@ -190,7 +190,7 @@ class Session:
         return None
 
     def _say_again(self, attempt: int, reason: str) -> None:
-        """Tell of an attempt that learned nothing, and of the one that comes."""
+        """Report an attempt that learned nothing, and the one that comes."""
         training = self.recipe.attempt(attempt).training
         rate = training.optimizer.learning_rate
         self.output.event(

@@ -1,4 +1,4 @@
-"""What ``fullback train`` tells: what it is about to train, and what that came to."""
+"""What ``fullback train`` shows: what it is about to train, and what that came to."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Test:
         }
 
 
-def take(network: Network, dataset: Dataset) -> Test:
-    """Let a network answer the test images of a data set."""
+def test_of(network: Network, dataset: Dataset) -> Test:
+    """Return a network's answers to the test images of a data set."""
     if dataset.numbers:
         from fullback.cli.numbers import take_number_test
 
@@ -135,7 +135,7 @@ def report(
     folder: RunFolder | None,
     seconds: float,
 ) -> None:
-    """Tell of the test and of the files, and write them down where the run is kept."""
+    """Show the test and the files, and write them into the run's folder, if there is one."""
     history, record = trained.history, trained.network.trained_on
     dataset, training = trained.recipe.dataset, trained.recipe.training
     output.event(
@@ -187,9 +187,9 @@ def report(
 
 def _warn_of_one_answer(answers: Answers, dataset: Dataset) -> None:
     """Warn where the accuracy is only the share of a class that every test image is taken for."""
-    given, wanted = set(answers.predicted.tolist()), set(answers.labels.tolist())
-    if len(given) == 1 < len(wanted):
-        (label,) = given
+    predicted, labels = set(answers.predicted.tolist()), set(answers.labels.tolist())
+    if len(predicted) == 1 < len(labels):
+        (label,) = predicted
         names = dataset.class_names
         name = names[label] if label < len(names) else str(label)
         warnings.warn(
