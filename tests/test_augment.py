@@ -225,10 +225,10 @@ def test_the_text_form_is_read():
     ("text", "message"),
     [
         ("shfit=2", "did you mean shift"),
-        ("shift", "written like shift=2"),
+        ("shift", "'shift' has no value; write name=value"),
         ("shift=2 crop=99999", "at most 10,000 pixels"),
-        ("rotate", "written like shift=2, got 'rotate'"),
-        ("shift=2 shift=3", "has shift twice"),
+        ("rotate", "augmentation: 'rotate' has no value"),
+        ("shift=2 shift=3", "'shift=3' is given twice"),
         ("shift=wide", r"shift must be a number in \[0, 1e4\]"),
         ("rotate=181", "rotate must be a number"),
         ("scale=1", "scale must be a number"),

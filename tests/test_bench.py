@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from fullback import Network
-from fullback.bench import training
+from fullback.bench import comparison
 from fullback.bench.children import ChildError, Children
+from fullback.bench.comparison import WrongError, reference_gradients, require_close
 from fullback.bench.problem import NETWORKS, Problem, inference_flops, training_flops
 from fullback.bench.rival import Lanes
-from fullback.bench.training import WrongError, reference_gradients, require_close
 from fullback.cli.app import app
 from fullback.engine.library import cache_path, library
 
@@ -60,7 +60,7 @@ class Dying:
 def bench(monkeypatch, *rivals, arguments=TINY):
     """The exit code, and what was written to standard output and to standard error."""
     named = {kind.__name__.lower(): kind for kind in rivals}
-    monkeypatch.setattr(training, "RIVALS", named)
+    monkeypatch.setattr(comparison, "RIVALS", named)
     ran = CliRunner().invoke(app, ["bench", *arguments], env={"COLUMNS": "110"})
     assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exception
     return ran.exit_code, ran.stdout, ran.stderr
@@ -176,7 +176,7 @@ def test_a_rival_that_fails_is_left_out(monkeypatch):
 
 def test_a_wrong_gradient_of_our_own_ends_the_run(monkeypatch):
     wrong = {name: -g for name, g in reference_gradients(_tiny()).items()}
-    monkeypatch.setattr(training, "reference_gradients", lambda problem: wrong)
+    monkeypatch.setattr(comparison, "reference_gradients", lambda problem: wrong)
     code, _, err = bench(monkeypatch, Same)
     assert code == 1
     assert "fullback float32: the gradient of conv1.weight is off by" in err
@@ -195,13 +195,13 @@ def test_wrong_usage(monkeypatch):
 def test_real_rivals_compute_the_same(module):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
-    (kind,) = (kind for kind in training.RIVALS.values() if kind.module == module)
+    (kind,) = (kind for kind in comparison.RIVALS.values() if kind.module == module)
     text = "conv3 batchnorm relu pool conv4(kernel_size=5, padding=valid) tanh avgpool"
     net = Network.parse(f"{text} flatten dense5 relu dense3", (2, 17, 18))
     problem = Problem.make("net", net, 16, 64)
-    plan = training.Plan(rounds=1, seconds=0.01, compiler=False)
+    plan = comparison.Plan(rounds=1, seconds=0.01, compiler=False)
     with Children() as children:
-        result = training.compare(problem, [kind], plan, children)
+        result = comparison.compare(problem, [kind], plan, children)
     assert [entry.refused for entry in result.rivals] == [""] * len(result.rivals)
     assert result.best in result.rivals
 

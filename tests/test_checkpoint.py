@@ -252,7 +252,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_ctrl_c_keeps_the_last_whole_epoch(tmp_path, monkeypatch):
     """An interrupted epoch is trained again from its beginning."""
-    from fullback.training.interrupt import DelayedInterrupt
+    from fullback.training.delayed_interrupt import DelayedInterrupt
 
     path = tmp_path / "run.safetensors"
     whole, _ = train(None)

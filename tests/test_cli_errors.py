@@ -195,7 +195,7 @@ WRONG_NETWORKS = {  # exit code 2, in one line
 }
 WRONG_OPTIONS = {  # exit code 2, in one line
     ("train", "--data-dir", "{d}"): "--data-dir goes with --data mnist, not with --data digits",
-    train("--schedule", "none"): "'none' is no schedule; did you mean cosine",
+    train("--schedule", "none"): "unknown schedule 'none'; did you mean cosine",
     train("--schedule", "steps(at=2)"): "at must be a number",
     train("--augment", "shfit=2"): "did you mean shift",
     train("--mixup", "-1"): "mixup must be a number",

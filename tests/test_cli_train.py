@@ -186,7 +186,11 @@ class TestFailure:
         fail_first = session.Session._failure
 
         def failure(self, network, recipe, *more):
-            return "it did not" if recipe.seed == 0 else fail_first(self, network, recipe, *more)
+            return (
+                "it did not"
+                if recipe.training.seed == 0
+                else fail_first(self, network, recipe, *more)
+            )
 
         monkeypatch.setattr(session.Session, "_failure", failure)
         whole, broken = tmp_path / "whole", tmp_path / "broken"

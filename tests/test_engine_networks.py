@@ -36,10 +36,12 @@ from fullback.engine.simd import LANES
 from fullback.errors import DivergenceError, OptionError, ShapeError
 from fullback.layers import LAYERS, ReLU
 from fullback.passes import softmax, trace_batch
-from fullback.training import lanes as training_lanes
-from fullback.training import steps
-from fullback.training.lanes import LaneSteps
-from fullback.training.steps import Batches
+from fullback.training import lane_stepper as training_lanes
+from fullback.training import reference_stepper
+from fullback.training.batches import Batches
+from fullback.training.lane_stepper import LaneStepper
+from fullback.training.options import TrainingOptions
+from fullback.training.training_data import TrainingData
 from test_architectures import batch_for, deterministic
 
 DRAWS = 4  # noisy results that a result is compared with
@@ -343,6 +345,12 @@ def test_random_networks(given, loss, images, training, weighted, dtype, seed):
 # Training -----------------------------------------------------------------------------------------
 
 
+def stepper(net, data, optimizer, state, batch, **more):
+    """What trains on the lane engine, in batches of that many images."""
+    options = TrainingOptions(batch_size=batch, optimizer=optimizer)
+    return LaneStepper(net, data, options, state, **more)
+
+
 def trained(net, x, y, **options):
     """Train quietly for two epochs of batches of 20; return everything that training changes."""
     options = {"epochs": 2, "batch_size": 20, "seed": 3, **options}
@@ -373,7 +381,7 @@ def test_training(name, optimizer, monkeypatch):
     exact = trained(doubles[0], x, y, engine="reference", **options)
     rng = np.random.default_rng(0)
     noise = lambda *batch, **given: noisy_trace(*batch, **given, rng=rng)  # noqa: E731
-    monkeypatch.setattr(steps, "trace_batch", noise)
+    monkeypatch.setattr(reference_stepper, "trace_batch", noise)
     noisy = [trained(other, x, y, engine="reference", **options) for other in doubles[1:]]
     actual = trained(net, x, y, engine="lanes", **options)
     # Each of the six steps also rounds every parameter, and the rate that it multiplies.
@@ -411,7 +419,7 @@ def test_one_step_of_an_optimizer(optimizer, steps_before):
 
     desired, memories, _ = stepped(np.array)
     _, most, moved = stepped(np.abs)
-    run = LaneSteps(net, x, y, None, optimizer, state, 20)
+    run = stepper(net, TrainingData(x, y), optimizer, state, 20)
     run.begin()
     assert len(run.train(Batches(np.arange(20), 20, [0.5], [(0,)]))) == 1
     run.end()
@@ -434,7 +442,7 @@ def test_right_answers_are_counted(equal, images):
     right = (net.logits(x).argmax(axis=1) == y).sum()
     optimizer = SGD(0.1)
     state = optimizer.initial_state(net.parameters, net.trainable())
-    run = LaneSteps(net, x, y, None, optimizer, state, images, workers=2)
+    run = stepper(net, TrainingData(x, y), optimizer, state, images, workers=2)
     run.begin()
     figures = run.train(Batches(np.arange(images), images, [1.0], [(0,)]))
     assert figures.shape == (1, 2)
@@ -535,7 +543,7 @@ def test_weights_are_the_same_however_many_batches_are_run_at_once(name):
         x, y = unusual(net, 90)
         optimizer = SGD(0.05, momentum=0.9)
         state = optimizer.initial_state(net.parameters, net.trainable())
-        run = LaneSteps(net, x, y, None, optimizer, state, 20, workers=2)
+        run = stepper(net, TrainingData(x, y), optimizer, state, 20, workers=2)
         order = np.random.default_rng(2).permutation(90)
         figures = []
         run.begin()
@@ -565,7 +573,7 @@ def test_denormals_count_as_zero_in_a_run_and_not_after(workers):
     tiny = np.finfo(np.float32).tiny
     state["velocity.dense1.weight"][...] = tiny  # and the gradients of its weights are 0
     net.parameters["dense1.weight"] = np.zeros((64, 32))
-    run = LaneSteps(net, x, y, None, optimizer, state, 32, workers=workers)
+    run = stepper(net, TrainingData(x, y), optimizer, state, 32, workers=workers)
     run.begin()
     run.train(Batches(np.arange(32), 32, [1.0], [(0,)]))
     run.end()
@@ -657,7 +665,7 @@ def test_nobody_touches_what_is_not_theirs(name, images, monkeypatch):
         if watched:
             monkeypatch.setattr(lanes, "lower", guarded)
             monkeypatch.setattr(training_lanes, "lower", guarded)
-        run = LaneSteps(net, x, y, np.ones(images), optimizer, state, 40, workers=2)
+        run = stepper(net, TrainingData(x, y, np.ones(images)), optimizer, state, 40, workers=2)
         if watched:
             watch(run.machine)
         run.begin()

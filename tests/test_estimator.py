@@ -204,7 +204,7 @@ def test_shapes_of_images(shape, image_shape, made):
         ((9, 12), {"layers": "pool"}, ShapeError, "pool1"),
         ((9, 12), {"epochs": 0}, OptionError, "epochs must be"),
         ((9, 12), {"solver": "lbfgs"}, OptionError, "solver must be one of sgd, adam, adamw"),
-        ((9, 12), {"schedule": "step"}, OptionError, "is no schedule; did you mean steps"),
+        ((9, 12), {"schedule": "step"}, OptionError, "unknown schedule 'step'; did you mean steps"),
         ((9, 12), {"learning_rate_init": -1}, OptionError, "learning_rate must be"),
         ((9, 12), {"validation_fraction": 2}, OptionError, "validation_fraction must be"),
     ],

@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 import fullback as fb
 from fullback import schedules
 from fullback.training.history import best_epoch, improvements, warm_up
-from fullback.training.run import by_class
+from fullback.training.training_data import by_class
 
 pytestmark = pytest.mark.filterwarnings("ignore::fullback.DeadUnitWarning")
 
@@ -297,7 +297,7 @@ class TestClassWeight:
 
     def test_without_classes(self):
         net = network(loss=fb.MeanSquaredError())
-        with pytest.raises(fb.OptionError, match="goes with classes"):
+        with pytest.raises(fb.OptionError, match="needs a classification loss"):
             train(net, y=RNG.normal(size=(50, 3)), class_weight="balanced")
 
 
@@ -378,7 +378,7 @@ class TestSchedules:
             ("cosine(factor=2)", "has no options"),
             ("steps(factor=2)", r"factor must be a number in \(0, 1\)"),
             ("steps(factor=0.1", "lacks its closing bracket"),
-            ("steps(by=0.1)", "its options are written name=value: factor, at"),
+            ("steps(by=0.1)", "'by=0.1' is not one of its options; .* options: factor, at"),
             ("steps(at=1.5)", "at must be a number"),
             ("warm_up(then=plateau)", "must be a function of the share"),
             ("plateau(patience=0)", "patience must be a whole number"),

@@ -23,11 +23,9 @@ order of the images, the batch or the thread.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +33,7 @@ from numpy.typing import NDArray
 from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array
 from fullback.layers.dropout import GOLDEN, split_mix
-from fullback.layers.text import read_value
-from fullback.options import require_number, require_whole, shown, take_plain
+from fullback.options import read_options, require_numbers, require_whole, shown, take_plain
 from fullback.passes import Seed, random_key, scaled
 
 # Which draw of an image is for what.
@@ -91,15 +88,18 @@ class Augment:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        require_number("Augment: shift", self.shift, "[0, 1e4]")
-        require_number("Augment: rotate", self.rotate, "[0, 180]")
-        require_number("Augment: scale", self.scale, "[0, 1)")
-        require_number("Augment: shear", self.shear, "[0, 10]")
+        require_numbers(
+            self,
+            shift="[0, 1e4]",
+            rotate="[0, 180]",
+            scale="[0, 1)",
+            shear="[0, 10]",
+            elastic="[0, 1e4]",
+            sigma="[0.5, 1e4]",
+            fill="[-1e4, 1e4]",
+        )
         require_whole("Augment: crop", self.crop, 0)
         require_whole("Augment: erase", self.erase, 0)
-        require_number("Augment: elastic", self.elastic, "[0, 1e4]")
-        require_number("Augment: sigma", self.sigma, "[0.5, 1e4]")
-        require_number("Augment: fill", self.fill, "[-1e4, 1e4]")
         if max(self.crop, self.erase) > _MOST_PIXELS:
             raise OptionError(f"Augment: crop and erase are at most {_MOST_PIXELS:,} pixels")
         if self.flip not in _FLIPS:
@@ -122,17 +122,8 @@ class Augment:
         if not isinstance(text, str):
             raise OptionError(f"augmentation is text like 'shift=2 rotate=10', got {text!r}")
         known = [field.name for field in dataclasses.fields(cls)]
-        options: dict[str, Any] = {}
-        for word in re.sub(r"\s*=\s*", "=", re.sub(r"[,;]", " ", text)).split():
-            name, equals, value = word.partition("=")
-            if not equals or name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-                raise OptionError(f"augmentation is written like shift=2, got {word!r}; {hint}")
-            if name in options:
-                raise OptionError(f"augmentation has {name} twice")
-            options[name] = read_value(value)
-        return cls(**options)
+        words = re.sub(r"\s*=\s*", "=", re.sub(r"[,;]", " ", text)).split()
+        return cls(**read_options("augmentation", words, known))
 
     @property
     def moves(self) -> bool:

@@ -1,9 +1,11 @@
-"""Option values of layers, losses, optimizers and training: how they are checked and shown."""
+"""Options of layers, losses, optimizers and training: how they are checked, shown and read."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,12 @@ def require_number(option: str, value: object, interval: str) -> None:
         raise OptionError(f"{option} must be a number in {interval}, got {short(value)}")
 
 
+def require_numbers(described: object, **intervals: str) -> None:
+    """Raise OptionError unless the options of these names are numbers in their intervals."""
+    for name, interval in intervals.items():
+        require_number(f"{type(described).__name__}: {name}", getattr(described, name), interval)
+
+
 def require_flag(option: str, value: object) -> None:
     """Raise OptionError unless ``value`` is True or False."""
     if not isinstance(value, bool):
@@ -91,3 +99,65 @@ def shown(described: Any) -> str:
         elif value != field.default:
             options.append(f"{field.name}={value!r}")
     return f"{type(described).__name__}({', '.join(options)})"
+
+
+# Text ---------------------------------------------------------------------------------------------
+
+
+def read_value(text: str) -> object:
+    """Read a number, a pair, true or false; anything else stays a word for its owner to judge."""
+    if re.fullmatch(r"\d{1,9}", text):
+        return int(text)
+    if re.fullmatch(r"(\d{1,9}\.?|\d{0,9}\.\d{1,9})(e-?\d{1,2})?", text):
+        return float(text)
+    if match := re.fullmatch(r"(\d{1,9})x(\d{1,9})", text):
+        return int(match[1]), int(match[2])
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def read_options(
+    owner: str,
+    words: Iterable[str],
+    known: Sequence[str],
+    *,
+    values: Mapping[str, object] | None = None,
+    read: Callable[[str, str], object] = lambda _, value: read_value(value),
+) -> dict[str, Any]:
+    """Read options that are written ``name=value``.
+
+    Parameters
+    ----------
+    owner : what has the options, for messages
+    words : the options, one by one
+    known : their names
+    values : those that are read already
+    read : returns a value, given its name and text
+
+    Raises
+    ------
+    OptionError
+        An option is unknown, is given twice or has no value.
+    """
+    options = dict(values or {})
+    for word in words:
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if name in known and name not in options and equals:
+            options[name] = read(name, value)
+            continue
+        if name not in known:
+            reason = f"is not one of its options{did_you_mean(name, known)}"
+        else:
+            reason = "is given twice" if name in options else "has no value"
+        raise OptionError(
+            f"{owner}: {word!r} {reason}; write name=value with the options: "
+            f"{', '.join(known) or 'none'}"
+        )
+    return options
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return what a message about an unknown name ends with: ``"; did you mean relu?"``."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else otherwise and f"; {otherwise}"

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from fullback.errors import FullbackError
@@ -44,10 +43,10 @@ class Child:
 
     def __init__(self, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, own = context.Pipe()
-        self._process = context.Process(target=_serve, args=(own, threads), daemon=True)
+        self._pipe, far_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(far_end, threads), daemon=True)
         self._process.start()
-        own.close()
+        far_end.close()
 
     def make(self, kind: Callable[..., Any], *arguments: Any) -> Handle:
         """Make an object in the process, of a class that has a place in a module."""
@@ -85,12 +84,7 @@ class Children:
     def __enter__(self) -> Children:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for child in self._children.values():
             child.end()
 
@@ -110,7 +104,7 @@ class Children:
 
 
 def _serve(pipe: Connection, threads: int) -> None:
-    """Follow orders until nobody gives any more."""
+    """Follow orders until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
     _be_silent()

@@ -195,12 +195,12 @@ class Jax(_Functions):
         self.ops, self.lax, self.relu = jax.numpy, jax.lax, jax.nn.relu
         self.channels_last = variant.startswith("NHWC")
         asarray = jax.numpy.asarray
-        self.data = tuple(asarray(own) for own in (self.images(), problem.labels, problem.order))
-        p = {name: asarray(own) for name, own in self.initial().items()}
+        self.data = tuple(map(asarray, (self.images(), problem.labels, problem.order)))
+        p = {name: asarray(array) for name, array in self.initial().items()}
         self.state = (p, jax.tree.map(jax.numpy.zeros_like, p))
         # The style is read while a function is traced, so each style needs a function of its own.
-        made = self._make_loop if variant.endswith("loop") else self._make_step
-        self.run = {style: jax.jit(functools.partial(made)) for style in self.styles}
+        traced = self._make_loop if variant.endswith("loop") else self._make_step
+        self.run = {style: jax.jit(functools.partial(traced)) for style in self.styles}
 
     def _axes(self, rows: Any, columns: Any, else_: Any) -> tuple[Any, ...]:
         inner = (rows, columns)
@@ -248,7 +248,7 @@ class Jax(_Functions):
 
     def _make_loop(self, state: Any, steps: Any, data: Any) -> Any:
         # What lax.scan is made of, for a number of steps that is not compiled in.
-        return self.lax.fori_loop(0, steps, lambda n, own: self._make_step(own, n, data), state)
+        return self.lax.fori_loop(0, steps, lambda n, state: self._make_step(state, n, data), state)
 
     def gradients(self) -> dict[str, Array]:
         x, y, order = self.data

@@ -72,14 +72,14 @@ class Rival(ABC):
         return times[self.style]
 
     def _seconds_a_step(self, seconds: float) -> float:
-        steps, taken = 1, 0.0
+        steps = 1
         while True:
             start = time.perf_counter()
             self.train(steps)
-            taken = time.perf_counter() - start
-            if taken >= seconds / 2:
-                return taken / steps
-            steps = max(steps + 1, min(10 * steps, int(steps * seconds / taken)))
+            elapsed = time.perf_counter() - start
+            if elapsed >= seconds / 2:
+                return elapsed / steps
+            steps = max(steps + 1, min(10 * steps, int(steps * seconds / elapsed)))
 
 
 class Lanes(Rival):
@@ -92,17 +92,20 @@ class Lanes(Rival):
 
     def __init__(self, problem: Problem, variant: str, threads: int) -> None:
         super().__init__(problem, variant, threads)
-        from fullback.training.lanes import LaneSteps
+        from fullback.training.lane_stepper import LaneStepper
         from fullback.training.optimizers import SGD
+        from fullback.training.options import TrainingOptions
+        from fullback.training.training_data import TrainingData
 
-        optimizer = SGD(RATE, momentum=MOMENTUM)
+        options = TrainingOptions(
+            batch_size=problem.batch, optimizer=SGD(RATE, momentum=MOMENTUM), engine="lanes"
+        )
         net = problem.net
         self.images: Array = problem.pixels if variant == "uint8" else problem.floats
-        state = optimizer.initial_state(net.parameters, net.trainable())
-        self.steps = LaneSteps(
-            net, self.images, problem.labels, None, optimizer, state, problem.batch, workers=threads
-        )
-        self.steps.begin()
+        data = TrainingData(self.images, problem.labels)
+        state = options.optimizer.initial_state(net.parameters, net.trainable())
+        self.stepper = LaneStepper(net, data, options, state, workers=threads)
+        self.stepper.begin()
 
     def gradients(self) -> dict[str, Array]:
         from fullback.engine.lanes import loss_and_gradients
@@ -112,15 +115,15 @@ class Lanes(Rival):
         return loss_and_gradients(*batch, training=True, seed=0, workers=self.threads)[1]
 
     def parameters(self) -> dict[str, Array]:
-        self.steps.end()
+        self.stepper.end()
         return {name: array.copy() for name, array in self.problem.net.parameters.items()}
 
     def train(self, steps: int) -> None:
-        from fullback.training.steps import Batches
+        from fullback.training.batches import Batches
 
         batch = self.problem.batch
         order = np.resize(self.problem.order, steps * batch)
-        figures = self.steps.train(Batches(order, batch, [1.0] * steps, [0] * steps))
+        figures = self.stepper.train(Batches(order, batch, [1.0] * steps, [0] * steps))
         if len(figures) < steps:
             raise OptionError("the loss is no longer finite")
 

@@ -14,9 +14,9 @@ from fullback.errors import OptionError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fullback.bench.comparison import Comparison, Entry
     from fullback.bench.peak import Peak
     from fullback.bench.rival import Rival
-    from fullback.bench.training import Comparison, Entry
 
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1
 
@@ -75,8 +75,8 @@ def bench(
     from rich.console import Console
 
     from fullback.bench.children import Children
+    from fullback.bench.comparison import RIVALS, Plan, compare, installed
     from fullback.bench.problem import NETWORKS, Problem
-    from fullback.bench.training import RIVALS, Plan, compare, installed
     from fullback.engine.library import library
     from fullback.engine.machine import threads as every_thread
 

@@ -1,10 +1,4 @@
-"""Regression on the command line: the scale of targets, and what a test of numbers comes to.
-
-Targets of any size are learned with mean 0 and deviation 1. Afterwards that scale is multiplied
-into the last layer, so that the model answers in the units of the targets::
-
-    answer = deviation * (W x + b) + mean = (deviation * W) x + (deviation * b + mean)
-"""
+"""Regression on the command line: the scale of targets, and what a test of numbers comes to."""
 
 from __future__ import annotations
 
@@ -16,6 +10,7 @@ from numpy.typing import NDArray
 
 from fullback.errors import InputError, OptionError
 from fullback.layers import Dense
+from fullback.training.target_scale import TargetScale
 
 if TYPE_CHECKING:
     from fullback.cli.output import Output
@@ -25,50 +20,24 @@ _MOST_SHOWN = 5  # answers that are shown with what they should have been
 _MOST_OUTPUTS = 20  # of which every one has a line
 
 
-@dataclass(frozen=True, eq=False)
-class TargetScale:
-    """Mean and deviation of every output's targets, of shape (outputs,)."""
+def scale_of_targets(targets: NDArray[Any], name: str) -> TargetScale:
+    """Measure the targets that are trained on, of shape (N,) or (N, outputs), of a data set.
 
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, targets: NDArray[Any], name: str) -> TargetScale:
-        """Measure the targets that are trained on, of shape (N,) or (N, outputs).
-
-        Raises
-        ------
-        InputError
-            They are all the same, or cannot be held in float32.
-        """
-        columns = targets.reshape(len(targets), -1).astype(np.float64)
-        mean, deviation = columns.mean(axis=0), columns.std(axis=0)
-        if not (deviation > 1e-30).all():
-            constant = columns[0, int(deviation.argmin())]
-            raise InputError(
-                f"{name}: all training images have the target {constant:g}; there is nothing to "
-                "learn"
-            )
-        if not (np.abs(mean) + deviation < 1e37).all():
-            raise InputError(f"{name}: targets up to {np.abs(columns).max():g} do not fit float32")
-        return cls(mean, deviation)
-
-    def standardised(self, targets: NDArray[Any]) -> NDArray[np.float64]:
-        """Return targets with mean 0 and deviation 1, of shape (N, outputs)."""
-        columns: NDArray[np.float64] = targets.reshape(len(targets), -1).astype(np.float64)
-        return (columns - self.mean) / self.deviation
-
-    def into(self, network: Network) -> None:
-        """Bring a network's answers from deviation 1 to the targets' units."""
-        weight, bias = _last(network)
-        network.parameters[weight] = network.parameters[weight] * self.deviation[:, None]
-        network.parameters[bias] = network.parameters[bias] * self.deviation + self.mean
-
-    def out_of(self, network: Network) -> None:
-        """Bring a network's answers from the targets' units to deviation 1."""
-        weight, bias = _last(network)
-        network.parameters[weight] = network.parameters[weight] / self.deviation[:, None]
-        network.parameters[bias] = (network.parameters[bias] - self.mean) / self.deviation
+    Raises
+    ------
+    InputError
+        They are all the same, or cannot be held in float32.
+    """
+    columns = targets.reshape(len(targets), -1).astype(np.float64)
+    mean, deviation = columns.mean(axis=0), columns.std(axis=0)
+    if not (deviation > 1e-30).all():
+        constant = columns[0, int(deviation.argmin())]
+        raise InputError(
+            f"{name}: all training images have the target {constant:g}; there is nothing to learn"
+        )
+    if not (np.abs(mean) + deviation < 1e37).all():
+        raise InputError(f"{name}: targets up to {np.abs(columns).max():g} do not fit float32")
+    return TargetScale(mean, deviation)
 
 
 def check_regressor(network: Network, outputs: int) -> None:
@@ -76,11 +45,6 @@ def check_regressor(network: Network, outputs: int) -> None:
     last = network.layers[-1]
     if not isinstance(last, Dense) or not last.bias or last.units != outputs:
         raise OptionError(f"for these targets the network must end with dense{outputs}, not {last}")
-
-
-def _last(network: Network) -> tuple[str, str]:
-    name = network.names[-1]
-    return f"{name}.weight", f"{name}.bias"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +58,7 @@ class NumberAnswers:
     """
 
     targets: NDArray[np.float64]
-    given: NDArray[np.float64]
+    answers: NDArray[np.float64]
     r2: float
     mean_absolute_error: list[float]
     root_mean_squared_error: list[float]
@@ -106,16 +70,16 @@ def take_number_test(
     """Let a network answer a test set."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    wanted = targets.reshape(len(targets), -1).astype(np.float64)
-    given = network.logits(images).astype(np.float64)
+    expected = targets.reshape(len(targets), -1).astype(np.float64)
+    found = network.logits(images).astype(np.float64)
     return NumberAnswers(
-        wanted,
-        given,
-        float(r2_score(wanted, given)) if len(wanted) > 1 else float("nan"),
-        [float(error) for error in mean_absolute_error(wanted, given, multioutput="raw_values")],
+        expected,
+        found,
+        float(r2_score(expected, found)) if len(expected) > 1 else float("nan"),
+        [float(error) for error in mean_absolute_error(expected, found, multioutput="raw_values")],
         [
             float(error)
-            for error in root_mean_squared_error(wanted, given, multioutput="raw_values")
+            for error in root_mean_squared_error(expected, found, multioutput="raw_values")
         ],
     )
 
@@ -135,12 +99,12 @@ def show_numbers(output: Output, answers: NumberAnswers) -> None:
         )
     if outputs > _MOST_OUTPUTS:
         output.fact("", f"and {outputs - _MOST_OUTPUTS} more outputs")
-    off = np.abs(answers.given - answers.targets).max(axis=1)
+    off = np.abs(answers.answers - answers.targets).max(axis=1)
     for place in np.argsort(off)[::-1][:_MOST_SHOWN]:
-        wanted, given = (
+        expected, found = (
             ", ".join(f"{value:.4g}" for value in row[place][:_MOST_SHOWN])
-            for row in (answers.targets, answers.given)
+            for row in (answers.targets, answers.answers)
         )
         output.fact(
-            "" if off[place] < off.max() else "furthest", f"image {place}: {given} for {wanted}"
+            "" if off[place] < off.max() else "furthest", f"image {place}: {found} for {expected}"
         )

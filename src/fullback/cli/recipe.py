@@ -7,10 +7,11 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from fullback.cli.arguments import EngineName, build
+from fullback.cli.arguments import build
 from fullback.cli.start_from import has_head_for, started_from
 from fullback.cli.train_options import MonitorName, OptimizerName
 from fullback.errors import InputError, OptionError
@@ -20,17 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from fullback.augment import Augment
-    from fullback.cli.numbers import TargetScale
     from fullback.data import Dataset
     from fullback.layers import Loss
     from fullback.network import Network
-    from fullback.training.fit import AnyCallback
+    from fullback.training.class_weights import ClassWeight
     from fullback.training.history import History
+    from fullback.training.listeners import AnyCallback
     from fullback.training.optimizers import Optimizer
-    from fullback.training.schedules import Schedule
-
-ClassWeight = dict[int, float] | Literal["balanced"] | None
+    from fullback.training.options import TrainingOptions
+    from fullback.training.target_scale import TargetScale
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
 _FEWEST, _MOST = 5, 1000  # but so many at least and at most
@@ -38,14 +37,16 @@ _SAMPLE = 2000  # training images by which it is found out whether something was
 _SIMPLE_DATA = ("digits", "mnist")  # on which the question's network is known to learn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
-    """How a network is trained; what is not an option of ``fit`` is described there.
+    """What is trained, on what and how.
 
     Attributes
     ----------
+    dataset : the images and labels
     net : the network's name or text, or the file of ``start``
     start : the saved network that training starts with, or None
+    training : the options of ``fit``
     label_smoothing : of the loss
     freeze : layers that are left untrained, by kind or name
     validation : share of the training images that is kept for validation, or 0; a data set may
@@ -56,39 +57,35 @@ class Recipe:
     data_options : how the images were read, where it was not by default; kept with the model
     """
 
+    dataset: Dataset
     net: str
     start: Network | None
-    epochs: int
-    batch_size: int
-    optimizer: Optimizer
-    schedule: Schedule
-    augment: Augment | None
-    mixup: float
-    average: float
+    training: TrainingOptions
     label_smoothing: float
-    class_weight: ClassWeight
     freeze: tuple[str, ...]
     validation: float
     patience: int | None
     monitor: MonitorName
     min_improvement: float
-    seed: int
-    engine: EngineName
     data_options: Mapping[str, Any]
 
-    def loss(self, dataset: Dataset) -> Loss:
-        """Return what training makes small."""
+    @property
+    def loss(self) -> Loss:
+        """What training makes small."""
         from fullback.layers import MeanSquaredError, SoftmaxCrossEntropy
 
-        return MeanSquaredError() if dataset.numbers else SoftmaxCrossEntropy(self.label_smoothing)
+        if self.dataset.numbers:
+            return MeanSquaredError()
+        return SoftmaxCrossEntropy(self.label_smoothing)
 
-    def network(self, dataset: Dataset) -> Network:
+    def network(self) -> Network:
         """Return the network before training."""
+        dataset, seed = self.dataset, self.training.seed
         if self.start is not None:
-            network = started_from(self.start, dataset, self.loss(dataset), self.seed)
+            network = started_from(self.start, dataset, self.loss, seed)
         else:
-            network = build(self.net, dataset.image_shape, dataset.outputs, self.seed)
-            network.loss = self.loss(dataset)
+            network = build(self.net, dataset.image_shape, dataset.outputs, seed)
+            network.loss = self.loss
             network.class_names = dataset.class_names
             if not dataset.numbers and network.output_shape[0] < dataset.classes:
                 raise OptionError(
@@ -99,33 +96,22 @@ class Recipe:
         network.freeze(*self.freeze)
         return network
 
-    def keeps_head(self, dataset: Dataset) -> bool:
-        """Whether the last layer is that of the network that training starts with."""
-        return self.start is not None and has_head_for(self.start, dataset, self.loss(dataset))
-
-    def check(self, network: Network, dataset: Dataset) -> None:
+    def check(self, network: Network) -> None:
         """Raise an error where ``fit`` could not train so."""
-        from fullback.training.fit import check_options, check_practice
-
-        count = len(dataset.x_train)
-        check_options(network, count, self.epochs, self.batch_size, self.optimizer, self.seed)
-        check_practice(network, self.batch_size, self.augment, self.mixup, self.average)
-        self.held_out(dataset)
-        self._check_selection(dataset)
-        if dataset.numbers:
+        self.training.for_run(network, len(self.dataset.x_train), validates=self.validates)
+        _ = self.held_out
+        if self.patience is not None and not self.validates:
+            raise OptionError("--patience needs images to tell by; give --validation 0.1")
+        if self.dataset.numbers:
             from fullback.cli.numbers import check_regressor
 
-            check_regressor(network, dataset.outputs)
-            self.target_scale(dataset)
-
-    def _check_selection(self, dataset: Dataset) -> None:
-        """Raise OptionError where the best epoch cannot be told as it is asked for."""
-        if self.patience is not None and not self.validates(dataset):
-            raise OptionError("--patience needs images to tell by; give --validation 0.1")
-        if dataset.numbers and self.monitor is not MonitorName.loss:
-            raise OptionError(
-                f"--monitor {self.monitor.value} goes with classes; with --regression it is loss"
-            )
+            if self.monitor is not MonitorName.loss:
+                raise OptionError(
+                    f"--monitor {self.monitor.value} goes with classes; with --regression it is "
+                    "loss"
+                )
+            check_regressor(network, self.dataset.outputs)
+            _ = self.target_scale
 
     def attempt(self, number: int) -> Recipe:
         """Return the recipe of an attempt: from the second, another seed and a third of the rate.
@@ -134,47 +120,56 @@ class Recipe:
         """
         if number == 1:
             return self
-        rate = float(f"{self.optimizer.learning_rate / 3 ** (number - 1):.2g}")
-        optimizer = dataclasses.replace(self.optimizer, learning_rate=rate)
-        return dataclasses.replace(self, seed=self.seed + number - 1, optimizer=optimizer)
+        training = self.training
+        rate = float(f"{training.optimizer.learning_rate / 3 ** (number - 1):.2g}")
+        training = dataclasses.replace(
+            training,
+            seed=training.seed + number - 1,
+            optimizer=dataclasses.replace(training.optimizer, learning_rate=rate),
+        )
+        return dataclasses.replace(self, training=training)
 
-    def validates(self, dataset: Dataset) -> bool:
+    @property
+    def validates(self) -> bool:
         """Whether there are images for validation."""
-        return bool(self.validation) or dataset.x_val is not None
+        return bool(self.validation) or self.dataset.x_val is not None
 
-    def steps(self, images: int) -> int:
-        """Return how many steps are made on that many training images, some for validation."""
-        trained_on = images - math.ceil(self.validation * images)
-        return self.epochs * math.ceil(trained_on / self.batch_size)
+    @property
+    def steps(self) -> int:
+        """How many steps the whole run has."""
+        return self.training.epochs * math.ceil(len(self.trained_on) / self.training.batch_size)
 
-    def trained_on(self, dataset: Dataset) -> NDArray[np.int64]:
-        """Return the places of the training images that are not kept for validation."""
+    @cached_property
+    def trained_on(self) -> NDArray[np.int64]:
+        """The places of the training images that are not kept for validation."""
         import numpy as np
 
-        places, held = np.arange(len(dataset.y_train)), self.held_out(dataset)
-        return places if held is None else np.delete(places, held)
+        places = np.arange(len(self.dataset.y_train))
+        return places if self.held_out is None else np.delete(places, self.held_out)
 
-    def training_sample(self, dataset: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+    def training_sample(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return images that are trained on, spread over the set, and their labels."""
-        places = self.trained_on(dataset)
-        places = places[:: -(-len(places) // _SAMPLE)]
-        return dataset.x_train[places], dataset.y_train[places]
+        places = self.trained_on[:: -(-len(self.trained_on) // _SAMPLE)]
+        return self.dataset.x_train[places], self.dataset.y_train[places]
 
-    def target_scale(self, dataset: Dataset) -> TargetScale | None:
-        """Return the scale of numbers to predict; None where there are classes."""
-        if not dataset.numbers:
+    @cached_property
+    def target_scale(self) -> TargetScale | None:
+        """The scale of numbers to predict; None where there are classes."""
+        if not self.dataset.numbers:
             return None
-        from fullback.cli.numbers import TargetScale
+        from fullback.cli.numbers import scale_of_targets
 
-        return TargetScale.of(dataset.y_train[self.trained_on(dataset)], dataset.name)
+        return scale_of_targets(self.dataset.y_train[self.trained_on], self.dataset.name)
 
-    def held_out(self, dataset: Dataset) -> NDArray[np.int64] | None:
-        """Return the places of the images that are kept for validation, of each class a share."""
+    @cached_property
+    def held_out(self) -> NDArray[np.int64] | None:
+        """The places of the images that are kept for validation, of each class a share."""
         if not self.validation:
             return None
         import numpy as np
         from sklearn.model_selection import train_test_split
 
+        dataset, seed = self.dataset, self.training.seed
         if dataset.x_val is not None:
             raise OptionError(
                 f"{dataset.name} has {len(dataset.x_val)} images for validation of its own; leave "
@@ -188,7 +183,7 @@ class Recipe:
                     f"{dataset.name} has too few training images to keep {self.validation:g} of "
                     "them for validation; give another share, or none"
                 )
-            drawn = np.random.default_rng(self.seed).permutation(places)
+            drawn = np.random.default_rng(seed).permutation(places)
             return np.sort(drawn[:count])
         classes = np.unique(dataset.y_train)
         fewest = np.bincount(dataset.y_train)[classes].min()
@@ -201,14 +196,13 @@ class Recipe:
             places,
             test_size=count,
             stratify=dataset.y_train,
-            random_state=self.seed % 2**32,
+            random_state=seed % 2**32,
         )
         return np.sort(held)
 
     def train(
         self,
         network: Network,
-        dataset: Dataset,
         *,
         callbacks: Sequence[AnyCallback] = (),
         checkpoint: Path | None = None,
@@ -223,12 +217,11 @@ class Recipe:
 
         from fullback.training.fit import fit
 
-        scale = self.target_scale(dataset)
+        dataset, scale, held = self.dataset, self.target_scale, self.held_out
 
         def targets(y: NDArray[Any]) -> NDArray[Any]:
-            return y if scale is None else scale.standardised(y)
+            return y if scale is None else scale.standardised(y.reshape(len(y), -1))
 
-        held = self.held_out(dataset)
         weights: NDArray[np.float64] | None = None
         validation: tuple[NDArray[Any], NDArray[Any]] | None = None
         if held is not None:
@@ -237,26 +230,18 @@ class Recipe:
             validation = dataset.x_train[held], targets(dataset.y_train[held])
         elif dataset.x_val is not None and dataset.y_val is not None:
             validation = dataset.x_val, targets(dataset.y_val)
-        if scale is not None and self.keeps_head(dataset):
+        keeps_head = self.start is not None and has_head_for(self.start, dataset, self.loss)
+        if scale is not None and keeps_head:
             scale.out_of(network)
         try:
             return fit(
                 network,
                 dataset.x_train,
                 targets(dataset.y_train),
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                optimizer=self.optimizer,
-                schedule=self.schedule,
+                **vars(self.training),
                 validation_data=validation,
                 sample_weight=weights,
-                class_weight=self.class_weight,
-                augment=self.augment,
-                mixup=self.mixup,
-                average=self.average,
                 callbacks=callbacks,
-                seed=self.seed,
-                engine=self.engine.value,
                 checkpoint=checkpoint,
                 verbose=verbose,
             )
@@ -321,7 +306,7 @@ def chosen_monitor(monitor: MonitorName | None, *, weighted: bool) -> MonitorNam
     return MonitorName.balanced if weighted else MonitorName.loss
 
 
-def class_weights(text: str | None, balanced: bool, dataset: Dataset) -> ClassWeight:
+def class_weights(text: str | None, balanced: bool, dataset: Dataset) -> ClassWeight | None:
     """Read ``--class-weight`` and ``--balanced``, for the classes of a data set.
 
     Raises
@@ -366,20 +351,20 @@ def _label(name: str, names: Sequence[str]) -> int:
     """Return the number of the class that is called so, or has this number."""
     if name in names:
         return list(names).index(name)
-    numbered = not any(own.isdecimal() for own in names)  # else a number is a name
+    numbered = not any(known.isdecimal() for known in names)  # else a number is a name
     if numbered and name.isdecimal() and int(name) < len(names):
         return int(name)
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     raise OptionError(f"--class-weight has the class {name!r}; the classes are {shown}")
 
 
-def with_frozen_filters(network: Network, recipe: Recipe, dataset: Dataset) -> Network:
+def with_frozen_filters(network: Network, recipe: Recipe) -> Network:
     """Return the same network with all its filters frozen, for the comparison."""
     named = zip(network.names, network.layers, strict=True)
     filters = {name for name, layer in named if layer.kind == "conv"}
     if not filters - network.frozen:
         raise OptionError("--compare needs filters that are trained, and the network has none")
-    twin = recipe.network(dataset)
+    twin = recipe.network()
     twin.freeze(*filters)
     if not twin.trainable():
         raise OptionError("--compare needs layers to train beside the filters, and there are none")

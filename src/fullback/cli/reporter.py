@@ -36,7 +36,7 @@ class Reporter(Callback):
         self.folder = folder
         self.epochs: list[Epoch] = []
         self.events: Any = None  # tensorboardX's writer
-        self.written = 0  # epochs that it was given
+        self.written = 0  # epochs that the writer has
         self.start = self.last_write = time.monotonic()
 
     def begin(self, history: History) -> None:

@@ -22,7 +22,6 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fullback.atomic import write_atomically
@@ -36,7 +35,6 @@ else:
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from fullback.training.callbacks import Callback
     from fullback.training.history import Epoch
 
 _REASON = "reason.txt"  # of an attempt's failure
@@ -80,12 +78,7 @@ class RunFolder:
             ) from None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._lock is not None:
             self._lock.release()
 
@@ -166,12 +159,6 @@ class RunFolder:
         from fullback.training.checkpoint import read_run
 
         return read_run(self.checkpoint)[1] if self.checkpoint.exists() else []
-
-    def reporter(self) -> Callback:
-        """Return what writes down every epoch while ``fit`` trains."""
-        from fullback.cli.reporter import Reporter
-
-        return Reporter(self)
 
     def log(self, text: str) -> None:
         """Add a line to the log."""

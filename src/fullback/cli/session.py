@@ -1,6 +1,6 @@
 """One call of ``fullback train``: training with another try where nothing was learned, the test.
 
-What was learned is saved before anything is told of it, so that a reader that goes away, as in
+What was learned is saved before anything is shown, so that a reader that goes away, as in
 ``fullback train | head``, loses nothing.
 """
 
@@ -20,30 +20,17 @@ from fullback.cli.model_file import failed_path, save_model
 from fullback.cli.output import FAILURE, Output, fail
 from fullback.cli.recipe import Recipe, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
-from fullback.cli.train_report import Test, announce, comparison_table, report, take
+from fullback.cli.train_report import Test, Trained, announce, comparison_table, report, test_of
 from fullback.errors import DivergenceError, FullbackWarning
 
 if TYPE_CHECKING:
-    from fullback.data import Dataset
     from fullback.network import Network
     from fullback.training.callbacks import EarlyStopping
-    from fullback.training.fit import AnyCallback
     from fullback.training.history import Epoch, History
+    from fullback.training.listeners import AnyCallback
 
 ATTEMPTS = 3  # of which each has another seed, and a third of the rate of the one before it
 _FEWEST_STEPS = 30  # of training, below which a network may well know nothing yet
-
-
-@dataclass
-class Trained:
-    """What an attempt came to."""
-
-    network: Network
-    history: History
-    recipe: Recipe
-    attempt: int
-    best: int  # number of the epoch whose weights it has; 0 for the last one
-    previous: Path | None  # where the model went that was there
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,6 @@ class Session:
     """
 
     output: Output
-    dataset: Dataset
     recipe: Recipe
     out: Path
     folder: RunFolder | None
@@ -67,12 +53,12 @@ class Session:
 
     def run(self, network: Network) -> None:
         """Train a network, save it and test it; then its twin with frozen filters, if wanted."""
-        announce(self.output, network, self.dataset, self.recipe, self.origin)
+        announce(self.output, network, self.recipe, self.origin)
         start = time.perf_counter()
         trained = self._train(network)
         seconds = time.perf_counter() - start
-        test = take(trained.network, self.dataset)
-        report(self.output, trained, test, self.dataset, self.out, self.folder, seconds)
+        test = test_of(trained.network, self.recipe.dataset)
+        report(self.output, trained, test, self.out, self.folder, seconds)
         if trained.history.interrupted:
             raise typer.Exit(INTERRUPTED)
         if self.compare:
@@ -80,13 +66,12 @@ class Session:
 
     def _compare(self, trained: Trained, test: Test) -> None:
         """Train the same network from the same seed with its filters frozen, and test it, too."""
-        twin = with_frozen_filters(trained.network, trained.recipe, self.dataset)
+        twin = with_frozen_filters(trained.network, trained.recipe)
         self.output.show("")
         self.output.fact("again", "the same network from the same seed, its filters frozen")
         try:
             history = trained.recipe.train(
                 twin,
-                self.dataset,
                 callbacks=[self._report_epoch(comparison=True)],
                 verbose=self.output.progress,
             )
@@ -95,7 +80,7 @@ class Session:
             return
         if history.interrupted:
             raise typer.Exit(INTERRUPTED)
-        frozen = take(twin, self.dataset)
+        frozen = test_of(twin, self.recipe.dataset)
         self.output.event("comparison", **test.score("test"), **frozen.score("frozen_test"))
         self.output.show("", comparison_table(test, frozen))
 
@@ -115,7 +100,7 @@ class Session:
         while True:
             recipe = self.recipe.attempt(attempt)
             if attempt > 1:
-                network = recipe.network(self.dataset)
+                network = recipe.network()
             stopping = self._stopping(network, recipe)
             diverged: DivergenceError | None = None
             history = None
@@ -131,7 +116,9 @@ class Session:
             if reason is None:
                 previous = save_model(network, self.out)
                 if diverged is not None or history is None:
-                    raise DivergenceError(f"{diverged}; it is saved as {self.out}", recipe.epochs)
+                    raise DivergenceError(
+                        f"{diverged}; it is saved as {self.out}", recipe.training.epochs
+                    )
                 best = 0 if stopping is None else stopping.best
                 return Trained(network, history, recipe, attempt, best, previous)
             if attempt == ATTEMPTS:
@@ -141,12 +128,12 @@ class Session:
             self._say_again(attempt, reason)
 
     def _stopping(self, network: Network, recipe: Recipe) -> EarlyStopping | None:
-        """Return what keeps the best epoch, where there are images to tell it by."""
+        """Return what keeps the best epoch, where there are images to judge it by."""
         from fullback.training.callbacks import EarlyStopping
 
-        if not recipe.validates(self.dataset):
+        if not recipe.validates:
             return None
-        numbers = self.dataset.numbers
+        numbers = recipe.dataset.numbers
         file = None if self.folder is None else self.folder.best_file(numbers=numbers)
         return EarlyStopping(
             network,
@@ -159,10 +146,11 @@ class Session:
     def _fit(self, network: Network, recipe: Recipe, stopping: EarlyStopping | None) -> History:
         callbacks: list[AnyCallback] = [] if stopping is None else [stopping]
         if self.folder is not None:
-            callbacks.append(self.folder.reporter())
+            from fullback.cli.reporter import Reporter
+
+            callbacks.append(Reporter(self.folder))
         return recipe.train(
             network,
-            self.dataset,
             callbacks=[*callbacks, self._report_epoch(comparison=False)],
             checkpoint=None if self.folder is None else self.folder.checkpoint,
             verbose=self.output.progress,
@@ -189,9 +177,9 @@ class Session:
             return None
         if diverged is not None and (not diverged.epochs or recipe is not self.recipe):
             return str(diverged)
-        x, y = recipe.training_sample(self.dataset)
+        x, y = recipe.training_sample()
         reason = failed(network, history or History(), x, y)
-        steps = recipe.steps(len(self.dataset.x_train))
+        steps = recipe.steps
         if reason is None or steps >= _FEWEST_STEPS or broken(network, network.check_images(x)):
             return reason
         warnings.warn(
@@ -202,15 +190,15 @@ class Session:
         return None
 
     def _say_again(self, attempt: int, reason: str) -> None:
-        """Tell of an attempt that learned nothing, and of the one that comes."""
-        recipe = self.recipe.attempt(attempt)
-        rate = recipe.optimizer.learning_rate
+        """Report an attempt that learned nothing, and the one that comes."""
+        training = self.recipe.attempt(attempt).training
+        rate = training.optimizer.learning_rate
         self.output.event(
-            "retry", attempt=attempt, reason=reason, seed=recipe.seed, learning_rate=rate
+            "retry", attempt=attempt, reason=reason, seed=training.seed, learning_rate=rate
         )
         self.output.fact("failed", (reason, "yellow"))
         self.output.fact(
-            "again", f"attempt {attempt} of {ATTEMPTS}, from seed {recipe.seed} at rate {rate:g}"
+            "again", f"attempt {attempt} of {ATTEMPTS}, from seed {training.seed} at rate {rate:g}"
         )
         if self.folder is not None:
             self.folder.log(f"failed: {reason}; attempt {attempt} begins")
@@ -230,10 +218,10 @@ class Session:
             self.folder.log(f"failed: {reason}; no attempt is left")
             epochs = len(self.folder.epochs())
             self.folder.write_result(failed=reason, attempts=ATTEMPTS, epochs=epochs)
-        kept = "" if path is None else f". The last network is kept as {path}"
+        saved = "" if path is None else f". The last network is saved as {path}"
         fail(
             f"the network learned nothing in {ATTEMPTS} attempts: {reason}; look at the images and "
             "labels with fullback data, or try a smaller --lr, more --epochs, another --net, or "
-            f"--balanced where a class is rare{kept}"
+            f"--balanced where a class is rare{saved}"
         )
         raise typer.Exit(FAILURE)

@@ -46,6 +46,7 @@ from fullback.cli.start_from import load_for_start, open_start, what_is_kept
 from fullback.errors import OptionError
 
 
+# Long because its options are: each is a parameter, from which typer makes the help.
 @one_line_errors
 def train(
     context: typer.Context,
@@ -97,20 +98,16 @@ def train(
     Where nothing was learned, it is tried twice more, from another seed and at a lower rate; if
     that fails as well, the exit code is 1.
     """
-    from fullback.atomic import check_writable
     from fullback.augment import Augment
     from fullback.options import require_number
+    from fullback.training.options import TrainingOptions
     from fullback.training.schedules import parse
 
     output = Output(as_json=as_json, keep_going=True)
     chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip)
-    kept_in = run or resume
-    folder = RunFolder(kept_in) if kept_in else None
-    if out is None:
-        out = Path("model.safetensors") if folder is None else folder.model
-    if folder is None:
-        for path in (out, previous_path(out), failed_path(out)):
-            check_writable(path)
+    run = run or resume
+    folder = None if run is None else RunFolder(run)
+    out = _model_file(out, folder)
     require_number("--validation", validation, "[0, 1)")
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
@@ -131,37 +128,41 @@ def train(
     if compare is None:
         simple = data == "digits" and net in (None, "question") and model is None
         compare = folder is None and simple and not freeze
-    recipe = Recipe(
-        net=str(start) if start else default_net(data) if net is None else net,
-        start=model,
+    training = TrainingOptions(
         epochs=epochs or default_epochs(len(dataset.x_train)),
         batch_size=min(batch_size or 64, len(dataset.x_train)),
         optimizer=chosen,
         schedule=rate,
+        class_weight=class_weights(class_weight, balanced, dataset),
         augment=views,
         mixup=mixup,
         average=average,
+        seed=seed,
+        engine=engine.value,
+    )
+    recipe = Recipe(
+        dataset=dataset,
+        net=str(start) if start else default_net(data) if net is None else net,
+        start=model,
+        training=training,
         label_smoothing=label_smoothing,
-        class_weight=class_weights(class_weight, balanced, dataset),
         freeze=tuple(freeze or ()),
         validation=validation,
         patience=patience,
         monitor=chosen_monitor(monitor, weighted=balanced or class_weight is not None),
         min_improvement=min_improvement,
-        seed=seed,
-        engine=engine,
         data_options=ways,
     )
-    if monitor is not None and not recipe.validates(dataset):
+    if monitor is not None and not recipe.validates:
         raise OptionError("--monitor needs images to tell by; give --validation 0.1")
-    network = recipe.network(dataset)
+    network = recipe.network()
     if compare:
-        with_frozen_filters(network, recipe, dataset)
-    recipe.check(network, dataset)
+        with_frozen_filters(network, recipe)
+    recipe.check(network)
     origin = why_net(data) if net is None else ""
     if model is not None:
-        origin = what_is_kept(model, dataset, recipe.loss(dataset))
-    session = Session(output, dataset, recipe, out, folder, origin, compare)
+        origin = what_is_kept(model, dataset, recipe.loss)
+    session = Session(output, recipe, out, folder, origin, compare)
 
     raise_on_ctrl_c()  # which ends training, and what was learned is saved
     with folder or contextlib.nullcontext():
@@ -169,9 +170,21 @@ def train(
             options = started_with(
                 context,
                 net=None if start else recipe.net,
-                epochs=recipe.epochs,
-                batch_size=recipe.batch_size,
+                epochs=training.epochs,
+                batch_size=training.batch_size,
             )
             folder.begin(options, resumed=resume is not None)
         session.run(network)
     output.close(f"the model is trained and saved as {out}")
+
+
+def _model_file(out: Path | None, folder: RunFolder | None) -> Path:
+    """Return where the model goes: where the user says, or into the run's folder, or beside it."""
+    from fullback.atomic import check_writable
+
+    if out is None:
+        out = Path("model.safetensors") if folder is None else folder.model
+    if folder is None:
+        for path in (out, previous_path(out), failed_path(out)):
+            check_writable(path)
+    return out

@@ -1,4 +1,4 @@
-"""What ``fullback train`` tells: what it is about to train, and what that came to."""
+"""What ``fullback train`` shows: what it is about to train, and what that came to."""
 
 from __future__ import annotations
 
@@ -18,10 +18,22 @@ if TYPE_CHECKING:
 
     from fullback.cli.numbers import NumberAnswers
     from fullback.cli.results import Answers
-    from fullback.cli.session import Trained
     from fullback.data import Dataset
     from fullback.network import Network
     from fullback.pixels import ImageRecord
+    from fullback.training.history import History
+
+
+@dataclass
+class Trained:
+    """What an attempt came to."""
+
+    network: Network
+    history: History
+    recipe: Recipe
+    attempt: int
+    best: int  # number of the epoch whose weights it has; 0 for the last one
+    previous: Path | None  # where the model went that was there
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,8 @@ class Test:
         }
 
 
-def take(network: Network, dataset: Dataset) -> Test:
-    """Let a network answer the test images of a data set."""
+def test_of(network: Network, dataset: Dataset) -> Test:
+    """Return a network's answers to the test images of a data set."""
     if dataset.numbers:
         from fullback.cli.numbers import take_number_test
 
@@ -64,14 +76,13 @@ def take(network: Network, dataset: Dataset) -> Test:
     return Test(take_test(network, dataset.x_test, dataset.y_test), None)
 
 
-def announce(
-    output: Output, network: Network, dataset: Dataset, recipe: Recipe, origin: str
-) -> None:
+def announce(output: Output, network: Network, recipe: Recipe, origin: str) -> None:
     """Say what is about to be trained, on what, and how."""
     from fullback.show.summary import summary_table
     from fullback.training.schedules import text_of
 
-    schedule = text_of(recipe.schedule)
+    dataset, training = recipe.dataset, recipe.training
+    schedule = text_of(training.schedule)
     output.event(
         "start",
         data=dataset.name,
@@ -81,28 +92,28 @@ def announce(
         origin=origin,
         parameters=sum(array.size for array in network.parameters.values()),
         frozen=sorted(network.frozen),
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        optimizer=repr(recipe.optimizer),
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        optimizer=repr(training.optimizer),
         schedule=schedule,
-        augment=None if recipe.augment is None else repr(recipe.augment),
-        seed=recipe.seed,
-        engine=recipe.engine.value,
+        augment=None if training.augment is None else repr(training.augment),
+        seed=training.seed,
+        engine=training.engine,
     )
     output.fact("data", _described(dataset))
     for note in dataset.notes:
         output.fact("", note)
-    output.fact("network", f"{recipe.net}, seed {recipe.seed}")
+    output.fact("network", f"{recipe.net}, seed {training.seed}")
     if origin:
         output.fact("", origin)
     output.show(summary_table(network))
     output.fact(
         "training",
-        f"{recipe.epochs} epochs in batches of {recipe.batch_size}, {recipe.optimizer}, "
+        f"{training.epochs} epochs in batches of {training.batch_size}, {training.optimizer}, "
         f"{schedule} rate",
     )
-    if recipe.augment is not None:
-        output.fact("", repr(recipe.augment))
+    if training.augment is not None:
+        output.fact("", repr(training.augment))
 
 
 def _described(dataset: Dataset) -> str:
@@ -120,13 +131,13 @@ def report(
     output: Output,
     trained: Trained,
     test: Test,
-    dataset: Dataset,
     out: Path,
     folder: RunFolder | None,
     seconds: float,
 ) -> None:
-    """Tell of the test and of the files, and write them down where the run is kept."""
+    """Show the test and the files, and write them into the run's folder, if there is one."""
     history, record = trained.history, trained.network.trained_on
+    dataset, training = trained.recipe.dataset, trained.recipe.training
     output.event(
         "result",
         **test.figures("test"),
@@ -136,13 +147,13 @@ def report(
         model=str(out),
         previous=None if trained.previous is None else str(trained.previous),
         attempt=trained.attempt,
-        seed=trained.recipe.seed,
+        seed=training.seed,
         best_epoch=trained.best or None,
         pixels=None if record is None else vars(record),
     )
     output.show("")
     if trained.best:
-        early = len(history) < trained.recipe.epochs and not history.interrupted
+        early = len(history) < training.epochs and not history.interrupted
         output.fact(
             "best epoch",
             f"{trained.best} of {len(history)}, by validation {trained.recipe.monitor.figure}"
@@ -160,10 +171,10 @@ def report(
     output.show("")
     output.fact("saved", f"{out} ({out.stat().st_size / 1000:,.1f} kB)")
     if trained.attempt > 1:
-        recipe, rate = trained.recipe, trained.recipe.optimizer.learning_rate
+        rate = training.optimizer.learning_rate
         output.fact(
             "",
-            f"of attempt {trained.attempt}, from seed {recipe.seed} at rate {rate:g}; what "
+            f"of attempt {trained.attempt}, from seed {training.seed} at rate {rate:g}; what "
             "came before learned nothing",
         )
     if trained.previous is not None:
@@ -171,14 +182,14 @@ def report(
     if record is not None and dataset.x_train.dtype.kind == "f":
         output.fact("pixels", _scale(record))
     if folder is not None:
-        _keep(output, trained, test, dataset, folder)
+        _keep(output, trained, test, folder)
 
 
 def _warn_of_one_answer(answers: Answers, dataset: Dataset) -> None:
     """Warn where the accuracy is only the share of a class that every test image is taken for."""
-    given, wanted = set(answers.predicted.tolist()), set(answers.labels.tolist())
-    if len(given) == 1 < len(wanted):
-        (label,) = given
+    predicted, labels = set(answers.predicted.tolist()), set(answers.labels.tolist())
+    if len(predicted) == 1 < len(labels):
+        (label,) = predicted
         names = dataset.class_names
         name = names[label] if label < len(names) else str(label)
         warnings.warn(
@@ -189,9 +200,7 @@ def _warn_of_one_answer(answers: Answers, dataset: Dataset) -> None:
         )
 
 
-def _keep(
-    output: Output, trained: Trained, test: Test, dataset: Dataset, folder: RunFolder
-) -> None:
+def _keep(output: Output, trained: Trained, test: Test, folder: RunFolder) -> None:
     """Write the result into the folder of the run, and draw pictures."""
     history, figures = trained.history, test.figures("test")
     if history.interrupted:
@@ -207,7 +216,7 @@ def _keep(
         return
     from fullback.cli.pictures import draw_run
 
-    before = trained.recipe.network(dataset)
+    before = trained.recipe.network()
     drawn = draw_run(folder.plots, trained.network, before, test.classes, history)
     output.fact("pictures", f"{len(drawn)} in {folder.plots}")
 

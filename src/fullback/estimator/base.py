@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +40,7 @@ from fullback.training.class_weights import ClassWeight
 from fullback.training.fit import fit
 from fullback.training.history import Epoch, History, Monitor, require_monitor
 from fullback.training.optimizers import OPTIMIZERS, SGD, Optimizer
+from fullback.training.options import TrainingOptions
 from fullback.training.schedules import Schedule, constant, parse
 
 _IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
@@ -45,61 +48,79 @@ _FEWEST, _MOST = 5, 200  # but so many at least and at most
 _RATES = {"sgd": 0.05, "adam": 0.001, "adamw": 0.001}
 
 
+@dataclass(eq=False, repr=False)
 class CNN(BaseEstimator):
-    """What classifier and regressor share: everything but y."""
+    """What classifier and regressor share: everything but y.
 
-    network_: Network
-    image_shape_: ImageShape
-    channels_last_: bool
-    takes_bytes_: bool
-    loss_curve_: list[float]
-    validation_scores_: list[float]
-    t_: int
+    The parameters are the fields that stand in ``__init__``, which only stores them, as
+    scikit-learn wants it; those that end in ``_`` are there once there is a network.
+    """
 
-    def __init__(
+    layers: str | Sequence[Layer] | None = None
+    _: KW_ONLY
+    image_shape: Sequence[int] | None = None
+    pixel_range: tuple[float, float] | None = None
+    epochs: int | Literal["auto"] = "auto"
+    batch_size: int = 64
+    solver: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate_init: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_norm: float | None = 2.0
+    schedule: str | Schedule = "warm_cosine"
+    augment: Augment | str | None = None
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    monitor: Monitor = "loss"
+    n_iter_no_change: int = 10
+    tol: float = 1e-4
+    warm_start: bool = False
+    random_state: int | np.random.RandomState | None = None
+    verbose: bool = False
+
+    network_: Network = field(init=False)
+    image_shape_: ImageShape = field(init=False)
+    channels_last_: bool = field(init=False)
+    takes_bytes_: bool = field(init=False)
+    loss_curve_: list[float] = field(init=False)
+    validation_scores_: list[float] = field(init=False)
+    t_: int = field(init=False)
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Train a network.
+
+        Parameters
+        ----------
+        X : images, see the class
+        y : array-like of shape (n_samples,), labels of any kind; for a regressor numbers, of that
+            shape or of (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,) or None
+
+        Returns
+        -------
+        self
+        """
+        self._check_options()
+        more = self._continues
+        images = self._images(X, reset=not more)
+        self._learn(images, self._targets(y, images, more=more), sample_weight, more=more)
+        return self
+
+    @abstractmethod
+    def _targets(self, y: ArrayLike, images: Array, *, more: bool) -> Array:
+        """Check the y of ``fit``, for a new network or for ``more`` training."""
+
+    @abstractmethod
+    def _learn(
         self,
-        layers: str | Sequence[Layer] | None = None,
+        images: Array,
+        y: Array,
+        sample_weight: ArrayLike | None,
         *,
-        image_shape: Sequence[int] | None = None,
-        pixel_range: tuple[float, float] | None = None,
-        epochs: int | Literal["auto"] = "auto",
-        batch_size: int = 64,
-        solver: Literal["sgd", "adam", "adamw"] = "sgd",
-        learning_rate_init: float | None = None,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = 2.0,
-        schedule: str | Schedule = "warm_cosine",
-        augment: Augment | str | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        monitor: Monitor = "loss",
-        n_iter_no_change: int = 10,
-        tol: float = 1e-4,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
+        more: bool,
+        epochs: int | None = None,
     ) -> None:
-        self.layers = layers
-        self.image_shape = image_shape
-        self.pixel_range = pixel_range
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.solver = solver
-        self.learning_rate_init = learning_rate_init
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.schedule = schedule
-        self.augment = augment
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.monitor = monitor
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
+        """Train on checked images and y."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one safetensors file, which ``load_estimator`` reads.
@@ -230,21 +251,21 @@ class CNN(BaseEstimator):
             watch = EarlyStopping(
                 self.network_, self.n_iter_no_change, self.tol, monitor=self.monitor
             )
+        options = self._options(
+            len(images),
+            epochs,
+            class_weight=class_weight,
+            pixel_range=None if more else range_of(images, self.pixel_range),
+            seed=seed + self.t_,
+        )
         history = fit(
             self.network_,
             images,
             targets,
-            epochs=epochs or self._count(len(images)),
-            batch_size=self.batch_size,
-            optimizer=self._optimizer(),
-            schedule=constant if epochs else self._schedule(),
+            **vars(options),
             validation_data=held_out,
-            augment=self._augment(),
             sample_weight=weights,
-            class_weight=class_weight,
             callbacks=[] if watch is None else [watch],
-            pixel_range=None if more else range_of(images, self.pixel_range),
-            seed=seed + self.t_,
             verbose=bool(self.verbose),
         )
         if watch is not None:
@@ -295,10 +316,20 @@ class CNN(BaseEstimator):
     def _require_last(self, layer: Layer) -> None:
         """Raise where the network cannot end with this layer."""
 
-    def _count(self, images: int) -> int:
-        if self.epochs == "auto":
-            return min(max(round(_IMAGES_TO_SEE / images), _FEWEST), _MOST)
-        return self.epochs
+    def _options(self, images: int, epochs: int | None = None, **more: Any) -> TrainingOptions:
+        """Return how so many images are trained on; with ``epochs`` so long, at a constant rate."""
+        schedule = self._schedule() if epochs is None else constant
+        if epochs is None:
+            auto = min(max(round(_IMAGES_TO_SEE / images), _FEWEST), _MOST)
+            epochs = auto if self.epochs == "auto" else self.epochs
+        return TrainingOptions(
+            epochs=epochs,
+            batch_size=self.batch_size,
+            optimizer=self._optimizer(),
+            schedule=schedule,
+            augment=self._augment(),
+            **more,
+        )
 
     def _optimizer(self) -> Optimizer:
         rate = self.learning_rate_init
@@ -309,15 +340,18 @@ class CNN(BaseEstimator):
         return OPTIMIZERS[self.solver](rate, **options)
 
     def _schedule(self) -> Schedule:
-        return parse(self.schedule) if isinstance(self.schedule, str) else self.schedule
+        schedule = parse(self.schedule) if isinstance(self.schedule, str) else self.schedule
+        if not callable(schedule):
+            raise OptionError(
+                "schedule must be text like 'cosine' or a function like schedules.cosine, got "
+                f"{schedule!r}"
+            )
+        return schedule
 
     def _augment(self) -> Augment | None:
         return Augment.parse(self.augment) if isinstance(self.augment, str) else self.augment
 
     def _check_options(self) -> None:
-        if self.epochs != "auto":
-            require_whole("epochs", self.epochs, 1)
-        require_whole("batch_size", self.batch_size, 1)
         require_whole("n_iter_no_change", self.n_iter_no_change, 1)
         require_number("validation_fraction", self.validation_fraction, "(0, 1)")
         require_number("tol", self.tol, "[0, inf)")
@@ -327,16 +361,9 @@ class CNN(BaseEstimator):
             require_flag(flag, getattr(self, flag))
         if self.solver not in OPTIMIZERS:
             raise OptionError(f"solver must be one of {', '.join(OPTIMIZERS)}, got {self.solver!r}")
-        if not callable(self._schedule()):
-            raise OptionError(
-                "schedule must be text like 'cosine' or a function like schedules.cosine, got "
-                f"{self.schedule!r}"
-            )
-        if not isinstance(self._augment(), Augment | None):
-            raise OptionError(f"augment must be like 'shift=2', got {self.augment!r}")
         if self.pixel_range is not None:
             check_pixel_range(self.pixel_range)
-        self._optimizer()
+        self._options(images=1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -12,17 +12,15 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
-from fullback.augment import Augment
 from fullback.estimator.base import CNN
 from fullback.estimator.reading import Array, check_class_weight, checked_weights, checked_y
-from fullback.layers import Layer, SoftmaxCrossEntropy
+from fullback.layers import SoftmaxCrossEntropy
 from fullback.training.class_weights import ClassWeight
-from fullback.training.history import Monitor
-from fullback.training.schedules import Schedule
 
 
+@dataclass(eq=False, repr=False)
 class CNNClassifier(ClassifierMixin, CNN):
-    """A convolutional network that tells classes apart.
+    """A convolutional network that distinguishes classes.
 
     X may be of shape (n_samples, n_features), (n_samples, rows, columns), (n_samples, channels,
     rows, columns) or (n_samples, rows, columns, channels). Which of the last two it is, is told by
@@ -108,73 +106,12 @@ class CNNClassifier(ClassifierMixin, CNN):
         accuracy of every epoch, and of the one that was gone back to.
     """
 
-    classes_: Array
+    class_weight: dict[Any, float] | Literal["balanced"] | None = field(default=None, kw_only=True)
 
-    def __init__(
-        self,
-        layers: str | Sequence[Layer] | None = None,
-        *,
-        image_shape: Sequence[int] | None = None,
-        pixel_range: tuple[float, float] | None = None,
-        epochs: int | Literal["auto"] = "auto",
-        batch_size: int = 64,
-        solver: Literal["sgd", "adam", "adamw"] = "sgd",
-        learning_rate_init: float | None = None,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = 2.0,
-        schedule: str | Schedule = "warm_cosine",
-        augment: Augment | str | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        monitor: Monitor = "loss",
-        n_iter_no_change: int = 10,
-        tol: float = 1e-4,
-        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            layers,
-            image_shape=image_shape,
-            pixel_range=pixel_range,
-            epochs=epochs,
-            batch_size=batch_size,
-            solver=solver,
-            learning_rate_init=learning_rate_init,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            schedule=schedule,
-            augment=augment,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            monitor=monitor,
-            n_iter_no_change=n_iter_no_change,
-            tol=tol,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
+    classes_: Array = field(init=False)
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        """Train a network.
-
-        Parameters
-        ----------
-        X : images, see the class
-        y : array-like of shape (n_samples,), of any labels
-        sample_weight : array-like of shape (n_samples,) or None
-
-        Returns
-        -------
-        self
-        """
-        self._check_options()
-        more = self._continues
-        images, labels = self._labelled(X, y, reset=not more)
+    def _targets(self, y: ArrayLike, images: Array, *, more: bool) -> Array:
+        labels = self._labels(y, images)
         classes = unique_labels(labels)
         if more and not np.array_equal(classes, self.classes_):
             raise ValueError(
@@ -183,8 +120,7 @@ class CNNClassifier(ClassifierMixin, CNN):
                 "takes images of some of the classes, and warm_start=False begins anew"
             )
         self.classes_ = classes
-        self._learn(images, labels, sample_weight, more=more)
-        return self
+        return labels
 
     def partial_fit(
         self,
@@ -206,7 +142,8 @@ class CNNClassifier(ClassifierMixin, CNN):
         """
         self._check_options()
         first = not hasattr(self, "network_")
-        images, labels = self._labelled(X, y, reset=first)
+        images = self._images(X, reset=first)
+        labels = self._labels(y, images)
         if first:
             self.classes_ = unique_labels(labels if classes is None else np.asarray(classes))
         elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
@@ -214,25 +151,24 @@ class CNNClassifier(ClassifierMixin, CNN):
         self._learn(images, labels, sample_weight, more=not first, epochs=1)
         return self
 
-    def _labelled(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
-        images = self._images(X, reset=reset)
+    def _labels(self, y: ArrayLike, images: Array) -> Array:
         labels = checked_y(self, y, len(images))
         check_classification_targets(labels)
-        return images, labels
+        return labels
 
     def _learn(
         self,
         images: Array,
-        labels: Array,
+        y: Array,
         sample_weight: ArrayLike | None,
         *,
         more: bool,
         epochs: int | None = None,
     ) -> None:
-        targets = np.searchsorted(self.classes_, labels)
-        known = self.classes_[np.minimum(targets, len(self.classes_) - 1)] == labels
+        targets = np.searchsorted(self.classes_, y)
+        known = self.classes_[np.minimum(targets, len(self.classes_) - 1)] == y
         if not np.all(known):
-            unknown = labels[~known][0]
+            unknown = y[~known][0]
             raise ValueError(f"y holds {unknown!r}, which is not among the classes")
         count = len(self.classes_)
         self._train(
@@ -244,7 +180,7 @@ class CNNClassifier(ClassifierMixin, CNN):
             loss=SoftmaxCrossEntropy(),
             more=more,
             epochs=epochs,
-            class_weight=self._class_weight(labels),
+            class_weight=self._class_weight(y),
         )
 
     def _class_weight(self, labels: Array) -> ClassWeight | None:

@@ -9,24 +9,23 @@ import numpy as np
 
 from fullback.errors import FullbackWarning, InputError
 from fullback.estimator.reading import Array
+from fullback.training.target_scale import TargetScale
 
 _LARGEST, _SMALLEST = 1e37, 1e-30  # of targets and of their deviation, in float32
 _DIGITS = 1e5  # times the deviation, above which the mean leaves too few of float32's digits
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Moments(TargetScale):
     """Weighted moments of targets with K outputs.
 
     Attributes
     ----------
-    weight : sum of the weights of all targets
     mean, deviation : of shape (K,); the deviation of a constant output is 0
+    weight : sum of the weights of all targets
     """
 
     weight: float
-    mean: Array
-    deviation: Array
 
     @classmethod
     def of(cls, targets: Array, weights: Array | None) -> Moments:
@@ -39,15 +38,15 @@ class Moments:
         with np.errstate(over="ignore", invalid="ignore"):  # check refuses what is too large
             mean = np.average(apart, axis=0, weights=weights)
             deviation = np.sqrt(np.average((apart - mean) ** 2, axis=0, weights=weights))
-        return cls(float(weights.sum()), first + mean, deviation)
+        return cls(first + mean, deviation, float(weights.sum()))
 
     def __add__(self, other: Moments) -> Moments:
         """Return the moments of both sets of targets together."""
         weight = self.weight + other.weight
-        own, more = self.weight / weight, other.weight / weight
+        share, more = self.weight / weight, other.weight / weight
         apart = other.mean - self.mean
-        square = own * self.deviation**2 + more * other.deviation**2 + own * more * apart**2
-        return Moments(weight, self.mean + more * apart, np.sqrt(square))
+        square = share * self.deviation**2 + more * other.deviation**2 + share * more * apart**2
+        return Moments(self.mean + more * apart, np.sqrt(square), weight)
 
     def check(self) -> None:
         """Raise where float32 cannot hold such targets, and warn where it holds few digits.
@@ -85,12 +84,3 @@ class Moments:
                 FullbackWarning,
                 stacklevel=5,
             )
-
-    def standardised(self, targets: Array) -> Array:
-        """Return targets of shape (N, K) with mean 0 and deviation 1; constant ones are 0."""
-        standard: Array = np.where(
-            self.deviation > 0,
-            (targets - self.mean) / np.where(self.deviation > 0, self.deviation, 1.0),
-            0.0,
-        )
-        return standard

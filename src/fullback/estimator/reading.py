@@ -155,40 +155,41 @@ def whole_network(
         The layers cannot be read, or end with a Dense of another size.
     """
     if layers is None:
-        own = _default(shape)
+        chosen = _default(shape)
     elif isinstance(layers, str):
-        own = parse_layers(layers)
+        chosen = parse_layers(layers)
     elif isinstance(layers, Iterable):
-        own = list(layers)
+        chosen = list(layers)
     else:
         raise OptionError(f"layers must be text, a list of layers or None, got {layers!r}")
-    if not own or not isinstance(own[0], Normalize):
-        own.insert(0, Normalize())
-    if not any(isinstance(layer, Flatten | GlobalAvgPool2D) for layer in own):
-        first = next((n for n, layer in enumerate(own) if isinstance(layer, Dense)), len(own))
-        own.insert(first, Flatten())
-    if not isinstance(own[-1], Dense):
-        return [*own, Dense(outputs)]
-    if own[-1].units != outputs:
+    if not chosen or not isinstance(chosen[0], Normalize):
+        chosen.insert(0, Normalize())
+    if not any(isinstance(layer, Flatten | GlobalAvgPool2D) for layer in chosen):
+        first = next((n for n, layer in enumerate(chosen) if isinstance(layer, Dense)), len(chosen))
+        chosen.insert(first, Flatten())
+    last = chosen[-1]
+    if not isinstance(last, Dense):
+        return [*chosen, Dense(outputs)]
+    if last.units != outputs:
         raise ShapeError(
-            f"the layers end with {own[-1]}, which makes {own[-1].units} the number of outputs, "
+            f"the layers end with {last}, which makes {last.units} the number of outputs, "
             f"but {what}, which takes {outputs}; leave that layer out, since the last one is "
             "added, or put an activation like relu behind it"
         )
-    return own
+    return chosen
 
 
 def _default(shape: ImageShape) -> list[Layer]:
     """Return two stages and 64 units; pooling leaves out axes that are too short."""
-    own: list[Layer] = []
+    chosen: list[Layer] = []
     _, rows, columns = shape
     for filters in (8, 16):
         window = (2 if rows > 3 else 1, 2 if columns > 3 else 1)
-        own += [Conv2D(filters), ReLU()]
+        chosen += [Conv2D(filters), ReLU()]
         if window != (1, 1):
-            own.append(MaxPool2D(window if window != (2, 2) else 2))
+            chosen.append(MaxPool2D(window if window != (2, 2) else 2))
         rows, columns = rows // window[0], columns // window[1]
-    return [*own, Flatten(), Dense(64), ReLU()]
+    return [*chosen, Flatten(), Dense(64), ReLU()]
 
 
 # Targets and weights ----------------------------------------------------------------------------

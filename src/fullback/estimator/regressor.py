@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,16 @@ from fullback.estimator.base import CNN
 from fullback.estimator.moments import Moments
 from fullback.estimator.reading import Array, checked_weights, checked_y
 from fullback.layers import Dense, Layer, MeanSquaredError
+from fullback.training.target_scale import TargetScale
 
 
+@dataclass(eq=False, repr=False)
 class CNNRegressor(RegressorMixin, CNN):
     """A convolutional network that answers in numbers.
 
     X and the parameters are as for ``CNNClassifier``, but for ``class_weight``; ``monitor`` is
-    "loss". y may be of any
-    scale: it is learned with mean 0 and deviation 1, and afterwards that scale is multiplied into
-    the last Dense layer, so that ``network_`` answers in the units of y.
+    "loss". y may be of any scale: it is learned with mean 0 and deviation 1, and afterwards that
+    scale is multiplied into the last Dense layer, so that ``network_`` answers in the units of y.
 
     Attributes
     ----------
@@ -35,30 +36,13 @@ class CNNRegressor(RegressorMixin, CNN):
         Mean and deviation of y, weighted by ``sample_weight``; of a constant y the deviation is 0.
     """
 
-    target_weight_: float  # sum of the weights of all targets
-    target_mean_: Array
-    target_scale_: Array
-    one_output_: bool  # whether y had one axis
+    target_weight_: float = field(init=False)  # sum of the weights of all targets
+    target_mean_: Array = field(init=False)
+    target_scale_: Array = field(init=False)
+    one_output_: bool = field(init=False)  # whether y had one axis
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        """Train a network.
-
-        Parameters
-        ----------
-        X : images, see the class
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of shape (n_samples,) or None
-
-        Returns
-        -------
-        self
-        """
-        self._check_options()
-        more = self._continues
-        images = self._images(X, reset=not more)
-        targets = checked_y(self, y, len(images), numbers=True)
-        self._learn(images, targets, sample_weight, more=more)
-        return self
+    def _targets(self, y: ArrayLike, images: Array, *, more: bool) -> Array:
+        return checked_y(self, y, len(images), numbers=True)
 
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -74,20 +58,20 @@ class CNNRegressor(RegressorMixin, CNN):
         self._check_options()
         first = not hasattr(self, "network_")
         images = self._images(X, reset=first)
-        targets = checked_y(self, y, len(images), numbers=True)
+        targets = self._targets(y, images, more=not first)
         self._learn(images, targets, sample_weight, more=not first, epochs=1)
         return self
 
     def _learn(
         self,
         images: Array,
-        targets: Array,
+        y: Array,
         sample_weight: ArrayLike | None,
         *,
         more: bool,
         epochs: int | None = None,
     ) -> None:
-        columns = targets.reshape(len(targets), -1)
+        columns = y.reshape(len(y), -1)
         if more and columns.shape[1] != len(self.target_mean_):
             raise ShapeError(
                 f"y has {columns.shape[1]} outputs, the first call had {len(self.target_mean_)}"
@@ -95,11 +79,13 @@ class CNNRegressor(RegressorMixin, CNN):
         weights = checked_weights(sample_weight, images)
         moments = Moments.of(columns, weights)
         if more and epochs is not None:
-            moments = Moments(self.target_weight_, self.target_mean_, self.target_scale_) + moments
+            before = Moments(self.target_mean_, self.target_scale_, self.target_weight_)
+            moments = before + moments
         moments.check()
         if not more:
-            self.one_output_ = targets.ndim == 1
-        self.target_weight_, self.target_mean_, self.target_scale_ = astuple(moments)
+            self.one_output_ = y.ndim == 1
+        self.target_mean_, self.target_scale_ = moments.mean, moments.deviation
+        self.target_weight_ = moments.weight
         self._train(
             images,
             moments.standardised(columns).astype(np.float32),
@@ -119,29 +105,13 @@ class CNNRegressor(RegressorMixin, CNN):
             )
 
     def _begin(self, *, more: bool) -> None:
-        """Bring the last layer from the units of y to deviation 1."""
+        """Bring the network from the units of y to deviation 1."""
         if more:
-            weight, bias = self._last()
-            known = self.target_scale_ > 0
-            scale = np.where(known, self.target_scale_, 1.0)
-            self.network_.parameters[weight] = np.where(
-                known[:, None], self.network_.parameters[weight] / scale[:, None], 0.0
-            )
-            self.network_.parameters[bias] = np.where(
-                known, (self.network_.parameters[bias] - self.target_mean_) / scale, 0.0
-            )
+            TargetScale(self.target_mean_, self.target_scale_).out_of(self.network_)
 
     def _end(self) -> None:
-        """Bring the last layer to the units of y."""
-        weight, bias = self._last()
-        parameters, scale = self.network_.parameters, self.target_scale_
-        parameters[weight] = parameters[weight] * scale[:, None]
-        parameters[bias] = parameters[bias] * scale + self.target_mean_
-
-    def _last(self) -> tuple[str, str]:
-        """Return the names of the last layer's parameters."""
-        name = self.network_.names[-1]
-        return f"{name}.weight", f"{name}.bias"
+        """Bring the network to the units of y."""
+        TargetScale(self.target_mean_, self.target_scale_).into(self.network_)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the answer to every image.

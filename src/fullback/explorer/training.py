@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from fullback.engine.lowering import lower
 from fullback.engine.machine import memory_of, threads
 from fullback.engine.simd import LANES
-from fullback.errors import FullbackError, FullbackWarning, InputError
+from fullback.errors import DivergenceError, FullbackError, FullbackWarning, InputError
 from fullback.explorer.config import MOST_LAYERS
 from fullback.explorer.fields import Fields
 from fullback.layers.base import Array
@@ -26,10 +27,13 @@ from fullback.memory import gibibytes
 from fullback.network import Network
 from fullback.pixels import ImageRecord, record_of
 from fullback.training.dead import dead_units
-from fullback.training.fit import check_options
 from fullback.training.optimizers import CLIP_NORM, SGD
+from fullback.training.options import TrainingOptions
+from fullback.training.run import EpochFigures, TrainingRun
 from fullback.training.schedules import Schedule, constant, warm_cosine
-from fullback.training.steps import Batches, Steps, steps_of
+from fullback.training.snapshot import restore, snapshot
+from fullback.training.stepper import Piece, PieceLength
+from fullback.training.training_data import TrainingData
 
 SCHEDULES: dict[str, Schedule] = {"warm_cosine": warm_cosine, "constant": constant}
 
@@ -65,13 +69,20 @@ class Run:
     freeze: tuple[str, ...] = ()
 
     @property
-    def optimizer(self) -> SGD:
-        """The optimizer that makes the steps."""
-        return SGD(
+    def options(self) -> TrainingOptions:
+        """The options as ``fit`` has them."""
+        optimizer = SGD(
             self.rate,
             momentum=self.momentum,
             nesterov=self.momentum > 0,
             clip_norm=CLIP_NORM,
+        )
+        return TrainingOptions(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer=optimizer,
+            schedule=SCHEDULES[self.schedule],
+            seed=self.seed,
         )
 
 
@@ -110,30 +121,33 @@ class Trainer:
         test: tuple[Array, Array],
         run: Run,
     ) -> None:
-        self.images = net.check_images(train[0])
-        run = replace(run, batch_size=min(run.batch_size, len(self.images)))  # as fit does
+        images = net.check_images(train[0])
+        run = replace(run, batch_size=min(run.batch_size, len(images)))  # as fit does
         self.net, self.lock, self.run, self.test = net, lock, run, test
-        record = scale_of(net, self.images)
-        self.targets = net.loss.targets(train[1], len(self.images), net.output_shape[0])
+        record = scale_of(net, images)
+        self.data = TrainingData.of(net, images, train[1])
         set_frozen(net, run.freeze)
-        check_options(net, len(self.images), run.epochs, run.batch_size, run.optimizer, run.seed)
+        options = run.options.for_run(net, len(images))
         _require_room(net, run.batch_size)
         net.trained_on = record
-        self.batches = -(-len(self.images) // run.batch_size)
+        self.training = TrainingRun(net, self.data, options)
+        self.batches = self.training.batches
         self.total = self.batches * run.epochs
         self.done = 0
         self.progress = Progress()
         self.pace = "full"
-        self._steps = self._new_steps()
-        self._epoch: list[Array] = []  # figures of the running epoch's pieces
+        self._length = PieceLength(_PIECE_SECONDS)
+        self._pieces = self._all_pieces()
+        self._figures = EpochFigures(self.training)  # of the running epoch
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def _new_steps(self) -> Steps:
-        net, optimizer = self.net, self.run.optimizer
-        state = optimizer.initial_state(net.parameters, net.parameters)
-        data = (self.images, self.targets, None)
-        return steps_of(net, net.choose_engine(None), *data, optimizer, state, self.run.batch_size)
+    def _all_pieces(self) -> Iterator[tuple[int, Piece]]:
+        """Train, and yield every piece with the number of its epoch."""
+        for epoch in range(1, self.run.epochs + 1):
+            schedule = self.training.options.schedule
+            for piece in self.training.epoch(epoch, schedule, self._length):
+                yield epoch, piece
 
     @property
     def running(self) -> bool:
@@ -157,14 +171,13 @@ class Trainer:
     def train(self, most: int | None = None) -> None:
         """Train up to the end, a pause, or that many batches in all."""
         end = self.total if most is None else min(most, self.total)
-        at_once = 1
         with threadpool_limits(1, "blas"):
             while self.done < end and not self._stop.is_set():
                 slow = PACES[self.pace]
                 start = time.perf_counter()
                 try:
                     with self.lock:
-                        made = self._piece(1 if slow else min(at_once, end - self.done))
+                        self._piece(1 if slow else min(self._length.batches, end - self.done))
                 except FullbackError as error:
                     self.progress.failure = str(error)
                     return
@@ -172,65 +185,49 @@ class Trainer:
                     self.progress.failure = f"training broke off ({error!r}); reset the network"
                     raise
                 seconds = time.perf_counter() - start
-                ideal = made * _PIECE_SECONDS / max(seconds, 1e-6)
-                at_once = max(1, min(2 * made, int(ideal)))
                 self._stop.wait(max(slow - seconds, _BREATH))
 
-    def _piece(self, count: int) -> int:
-        """Train on some batches of the running epoch, and return on how many."""
-        epoch, first = divmod(self.done, self.batches)
-        epoch += 1
-        last = min(first + count, self.batches)
-        run, net = self.run, self.net
-        order = np.random.default_rng([run.seed, epoch]).permutation(len(self.images))
-        before = (epoch - 1) * self.batches
-        schedule = SCHEDULES[run.schedule]
-        batches = Batches(
-            order=order[first * run.batch_size : last * run.batch_size],
-            size=run.batch_size,
-            factors=[schedule((before + n) / self.total) for n in range(first, last)],
-            seeds=[(run.seed, epoch, n) for n in range(first, last)],
-        )
-        own = (net.parameters, net.statistics)
-        kept = [{name: array.copy() for name, array in arrays.items()} for arrays in own]
-        self._steps.begin()
-        figures = self._steps.train(batches)
-        self._steps.end()
-        finite = all(np.isfinite(array).all() for array in net.parameters.values())
-        if len(figures) < last - first or not finite:
-            for arrays, before_it in zip(own, kept, strict=True):
-                arrays.update(before_it)
+    def _piece(self, count: int) -> None:
+        """Train on at most so many batches of the running epoch."""
+        before, net = snapshot(self.net), self.net
+        self._length.batches = count
+        epoch, diverged = self.done // self.batches + 1, False
+        try:
+            epoch, piece = next(self._pieces)
+        except DivergenceError:
+            diverged = True
+        if diverged or not all(np.isfinite(array).all() for array in net.parameters.values()):
+            restore(net, before)
             if not all(np.isfinite(array).all() for array in net.parameters.values()):
                 raise InputError(
                     "weights of this network are not finite: reset it, or open another one"
                 )
             raise InputError(
                 f"the loss is no longer finite in epoch {epoch}: the learning rate "
-                f"{run.rate:g} is too large; reset the network, and give a smaller one"
+                f"{self.run.rate:g} is too large; reset the network, and give a smaller one"
             )
-        self.done += len(figures)
-        self._note(epoch, figures)
-        return len(figures)
+        self.done += len(piece.figures)
+        self._note(epoch, piece)
 
-    def _note(self, epoch: int, figures: Array) -> None:
+    def _note(self, epoch: int, piece: Piece) -> None:
         """Keep the figures of a piece, and of an epoch that it ends."""
-        self._epoch.append(figures)
-        self.progress.losses.append((self.done, float(figures[:, 0].mean())))
+        self._figures.add(piece)
+        self.progress.losses.append((self.done, float(piece.figures[:, 0].mean())))
         if len(self.progress.losses) > _MOST_POINTS:
             del self.progress.losses[1::2]
         if self.done % self.batches:
             return
-        made = np.concatenate(self._epoch)
-        self._epoch = []
-        right = self.net.evaluate(*self.test)
+        loss, accuracy, _ = self._figures.so_far()
+        self._figures = EpochFigures(self.training)
+        found = self.net.evaluate(*self.test)
         self.progress.epochs.append(
             {
                 "epoch": epoch,
                 "batches": self.done,
-                "loss": float(made[:, 0].mean()),
-                "accuracy": float(made[:, 1].sum() / len(self.images)),
-                "test_loss": right.loss,
-                "test_accuracy": right.score,
+                "loss": loss,
+                "accuracy": accuracy,
+                "test_loss": found.loss,
+                "test_accuracy": found.score,
                 "dead": self._dead_layers(),
             }
         )
@@ -238,7 +235,7 @@ class Trainer:
     def _dead_layers(self) -> list[str]:
         """Return the layers that are 0 everywhere, for some images."""
         shapes = dict(zip(self.net.names, self.net.shapes, strict=True))
-        dead = dead_units(self.net, self.images[:_WATCHED])
+        dead = dead_units(self.net, self.data.images[:_WATCHED])
         return [name for name, units in dead.items() if len(units) == shapes[name][0]]
 
     def report(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ any other options, by name, in brackets; a pair is written ``3x5``::
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ import numpy as np
 from fullback.errors import OptionError
 from fullback.layers import LAYERS
 from fullback.layers.base import Layer
+from fullback.options import did_you_mean, read_options, read_value
 
 _TOKEN = re.compile(
     r"\s*(?P<kind>[a-z]+)(?P<number>\d+(?:\.\d+)?)?(?:\((?P<options>[^()]*)\))?(?=\s|$)"
@@ -53,24 +53,16 @@ def parse_layers(text: str) -> list[Layer]:
 
 def _layer(kind: str, number: str | None, options: str | None) -> Layer:
     if kind not in LAYERS:
-        near = difflib.get_close_matches(kind, LAYERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the layers are {', '.join(LAYERS)}"
-        raise OptionError(f"{kind!r} is not a layer; {hint}")
+        hint = did_you_mean(kind, LAYERS, f"the layers are {', '.join(LAYERS)}")
+        raise OptionError(f"{kind!r} is not a layer{hint}")
     fields = [field.name for field in dataclasses.fields(LAYERS[kind])]  # type: ignore[arg-type]
     values: dict[str, object] = {}
     if number is not None:
         if not fields:
             raise OptionError(f"{kind} takes no number, got {kind}{number}")
         values[fields[0]] = read_value(number)
-    for option in filter(None, map(str.strip, (options or "").split(","))):
-        name, equals, value = (part.strip() for part in option.partition("="))
-        if not equals or name not in fields or name in values:
-            known = ", ".join(fields) or "none"
-            reason = "is given twice" if name in values else "is not one of its options"
-            raise OptionError(
-                f"{kind}: {option!r} {reason}; write name=value with the options: {known}"
-            )
-        values[name] = read_value(value)
+    words = filter(None, map(str.strip, (options or "").split(",")))
+    values = read_options(kind, words, fields, values=values)
     required = [
         field.name
         for field in dataclasses.fields(LAYERS[kind])  # type: ignore[arg-type]
@@ -106,14 +98,3 @@ def _written(value: object) -> str:
     if isinstance(value, float):
         return np.format_float_positional(value, trim="-")
     return str(value).lower()
-
-
-def read_value(text: str) -> object:
-    """Read a number, a pair, true or false; anything else stays a word for the layer to judge."""
-    if re.fullmatch(r"\d{1,9}", text):
-        return int(text)
-    if re.fullmatch(r"(\d{1,9}\.?|\d{0,9}\.\d{1,9})(e-?\d{1,2})?", text):
-        return float(text)
-    if match := re.fullmatch(r"(\d{1,9})x(\d{1,9})", text):
-        return int(match[1]), int(match[2])
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fullback.network import Network
 from fullback.training.optimizers import State
+
+
+def average_share(decay: float, step: int) -> float:
+    """Return the share that a step's parameters have in their running average.
+
+    It is 1 - decay, and more in the first steps, whose parameters are to be forgotten soon.
+    """
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
+def first_averages(net: Network) -> State:
+    """Return the averages before the first step, for the optimizer's state."""
+    return {f"average.{name}": array.copy() for name, array in net.parameters.items()}
+
+
+def move_averages(net: Network, state: State, decay: float, names: Iterable[str]) -> None:
+    """Move the averages of these parameters after a step."""
+    share = average_share(decay, int(state["step"]))
+    for name in names:
+        average = state[f"average.{name}"]
+        average += share * (net.parameters[name] - average)
 
 
 @contextlib.contextmanager

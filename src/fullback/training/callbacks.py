@@ -30,21 +30,21 @@ WRITE_EVERY = 1.0
 class Callback:
     """What ``fit`` calls; to be subclassed. A plain function does for ``__call__`` alone.
 
-    With ``average``, the network has the averages while it is called, and gets its own parameters
+    With ``average``, the network has the averages while a callback runs, and gets its parameters
     back afterwards.
     """
 
     def begin(self, history: History) -> object:
-        """Be told before the first epoch. ``history`` has those that a checkpoint brought.
+        """Act before the first epoch; ``history`` has the epochs that a checkpoint brought.
 
-        True ends training before it begins.
+        Return True to end training before it begins.
         """
 
     def __call__(self, epoch: Epoch) -> object:
-        """Be told after every epoch; True ends training."""
+        """Act after an epoch; return True to end training."""
 
     def finish(self, history: History) -> None:
-        """Be told when training has ended: by itself, a callback, Ctrl-C or a DivergenceError."""
+        """Act when training has ended: by itself, a callback, Ctrl-C or a DivergenceError."""
 
 
 class EarlyStopping(Callback):
@@ -102,12 +102,12 @@ class EarlyStopping(Callback):
         self._restored: tuple[int, dict[str, Array]] | None = None
         self._written, self._last_write = 0, -math.inf
 
-    def kept(self) -> tuple[int, dict[str, Array]]:
-        """Return the number of the best epoch, and its arrays, for a checkpoint to keep."""
+    def best_so_far(self) -> tuple[int, dict[str, Array]]:
+        """Return the number of the best epoch, and its arrays, for a checkpoint."""
         return self.best, self._arrays
 
-    def take_over(self, best: int, arrays: dict[str, Array]) -> None:
-        """Take over what ``kept`` returned, before training begins; it is used by ``begin``."""
+    def resume(self, best: int, arrays: dict[str, Array]) -> None:
+        """Go on from what ``best_so_far`` returned, before training begins; ``begin`` uses it."""
         self._restored = best, arrays
 
     def begin(self, history: History) -> bool:
@@ -151,12 +151,12 @@ class EarlyStopping(Callback):
         if at_once or now - self._last_write >= WRITE_EVERY:
             from fullback.export.safetensors import save
 
-            own = snapshot(self.net)
+            current = snapshot(self.net)
             restore(self.net, self._arrays)
             try:
                 save(self.net, self.file)
             finally:
-                restore(self.net, own)
+                restore(self.net, current)
             self._written, self._last_write = self.best, time.monotonic()
 
     def _read(self) -> dict[str, Array]:
@@ -168,7 +168,7 @@ class EarlyStopping(Callback):
                 f"the best epoch so far, {self.best}, is not in the checkpoint; give "
                 "EarlyStopping the file that it was kept in, and monitor what it monitored"
             )
-        kept, _ = read_model(self.file, type(self.net))
-        if kept.layers != self.net.layers or kept.input_shape != self.net.input_shape:
+        saved, _ = read_model(self.file, type(self.net))
+        if saved.layers != self.net.layers or saved.input_shape != self.net.input_shape:
             raise InputError(f"{self.file} holds another network; give another file")
-        return snapshot(kept)
+        return snapshot(saved)

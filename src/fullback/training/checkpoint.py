@@ -9,12 +9,10 @@ from here ends with the same weights, bit for bit.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,14 @@ from fullback.errors import FullbackWarning, InputError, ModelFileError
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.training.callbacks import WRITE_EVERY, EarlyStopping
-from fullback.training.history import Epoch
+from fullback.training.history import Epoch, History
+from fullback.training.listeners import Listener
 from fullback.training.optimizers import State
+from fullback.training.run import TrainingRun
 
 VERSION = 1
 
 _MOST_METADATA = 2**24  # characters of JSON
-_LOOKED_AT = 2**28  # bytes of images by which a data set is known again
-_AT_ONCE = 2**24  # bytes that are looked at together: the images may be on the disk
-
 
 _IN_WORDS = {
     "data": "the images or labels have changed: they are not those that the run was started with",
@@ -45,64 +42,65 @@ _IN_WORDS = {
     "frozen": "other layers are frozen: {old} then, {new} now",
     "sample_weight": "the weights of the images have changed",
 }
-"""What is different of a run, in this order, in words; any other option is told by its name."""
+"""What differs between two runs, in this order, in words; any other option by its name."""
 
 _SAME_AT_ANY_LENGTH = ("constant", "Plateau(")  # texts of schedules
 
 
-@dataclasses.dataclass(eq=False)
-class Checkpoint:
-    """The file of one run.
+class Checkpoint(Listener):
+    """The file of one run; what is there is only replaced by a later epoch of the same run.
 
     Parameters
     ----------
-    path : the file; what is there is only replaced by a later epoch of the same run
-    run : what the run was started with, by name; as JSON holds it
+    path : the file
+    run : the run that is kept in it
+    callbacks : those of the run; what an EarlyStopping among them keeps is kept here as well
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
     """
 
-    path: Path
-    run: Mapping[str, Any]
-    _latest: tuple[dict[str, Array], int] | None = None  # what is to be written, and its epochs
-    _last_write: float = dataclasses.field(default_factory=time.monotonic)
-
-    @classmethod
-    def of(cls, path: str | os.PathLike[str], **run: Any) -> Checkpoint:
-        """Return the file of a run that is started with these.
-
-        Raises
-        ------
-        InputError
-            The file cannot be written.
-        """
-        check_writable(path)
-        return cls(Path(path), json.loads(json.dumps(run)))
-
-    def note(
+    def __init__(
         self,
-        net: Network,
-        state: State,
-        epochs: Sequence[Epoch],
-        stopping: Sequence[EarlyStopping] = (),
+        path: str | os.PathLike[str],
+        run: TrainingRun,
+        callbacks: Sequence[object] = (),
     ) -> None:
-        """Take note of the run as it is after an epoch; write it where the last time is long ago.
+        check_writable(path)
+        self.path = Path(path)
+        self.net, self.state = run.net, run.state
+        self.stopping = [callback for callback in callbacks if isinstance(callback, EarlyStopping)]
+        self.run = _description(run)
+        self._epochs: Sequence[Epoch] = ()
+        self._latest: tuple[dict[str, Array], int] | None = None  # to be written, and its epochs
+        self._last_write = time.monotonic()
+
+    def begin(self, history: History) -> None:
+        """Read from this history which epochs there are."""
+        self._epochs = history.epochs
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Keep the run as it is after an epoch; write it where the last time is long ago.
 
         Raises
         ------
         OSError
             Writing failed, as on a full disk; what was there still is.
         """
-        arrays = {name: array.copy() for name, array in _arrays(net, state).items()}
-        for n, callback in enumerate(stopping):
-            best, own = callback.kept()
+        arrays = {name: array.copy() for name, array in _arrays(self.net, self.state).items()}
+        for n, callback in enumerate(self.stopping):
+            best, of_best = callback.best_so_far()
             if best:
                 arrays[f"best{n}"] = np.array(best)
-                arrays |= {f"best{n}.{name}": array for name, array in own.items()}
-        self._latest = arrays, len(epochs)
+                arrays |= {f"best{n}.{name}": array for name, array in of_best.items()}
+        self._latest = arrays, len(self._epochs)
         if time.monotonic() - self._last_write >= WRITE_EVERY:
-            self.write(epochs)
+            self.close()
 
-    def write(self, epochs: Sequence[Epoch]) -> None:
-        """Write what was last taken note of, atomically, unless that is done.
+    def close(self) -> None:
+        """Write what is not written, atomically.
 
         Raises
         ------
@@ -117,16 +115,14 @@ class Checkpoint:
         described = {
             "version": VERSION,
             "run": self.run,
-            "epochs": [vars(epoch) for epoch in epochs[:count]],
+            "epochs": [vars(epoch) for epoch in self._epochs[:count]],
         }
         metadata = {"fullback-run": json.dumps(described)}
         write_atomically(self.path, to_bytes(arrays, metadata=metadata))
         self._latest, self._last_write = None, time.monotonic()
 
-    def load(
-        self, net: Network, state: State, stopping: Sequence[EarlyStopping] = ()
-    ) -> list[Epoch]:
-        """Bring a network and an optimizer's state to where the run was; return its epochs.
+    def load(self) -> list[Epoch]:
+        """Bring the network and the optimizer's state to where the run was; return its epochs.
 
         Without a file there are none, and nothing is changed.
 
@@ -148,11 +144,11 @@ class Checkpoint:
             return []
         run, epochs = read_run(self.path)
         self._compare(run, len(epochs))
-        wanted = _arrays(net, state)
+        net, wanted = self.net, _arrays(self.net, self.state)
         try:
             with safe_open(self.path, framework="numpy") as file:
-                own = {name for name in file.keys() if not name.startswith("best")}  # noqa: SIM118
-                if own != wanted.keys():
+                names = {name for name in file.keys() if not name.startswith("best")}  # noqa: SIM118
+                if names != wanted.keys():
                     raise _damaged(
                         self.path, "its arrays are not those of its network and optimizer"
                     )
@@ -166,14 +162,14 @@ class Checkpoint:
                 raise _damaged(self.path, f"{name} is {array.dtype} of shape {array.shape}")
             if not np.isfinite(array).all():
                 raise _damaged(self.path, f"{name} is not finite")
-        for n, callback in enumerate(stopping):
+        for n, callback in enumerate(self.stopping):
             best = _best_of(net, n, found)
             if best is not None:
-                callback.take_over(*best)
+                callback.resume(*best)
         for name in wanted:
             place, _, key = name.partition(".")
             if place == "optimizer":
-                state[key][...] = found[name]
+                self.state[key][...] = found[name]
             else:
                 (net.parameters if key in net.parameters else net.statistics)[key] = found[name]
         return epochs
@@ -222,15 +218,17 @@ def _best_of(
     net: Network, n: int, found: Mapping[str, Array]
 ) -> tuple[int, dict[str, Array]] | None:
     """Return the best epoch's number and arrays that an EarlyStopping kept, where there is one."""
-    own = dict((*net.parameters.items(), *net.statistics.items()))
+    current = dict((*net.parameters.items(), *net.statistics.items()))
     best = found.get(f"best{n}")
-    arrays = {name: found.get(f"best{n}.{name}") for name in own}
+    arrays = {name: found.get(f"best{n}.{name}") for name in current}
     if best is None or best.shape != () or best.dtype.kind != "i":
         return None
-    kept = {name: array for name, array in arrays.items() if array is not None}
-    if any(name not in kept or kept[name].shape != array.shape for name, array in own.items()):
+    found_arrays = {name: array for name, array in arrays.items() if array is not None}
+    if {name: array.shape for name, array in found_arrays.items()} != {
+        name: array.shape for name, array in current.items()
+    }:
         return None
-    return int(best), kept
+    return int(best), found_arrays
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], list[Epoch]]:
@@ -268,19 +266,19 @@ def _damaged(path: Path, reason: str) -> ModelFileError:
     )
 
 
-def fingerprint(images: Array, targets: Array) -> int:
-    """Return a number by which a data set is known again.
-
-    It is of all targets, and of all images where they take up to 256 MiB, else of so many that are
-    spread over the set.
-    """
-    number = zlib.crc32(np.ascontiguousarray(targets).data)
-    size = max(images[:1].nbytes, 1)
-    count = min(len(images), max(_LOOKED_AT // size, 64))
-    places = np.linspace(0, len(images) - 1, count).astype(int)
-    for part in np.array_split(places, -(-count * size // _AT_ONCE)):
-        number = zlib.crc32(np.ascontiguousarray(images[part]).data, number)
-    return number
+def _description(run: TrainingRun) -> dict[str, Any]:
+    """Return what a run is started with, by name, as JSON holds it."""
+    net = run.net
+    description = {
+        "layers": [str(layer) for layer in net.layers],
+        "input_shape": net.input_shape,
+        "loss": str(net.loss),
+        "frozen": sorted(net.frozen),
+        **run.options.described(),
+        **run.data.fingerprints(),
+    }
+    described: dict[str, Any] = json.loads(json.dumps(description))
+    return described
 
 
 def _arrays(net: Network, state: State) -> dict[str, Array]:

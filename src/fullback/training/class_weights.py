@@ -31,15 +31,15 @@ def class_weights(
     Raises
     ------
     OptionError, InputError
-        Weights that are none, or the loss has no classes, or no image is left.
+        Weights that cannot be used, or the loss has no classes, or no image is left.
     """
     if not net.loss.classifies:
-        raise OptionError(f"class_weight goes with classes, and the loss is {net.loss}")
+        raise OptionError(f"class_weight needs a classification loss, and the loss is {net.loss}")
     outputs = net.output_shape[0]
-    given = np.ones(len(targets)) if weights is None else weights
+    weights = np.ones(len(targets)) if weights is None else weights
     if isinstance(class_weight, str) and class_weight == "balanced":
-        sums = np.bincount(targets, given, minlength=outputs)
-        return given.sum() / (np.count_nonzero(sums) * np.where(sums > 0, sums, 1))  # type: ignore[no-any-return]
+        sums = np.bincount(targets, weights, minlength=outputs)
+        return weights.sum() / (np.count_nonzero(sums) * np.where(sums > 0, sums, 1))  # type: ignore[no-any-return]
     if not isinstance(class_weight, Mapping):
         raise OptionError(f"class_weight must be a dict or 'balanced', got {class_weight!r}")
     of_class = np.ones(outputs)
@@ -49,6 +49,6 @@ def class_weights(
         if label >= outputs:
             raise OptionError(f"class_weight has label {label}; labels are 0 to {outputs - 1}")
         of_class[label] = weight
-    if not (of_class[targets] * given).any():
+    if not (of_class[targets] * weights).any():
         raise InputError("with this class_weight every image has weight 0; nothing is trained on")
     return of_class

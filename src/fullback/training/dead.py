@@ -13,7 +13,9 @@ from fullback.layers import GlobalAvgPool2D, Layer
 from fullback.layers.base import Array
 from fullback.network import Network, in_batches
 from fullback.passes import forward_batch
-from fullback.training.history import History
+from fullback.training.history import Epoch, History
+from fullback.training.listeners import Listener, Stage
+from fullback.training.training_data import TrainingData
 
 _FEWEST, _MOST = 64, 256  # training images on which dead units are looked for
 _PART = 40  # and no more than this part of the images that are trained on in a run
@@ -40,8 +42,8 @@ def dead_units(net: Network, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
 class Activity:
     """Which units of a network's ReLU layers answer.
 
-    On the lane engine the answers of a ReLU layer are those of the layers up to it, as a network of
-    their own, which ends with the mean over an image: 0 for a channel that is 0 everywhere.
+    On the lane engine the answers of a ReLU layer are those of a network of the layers up to it,
+    which ends with the mean over an image: 0 for a channel that is 0 everywhere.
     """
 
     def __init__(self, net: Network) -> None:
@@ -50,7 +52,7 @@ class Activity:
         self._parts: dict[int, Network] = {}
 
     def dead(self, images: Array) -> dict[str, NDArray[np.intp]]:
-        """Return the dead units by layer, told by checked images."""
+        """Return the dead units by layer, on checked images."""
         if not self.rectifiers:
             return {}
         if self.net.choose_engine(None) == "lanes":
@@ -67,10 +69,10 @@ class Activity:
         from fullback.engine.lanes import answers
 
         if index not in self._parts:
-            own: list[Layer] = list(self.net.layers[: index + 1])
+            layers: list[Layer] = list(self.net.layers[: index + 1])
             if len(self.net.shapes[index]) == 3:
-                own.append(GlobalAvgPool2D())
-            self._parts[index] = Network(own, self.net.input_shape)
+                layers.append(GlobalAvgPool2D())
+            self._parts[index] = Network(layers, self.net.input_shape)
         part = self._parts[index]
         part.parameters.update({name: self.net.parameters[name] for name in part.parameters})
         part.statistics.update({name: self.net.statistics[name] for name in part.statistics})
@@ -87,7 +89,7 @@ class Activity:
         return alive
 
 
-class DeadUnitWatch:
+class DeadUnitWatch(Listener):
     """Looks for dead units while a network is trained, and warns once of every dead layer.
 
     It looks at few images, and after few epochs, so that it takes a small part of the time.
@@ -95,34 +97,33 @@ class DeadUnitWatch:
     Parameters
     ----------
     net : the network
-    images : checked training images
-    order : which of them take part
+    data : what it is trained on
     epochs : of the run
     """
 
-    def __init__(self, net: Network, images: Array, order: NDArray[np.int64], epochs: int) -> None:
-        self.net, self.activity = net, Activity(net)
+    stage = Stage.JUDGE
+
+    def __init__(self, net: Network, data: TrainingData, epochs: int) -> None:
+        self.net, self.activity, order = net, Activity(net), data.order
         count = min(len(order), _MOST, max(_FEWEST, len(order) * epochs // _PART))
-        self.images = images[order[np.linspace(0, len(order) - 1, count).astype(int)]]
+        self.images = data.images[order[np.linspace(0, len(order) - 1, count).astype(int)]]
+        self._an_epoch = len(order)
         self._known: set[str] = set()
         self._trained = 0
 
-    def note(self, images: int) -> None:
-        """Take note that so many images were trained on, and warn of layers that are dead."""
-        self._trained += images
+    def __call__(self, epoch: Epoch) -> None:
+        """Warn of layers that are dead, where many images were trained on since the last time."""
+        self._trained += self._an_epoch
         if self._trained >= _EVERY:
             self._trained = 0
-            self._warn(self.activity.dead(self.images), layers_only=True, depth=4)
+            self._warn(self.activity.dead(self.images), layers_only=True)
 
-    def end(self) -> dict[str, NDArray[np.intp]]:
-        """Return the dead units, and warn of layers of which more than half the units are."""
-        found = self.activity.dead(self.images)
-        self._warn(found, layers_only=False, depth=5)
-        return found
+    def finish(self, history: History) -> None:
+        """Give the history the dead units, and warn where more than half of a layer's are dead."""
+        history.dead_units = self.activity.dead(self.images)
+        self._warn(history.dead_units, layers_only=False)
 
-    def _warn(
-        self, found: Mapping[str, NDArray[np.intp]], *, layers_only: bool, depth: int
-    ) -> None:
+    def _warn(self, found: Mapping[str, NDArray[np.intp]], *, layers_only: bool) -> None:
         for name, units in found.items():
             total = self.net.shapes[self.net.names.index(name)][0]
             if name in self._known or 2 * len(units) <= total:
@@ -142,7 +143,8 @@ class DeadUnitWatch:
                     f"{len(self.images)} training images ({shown})"
                 )
             self._known.add(name)
-            warnings.warn(message, DeadUnitWarning, stacklevel=depth)
+            # At the line that calls fit: from after an epoch, or from the end.
+            warnings.warn(message, DeadUnitWarning, stacklevel=8 if layers_only else 6)
 
 
 def broken(net: Network, images: Array) -> str | None:

@@ -21,6 +21,16 @@ _MOST = 1e300  # of a figure that is read from a file
 
 
 @dataclass(frozen=True)
+class ValidationFigures:
+    """What a network is worth on validation data; see Epoch."""
+
+    loss: float | None = None
+    accuracy: float | None = None
+    balanced: float | None = None
+    f1: float | None = None
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One pass over the training data.
 
@@ -101,12 +111,12 @@ class Epoch:
         ValueError
             A figure is missing, has another type, or a value that it cannot have.
         """
-        known = {own.name: own for own in fields(cls)}
+        known = {field.name: field for field in fields(cls)}
         if not isinstance(figures, Mapping) or not figures.keys() <= known.keys():
             raise ValueError("unknown figures")
-        for name, own in known.items():
-            value = figures.get(name, None if own.default is MISSING else own.default)
-            if value is None and (own.default is None or "None" in str(own.type)):
+        for name, figure in known.items():
+            value = figures.get(name, None if figure.default is MISSING else figure.default)
+            if value is None and (figure.default is None or "None" in str(figure.type)):
                 continue
             whole = name == "epoch"
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
@@ -192,8 +202,8 @@ def warm_up(epochs: Sequence[Epoch]) -> int:
     """Return how many of the first epochs had a learning rate that was still rising."""
     rising = 0
     for n in range(1, len(epochs)):
-        before, now = epochs[n - 1].learning_rate, epochs[n].learning_rate
-        if before is None or now is None or now <= before:
+        before, rate = epochs[n - 1].learning_rate, epochs[n].learning_rate
+        if before is None or rate is None or rate <= before:
             break
         rising = n + 1
     return rising

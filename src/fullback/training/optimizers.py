@@ -30,7 +30,7 @@ import numpy as np
 
 from fullback.errors import OptionError
 from fullback.layers.base import Array
-from fullback.options import require_flag, require_number, shown, take_plain
+from fullback.options import require_flag, require_numbers, shown, take_plain
 
 State: TypeAlias = dict[str, Array]
 """What an optimizer remembers: "step", and arrays like "velocity.conv1.weight"."""
@@ -47,9 +47,9 @@ class Optimizer(ABC):
 
     def __post_init__(self) -> None:
         take_plain(self)
-        require_number(f"{type(self).__name__}: learning_rate", self.learning_rate, "(0, inf)")
+        require_numbers(self, learning_rate="(0, inf)")
         if self.clip_norm is not None:
-            require_number(f"{type(self).__name__}: clip_norm", self.clip_norm, "(0, inf)")
+            require_numbers(self, clip_norm="(0, inf)")
 
     def initial_state(self, parameters: Mapping[str, Array], names: Iterable[str]) -> State:
         """Return the state before the first step, for the parameters of these names."""
@@ -124,8 +124,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number(f"{type(self).__name__}: momentum", self.momentum, "[0, 1)")
-        require_number(f"{type(self).__name__}: weight_decay", self.weight_decay, "[0, inf)")
+        require_numbers(self, momentum="[0, 1)", weight_decay="[0, inf)")
         require_flag("SGD: nesterov", self.nesterov)
         if self.nesterov and not self.momentum:
             raise OptionError("SGD: nesterov=True needs a momentum, like momentum=0.9")
@@ -166,10 +165,9 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number(f"{type(self).__name__}: beta1", self.beta1, "[0, 1)")
-        require_number(f"{type(self).__name__}: beta2", self.beta2, "[0, 1)")
-        require_number(f"{type(self).__name__}: epsilon", self.epsilon, "(0, inf)")
-        require_number(f"{type(self).__name__}: weight_decay", self.weight_decay, "[0, inf)")
+        require_numbers(
+            self, beta1="[0, 1)", beta2="[0, 1)", epsilon="(0, inf)", weight_decay="[0, inf)"
+        )
 
     def update(self, p: Array, g: Array, rate: float, step: int, *memories: Array) -> None:
         self._move(p, _with_decay(self.weight_decay, p, g), rate, step, *memories)

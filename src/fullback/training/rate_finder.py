@@ -15,10 +15,13 @@ from fullback.errors import OptionError
 from fullback.network import Network
 from fullback.options import require_number, require_whole
 from fullback.passes import Engine
-from fullback.training.fit import blas_threads, check_options, measure
+from fullback.training.batches import Batches
 from fullback.training.optimizers import DEFAULT, Optimizer
+from fullback.training.options import TrainingOptions
+from fullback.training.run import TrainingRun, adapt
 from fullback.training.snapshot import restore, snapshot
-from fullback.training.steps import Batches, steps_of
+from fullback.training.stepper import PieceLength, blas_threads, pieces
+from fullback.training.training_data import TrainingData
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +30,7 @@ _MEMORY = 0.95  # of the smoothed loss
 _BLOWN_UP = 3.0  # times the smallest loss: what comes after is not looked at
 _BELOW = 5.0  # the suggestion is so many times smaller than where the loss was smallest
 _ROWS = 14
-_AT_ONCE = 10  # steps
+_PIECE_SECONDS = 0.1  # of training, between which Ctrl-C comes through
 _MOST_STEPS = 10_000
 
 
@@ -94,10 +97,9 @@ def find_rate(
     OptionError, ShapeError, InputError
         Options or data that cannot be used, or a loss that grows from the start.
     """
-    images = net.check_images(x)
-    targets = net.loss.targets(y, len(images), net.output_shape[0])
-    check_options(net, len(images), 1, batch_size, optimizer, seed)
-    batch_size = min(batch_size, len(images))
+    options = TrainingOptions(batch_size=batch_size, optimizer=optimizer, seed=seed, engine=engine)
+    data = TrainingData.of(net, net.check_images(x), y)
+    options = options.for_run(net, len(data))
     require_number("least", least, "(0, 1e6]")
     require_number("most", most, "(0, 1e6]")
     require_whole("steps", steps, 10)
@@ -105,30 +107,20 @@ def find_rate(
         raise OptionError(f"steps must be at most {_MOST_STEPS:,}, got {steps}")
     if least >= most:
         raise OptionError(f"least (={least:g}) must be smaller than most (={most:g})")
-    before = snapshot(net)
-    state = optimizer.initial_state(net.parameters, net.parameters)
-    chosen = net.choose_engine(engine)
-    run = steps_of(net, chosen, images, targets, None, optimizer, state, batch_size)
+    before, run = snapshot(net), TrainingRun(net, data, options)
     rates = np.geomspace(least, most, steps)
-    rng = np.random.default_rng([seed, 0])
+    batches = Batches(
+        order=_order(np.random.default_rng([seed, 0]), len(data), steps * options.batch_size),
+        size=options.batch_size,
+        factors=(rates / optimizer.learning_rate).tolist(),
+        seeds=[(seed, 0, n) for n in range(steps)],
+    )
+    found: list[float] = []
     try:
-        measure(net, images, np.arange(len(images)))
-        rest = Batches(
-            order=_order(rng, len(images), steps * batch_size),
-            size=batch_size,
-            factors=(rates / optimizer.learning_rate).tolist(),
-            seeds=[(seed, 0, n) for n in range(steps)],
-        )
-        found: list[float] = []
-        with blas_threads(chosen):
-            run.begin()
-            while rest.factors:  # a few at a time, between which Ctrl-C comes through
-                part, rest = rest.split(_AT_ONCE)
-                made = run.train(part)
-                found += made[:, 0].tolist()
-                if len(made) < len(part.factors):
-                    break
-            run.end()
+        adapt(net, data)
+        with blas_threads(options.engine):
+            for piece in pieces(run.stepper, steps, batches.part, PieceLength(_PIECE_SECONDS)):
+                found += piece.figures[:, 0].tolist()
     finally:
         restore(net, before)
     losses = _smooth(np.array(found))
@@ -152,8 +144,8 @@ def _order(rng: np.random.Generator, images: int, count: int) -> NDArray[np.int6
 
 def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the running average, corrected for its start at 0."""
-    made, average = np.empty_like(losses), 0.0
+    smoothed, average = np.empty_like(losses), 0.0
     for n, loss in enumerate(losses):
         average = _MEMORY * average + (1 - _MEMORY) * float(loss)
-        made[n] = average / (1 - _MEMORY ** (n + 1))
-    return made
+        smoothed[n] = average / (1 - _MEMORY ** (n + 1))
+    return smoothed

@@ -1,107 +1,150 @@
-"""A training run: its epochs, batch by batch."""
+"""A training run: a network, its data, how it is trained, and its epochs piece by piece."""
 
 from __future__ import annotations
 
+import functools
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.augment import Augment, image_keys, mixture
-from fullback.errors import DataError, DivergenceError
-from fullback.layers.base import Array
-from fullback.network import Network, evaluate_logits
+from fullback.augment import image_keys, mixture
+from fullback.errors import DivergenceError
+from fullback.layers import Normalize
+from fullback.network import Network
 from fullback.options import require_number
 from fullback.passes import Seed, first_not_finite, forward_batch
-from fullback.training.history import Epoch
-from fullback.training.interrupt import DelayedInterrupt
-from fullback.training.optimizers import Optimizer, State
-from fullback.training.progress import TrainingProgress
+from fullback.pixels import ImageRecord
+from fullback.training.averages import averaged, first_averages
+from fullback.training.batches import Batches, shown_batch
+from fullback.training.history import Epoch, ValidationFigures
+from fullback.training.optimizers import Optimizer
+from fullback.training.options import TrainingOptions
 from fullback.training.schedules import Schedule
-from fullback.training.steps import Batches, Steps, shown_batch
+from fullback.training.snapshot import restore, snapshot
+from fullback.training.stepper import Piece, PieceLength, pieces, stepper_of
+from fullback.training.training_data import TrainingData, Validation, check_files
 
-_AT_ONCE_SECONDS = 0.1  # of training between two looks at the progress bar and at Ctrl-C
 
+class TrainingRun:
+    """What trains a network on its data.
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One call of ``fit``: the network, the checked data, and what trains the one on the other."""
+    Everything that a run draws is a function of the seed, the epoch and the batch or image, so that
+    it ends with the same weights however it is divided.
 
-    net: Network
-    images: Array
-    targets: Array
-    steps: Steps
-    order: NDArray[np.int64]  # the images that take part, by index
-    epochs: int
-    batch_size: int
-    optimizer: Optimizer
-    seed: int
-    state: State
-    augment: Augment | None = None
-    mixup: float = 0.0
+    Parameters
+    ----------
+    net : the network
+    data : what it is trained on
+    options : how, as ``TrainingOptions.for_run`` returns them
 
-    @property
-    def batches(self) -> int:
-        """Batches an epoch."""
-        return -(-len(self.order) // self.batch_size)
+    Attributes
+    ----------
+    state : what the optimizer remembers, with the averages of the parameters, if there are any
+    batches : batches an epoch
+    """
 
-    def train(
-        self,
-        epoch: int,
-        schedule: Schedule,
-        progress: TrainingProgress,
-        interrupt: DelayedInterrupt,
-    ) -> EpochFigures:
-        """Train one epoch, or a part of it where Ctrl-C comes."""
-        check_files(self.images)
-        figures = EpochFigures(self.net.loss.classifies)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
-        done, at_once = 0, 1
-        self.steps.begin()
-        while done < self.batches and not interrupt.requested:
-            batches = self._some(order, epoch, schedule, done, min(done + at_once, self.batches))
-            start = time.perf_counter()
-            made = self.steps.train(batches)
-            seconds = time.perf_counter() - start
-            figures.add(made, batches, self.optimizer.learning_rate)
-            done += len(made)
-            if len(made) < len(batches.factors):
-                self.steps.end()
-                raise self._divergence(batches, len(made), epoch, done + 1)
-            progress.batch(epoch, done, *figures.so_far())
-            at_once = max(1, int(at_once * min(2.0, _AT_ONCE_SECONDS / max(seconds, 1e-6))))
-        self.steps.end()
-        return figures
+    def __init__(self, net: Network, data: TrainingData, options: TrainingOptions) -> None:
+        self.net, self.data, self.options = net, data, options
+        # A callback may unfreeze layers: their parameters have a state as well.
+        self.state = options.optimizer.initial_state(net.parameters, net.parameters)
+        if options.average:
+            self.state |= first_averages(net)
+        self.batches = -(-len(data.order) // options.batch_size)
+        self.stepper = stepper_of(net, data, options, self.state)
+        self._validation: Validation | None = None
 
-    def _some(
+    def begin(self, record: ImageRecord) -> None:
+        """Prepare the network for images of this record, before the first epoch."""
+        net, data = self.net, self.data
+        self._before = snapshot(net), net.trained_on, net.threshold
+        net.trained_on, net.threshold = record, None  # which was chosen for other weights
+        adapt(net, data)
+        self._validation = data.validation and data.validation.as_taken_by(net)
+
+    def undo(self) -> None:
+        """Make the network what it was before ``begin``."""
+        arrays, self.net.trained_on, self.net.threshold = self._before
+        restore(self.net, arrays)
+
+    def epoch(self, epoch: int, schedule: Schedule, length: PieceLength) -> Iterator[Piece]:
+        """Train one epoch, numbered from 1, and yield its pieces.
+
+        Raises
+        ------
+        DivergenceError
+            A loss is not finite. The network has what was learned until then.
+        DataError
+            A file that images are mapped from has become shorter.
+        """
+        check_files(self.data.images)
+        order = np.random.default_rng([self.options.seed, epoch]).permutation(self.data.order)
+        part, done = functools.partial(self._part, order, epoch, schedule), 0
+        for piece in pieces(self.stepper, self.batches, part, length):
+            done += len(piece.figures)
+            if not piece.finite:
+                raise self._divergence(piece, epoch, done + 1)
+            yield piece
+
+    def _part(
         self, order: NDArray[np.int64], epoch: int, schedule: Schedule, start: int, stop: int
     ) -> Batches:
         """Return the batches from ``start`` to ``stop`` of an epoch."""
-        before = (epoch - 1) * self.batches
-        factors = [
-            schedule((before + n) / (self.epochs * self.batches)) for n in range(start, stop)
-        ]
+        options, size = self.options, self.options.batch_size
+        before, total = (epoch - 1) * self.batches, options.epochs * self.batches
+        factors = [schedule((before + n) / total) for n in range(start, stop)]
         for factor in factors:
             require_number("the schedule's factor", factor, "[0, inf)")
-        chosen = order[start * self.batch_size : stop * self.batch_size]
-        seeds: list[Seed] = [(self.seed, epoch, n) for n in range(start, stop)]
+        images = order[start * size : stop * size]
+        seeds: list[Seed] = [(options.seed, epoch, n) for n in range(start, stop)]
         return Batches(
-            order=chosen,
-            size=self.batch_size,
+            order=images,
+            size=size,
             factors=factors,
             seeds=seeds,
-            mixtures=[mixture(self.mixup, seed) for seed in seeds] if self.mixup else (),
-            keys=None if self.augment is None else image_keys((self.seed, epoch), chosen),
+            mixtures=[mixture(options.mixup, seed) for seed in seeds] if options.mixup else (),
+            keys=None if options.augment is None else image_keys((options.seed, epoch), images),
         )
 
-    def _divergence(self, batches: Batches, n: int, epoch: int, batch: int) -> DivergenceError:
-        """Say at which layer a batch whose loss is not finite went wrong."""
+    def row(self, epoch: int, figures: EpochFigures) -> Epoch:
+        """Return a finished epoch, with what the network is worth on the validation data."""
+        loss, accuracy, images_per_second = figures.so_far()
+        found = ValidationFigures()
+        if self._validation is not None:
+            with averaged(self.net, self.state):
+                found = self._validation.measure(self.net)
+        return Epoch(
+            epoch=epoch,
+            loss=loss,
+            accuracy=accuracy,
+            validation_loss=found.loss,
+            validation_accuracy=found.accuracy,
+            seconds=figures.images / images_per_second,
+            images_per_second=images_per_second,
+            validation_balanced=found.balanced,
+            validation_f1=found.f1,
+            learning_rate=figures.learning_rate,
+        )
+
+    def require_finite(self, epoch: int) -> None:
+        """Raise DivergenceError where the network has an array that is not finite."""
         net = self.net
-        x, wanted = shown_batch(net, self.images, self.targets, batches, n, self.augment)
-        activations, _ = forward_batch(net, x, training=True, seed=batches.seeds[n])
+        for name, array in (*net.parameters.items(), *net.statistics.items()):
+            if not np.isfinite(array).all():
+                raise DivergenceError(
+                    f"{name} was no longer finite after epoch {epoch}; "
+                    f"{_advice(epoch, self.options.optimizer)}",
+                    epochs=epoch - 1,
+                )
+
+    def _divergence(self, piece: Piece, epoch: int, batch: int) -> DivergenceError:
+        """Say at which layer the batch whose loss is not finite went wrong."""
+        net, n = self.net, len(piece.figures)
+        x, y = shown_batch(net, self.data, piece.batches, n, self.options.augment)
+        activations, _ = forward_batch(net, x, training=True, seed=piece.batches.seeds[n])
         with np.errstate(all="ignore"):
-            loss, _ = net.loss.forward(activations[-1], wanted)
+            loss, _ = net.loss.forward(activations[-1], y)
         wrong = first_not_finite(zip(("input", *net.names), activations, strict=True))
         if wrong:
             cause = f"{wrong} is the first layer whose output is not finite"
@@ -111,7 +154,7 @@ class Run:
             cause = "every layer's output is finite, but too large for the loss"
         return DivergenceError(
             f"the loss became {loss} in epoch {epoch}, batch {batch}: {cause}; "
-            f"{advice(epoch, self.optimizer)}",
+            f"{_advice(epoch, self.options.optimizer)}",
             epochs=epoch - 1,
         )
 
@@ -119,8 +162,9 @@ class Run:
 class EpochFigures:
     """The figures of the epoch that runs, over the images so far."""
 
-    def __init__(self, classifies: bool) -> None:
-        self.classifies = classifies
+    def __init__(self, run: TrainingRun) -> None:
+        self.classifies = run.net.loss.classifies
+        self.rate = run.options.optimizer.learning_rate
         self.batches = 0
         self.images = 0
         self.loss = 0.0
@@ -128,17 +172,17 @@ class EpochFigures:
         self.learning_rate = 0.0
         self.start = time.perf_counter()
 
-    def add(self, made: NDArray[np.float64], batches: Batches, learning_rate: float) -> None:
+    def add(self, piece: Piece) -> None:
         """Add the figures of the batches that were trained on."""
-        images = min(len(made) * batches.size, len(batches.order))
-        sizes = np.full(len(made), batches.size)
-        sizes[-1:] -= len(made) * batches.size - images
-        self.batches += len(made)
+        figures, batches, count = piece.figures, piece.batches, len(piece.figures)
+        images = min(count * batches.size, len(batches.order))
+        sizes = np.full(count, batches.size)
+        sizes[-1:] -= count * batches.size - images
+        self.batches += count
         self.images += images
-        self.loss += float((made[:, 0] * sizes).sum())
-        self.right += float(made[:, 1].sum())
-        if len(made):
-            self.learning_rate = learning_rate * batches.factors[len(made) - 1]
+        self.loss += float((figures[:, 0] * sizes).sum())
+        self.right += float(figures[:, 1].sum())
+        self.learning_rate = self.rate * batches.factors[count - 1]
 
     def so_far(self) -> tuple[float, float | None, float]:
         """Loss, accuracy, images a second."""
@@ -146,96 +190,22 @@ class EpochFigures:
         accuracy = self.right / self.images if self.classifies else None
         return self.loss / self.images, accuracy, self.images / seconds
 
-    def row(self, net: Network, epoch: int, validation: Validation | None) -> Epoch:
-        """Return the epoch, with what the network is worth on the validation data."""
-        loss, accuracy, images_per_second = self.so_far()
-        found = ValidationFigures() if validation is None else validation.measure(net)
-        return Epoch(
-            epoch=epoch,
-            loss=loss,
-            accuracy=accuracy,
-            validation_loss=found.loss,
-            validation_accuracy=found.accuracy,
-            seconds=self.images / images_per_second,
-            images_per_second=images_per_second,
-            validation_balanced=found.balanced,
-            validation_f1=found.f1,
-            learning_rate=self.learning_rate,
-        )
+
+def adapt(net: Network, data: TrainingData) -> None:
+    """Adapt a Normalize layer that is neither adapted nor frozen to the images that take part."""
+    first, name = net.layers[0], net.names[0]
+    if (
+        isinstance(first, Normalize)
+        and name not in net.frozen
+        and not net.statistics[f"{name}.images"]
+    ):
+        net.adapt(data.images if data.weights is None else data.images[data.order])
 
 
-@dataclass(frozen=True)
-class ValidationFigures:
-    """What a network is worth on validation data; see Epoch."""
-
-    loss: float | None = None
-    accuracy: float | None = None
-    balanced: float | None = None
-    f1: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """Checked validation images with their targets, and weights of the images or None."""
-
-    images: Array
-    targets: Array
-    weights: Array | None
-
-    def measure(self, net: Network) -> ValidationFigures:
-        """Return what a network is worth on these images."""
-        check_files(self.images)
-        logits = net.logits(self.images)
-        if self.weights is None:
-            loss = evaluate_logits(net.loss, logits, self.targets).loss
-        else:
-            loss, _ = net.loss.forward(logits, self.targets, self.weights)
-        if not net.loss.classifies:
-            return ValidationFigures(loss)
-        answers = logits.argmax(axis=1)
-        return ValidationFigures(
-            loss, float((answers == self.targets).mean()), *by_class(self.targets, answers)
-        )
-
-
-def by_class(targets: NDArray[np.int64], answers: NDArray[np.int64]) -> tuple[float, float]:
-    """Return balanced accuracy and macro F1, as scikit-learn defines them, in a fraction of a ms.
-
-    balanced accuracy = mean over the classes of the targets of  right / images
-    macro F1          = mean over the classes of targets or answers of  2 right / (images + answers)
-    """
-    classes = int(max(targets.max(), answers.max())) + 1
-    images = np.bincount(targets, minlength=classes)
-    answered = np.bincount(answers, minlength=classes)
-    right = np.bincount(targets[targets == answers], minlength=classes)
-    there, either = images > 0, images + answered > 0
-    f1 = 2 * right[either] / (images + answered)[either]
-    return float((right[there] / images[there]).mean()), float(f1.mean())
-
-
-def check_files(images: Array) -> None:
-    """Raise DataError where a file that images are mapped from has become shorter.
-
-    To read what is no longer there would end the process by a signal. A file that is cut short in
-    the middle of an epoch still does that.
-    """
-    own: object = images
-    while own is not None:
-        if isinstance(own, np.memmap):
-            mapped = getattr(own, "_mmap", None)
-            if mapped is not None and mapped.size() < len(mapped):
-                raise DataError(
-                    f"{own.filename} has been cut short while it was trained on: it has "
-                    f"{mapped.size():,} bytes, and {len(mapped):,} were mapped; restore it, and "
-                    "leave it as it is while training runs"
-                )
-        own = getattr(own, "base", None)
-
-
-def advice(epoch: int, optimizer: Optimizer) -> str:
+def _advice(epoch: int, optimizer: Optimizer) -> str:
     """Say what to do about an epoch that diverged."""
-    kept = "from before training" if epoch == 1 else f"from the end of epoch {epoch - 1}"
+    weights = "from before training" if epoch == 1 else f"from the end of epoch {epoch - 1}"
     return (
-        f"the network has its weights {kept}; train with a smaller learning rate than "
+        f"the network has its weights {weights}; train with a smaller learning rate than "
         f"{optimizer.learning_rate:g}"
     )

@@ -7,7 +7,6 @@ goes by the epochs' figures as well.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from abc import ABC, abstractmethod
@@ -16,8 +15,16 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from fullback.errors import OptionError
-from fullback.layers.text import read_value
-from fullback.options import require_number, require_whole, shown, take_plain
+from fullback.options import (
+    did_you_mean,
+    read_options,
+    read_value,
+    require_number,
+    require_numbers,
+    require_whole,
+    shown,
+    take_plain,
+)
 from fullback.training.history import Epoch, Monitor, improvements, require_monitor
 
 Schedule: TypeAlias = Callable[[float], float]
@@ -79,7 +86,7 @@ class Steps(_Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("Steps: factor", self.factor, "(0, 1)")
+        require_numbers(self, factor="(0, 1)")
         for place in self._places():
             require_number("Steps: at", place, "(0, 1)")
 
@@ -108,9 +115,7 @@ class OneCycle(_Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("OneCycle: rise", self.rise, "(0, 1)")
-        require_number("OneCycle: start", self.start, "[0, 1]")
-        require_number("OneCycle: end", self.end, "[0, 1]")
+        require_numbers(self, rise="(0, 1)", start="[0, 1]", end="[0, 1]")
 
     def __call__(self, done: float) -> float:  # noqa: D102
         if done < self.rise:
@@ -133,7 +138,7 @@ class WarmUp(_Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("WarmUp: share", self.share, "(0, 1)")
+        require_numbers(self, share="(0, 1)")
         if not callable(self.then) or isinstance(self.then, Plateau):
             raise OptionError(f"WarmUp: then must be a function of the share, got {self.then!r}")
 
@@ -150,7 +155,7 @@ class WarmUp(_Described):
 class Plateau(_Described):
     """A factor that shrinks after every few epochs that brought nothing.
 
-    What an epoch brought is told as `EarlyStopping` tells it: by what is monitored, or by the loss.
+    What an epoch brought is judged as by `EarlyStopping`: by what is monitored, or by the loss.
 
     Parameters
     ----------
@@ -169,11 +174,9 @@ class Plateau(_Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("Plateau: factor", self.factor, "(0, 1)")
+        require_numbers(self, factor="(0, 1)", least="[0, 1]", tol="[0, 1)")
         require_whole("Plateau: patience", self.patience, 1)
-        require_number("Plateau: least", self.least, "[0, 1]")
         require_monitor("Plateau: monitor", self.monitor)
-        require_number("Plateau: tol", self.tol, "[0, 1)")
 
     def __call__(self, done: float) -> float:
         """Return 1: what `after` no epoch returns."""
@@ -197,7 +200,9 @@ _WITH_OPTIONS: dict[str, type[_Described]] = {
     "plateau": Plateau,
 }
 
-SCHEDULES: dict[str, Callable[..., Any]] = {own.__name__: own for own in _PLAIN} | _WITH_OPTIONS
+SCHEDULES: dict[str, Callable[..., Any]] = {
+    plain.__name__: plain for plain in _PLAIN
+} | _WITH_OPTIONS
 """Every schedule by its name in text form."""
 
 
@@ -212,9 +217,8 @@ def parse(text: str) -> Schedule:
     name, bracket, rest = text.strip().partition("(")
     name = name.strip()
     if name not in SCHEDULES:
-        near = difflib.get_close_matches(name, SCHEDULES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SCHEDULES)}"
-        raise OptionError(f"{text!r} is no schedule; {hint}")
+        hint = did_you_mean(name, SCHEDULES, f"there are {', '.join(SCHEDULES)}")
+        raise OptionError(f"unknown schedule {text!r}{hint}")
     kind = _WITH_OPTIONS.get(name)
     if kind is None:
         if bracket:
@@ -222,22 +226,18 @@ def parse(text: str) -> Schedule:
         return SCHEDULES[name]
     if bracket and not rest.rstrip().endswith(")"):
         raise OptionError(f"{text!r} lacks its closing bracket")
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    options: dict[str, Any] = {}
-    for option in _split(rest.rstrip().removesuffix(")")):
-        key, equals, value = (part.strip() for part in option.partition("="))
-        if not equals or key not in known or key in options:
-            raise OptionError(
-                f"{name}: cannot read {option!r}; its options are written name=value: "
-                f"{', '.join(known)}"
-            )
-        if key == "then":
-            options[key] = parse(value)
-        elif value.startswith("("):
-            options[key] = tuple(map(read_value, _split(value.strip("()"))))
-        else:
-            options[key] = read_value(value)
-    return kind(**options)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    words = _split(rest.rstrip().removesuffix(")"))
+    return kind(**read_options(name, words, known, read=_read))
+
+
+def _read(name: str, value: str) -> object:
+    """Read an option: a schedule, several numbers in brackets, or one value."""
+    if name == "then":
+        return parse(value)
+    if value.startswith("("):
+        return tuple(map(read_value, _split(value.strip("()"))))
+    return read_value(value)
 
 
 def _split(text: str) -> list[str]:

@@ -158,9 +158,9 @@ def compare(
     others = [runner.prepare(Lanes, "uint8", plan.threads)]
     counts = sorted({1, plan.threads})
     others += [runner.prepare(Lanes, "float32", count) for count in counts[:-1]]
-    for own in (ours, *others):
-        if own.refused:
-            raise WrongError(f"{problem.name}: {own.framework} {own.variant}: {own.refused}")
+    for entry in (ours, *others):
+        if entry.refused:
+            raise WrongError(f"{problem.name}: {entry.framework} {entry.variant}: {entry.refused}")
     entries = [
         runner.prepare(kind, variant, threads)
         for kind in rivals
@@ -228,8 +228,8 @@ class _Runner:
             for entry in timed:
                 if turn and self.handles[id(entry)][2] > _FAR * fastest:
                     continue
-                own, other = self._time(ours), self._time(entry)
-                entry.ratios.append(other / own)
+                seconds = self._time(ours)
+                entry.ratios.append(self._time(entry) / seconds)
 
     def _time(self, entry: Entry) -> float:
         handle, steps, _ = self.handles[id(entry)]

@@ -9,7 +9,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.augment import Augment
 from fullback.engine.context import AVERAGE, MIXTURE, RATES_EACH
 from fullback.engine.kernels.optimizer import adam, sgd
 from fullback.engine.lanes import keys
@@ -20,8 +19,11 @@ from fullback.engine.simd import LANES
 from fullback.errors import OptionError
 from fullback.layers.base import Array
 from fullback.network import Network
+from fullback.training.averages import average_share
+from fullback.training.batches import Batches
 from fullback.training.optimizers import SGD, Adam, AdamW, Optimizer, State
-from fullback.training.steps import Batches, average_share
+from fullback.training.options import TrainingOptions
+from fullback.training.training_data import TrainingData
 
 Kinds: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -71,28 +73,21 @@ class Pace:
         self._wait = self._patience
 
 
-class LaneSteps:
-    """Training with a lowered network."""
+class LaneStepper:
+    """Training with a lowered network; see Stepper. ``workers`` fixes the number of threads."""
 
     def __init__(
         self,
         net: Network,
-        images: Array,
-        targets: Array,
-        sample_weight: Array | None,
-        optimizer: Optimizer,
+        data: TrainingData,
+        options: TrainingOptions,
         state: State,
-        batch_size: int,
-        augment: Augment | None = None,
-        mixes: bool = False,
-        average: float = 0.0,
         workers: int | None = None,
     ) -> None:
-        self.net, self.optimizer, self.state = net, optimizer, state
-        self.images, self.weights = images, sample_weight
-        self.targets = np.ascontiguousarray(targets)
-        self.augment, self.mixes, self.average = augment, mixes, average
-        self.blocks = -(-batch_size // LANES)
+        self.net, self.data, self.options, self.state = net, data, options, state
+        self.optimizer = options.optimizer
+        self.targets = np.ascontiguousarray(data.targets)
+        self.blocks = -(-options.batch_size // LANES)
         self.workers = threads() if workers is None else workers
         self.pace = Pace(min(self.workers, self.blocks), fixed=workers is not None)
         self._lower()
@@ -105,9 +100,9 @@ class LaneSteps:
             "training",
             blocks=self.blocks,
             training=True,
-            update=_update(self.optimizer, averages=self.average > 0),
-            augment=self.augment,
-            mixes=self.mixes,
+            update=_update(self.optimizer, averages=self.options.average > 0),
+            augment=self.options.augment,
+            mixes=self.options.mixup > 0,
         )
         self.machine = Machine(plan, self.workers)
         self.memories = [
@@ -116,21 +111,21 @@ class LaneSteps:
         ]
 
     def begin(self) -> None:
-        """Take over the network's arrays and the optimizer's state."""
+        """Read the network's arrays and the optimizer's state."""
         if self.net.frozen != self.frozen:
             self._lower()
         self.machine.load()
-        for own, theirs in self.memories:
-            own[...] = theirs
+        for in_machine, array in self.memories:
+            in_machine[...] = array
 
     def end(self) -> None:
-        """Give the network and the optimizer's state what was learned."""
+        """Write what was learned to both."""
         self.machine.save()
-        for own, theirs in self.memories:
-            theirs[...] = own
+        for in_machine, array in self.memories:
+            array[...] = in_machine
 
     def train(self, batches: Batches) -> NDArray[np.float64]:
-        """See Steps."""
+        """See Stepper."""
         rival, count = self.pace.rival(), len(batches.factors)
         if rival is None or count < _TRIED:
             return self._train(batches, self.pace.best)
@@ -142,13 +137,13 @@ class LaneSteps:
 
     def _train(self, batches: Batches, workers: int) -> NDArray[np.float64]:
         """Train with so many threads."""
-        if readable(self.images):
-            data = (self.images, self.targets, self.weights, batches.order)
-            return self._run(batches, *data, workers)
-        at_once = max(1, STAGED // (self.images[0].size * batches.size))  # batches to copy
+        images, weights = self.data.images, self.data.weights
+        if readable(images):
+            return self._run(batches, images, self.targets, weights, batches.order, workers)
+        at_once = max(1, STAGED // (images[0].size * batches.size))  # batches to copy
         part, rest = batches.split(at_once)
-        images, targets = staged(self.images[part.order]), self.targets[part.order]
-        weights = None if self.weights is None else self.weights[part.order]
+        images, targets = staged(images[part.order]), self.targets[part.order]
+        weights = None if weights is None else weights[part.order]
         figures = self._run(part, images, targets, weights, None, workers)
         if len(figures) < len(part.factors) or not rest.factors:
             return figures
@@ -194,8 +189,8 @@ class LaneSteps:
             table[:, 2] = 1 / (1 - self.optimizer.beta2**steps)
         if mixtures:
             table[:, MIXTURE] = mixtures
-        if self.average:
-            table[:, AVERAGE] = [average_share(self.average, int(step)) for step in steps]
+        if self.options.average:
+            table[:, AVERAGE] = [average_share(self.options.average, int(n)) for n in steps]
         return table
 
 
@@ -209,7 +204,7 @@ def _update(optimizer: Optimizer, *, averages: bool) -> Update:
     if isinstance(optimizer, Adam) and type(optimizer) in (Adam, AdamW):
         numbers = (optimizer.beta1, optimizer.beta2, optimizer.epsilon)
         new = (1 - optimizer.beta1, 1 - optimizer.beta2)  # rounded once, not as 1 - float32(b)
-        added, taken = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)
-        kinds = (added, *numbers, taken, *new), (0.0, *numbers, 0.0, *new)
+        on_gradient, on_weight = (0.0, decay) if isinstance(optimizer, AdamW) else (decay, 0.0)
+        kinds = (on_gradient, *numbers, on_weight, *new), (0.0, *numbers, 0.0, *new)
         return Update(adam, optimizer.memories, *kinds, optimizer.clip_norm, averages)
     raise OptionError(f"the lane engine has no {optimizer!r}; give engine='reference'")

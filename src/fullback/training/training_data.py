@@ -1,0 +1,185 @@
+"""What a network is trained on and validated on, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fullback.errors import DataError, InputError, OptionError
+from fullback.layers.base import Array
+from fullback.network import Network, check_weights, evaluate_logits
+from fullback.training.class_weights import ClassWeight, class_weights
+from fullback.training.history import ValidationFigures
+
+_LOOKED_AT = 2**28  # bytes of images by which a data set is known again
+_AT_ONCE = 2**24  # bytes that are looked at together: the images may be on the disk
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Checked training images with their targets, and what they are validated on.
+
+    Attributes
+    ----------
+    images : of shape (N, C, H, W), or (N, features)
+    targets : as the loss takes them
+    weights : of the images, of shape (N,); those of weight 0 take no part. None for 1 each
+    validation : images on which the network is measured after every epoch, or None
+    """
+
+    images: Array
+    targets: Array
+    weights: Array | None = None
+    validation: Validation | None = None
+
+    @classmethod
+    def of(
+        cls,
+        net: Network,
+        images: Array,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> TrainingData:
+        """Return what a network is trained on, given checked images; the others are as for ``fit``.
+
+        Raises
+        ------
+        OptionError, ShapeError, InputError
+            They cannot be used.
+        """
+        targets = net.loss.targets(y, len(images), net.output_shape[0])
+        if not len(images):
+            raise InputError("there are no images to train on")
+        weights, of_class = check_weights(sample_weight, len(images)), None
+        if class_weight is not None:
+            of_class = class_weights(net, targets, class_weight, weights)
+            weights = of_class[targets] * (1.0 if weights is None else weights)
+        validation = None
+        if validation_data is not None:
+            validation = Validation.of(net, validation_data, of_class)
+        return cls(images, targets, weights, validation)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """The images that take part, by index."""
+        return np.arange(len(self)) if self.weights is None else np.flatnonzero(self.weights)
+
+    def fingerprints(self) -> dict[str, int | None]:
+        """Return the numbers by which a checkpoint knows the data again."""
+        weights, validation = self.weights, self.validation
+        return {
+            "images": len(self),
+            "data": fingerprint(self.images, self.targets),
+            "sample_weight": None if weights is None else fingerprint(weights, weights),
+            "validation_data": None
+            if validation is None
+            else fingerprint(validation.images, validation.targets),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Checked validation images with their targets, and weights of the images or None."""
+
+    images: Array
+    targets: Array
+    weights: Array | None
+
+    @classmethod
+    def of(cls, net: Network, data: object, of_class: Array | None) -> Validation:
+        """Check a pair of images and labels, and give the images the weights of their classes."""
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise OptionError("validation_data must be a pair (images, labels)")
+        images = net.check_images(data[0])
+        targets = net.loss.targets(data[1], len(images), net.output_shape[0])
+        weights = None if of_class is None else of_class[targets]
+        if weights is not None and not weights.any():
+            raise InputError("with this class_weight every validation image has weight 0")
+        return cls(images, targets, weights)
+
+    def as_taken_by(self, net: Network) -> Validation:
+        """Return the same with the images on the scale that a network is trained on."""
+        return dataclasses.replace(self, images=net.check_images(self.images))
+
+    def measure(self, net: Network) -> ValidationFigures:
+        """Return what a network is worth on these images.
+
+        Raises
+        ------
+        InputError
+            The network's answers are not finite.
+        DataError
+            A file that images are mapped from has become shorter.
+        """
+        check_files(self.images)
+        logits = net._finite_answers(self.images, None)  # they are checked
+        if self.weights is None:
+            loss = evaluate_logits(net.loss, logits, self.targets).loss
+        else:
+            loss, _ = net.loss.forward(logits, self.targets, self.weights)
+        if not net.loss.classifies:
+            return ValidationFigures(loss)
+        answers = logits.argmax(axis=1)
+        return ValidationFigures(
+            loss, float((answers == self.targets).mean()), *by_class(self.targets, answers)
+        )
+
+
+def by_class(targets: NDArray[np.int64], answers: NDArray[np.int64]) -> tuple[float, float]:
+    """Return balanced accuracy and macro F1, as scikit-learn defines them, in a fraction of a ms.
+
+    balanced accuracy = mean over the classes of the targets of  right / images
+    macro F1          = mean over the classes of targets or answers of  2 right / (images + answers)
+    """
+    classes = int(max(targets.max(), answers.max())) + 1
+    images = np.bincount(targets, minlength=classes)
+    answered = np.bincount(answers, minlength=classes)
+    right = np.bincount(targets[targets == answers], minlength=classes)
+    there, either = images > 0, images + answered > 0
+    f1 = 2 * right[either] / (images + answered)[either]
+    return float((right[there] / images[there]).mean()), float(f1.mean())
+
+
+def check_files(images: Array) -> None:
+    """Raise DataError where a file that images are mapped from has become shorter.
+
+    To read what is no longer there would end the process by a signal. A file that is cut short in
+    the middle of an epoch still does that.
+    """
+    array: object = images
+    while array is not None:
+        if isinstance(array, np.memmap):
+            mapped = getattr(array, "_mmap", None)
+            if mapped is not None and mapped.size() < len(mapped):
+                raise DataError(
+                    f"{array.filename} has been cut short while it was trained on: it has "
+                    f"{mapped.size():,} bytes, and {len(mapped):,} were mapped; restore it, and "
+                    "leave it as it is while training runs"
+                )
+        array = getattr(array, "base", None)
+
+
+def fingerprint(images: Array, targets: Array) -> int:
+    """Return a number by which a data set is known again.
+
+    It is of all targets, and of all images where they take up to 256 MiB, else of so many that are
+    spread over the set.
+    """
+    number = zlib.crc32(np.ascontiguousarray(targets).data)
+    size = max(images[:1].nbytes, 1)
+    count = min(len(images), max(_LOOKED_AT // size, 64))
+    places = np.linspace(0, len(images) - 1, count).astype(int)
+    for part in np.array_split(places, -(-count * size // _AT_ONCE)):
+        number = zlib.crc32(np.ascontiguousarray(images[part]).data, number)
+    return number
