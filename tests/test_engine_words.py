@@ -26,7 +26,7 @@ from fullback.engine.simd import (
     at,
     biases,
     broadcast,
-    cell,
+    cells,
     doubles,
     draw,
     either_nan,
@@ -49,6 +49,7 @@ from fullback.engine.simd import (
     rectify_tile,
     root,
     row,
+    rows_of,
     select,
     slide,
     slide_back,
@@ -136,7 +137,7 @@ def of_lanes(a, s, c, k, i, j):
 
 def of_tiles(a, s, c, k, i, j):
     """Tiles of the shapes that kernels use; k: steps of the first operand, and of the second."""
-    tile = biases(4, 7, a, i)
+    tile = biases(zeros(4, 7), a, i)
     tile = outer(tile, a, i + 9, k[0], a, i + 40, k[1])
     store_tile(s, j, 7 * LANES, LANES, tile)
     j += 28 * LANES
@@ -152,21 +153,23 @@ def of_tiles(a, s, c, k, i, j):
     j += 4 * LANES
     nine = slide_back(
         zeros(1, 9),
-        (cell(one, 0, 0), cell(one, 0, 1), cell(one, 0, 2), cell(one, 0, 3)),
+        cells(one, 0),
         a,
         i + 7,
         k[2],
     )
     store_tile(s, j, 0, LANES, nine)
     j += 9 * LANES
-    column = outer(biases(8, 1, a, i), a, i + 9, k[0], a, i + 40, k[1])
+    column = outer(biases(zeros(8, 1), a, i), a, i + 9, k[0], a, i + 40, k[1])
     store_tile(s, j, LANES, 0, column)
     j += 8 * LANES
     store_lane_sums(s, j, 9, 1, nine, first_lanes(k[3]), False)
     store_lane_sums(s, j, 9, 1, nine, first_lanes(LANES), i == 0)
     store_lane_sums(s, j + 9, 2, 3, column, first_lanes(k[3]), i > 0)
     j += 32
-    store(s, j, cell(square, 3, 2))
+    store(s, j, cells(square, 3)[2])
+    store_tile(s, j + LANES, 0, LANES, biases(nine, a, -1))
+    s[j + 10 * LANES] = rows_of(square) + 10 * rows_of(one)
 
 
 def of_images(a, s, c, k, i, j):
@@ -207,7 +210,7 @@ def compiled():
 def taking_arrays(compiler, kernel):
     import numba
 
-    entry = numba.cfunc(compiler._KERNEL, **compiler._OPTIONS)(kernel)
+    entry = numba.cfunc(compiler.signature(kernel), **compiler._OPTIONS)(kernel)
     function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2)(entry.address)
     keep.append(entry)
 

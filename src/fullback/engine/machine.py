@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fullback.engine import context
 from fullback.engine.library import Library, library
 from fullback.engine.lowering.plan import Plan
-from fullback.engine.program import Phase, code
+from fullback.engine.program import Phase, Region, code
 from fullback.engine.simd import LANES
 from fullback.errors import OptionError
 from fullback.layers.base import Array
@@ -125,15 +125,16 @@ class Machine:
         )
         return self.workers
 
-    def _pairs(self, arrays: Any, places: dict[str, int]) -> list[tuple[Array, Array]]:
+    def _pairs(self, arrays: Any, regions: dict[str, Region]) -> list[tuple[Array, Array]]:
         return [
-            (self.view(place, arrays[name].shape), arrays[name]) for name, place in places.items()
+            (self.view(region, arrays[name].shape), arrays[name])
+            for name, region in regions.items()
         ]
 
-    def view(self, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def view(self, region: Region, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return a piece of shared memory as an array."""
         size = int(np.prod(shape, dtype=int))
-        return self.shared[place : place + size].reshape(shape)
+        return self.shared[region.place : region.place + size].reshape(shape)
 
     def set_phases(self, phases: Sequence[Phase]) -> None:
         """Run these phases, the plan's or some of its instructions, from now on."""
@@ -286,7 +287,7 @@ def _insist(begin: Callable[[], None], finish: Callable[[], None]) -> None:
     """Call both, and where Ctrl-C comes between ``finish`` again until it is through; then raise.
 
     Threads that wait for one that was interrupted would wait for ever, and threads that still run
-    would write to memory that is given to somebody else.
+    would write to memory that is used for something else.
     """
     interrupt: BaseException | None = None
     for _ in range(_MOST_INTERRUPTS):

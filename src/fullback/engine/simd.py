@@ -29,7 +29,8 @@ Integers: TypeAlias = NDArray[np.int64]
 Vector: TypeAlias = NDArray[np.float32]  # (16,)
 Mask: TypeAlias = NDArray[np.bool_]  # (16,)
 Tile: TypeAlias = NDArray[np.float32]  # (F, P, 16)
-Kernel: TypeAlias = Callable[[Memory, Memory, Integers, Integers, int, int], None]
+Operands: TypeAlias = Any  # the attributes that a kernel has declared, see ``operands.py``
+Kernel: TypeAlias = Callable[[Memory, Memory, Integers, Operands, int, int], None]
 
 # Memory ------------------------------------------------------------------------------------------
 
@@ -230,9 +231,20 @@ def zeros(f: int, p: int) -> Tile:
     return np.zeros((f, p, LANES), np.float32)
 
 
-def biases(f: int, p: int, a: Memory, i: int) -> Tile:
-    """Return a tile whose row number n is the float at ``i + n``, in every lane."""
+def biases(tile: Tile, a: Memory, i: int) -> Tile:
+    """Return a tile of the same size whose row number n is the float at ``i + n``, in every lane.
+
+    Where ``i`` is negative, the tile is zeros.
+    """
+    if i < 0:
+        return np.zeros_like(tile)
+    f, p, _ = tile.shape
     return np.repeat(a[i : i + f], p * LANES).reshape(f, p, LANES)
+
+
+def rows_of(tile: Tile) -> int:
+    """Return F, how many rows of vectors a tile has."""
+    return len(tile)
 
 
 def outer(tile: Tile, w: Memory, i: int, w_step: int, x: Memory, j: int, x_step: int) -> Tile:
@@ -295,10 +307,9 @@ def rectify_tile(tile: Tile) -> Tile:
     return made
 
 
-def cell(tile: Tile, f: int, p: int) -> Vector:
-    """Return one vector of a tile; f and p are literals."""
-    v: Vector = tile[f, p]
-    return v
+def cells(tile: Tile, f: int) -> tuple[Vector, ...]:
+    """Return the vectors of a tile's row f, a literal."""
+    return tuple(tile[f])
 
 
 def load_tile(f: int, p: int, a: Memory, i: int, f_step: int, p_step: int) -> Tile:

@@ -9,9 +9,12 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import lower_builtin, models, register_model, type_callable
 
 from fullback.engine import simd
+from fullback.engine.operands import Declaration, Field
 from fullback.engine.simd import LANES
 from fullback.layers.dropout import GOLDEN
 
@@ -410,44 +413,56 @@ def _zeros(b: Any, signature: Any, f: Any, p: Any) -> Any:
     return _tile(b, [ZERO] * (kind.f * kind.p))
 
 
-@_word(simd.biases, _shape(0, 1), integer, integer, memory, integer)
-@_typed
-def _biases(b: Any, signature: Any, f: Any, p: Any, a: Any, i: Any) -> Any:
-    kind = signature.return_type
-    rows = [_broadcast(b, a, _step(b, i, n, _const(1))) for n in range(kind.f)]
-    return _tile(b, [rows[n] for n in range(kind.f) for _ in range(kind.p)])
-
-
 def _same(tile: Any, *_: Any) -> Any:
     return tile
 
 
-@_word(simd.outer, _same, TileType, memory, integer, integer, memory, integer, integer)
+@_word(simd.biases, _same, TileType, memory, integer)
 @_typed
-def _outer(
-    b: Any, signature: Any, tile: Any, w: Any, i: Any, w_step: Any, x: Any, j: Any, x_step: Any
-) -> Any:
-    kind, cells = signature.return_type, _cells(b, tile)
-    vectors = [_load(b, x, _step(b, j, p, x_step)) for p in range(kind.p)]
-    for f in range(kind.f):
-        weight = _broadcast(b, w, _step(b, i, f, w_step))
-        for p, v in enumerate(vectors):
-            cells[f * kind.p + p] = _fma(b, weight, v, cells[f * kind.p + p])
-    return _tile(b, cells)
+def _biases(b: Any, signature: Any, tile: Any, a: Any, i: Any) -> Any:
+    kind, outside = signature.return_type, b.block
+    with b.if_then(b.icmp_signed(">=", i, _const(0))):
+        there = [b.load(_place(b, a, _step(b, i, n, _const(1))), typ=F32) for n in range(kind.f)]
+        inside = b.block
+    rows = []
+    for value in there:
+        number = b.phi(F32)
+        number.add_incoming(value, inside)
+        number.add_incoming(ir.Constant(F32, 0.0), outside)
+        rows.append(number)
+    vectors = [_splat(b, number) for number in rows]
+    return _tile(b, [v for v in vectors for _ in range(kind.p)])
 
 
-@_word(simd.pairs, _same, TileType, memory, integer, integer, memory, integer, integer)
+@_word(simd.rows_of, types.int64, TileType)
 @_typed
-def _pairs(
-    b: Any, signature: Any, tile: Any, y: Any, i: Any, y_step: Any, x: Any, j: Any, x_step: Any
-) -> Any:
-    kind, cells = signature.return_type, _cells(b, tile)
-    vectors = [_load(b, x, _step(b, j, p, x_step)) for p in range(kind.p)]
-    for f in range(kind.f):
-        own = _load(b, y, _step(b, i, f, y_step))
-        for p, v in enumerate(vectors):
-            cells[f * kind.p + p] = _fma(b, own, v, cells[f * kind.p + p])
-    return _tile(b, cells)
+def _rows_of(b: Any, signature: Any, tile: Any) -> Any:
+    return _const(signature.args[0].f)
+
+
+for _products_of, _left in ((simd.outer, _broadcast), (simd.pairs, _load)):
+
+    @_word(_products_of, _same, TileType, memory, integer, integer, memory, integer, integer)
+    @_typed
+    def _products(
+        b: Any,
+        signature: Any,
+        tile: Any,
+        w: Any,
+        i: Any,
+        w_step: Any,
+        x: Any,
+        j: Any,
+        x_step: Any,
+        left: Any = _left,
+    ) -> Any:
+        kind, made = signature.return_type, _cells(b, tile)
+        vectors = [_load(b, x, _step(b, j, p, x_step)) for p in range(kind.p)]
+        for f in range(kind.f):
+            own = left(b, w, _step(b, i, f, w_step))
+            for p, v in enumerate(vectors):
+                made[f * kind.p + p] = _fma(b, own, v, made[f * kind.p + p])
+        return _tile(b, made)
 
 
 @_word(simd.slide, _same, TileType, memory, integer, memory, integer, integer)
@@ -491,16 +506,15 @@ def _rectify_tile(b: Any, tile: Any) -> Any:
     return _tile(b, [_rectify(b, v) for v in _cells(b, tile)])
 
 
-def _cell_type(tile: Any, f: Any, p: Any) -> Any:
-    literal = isinstance(f, types.IntegerLiteral) and isinstance(p, types.IntegerLiteral)
-    return vector if literal else None
+def _cells_type(tile: Any, f: Any) -> Any:
+    return types.UniTuple(vector, tile.p) if isinstance(f, types.IntegerLiteral) else None
 
 
-@_word(simd.cell, _cell_type, TileType, integer, integer)
+@_word(simd.cells, _cells_type, TileType, integer)
 @_typed
-def _cell(b: Any, signature: Any, tile: Any, f: Any, p: Any) -> Any:
-    kind, f_type, p_type = signature.args
-    return b.extract_value(tile, f_type.literal_value * kind.p + p_type.literal_value)
+def _cells_of_row(b: Any, signature: Any, tile: Any, _f: Any) -> Any:
+    kind, row = signature.args
+    return _tile(b, _cells(b, tile)[row.literal_value * kind.p :][: kind.p])
 
 
 @_word(simd.load_tile, _shape(0, 1), integer, integer, memory, integer, integer, integer)
@@ -612,6 +626,45 @@ def _transpose(b: Any, a: Any, i: Any, step: Any, to: Any, j: Any, to_step: Any)
         _store(b, to, _step(b, j, n, to_step), v)
 
 
+# Operands ----------------------------------------------------------------------------------------
+
+
+class OperandsType(types.Type):
+    """A row of integers, read by the names that a kernel has declared."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.fields = declaration.fields
+        super().__init__(name=f"Operands({declaration})")
+
+
+@register_model(OperandsType)
+class _OperandsModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, ir.PointerType(I64))
+
+
+def _operand_type(field: Field) -> Any:
+    if field.kind is None:
+        return types.int64
+    return types.NamedUniTuple(types.int64, field.size, field.kind)
+
+
+@infer_getattr
+class _OperandsAttributes(AttributeTemplate):
+    key = OperandsType
+
+    def generic_resolve(self, operands: Any, name: str) -> Any:  # type: ignore[override]
+        return _operand_type(operands.fields[name]) if name in operands.fields else None
+
+
+@lower_getattr_generic(OperandsType)  # type: ignore[untyped-decorator]
+def _operand(context: Any, b: Any, kind: Any, row: Any, name: str) -> Any:
+    field = kind.fields[name]
+    places = range(field.start, field.start + field.size)
+    whole = [b.load(b.gep(row, [_const(n)], source_etype=I64), typ=I64) for n in places]
+    return context.make_tuple(b, _operand_type(field), whole) if field.kind else whole[0]
+
+
 # The machine -------------------------------------------------------------------------------------
 
 KERNEL = ir.FunctionType(
@@ -627,7 +680,7 @@ def _call(b: Any, table: Any, number: Any, a: Any, s: Any, c: Any, k: Any, i: An
 
 
 SPINS, SPINS_WITH_PAUSE = 2000, 50
-"""Looks at the others, a few microseconds, before a waiting thread offers its core to somebody."""
+"""Looks at the others, a few microseconds, before a waiting thread yields its core."""
 
 
 @_word(simd.meet, types.void, wholes, integer)
