@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import numpy as np
 
@@ -70,29 +71,22 @@ def dropout(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     """Write a Dropout that is in force."""
     rate = step.layer.rate
     y = plan.output(n, step, x)
-    draws = {
+    draws: dict[str, Any] = {
         "shape": x.shape,
         "number": plan.random.index(step.name),
         "threshold": ceil(rate * 2**53),
         "scale": plan.constant(float(np.float32(1) / np.float32(1 - rate))),
     }
-    plan.emit(
-        dropout_kernel,
-        f"{step.name} leaves features out at random and scales up those that stay.",
-        x=x,
-        y=y,
-        **draws,
-    )
+    says = f"{step.name} leaves features out at random and scales up those that stay."
+    plan.emit(dropout_kernel, says, x=x, y=y, **draws)
 
     def back() -> None:
         if plan.needs_dx(n):
-            plan.emit(
-                dropout_kernel,
-                f"{step.name} hands on the deltas of what stayed, scaled the same; the others get "
-                "0.",
-                x=plan.delta(n),
-                y=plan.delta(n - 1),
-                **draws,
+            dy, dx = plan.delta(n), plan.delta(n - 1)
+            says = (
+                f"{step.name} hands on the deltas of what stayed, scaled the same; the others "
+                "get 0."
             )
+            plan.emit(dropout_kernel, says, x=dy, y=dx, **draws)
 
     return y, back

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fullback.engine.kernels import dense
 from fullback.engine.lowering.activation import relu_dx
 from fullback.engine.lowering.grouping import Step
@@ -25,90 +27,58 @@ def flatten(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
 def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     """Write a fully connected layer, with the ReLU that has joined it."""
     name, (features,), units = step.name, step.input_shape, step.layer.units
-    weight, bias = f"{name}.weight", f"{name}.bias"
-    y = plan.output(n, step, x)
-    plan.emit(
-        dense.dense,
+    w, y = plan.parameters[f"{name}.weight"], plan.output(n, step, x)
+    says = (
         f"Each unit of {name} adds up all its inputs times its weights, and its bias"
-        f"{step.then_relu}.",
-        x=x,
-        y=y,
-        w=plan.parameters[weight],
-        w_step=features,
-        x_step=1,
-        b=plan.parameters.get(bias),
-        units=units,
-        features=features,
-        relu=step.relu,
+        f"{step.then_relu}."
     )
+    sizes: dict[str, Any] = {"units": units, "features": features, "w_step": features, "x_step": 1}
+    b = plan.parameters.get(f"{name}.bias")
+    plan.emit(dense.dense, says, x=x, y=y, w=w, b=b, relu=step.relu, **sizes)
 
     def back() -> None:
         dy = plan.delta(n)
         if step.relu:
             relu_dx(plan, step, dy, y)
-        plan.layers = step.names[:1]
-        if plan.wants(weight) or plan.wants(bias):
-            _gradients(plan, step, x, dy)
+        plan.layers = (name,)
+        _write_gradients(plan, step, x, dy)
         if plan.needs_dx(n):
-            plan.emit(
-                dense.dense,
+            says = (
                 f"The next delta: each input of {name} collects the deltas of all units, through "
-                "the weights by which it went to them.",
-                x=dy,
-                y=plan.delta(n - 1),
-                w=plan.parameters[weight],
-                w_step=1,
-                x_step=features,
-                b=None,
-                units=features,
-                features=units,
-                relu=False,
+                "the weights by which it went to them."
             )
+            sizes: dict[str, Any] = {
+                "units": features,
+                "features": units,
+                "w_step": 1,
+                "x_step": features,
+            }
+            dx = plan.delta(n - 1)
+            plan.emit(dense.dense, says, x=dy, y=dx, w=w, b=None, relu=False, **sizes)
 
     return y, back
 
 
-def _gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
+def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
     """Write the gradients, sums over all images, for which every block leaves what it has."""
     (features,), units, name = step.input_shape, step.layer.units, step.name
     weight, bias = f"{name}.weight", f"{name}.bias"
+    if not (plan.wants(weight) or plan.wants(bias)):
+        return
+    says = f"The delta of {name} is kept for the weights' gradient, which is a sum over all images."
     deltas = plan.shared.take(f"{dy.name} of all images", plan.blocks * units * LANES)
-    plan.emit(
-        dense.keep,
-        f"The delta of {name} is kept for the weights' gradient, which is a sum over all images.",
-        dy=dy,
-        deltas=deltas,
-        units=units,
-    )
+    plan.emit(dense.keep, says, dy=dy, deltas=deltas, units=units)
     if plan.wants(weight):
         length = -(-features // LANES) * LANES
         rows = plan.shared.take(f"{x.name} in rows", plan.blocks * LANES * length)
         source = before(plan.net, name)
-        plan.emit(
-            dense.rows,
-            f"The input of {name}, {source}, is kept for the weights' gradient.",
-            x=x,
-            rows=rows,
-            length=length,
-        )
-        dw = plan.piece(weight, units, features, padded=True)
-        plan.emit(
-            dense.dense_dw,
-            f"The gradient of each weight of {name} is the delta of its unit times its input.",
-            late=True,
-            x=rows,
-            dy=deltas,
-            dw=dw.region,
-            length=length,
-            pitch=dw.pitch,
-            units=units,
-        )
+        says = f"The input of {name}, {source}, is kept for the weights' gradient."
+        plan.emit(dense.rows, says, x=x, rows=rows, length=length)
+        piece = plan.piece(weight, units, features, padded=True)
+        says = f"The gradient of each weight of {name} is the delta of its unit times its input."
+        sizes: dict[str, Any] = {"length": length, "pitch": piece.pitch, "units": units}
+        plan.emit(dense.dense_dw, says, late=True, x=rows, dy=deltas, dw=piece.region, **sizes)
     if plan.wants(bias):
-        plan.emit(
-            dense.dense_db,
-            f"The gradient of each bias of {name} is the delta of its unit.",
-            late=True,
-            dy=deltas,
-            db=plan.piece(bias, units, 1).region,
-            units=units,
-        )
+        db = plan.piece(bias, units, 1).region
+        says = f"The gradient of each bias of {name} is the delta of its unit."
+        plan.emit(dense.dense_db, says, late=True, dy=deltas, db=db, units=units)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,8 @@ def input_map(plan: Plan) -> Map:
     read = x
     if chosen is not None and chosen.moves:
         read = plan.map("image", plan.net.input_shape, ((1, 2), (1, 2)))
-    plan.emit(
-        images.gather,
-        "The image is read; bytes become numbers on the scale that the network takes.",
-        y=read,
-        shape=read.shape,
-        room=plan.room,
-    )
+    says = "The image is read; bytes become numbers on the scale that the network takes."
+    plan.emit(images.gather, says, y=read, shape=read.shape, room=plan.room)
     if chosen is not None and chosen.moves:
         _write_distortion(plan, chosen, read, x)
     if chosen is not None and chosen.erase:
@@ -40,18 +36,15 @@ def input_map(plan: Plan) -> Map:
 def _write_distortion(plan: Plan, chosen: Augment, x: Map, y: Map) -> None:
     _, height, width = x.shape
     down, across = chosen.knots(height), chosen.knots(width)
-    plan.emit(
-        augment.distort,
-        x=x,
-        y=y,
-        shape=x.shape,
-        field=plan.arena.take("field", 2 * down * across * LANES),
-        line=plan.arena.take("line", 2 * across * LANES),
-        row_table=plan.constant(*_table(chosen, height)) if down else None,
-        column_table=plan.constant(*_table(chosen, width)) if down else None,
-        amounts=plan.constant(*chosen.amounts()),
-        knots=(down, across),
-    )
+    elastic: dict[str, Any] = {
+        "knots": (down, across),
+        "field": plan.arena.take("field", 2 * down * across * LANES),
+        "line": plan.arena.take("line", 2 * across * LANES),
+        "row_table": plan.constant(*_table(chosen, height)) if down else None,
+        "column_table": plan.constant(*_table(chosen, width)) if down else None,
+    }
+    amounts = plan.constant(*chosen.amounts())
+    plan.emit(augment.distort, x=x, y=y, shape=x.shape, amounts=amounts, **elastic)
 
 
 def _table(chosen: Augment, length: int) -> Sequence[float]:

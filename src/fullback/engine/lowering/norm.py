@@ -15,17 +15,16 @@ from fullback.engine.simd import LANES
 
 def normalize(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     """Write a Normalize; it comes first, so nothing below it has a gradient."""
-    y, features = plan.output(n, step, x), step.output_shape[0]
-    is_image = len(step.output_shape) == 3
-    plan.emit(
-        norm.normalize,
-        f"{step.name} subtracts the training images' mean and divides by their deviation.",
-        x=x if is_image else x.reshaped(features, 1, 1),
-        y=y if is_image else y.reshaped(features, 1, 1),
-        shape=x.shape if is_image else (features, 1, 1),
-        mean=plan.statistics[f"{step.name}.mean"],
-        deviation=plan.statistics[f"{step.name}.deviation"],
-    )
+    y = plan.output(n, step, x)
+    maps: dict[str, Any] = {"x": x, "y": y, "shape": x.shape}
+    if len(step.output_shape) == 1:  # every feature is a channel
+        shape = (x.features, 1, 1)
+        maps = {"x": x.reshaped(*shape), "y": y.reshaped(*shape), "shape": shape}
+    says = f"{step.name} subtracts the training images' mean and divides by their deviation."
+    scale: dict[str, Any] = {
+        short: plan.statistics[f"{step.name}.{short}"] for short in ("mean", "deviation")
+    }
+    plan.emit(norm.normalize, says, **maps, **scale)
 
     return y, lambda: None
 
@@ -54,20 +53,18 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
         if of_batch or plan.wants(f"{name}.weight"):
             dweight, dbias = _write_sums(plan, step, x, dy, statistics, rows, winners)
         if plan.needs_dx(n):
-            plan.emit(
-                norm.batchnorm_pool_dx if step.pooled else norm.batchnorm_dx,
+            says = (
                 f"The next delta: the delta of {name}, less the part of it that mean and variance "
-                "took back, times the scale.",
-                x=x,
-                dy=dy,
-                dx=plan.delta(n - 1),
-                shape=dy.shape,
-                statistics=statistics,
-                weight=plan.parameters[f"{name}.weight"],
-                dweight=dweight if of_batch else None,
-                dbias=dbias if of_batch else None,
-                **kept,
+                "took back, times the scale."
             )
+            kernel = norm.batchnorm_pool_dx if step.pooled else norm.batchnorm_dx
+            maps: dict[str, Any] = {"x": x, "dy": dy, "dx": plan.delta(n - 1), "shape": dy.shape}
+            scale: dict[str, Any] = {
+                "statistics": statistics,
+                "weight": plan.parameters[f"{name}.weight"],
+            }
+            sums = (dweight, dbias) if of_batch else (None, None)
+            plan.emit(kernel, says, **maps, **scale, dweight=sums[0], dbias=sums[1], **kept)
 
     return y, back
 
@@ -80,33 +77,17 @@ def _write_statistics(
     settings = plan.constant(layer.epsilon, layer.momentum)
     running: dict[str, Any] = {"channels": step.input_shape[0], "settings": settings}
     running |= {short: plan.statistics[f"{name}.{short}"] for short in ("mean", "variance")}
+    plan.layers = (name,)
     if rows is None:
-        plan.emit(
-            norm.running,
-            f"{name} takes the running mean and variance.",
-            layers=(name,),
-            early=True,
-            statistics=statistics,
-            **running,
-        )
-        return
-    plan.emit(
-        norm.moments,
-        f"{name} adds up each channel's values and squares.",
-        layers=(name,),
-        x=x,
-        rows=rows,
-        shape=x.shape,
-    )
-    plan.emit(
-        norm.merge_moments,
-        f"{name} makes each channel's mean and variance of them.",
-        layers=(name,),
-        rows=rows,
-        statistics=statistics,
-        cells=x.shape[1] * x.shape[2],
-        **running,
-    )
+        says = f"{name} takes the running mean and variance."
+        plan.emit(norm.running, says, early=True, statistics=statistics, **running)
+    else:
+        says = f"{name} adds up each channel's values and squares."
+        plan.emit(norm.moments, says, x=x, rows=rows, shape=x.shape)
+        says = f"{name} makes each channel's mean and variance of them."
+        sizes: dict[str, Any] = {"cells": x.shape[1] * x.shape[2], **running}
+        plan.emit(norm.merge_moments, says, rows=rows, statistics=statistics, **sizes)
+    plan.layers = step.names
 
 
 def _write_forward(
@@ -117,21 +98,17 @@ def _write_forward(
     operands |= {short: plan.parameters[f"{name}.{short}"] for short in ("weight", "bias")}
     if step.pooled:
         _, relu, pool = step.names
-        plan.emit(
-            norm.batchnorm_pool,
+        says = (
             f"{name} brings each channel to mean 0 and variance 1, scales and shifts it, {relu} "
-            f"cuts off what is negative, and {pool} keeps the largest cell of every window.",
-            winners=winners,
-            **operands,
+            f"cuts off what is negative, and {pool} keeps the largest cell of every window."
         )
+        plan.emit(norm.batchnorm_pool, says, winners=winners, **operands)
     else:
-        plan.emit(
-            norm.batchnorm,
+        says = (
             f"{name} brings each channel to mean 0 and variance 1, then scales and shifts it"
-            f"{step.then_relu}.",
-            relu=step.relu,
-            **operands,
+            f"{step.then_relu}."
         )
+        plan.emit(norm.batchnorm, says, relu=step.relu, **operands)
 
 
 def _write_sums(
@@ -145,42 +122,23 @@ def _write_sums(
 ) -> tuple[Region, Region]:
     """Write the gradients of scale and shift, which the next delta takes too; return them."""
     name, channels = step.name, step.input_shape[0]
+    operands: dict[str, Any] = {"dy": dy, "rows": rows, "shape": dy.shape}
     adds = f"{name} adds up each channel's deltas, and deltas times normalised values."
+    source = f"a:{before(plan.net, name)}"
     if step.pooled:
         _, relu, pool = step.names
-        plan.emit(
-            norm.batchnorm_pool_sums,
-            f"Each delta of {pool} goes to its window's winner, through {relu}; {adds}",
-            takes=(f"d:{pool}", f"a:{before(plan.net, name)}"),  # whose values the winners keep
-            dy=dy,
-            rows=rows,
-            shape=dy.shape,
-            winners=winners,
-        )
+        adds = f"Each delta of {pool} goes to its window's winner, through {relu}; {adds}"
+        takes = (f"d:{pool}", source)  # whose values lie with the winners
+        plan.emit(norm.batchnorm_pool_sums, adds, takes=takes, winners=winners, **operands)
     else:
-        plan.emit(
-            norm.batchnorm_sums,
-            adds,
-            x=x,
-            dy=dy,
-            rows=rows,
-            shape=dy.shape,
-            statistics=statistics,
-        )
-    gradients = {}
+        plan.emit(norm.batchnorm_sums, adds, x=x, statistics=statistics, **operands)
+    gradients: dict[str, Any] = {}
     for short in ("weight", "bias"):
-        own = f"{name}.{short}"
-        gradients[short] = plan.shared.take(f"d {own}", channels)
-        if plan.wants(own):
-            plan.pieces[own] = Gradient(gradients[short], 1, channels, channels)
-    plan.emit(
-        norm.merge_sums,
-        f"These sums are the gradients of the scale and the shift of {name}.",
-        layers=(name,),
-        takes=(f"d:{name}", f"a:{before(plan.net, name)}"),
-        rows=rows,
-        dweight=gradients["weight"],
-        dbias=gradients["bias"],
-        channels=channels,
-    )
-    return gradients["weight"], gradients["bias"]
+        parameter = f"{name}.{short}"
+        gradients[f"d{short}"] = plan.shared.take(f"d {parameter}", channels)
+        if plan.wants(parameter):
+            plan.pieces[parameter] = Gradient(gradients[f"d{short}"], 1, channels, channels)
+    says = f"These sums are the gradients of the scale and the shift of {name}."
+    names: dict[str, Any] = {"layers": (name,), "takes": (f"d:{name}", source)}
+    plan.emit(norm.merge_sums, says, **names, rows=rows, channels=channels, **gradients)
+    return gradients["dweight"], gradients["dbias"]

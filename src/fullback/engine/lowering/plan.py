@@ -87,7 +87,7 @@ class Gradient:
     @property
     def operands(self) -> dict[str, Any]:
         """What the optimizers' kernels take for it."""
-        sizes = {"rows": self.rows, "columns": self.columns, "pitch": self.pitch}
+        sizes: dict[str, Any] = {"rows": self.rows, "columns": self.columns, "pitch": self.pitch}
         return {"g": self.region, **sizes, "chunk_step": self.chunk_step}
 
 
@@ -310,16 +310,15 @@ class Plan:
             self.memories |= {region.name: region for region in memories.values()}
             is_weight = self.net.parameters[name].ndim > 1
             settings = self.update.weights if is_weight else self.update.others
-            self.emit(
-                self.update.kernel,
-                f"{name} moves a step against its gradient. (The picture shows it before the "
-                "step.)",
-                p=p,
-                **piece.operands,
-                **memories,
-                settings=self.constant(*settings),
-                factor=factor,
+            says = (
+                f"{name} moves a step against its gradient. (The picture shows it before the step.)"
             )
+            numbers: dict[str, Any] = {
+                **memories,
+                "settings": self.constant(*settings),
+                "factor": factor,
+            }
+            self.emit(self.update.kernel, says, p=p, **piece.operands, **numbers)
             if self.update.averages:
                 average = self.shared.take(f"average.{name}", rows * columns)
                 self.memories[average.name] = average
@@ -351,36 +350,29 @@ class Plan:
             There is no kernel for the loss.
         """
         self.layers = ("loss",)
-        outputs, room, mixes = x.features, self.room, self.mixes
+        outputs = x.features
         if self.purpose == "probabilities":
             self.emit(loss.softmax, x=x, classes=outputs)
         if not self.backwards:
             self.emit(images.output, x=x, units=outputs)
             return
         dx = self.delta(len(self.steps) - 1) if self.steps else self.map("d input", x.shape[-1:])
+        maps: dict[str, Any] = {"x": x, "dx": dx, "room": self.room, "mixes": self.mixes}
         if type(self.net.loss) is MeanSquaredError:
-            self.emit(
-                loss.mean_squared_error,
+            says = (
                 "The loss is the mean squared difference from the target. Here the backward pass "
-                "begins: the first delta is twice the difference, divided by the outputs.",
-                x=x,
-                dx=dx,
-                outputs=outputs,
-                room=room,
-                mixes=mixes,
+                "begins: the first delta is twice the difference, divided by the outputs."
             )
+            self.emit(loss.mean_squared_error, says, **maps, outputs=outputs)
         elif type(self.net.loss) is SoftmaxCrossEntropy:
-            self.emit(
-                loss.softmax_cross_entropy,
+            says = (
                 "Softmax turns the logits into probabilities p; the loss is -log of the label's. "
                 "Here the backward pass begins: the first delta is p - y, with y 1 for the label "
-                "and 0 elsewhere.",
-                x=x,
-                dx=dx,
-                classes=outputs,
-                room=room,
-                smoothing=self.constant(self.net.loss.label_smoothing),
-                mixes=mixes,
+                "and 0 elsewhere."
+            )
+            smoothing = self.constant(self.net.loss.label_smoothing)
+            self.emit(
+                loss.softmax_cross_entropy, says, **maps, classes=outputs, smoothing=smoothing
             )
         else:
             raise OptionError(

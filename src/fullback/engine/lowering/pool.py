@@ -37,36 +37,22 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
         """Return an output map as the kernels see it: of rows and columns."""
         return own.reshaped(own.features, 1, 1) if isinstance(layer, GlobalAvgPool2D) else own
 
-    plan.emit(
-        pool.maxpool if largest else pool.avgpool,
-        f"{name} keeps the largest cell of every window and remembers which one it was."
-        if largest
-        else f"{name} takes the mean of every window.",
-        x=x,
-        y=on_map(y),
-        **windows,
-    )
+    kernel, says = pool.avgpool, f"{name} takes the mean of every window."
+    if largest:
+        kernel = pool.maxpool
+        says = f"{name} keeps the largest cell of every window and remembers which one it was."
+    plan.emit(kernel, says, x=x, y=on_map(y), **windows)
 
     def back() -> None:
         if not plan.needs_dx(n):
             return
-        dy, dx = on_map(plan.delta(n)), plan.delta(n - 1)
+        maps: dict[str, Any] = {"dy": on_map(plan.delta(n)), "dx": plan.delta(n - 1)}
         if largest:
-            plan.emit(
-                pool.maxpool_dx,
-                f"{name} hands each delta to the cell that won its window; the others get 0.",
-                takes=(f"d:{name}", f"a:{before(plan.net, name)}"),  # whose largest cells won
-                dy=dy,
-                dx=dx,
-                **windows,
-            )
+            says = f"{name} hands each delta to the cell that won its window; the others get 0."
+            takes = (f"d:{name}", f"a:{before(plan.net, name)}")  # whose largest cells won
+            plan.emit(pool.maxpool_dx, says, takes=takes, **maps, **windows)
         else:
-            plan.emit(
-                pool.avgpool_dx,
-                f"{name} shares each delta out evenly over its window.",
-                dy=dy,
-                dx=dx,
-                **windows,
-            )
+            says = f"{name} shares each delta out evenly over its window."
+            plan.emit(pool.avgpool_dx, says, **maps, **windows)
 
     return y, back
