@@ -20,13 +20,14 @@ from fullback.engine.kernels import (
     functions,
     images,
     loss,
+    maps,
     norm,
     optimizer,
     pool,
 )
 
 MODULES = (
-    images, augment, conv, pool, dense, activation, dropout, norm, loss, optimizer, functions
+    images, augment, conv, pool, dense, activation, dropout, norm, loss, optimizer, functions, maps
 )  # fmt: skip
 
 KERNELS = tuple(kernel for module in MODULES for kernel in module.KERNELS)

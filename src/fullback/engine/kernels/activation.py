@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fullback.engine.kernels.functions import tanh
+from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
@@ -75,8 +76,7 @@ def forward(name: str, formula: Callable[[Vector, Vector], Vector]) -> Kernel:
         slope = splat(s[k.slope]) if k.slope >= 0 else splat(0.0)
         for channel in range(channels):
             for h in range(height):
-                x = k.x.place + channel * k.x.plane + h * k.x.pitch
-                y = k.y.place + channel * k.y.plane + h * k.y.pitch
+                x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
                 for n in range(0, width * LANES, LANES):
                     store(a, y + n, formula(load(a, x + n), slope))
 
@@ -93,9 +93,8 @@ def backward(name: str, formula: Callable[[Vector, Vector, Vector], Vector]) -> 
         slope = splat(s[k.slope]) if k.slope >= 0 else splat(0.0)
         for channel in range(channels):
             for h in range(height):
-                dx = k.dx.place + channel * k.dx.plane + h * k.dx.pitch
-                dy = k.dy.place + channel * k.dy.plane + h * k.dy.pitch
-                y = k.y.place + channel * k.y.plane + h * k.y.pitch
+                dx, dy = row_at(k.dx, channel, h), row_at(k.dy, channel, h)
+                y = row_at(k.y, channel, h)
                 for n in range(0, width * LANES, LANES):
                     store(a, dx + n, formula(load(a, dy + n), load(a, y + n), slope))
 

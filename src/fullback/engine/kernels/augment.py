@@ -32,6 +32,7 @@ from fullback.engine.context import (
 )
 from fullback.engine.kernels.functions import cosine, sine
 from fullback.engine.kernels.images import lanes_used
+from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
@@ -186,7 +187,7 @@ def erase(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> Non
             beside = splat(w) - left
             inside = in_rows & (beside >= splat(0.0)) & (beside < side)
             for channel in range(channels):
-                x = k.x.place + channel * k.x.plane + h * k.x.pitch + w * LANES
+                x = row_at(k.x, channel, h) + w * LANES
                 store(a, x, select(inside, fill, load(a, x)))
 
 
@@ -197,7 +198,7 @@ def mix(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     (channels, height, width), used = k.shape, lanes_used(c, i)
     for channel in range(channels):
         for h in range(height):
-            x = k.x.place + channel * k.x.plane + h * k.x.pitch
+            x = row_at(k.x, channel, h)
             for n in range(x, x + width * LANES, LANES):
                 store(a, n, mixed(load(a, n), own, used))
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from fullback.engine.cpu import FILTERS
 from fullback.engine.kernels.images import lanes_used
+from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import NONE, View, kernel
 from fullback.engine.simd import (
     LANES,
@@ -92,11 +93,11 @@ def conv2d(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
     filters, size = k.filters, k.channels * k.size.rows * k.size.columns
     for group in range(k.groups):
         for p in range(k.counts.rows):
-            x = k.x.place + group * k.channels * k.x.plane + p * k.stride.rows * k.x.pitch
+            x = row_at(k.x, group * k.channels, p * k.stride.rows)
             f = 0
             while f < filters:
                 n = group * filters + f
-                y = k.y.place + n * k.y.plane + p * k.y.pitch
+                y = row_at(k.y, n, p)
                 w, b = k.w + n * size, k.b + n if k.b >= 0 else NONE
                 if f + FILTERS <= filters:
                     seven, four, one = zeros(FILTERS, 7), zeros(FILTERS, 4), zeros(FILTERS, 1)
@@ -165,7 +166,7 @@ def conv3x3(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
         f = 0
         while f < filters:
             w, b = k.w + f * channels * 9, k.b + f if k.b >= 0 else NONE
-            y = k.y.place + f * k.y.plane + p * y_pitch
+            y = row_at(k.y, f, p)
             for q in range(0, width, 2):
                 q = smaller(q, width - 2)
                 at_x, at_y = x + p * pitch + q * LANES, y + q * LANES
@@ -209,7 +210,7 @@ def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int)
             w, b = k.w + f * channels * 9, k.b + f if k.b >= 0 else NONE
             for q in range(width):
                 at_x = x + 2 * p * pitch + 2 * q * LANES
-                y = k.y.place + f * y_plane + p * k.y.pitch + q * LANES
+                y = row_at(k.y, f, p) + q * LANES
                 won = winners + f * next_won + (p * width + q) * LANES if winners >= 0 else NONE
                 if f + FILTERS <= filters:
                     tile = squares(zeros(FILTERS, 4), a, at_x, k.x, channels, s, w, b)
@@ -264,8 +265,8 @@ def unpool2x2(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) ->
     (channels, height, width), winners, pitch = k.shape, k.winners, k.dx.pitch
     for channel in range(channels):
         for p in range(height):
-            at_x = k.dx.place + channel * k.dx.plane + 2 * p * pitch
-            at_y = k.dy.place + channel * k.dy.plane + p * k.dy.pitch
+            at_x = row_at(k.dx, channel, 2 * p)
+            at_y = row_at(k.dy, channel, p)
             for _ in range(width):
                 v0, v1, v2, v3 = deltas_of(load(a, at_y), load(a, winners))
                 store(a, at_x, v0)
@@ -289,9 +290,9 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
     for group in range(k.groups):
         f = 0
         while f < filters:
-            dy = k.dy.place + (group * filters + f) * k.dy.plane
+            dy = row_at(k.dy, group * filters + f, 0)
             for channel in range(channels):
-                x = k.x.place + (group * channels + channel) * k.x.plane
+                x = row_at(k.x, group * channels + channel, 0)
                 to = ((group * filters + f) * channels + channel) * rows * columns
                 to += k.dw + j * k.dw_step
                 for _ in range(rows):
@@ -357,9 +358,9 @@ def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -
     used, add = first_lanes(lanes_used(c, i)), i != j
     f = 0
     while f < filters:
-        dy = k.dy.place + f * k.dy.plane
+        dy = row_at(k.dy, f, 0)
         for channel in range(channels):
-            x = k.x.place + channel * k.x.plane
+            x = row_at(k.x, channel, 0)
             to = k.dw + j * k.dw_step + (f * channels + channel) * 9
             if f + 2 <= filters:
                 meet_nine(zeros(2, 3), a, k, x, dy, s, to, used, add)
@@ -407,8 +408,8 @@ def conv3x3_pool_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: i
             tile, total = zeros(1, 9), splat(0.0)
             won = k.winners + f * height * width * LANES
             for p in range(height):
-                at_x = k.x.place + channel * k.x.plane + 2 * p * pitch
-                at_y = k.dy.place + f * k.dy.plane + p * k.dy.pitch
+                at_x = row_at(k.x, channel, 2 * p)
+                at_y = row_at(k.dy, f, p)
                 for _ in range(width):
                     v = deltas_of(load(a, at_y), load(a, won))
                     total = total + ((v[0] + v[1]) + (v[2] + v[3]))
@@ -431,7 +432,7 @@ def conv_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
         total = splat(0.0)
         for p in range(height):
             line = splat(0.0)
-            at_y = k.dy.place + f * k.dy.plane + p * k.dy.pitch
+            at_y = row_at(k.dy, f, p)
             for q in range(width):
                 line = line + load(a, at_y + q * LANES)
             total = total + line
@@ -442,11 +443,11 @@ def conv_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
 def spread(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """Put the delta where its windows were: zeros lie between, and stay as they are."""
     filters, height, width = k.shape
-    down, across = k.stride.rows * k.wide.pitch, k.stride.columns * LANES
+    across = k.stride.columns * LANES
     for f in range(filters):
         for p in range(height):
-            to = k.wide.place + f * k.wide.plane + p * down
-            at_y = k.dy.place + f * k.dy.plane + p * k.dy.pitch
+            to = row_at(k.wide, f, p * k.stride.rows)
+            at_y = row_at(k.dy, f, p)
             for q in range(width):
                 store(a, to + q * across, load(a, at_y + q * LANES))
 

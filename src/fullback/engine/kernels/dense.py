@@ -11,6 +11,7 @@ from __future__ import annotations
 from fullback.engine.context import BLOCKS
 from fullback.engine.cpu import FILTERS, UNITS
 from fullback.engine.kernels.images import lanes_used
+from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import NONE, kernel
 from fullback.engine.simd import (
     LANES,
@@ -38,8 +39,7 @@ def copy(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None
     channels, height, width = k.shape
     for channel in range(channels):
         for h in range(height):
-            x = k.x.place + channel * k.x.plane + h * k.x.pitch
-            y = k.y.place + channel * k.y.plane + h * k.y.pitch
+            x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
             for n in range(0, width * LANES, LANES):
                 store(a, y + n, load(a, x + n))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fullback.engine.context import KEYS, RANDOM, STEP
+from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
@@ -32,8 +33,7 @@ def dropout(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
     number = i * LANES * features
     for channel in range(channels):
         for h in range(height):
-            x = k.x.place + channel * k.x.plane + h * k.x.pitch
-            y = k.y.place + channel * k.y.plane + h * k.y.pitch
+            x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
             for n in range(0, width * LANES, LANES):
                 mask = select(stays(key, number, features, threshold), scale, zero)
                 store(a, y + n, load(a, x + n) * mask)

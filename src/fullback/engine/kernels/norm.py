@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from fullback.engine.context import BLOCKS, COUNT
 from fullback.engine.kernels.images import lanes_used
+from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
@@ -38,16 +39,16 @@ def moments(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
     channels, height, width = k.shape
     to, used, zero = k.rows + i * 2 * channels, first_lanes(lanes_used(c, i)), splat(0.0)
     for channel in range(channels):
-        total, x = zero, k.x.place + channel * k.x.plane
+        total = zero
         for h in range(height):
-            line, place = zero, x + h * k.x.pitch
+            line, place = zero, row_at(k.x, channel, h)
             for n in range(0, width * LANES, LANES):
                 line = line + load(a, place + n)
             total = total + line
         mean = sum_lanes(select(used, total, zero)) / (height * width * lanes_used(c, i))
         middle, squares = splat(mean), zero
         for h in range(height):
-            line, place = zero, x + h * k.x.pitch
+            line, place = zero, row_at(k.x, channel, h)
             for n in range(0, width * LANES, LANES):
                 v = load(a, place + n) - middle
                 line = line + v * v
@@ -104,8 +105,7 @@ def batchnorm(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) ->
         mean, scale = mean_and_scale(s, k.statistics + channel, channels)
         weight, bias = splat(s[k.weight + channel]), splat(s[k.bias + channel])
         for h in range(height):
-            x = k.x.place + channel * k.x.plane + h * k.x.pitch
-            y = k.y.place + channel * k.y.plane + h * k.y.pitch
+            x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
             for n in range(0, width * LANES, LANES):
                 v = weight * ((load(a, x + n) - mean) * scale) + bias
                 store(a, y + n, select((v < zero), zero, v) if relu else v)
@@ -120,8 +120,7 @@ def batchnorm_sums(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: in
         mean, scale = mean_and_scale(s, k.statistics + channel, channels)
         dweight, dbias = zero, zero
         for h in range(height):
-            x = k.x.place + channel * k.x.plane + h * k.x.pitch
-            dy = k.dy.place + channel * k.dy.plane + h * k.dy.pitch
+            x, dy = row_at(k.x, channel, h), row_at(k.dy, channel, h)
             weight_line, bias_line = zero, zero
             for n in range(0, width * LANES, LANES):
                 delta = load(a, dy + n)
@@ -161,9 +160,8 @@ def batchnorm_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int)
         dweight = per_cell(s, k.dweight, channel, count)
         dbias = per_cell(s, k.dbias, channel, count)
         for h in range(height):
-            x = k.x.place + channel * k.x.plane + h * k.x.pitch
-            dy = k.dy.place + channel * k.dy.plane + h * k.dy.pitch
-            dx = k.dx.place + channel * k.dx.plane + h * k.dx.pitch
+            x, dy = row_at(k.x, channel, h), row_at(k.dy, channel, h)
+            dx = row_at(k.dx, channel, h)
             for n in range(0, width * LANES, LANES):
                 delta = load(a, dy + n)
                 if k.dweight >= 0:
@@ -193,8 +191,7 @@ def batchnorm_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: in
         mean, scale = mean_and_scale(s, k.statistics + channel, channels)
         weight, bias = splat(s[k.weight + channel]), splat(s[k.bias + channel])
         for p in range(height):
-            x = k.x.place + channel * k.x.plane + 2 * p * k.x.pitch
-            y = k.y.place + channel * k.y.plane + p * k.y.pitch
+            x, y = row_at(k.x, channel, 2 * p), row_at(k.y, channel, p)
             for n in range(0, width * LANES, LANES):
                 z = (load(a, x + 2 * n) - mean) * scale
                 best, every, winner = weight * z + bias, z, zero
@@ -221,7 +218,7 @@ def batchnorm_pool_sums(a: Memory, s: Memory, c: Integers, k: Operands, i: int, 
     for channel in range(channels):
         dweight, dbias = zero, zero
         for p in range(height):
-            dy = k.dy.place + channel * k.dy.plane + p * k.dy.pitch
+            dy = row_at(k.dy, channel, p)
             weight_line, bias_line = zero, zero
             for n in range(0, width * LANES, LANES):
                 delta = select(load(a, winners) < splat(4.0), load(a, dy + n), zero)
@@ -251,9 +248,8 @@ def batchnorm_pool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j:
         dweight = per_cell(s, k.dweight, channel, count)
         dbias = per_cell(s, k.dbias, channel, count)
         for p in range(height):
-            x = k.x.place + channel * k.x.plane + 2 * p * k.x.pitch
-            dy = k.dy.place + channel * k.dy.plane + p * k.dy.pitch
-            dx = k.dx.place + channel * k.dx.plane + 2 * p * k.dx.pitch
+            x, dy = row_at(k.x, channel, 2 * p), row_at(k.dy, channel, p)
+            dx = row_at(k.dx, channel, 2 * p)
             for n in range(0, width * LANES, LANES):
                 delta, winner = load(a, dy + n), load(a, winners)
                 winners += 2 * LANES
@@ -274,8 +270,7 @@ def normalize(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) ->
     for channel in range(channels):
         mean, deviation = splat(s[k.mean + channel]), splat(s[k.deviation + channel])
         for h in range(height):
-            x = k.x.place + channel * k.x.plane + h * k.x.pitch
-            y = k.y.place + channel * k.y.plane + h * k.y.pitch
+            x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
             for n in range(0, width * LANES, LANES):
                 store(a, y + n, (load(a, x + n) - mean) / deviation)
 

@@ -6,6 +6,7 @@ Operands: ``shape`` is that of x, ``counts`` are rows and columns of y, ``size``
 
 from __future__ import annotations
 
+from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import Pair, Shape, View, kernel
 from fullback.engine.simd import (
     LANES,
@@ -25,9 +26,16 @@ from fullback.engine.simd import (
 _WINDOWS = "shape:shape counts:pair size:pair stride:pair before:pair"
 
 
-def on_map(start: int, size: int, length: int) -> tuple[int, int]:
-    """Return the first place of a window that lies on the map, along an axis, and their end."""
-    return larger(0, -start), smaller(size, length - start)
+def window(k: Operands, view: View, channel: int, p: int, q: int) -> tuple[int, int, int, int, int]:
+    """Return where a window begins, and its first row on the map, their end, and columns alike.
+
+    A window may begin in the padding, which is not stored: before or behind the cells of a row.
+    """
+    top, left = p * k.stride.rows - k.before.rows, q * k.stride.columns - k.before.columns
+    start = row_at(view, channel, top) + left * LANES
+    r0, r1 = larger(0, -top), smaller(k.size.rows, k.shape.height - top)
+    s0, s1 = larger(0, -left), smaller(k.size.columns, k.shape.width - left)
+    return start, r0, r1, s0, s1
 
 
 def clear(a: Memory, x: View, shape: Shape) -> None:
@@ -36,7 +44,7 @@ def clear(a: Memory, x: View, shape: Shape) -> None:
     for channel in range(channels):
         for h in range(height):
             for w in range(width):
-                store(a, x.place + channel * x.plane + h * x.pitch + w * LANES, splat(0.0))
+                store(a, row_at(x, channel, h) + w * LANES, splat(0.0))
 
 
 def share_of(size: Pair) -> Vector:
@@ -47,16 +55,11 @@ def share_of(size: Pair) -> Vector:
 @kernel(reads="x:map", writes="y:map", numbers=f"{_WINDOWS} winners")
 def maxpool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """y = the largest cell of each window; the first one, where there are several."""
-    (channels, height, width), pitch, columns = k.shape, k.x.pitch, k.size.columns
-    winners = k.winners
-    for channel in range(channels):
+    pitch, columns, winners = k.x.pitch, k.size.columns, k.winners
+    for channel in range(k.shape.channels):
         for p in range(k.counts.rows):
-            top = p * k.stride.rows - k.before.rows
-            r0, r1 = on_map(top, k.size.rows, height)
             for q in range(k.counts.columns):
-                left = q * k.stride.columns - k.before.columns
-                s0, s1 = on_map(left, columns, width)
-                start = k.x.place + channel * k.x.plane + top * pitch + left * LANES
+                start, r0, r1, s0, s1 = window(k, k.x, channel, p, q)
                 best = load(a, start + r0 * pitch + s0 * LANES)
                 winner = splat(r0 * columns + s0)
                 for r in range(r0, r1):
@@ -65,7 +68,7 @@ def maxpool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
                         more = (v > best) | (either_nan(v, v) & ~either_nan(best, best))
                         best = select(more, v, best)
                         winner = select(more, splat(r * columns + n), winner)
-                store(a, k.y.place + channel * k.y.plane + p * k.y.pitch + q * LANES, best)
+                store(a, row_at(k.y, channel, p) + q * LANES, best)
                 if winners >= 0:
                     store(a, winners, winner)
                     winners += LANES
@@ -74,18 +77,13 @@ def maxpool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
 @kernel(reads="dy:map", writes="dx:map", numbers=f"{_WINDOWS} winners")
 def maxpool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """dx = for every cell, the deltas of the windows that it won."""
-    (channels, height, width), pitch, columns = k.shape, k.dx.pitch, k.size.columns
-    winners = k.winners
+    pitch, columns, winners = k.dx.pitch, k.size.columns, k.winners
     clear(a, k.dx, k.shape)
-    for channel in range(channels):
+    for channel in range(k.shape.channels):
         for p in range(k.counts.rows):
-            top = p * k.stride.rows - k.before.rows
-            r0, r1 = on_map(top, k.size.rows, height)
             for q in range(k.counts.columns):
-                left = q * k.stride.columns - k.before.columns
-                s0, s1 = on_map(left, columns, width)
-                start = k.dx.place + channel * k.dx.plane + top * pitch + left * LANES
-                delta = load(a, k.dy.place + channel * k.dy.plane + p * k.dy.pitch + q * LANES)
+                start, r0, r1, s0, s1 = window(k, k.dx, channel, p, q)
+                delta = load(a, row_at(k.dy, channel, p) + q * LANES)
                 winner = load(a, winners)
                 winners += LANES
                 for r in range(r0, r1):
@@ -98,39 +96,31 @@ def maxpool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -
 @kernel(reads="x:map", writes="y:map", numbers=_WINDOWS)
 def avgpool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """y = the mean of each window; padding counts as zeros."""
-    (channels, height, width), pitch, share = k.shape, k.x.pitch, share_of(k.size)
-    for channel in range(channels):
+    pitch, share = k.x.pitch, share_of(k.size)
+    for channel in range(k.shape.channels):
         for p in range(k.counts.rows):
-            top = p * k.stride.rows - k.before.rows
-            r0, r1 = on_map(top, k.size.rows, height)
             for q in range(k.counts.columns):
-                left = q * k.stride.columns - k.before.columns
-                s0, s1 = on_map(left, k.size.columns, width)
-                start = k.x.place + channel * k.x.plane + top * pitch + left * LANES
+                start, r0, r1, s0, s1 = window(k, k.x, channel, p, q)
                 total = splat(0.0)
                 for r in range(r0, r1):
                     line = splat(0.0)
                     for n in range(s0, s1):
                         line = line + load(a, start + r * pitch + n * LANES)
                     total = total + line
-                y = k.y.place + channel * k.y.plane + p * k.y.pitch + q * LANES
+                y = row_at(k.y, channel, p) + q * LANES
                 store(a, y, total * share)
 
 
 @kernel(reads="dy:map", writes="dx:map", numbers=_WINDOWS)
 def avgpool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """dx = for every cell, an equal share of the deltas of its windows."""
-    (channels, height, width), pitch, share = k.shape, k.dx.pitch, share_of(k.size)
+    pitch, share = k.dx.pitch, share_of(k.size)
     clear(a, k.dx, k.shape)
-    for channel in range(channels):
+    for channel in range(k.shape.channels):
         for p in range(k.counts.rows):
-            top = p * k.stride.rows - k.before.rows
-            r0, r1 = on_map(top, k.size.rows, height)
             for q in range(k.counts.columns):
-                left = q * k.stride.columns - k.before.columns
-                s0, s1 = on_map(left, k.size.columns, width)
-                start = k.dx.place + channel * k.dx.plane + top * pitch + left * LANES
-                dy = k.dy.place + channel * k.dy.plane + p * k.dy.pitch + q * LANES
+                start, r0, r1, s0, s1 = window(k, k.dx, channel, p, q)
+                dy = row_at(k.dy, channel, p) + q * LANES
                 delta = load(a, dy) * share
                 for r in range(r0, r1):
                     for n in range(s0, s1):
@@ -139,4 +129,4 @@ def avgpool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -
 
 
 KERNELS = (maxpool, maxpool_dx, avgpool, avgpool_dx)
-HELPERS = (on_map, clear, share_of)
+HELPERS = (window, clear, share_of)
