@@ -37,7 +37,7 @@ def signature(function: Callable[..., None]) -> Any:
     if function is loop.run:
         return _RUN
     declaration = DECLARATIONS.get(function)  # without one, the operands are a row of integers
-    k = wholes if declaration is None else OperandsType(declaration)
+    k = wholes if declaration is None else OperandsType(function.__name__, declaration)
     return types.void(memory, memory, wholes, k, types.int64, types.int64)
 
 

@@ -632,9 +632,9 @@ def _transpose(b: Any, a: Any, i: Any, step: Any, to: Any, j: Any, to_step: Any)
 class OperandsType(types.Type):
     """A row of integers, read by the names that a kernel has declared."""
 
-    def __init__(self, declaration: Declaration) -> None:
+    def __init__(self, kernel: str, declaration: Declaration) -> None:
         self.fields = declaration.fields
-        super().__init__(name=f"Operands({declaration})")
+        super().__init__(name=f"Of({kernel})")  # short, as it is in the name of every helper
 
 
 @register_model(OperandsType)

@@ -90,51 +90,32 @@ def conv2d(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
 
     Weights are packed.
     """
-    filters, size = k.filters, k.channels * k.size.rows * k.size.columns
+    filters, size, width = k.filters, k.channels * k.size.rows * k.size.columns, k.counts.columns
+    across = k.stride.columns * LANES
     for group in range(k.groups):
         for p in range(k.counts.rows):
-            x = row_at(k.x, group * k.channels, p * k.stride.rows)
             f = 0
             while f < filters:
-                n = group * filters + f
-                y = row_at(k.y, n, p)
+                high = FILTERS if f + FILTERS <= filters else 1
+                n, q = group * filters + f, 0
+                x, y = row_at(k.x, group * k.channels, p * k.stride.rows), row_at(k.y, n, p)
                 w, b = k.w + n * size, k.b + n if k.b >= 0 else NONE
-                if f + FILTERS <= filters:
-                    seven, four, one = zeros(FILTERS, 7), zeros(FILTERS, 4), zeros(FILTERS, 1)
-                    answer_row(seven, four, one, a, s, k, x, y, w, b)
-                    f += FILTERS
-                else:
-                    answer_row(zeros(1, 7), zeros(1, 4), zeros(1, 1), a, s, k, x, y, w, b)
-                    f += 1
-
-
-def answer_row(
-    seven: Tile,
-    four: Tile,
-    one: Tile,
-    a: Memory,
-    s: Memory,
-    k: Operands,
-    x: int,
-    y: int,
-    w: int,
-    b: int,
-) -> None:
-    """Write what filters answer along a row, by tiles of seven, four and one places."""
-    across, width, q = k.stride.columns * LANES, k.counts.columns, 0
-    while q < width:
-        if q + 7 <= width:
-            answer(seven, a, s, k, x, y, w, b)
-            wide = 7
-        elif q + 4 <= width:
-            answer(four, a, s, k, x, y, w, b)
-            wide = 4
-        else:
-            answer(one, a, s, k, x, y, w, b)
-            wide = 1
-        q += wide
-        x += wide * across
-        y += wide * LANES
+                while q < width:
+                    wide = 7 if q + 7 <= width else 4 if high == FILTERS and q + 4 <= width else 1
+                    if high == FILTERS and wide == 7:
+                        answer(zeros(FILTERS, 7), a, s, k, x, y, w, b)
+                    elif high == FILTERS and wide == 4:
+                        answer(zeros(FILTERS, 4), a, s, k, x, y, w, b)
+                    elif high == FILTERS:
+                        answer(zeros(FILTERS, 1), a, s, k, x, y, w, b)
+                    elif wide == 7:
+                        answer(zeros(1, 7), a, s, k, x, y, w, b)
+                    else:
+                        answer(zeros(1, 1), a, s, k, x, y, w, b)
+                    q += wide
+                    x += wide * across
+                    y += wide * LANES
+                f += high
 
 
 def answer(tile: Tile, a: Memory, s: Memory, k: Operands, x: int, y: int, w: int, b: int) -> None:
@@ -286,50 +267,31 @@ def unpool2x2(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) ->
 def conv_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """dw = x correlated with dy, for any size, stride, dilation and groups."""
     filters, channels, rows, columns = k.filters, k.channels, k.size.rows, k.size.columns
-    used, add, below = first_lanes(lanes_used(c, i)), i != j, k.dilation.rows * k.x.pitch
+    below, right = k.dilation.rows * k.x.pitch, k.dilation.columns * LANES
+    used, add = first_lanes(lanes_used(c, i)), i != j
     for group in range(k.groups):
         f = 0
         while f < filters:
+            high = FILTERS if f + FILTERS <= filters else 1
             dy = row_at(k.dy, group * filters + f, 0)
+            to = k.dw + j * k.dw_step + (group * filters + f) * channels * rows * columns
             for channel in range(channels):
-                x = row_at(k.x, group * channels + channel, 0)
-                to = ((group * filters + f) * channels + channel) * rows * columns
-                to += k.dw + j * k.dw_step
-                for _ in range(rows):
-                    if f + FILTERS <= filters:
-                        three, one = zeros(FILTERS, 3), zeros(FILTERS, 1)
-                        meet_row(three, one, a, k, x, dy, s, to, used, add)
-                    else:
-                        meet_row(zeros(1, 3), zeros(1, 1), a, k, x, dy, s, to, used, add)
-                    x += below
-                    to += columns
-            f += FILTERS if f + FILTERS <= filters else 1
-
-
-def meet_row(
-    three: Tile,
-    one: Tile,
-    a: Memory,
-    k: Operands,
-    x: int,
-    dy: int,
-    s: Memory,
-    to: int,
-    used: Mask,
-    add: bool,
-) -> None:
-    """Write the gradients of one row of some filters' taps, by tiles of three taps and of one."""
-    columns, right, n = k.size.columns, k.dilation.columns * LANES, 0
-    while n < columns:
-        if n + 3 <= columns:
-            meets(three, a, k, x, dy, s, to, used, add)
-            wide = 3
-        else:
-            meets(one, a, k, x, dy, s, to, used, add)
-            wide = 1
-        n += wide
-        x += wide * right
-        to += wide
+                for r in range(rows):
+                    x, n = row_at(k.x, group * channels + channel, 0) + r * below, 0
+                    while n < columns:
+                        wide = 3 if n + 3 <= columns else 1
+                        if high == FILTERS and wide == 3:
+                            meets(zeros(FILTERS, 3), a, k, x, dy, s, to, used, add)
+                        elif high == FILTERS:
+                            meets(zeros(FILTERS, 1), a, k, x, dy, s, to, used, add)
+                        elif wide == 3:
+                            meets(zeros(1, 3), a, k, x, dy, s, to, used, add)
+                        else:
+                            meets(zeros(1, 1), a, k, x, dy, s, to, used, add)
+                        n += wide
+                        x += wide * right
+                        to += wide
+            f += high
 
 
 def meets(
@@ -337,8 +299,8 @@ def meets(
 ) -> None:
     """Write, for some filters and taps, deltas times the cells that they met, over all places."""
     height, width, y_plane, y_pitch = k.counts.rows, k.counts.columns, k.dy.plane, k.dy.pitch
-    down, across, right = k.stride.rows * k.x.pitch, k.stride.columns * LANES, k.dilation.columns
-    right = right * LANES
+    down, across = k.stride.rows * k.x.pitch, k.stride.columns * LANES
+    right = k.dilation.columns * LANES
     for _ in range(height):
         at_x, at_y = x, dy
         for _ in range(width):
@@ -464,4 +426,4 @@ KERNELS = (
     conv_db,
     spread,
 )
-HELPERS = (answer_row, answer, squares, pool_square, deltas_of, meet_row, meets, meet_nine)
+HELPERS = (answer, squares, pool_square, deltas_of, meets, meet_nine)

@@ -54,13 +54,15 @@ def _write_forward(plan: Plan, step: Step, x: Map, y: Map, winners: Region | Non
         plan.emit(conv.conv3x3_pool, says, x=x, y=y, winners=winners, **weights, **sizes)
         return
     nine = is_3x3(step.layer, (step.layer.filters, *step.window.counts))
-    kernel, products = conv.conv2d, "the products of its weights and the cells under them are"
     if nine:
-        kernel, products = conv.conv3x3, "nine weights times the nine cells under them,"
-    end = " over the channels" if nine else ""
+        kernel = conv.conv3x3
+        products = "nine weights times the nine cells under them, added up over the channels,"
+    else:
+        kernel = conv.conv2d
+        products = "the products of its weights and the cells under them are added up,"
     says = (
-        f"Each filter of {name} slides over {source}: at every place, {products} added up{end}, "
-        f"with the bias{step.then_relu}."
+        f"Each filter of {name} slides over {source}: at every place, {products} with the bias"
+        f"{step.then_relu}."
     )
     plan.emit(kernel, says, x=x, y=y, relu=step.relu, **weights, **_sizes(step, nine=nine))
 
