@@ -21,6 +21,7 @@ from fullback.engine import simd
 from fullback.engine.kernels import functions
 from fullback.engine.kernels.functions import cosine, exp, log, sine, tanh
 from fullback.engine.library import library
+from fullback.engine.operands import DECLARATIONS, in_python, kernel
 from fullback.engine.simd import (
     LANES,
     at,
@@ -179,6 +180,15 @@ def of_images(a, s, c, k, i, j):
     transpose(a, i, j, s, 768, 20)
 
 
+@kernel(reads="x:map w", writes="y:map", numbers="shape:shape n size:pair")
+def of_operands(a, s, c, k, i, j):
+    """Operands, one by one, and as helpers take them."""
+    channels, height, width = k.shape
+    c[0], c[1], c[2] = k.x.place, k.x.plane, k.x.pitch
+    c[3], c[4], c[5], c[6] = k.w, k.y.place, k.y.plane, k.y.pitch
+    c[7], c[8], c[9], c[10], c[11], c[12] = channels, height, width, k.n, k.size.rows, k.size[1]
+
+
 def of_functions(a, s, c, k, i, j):
     for n in range(0, k[0], LANES):
         x = load(a, n)
@@ -191,7 +201,8 @@ def of_functions(a, s, c, k, i, j):
 
 keep = []  # what the compiled code must not outlive
 KERNELS = (
-    of_vectors, of_bits, of_whole_numbers, of_draws, of_lanes, of_tiles, of_images, of_functions
+    of_vectors, of_bits, of_whole_numbers, of_draws, of_lanes, of_tiles, of_images, of_operands,
+    of_functions,
 )  # fmt: skip
 
 
@@ -227,7 +238,8 @@ def memory(seed, size=4096):
 def both(compiled, kernel, a, k=(), i=0, j=0, c=(), size=4096):
     """Run a kernel compiled and in Python; return what both wrote to s and c."""
     results = []
-    for run in (compiled[kernel], kernel):
+    python = in_python(kernel) if kernel in DECLARATIONS else kernel
+    for run in (compiled[kernel], python):
         s, whole = np.full(size, -77, np.float32), np.zeros(32, np.int64)
         whole[: len(c)] = c
         with np.errstate(all="ignore"):
@@ -355,6 +367,13 @@ def test_images(compiled):
     for i in (0, 5, 24):
         results = both(compiled, of_images, memory(0), k=k, i=i, j=21)
         assert_same(results)
+
+
+@needs_compiler
+def test_operands(compiled):
+    results = both(compiled, of_operands, memory(0), k=range(100, 113))
+    assert_same(results)
+    assert results[0][1][:13].tolist() == list(range(100, 113))
 
 
 # Functions ----------------------------------------------------------------------------------------

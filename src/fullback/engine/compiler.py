@@ -24,7 +24,7 @@ from fullback.engine.cpu import target_machine
 from fullback.engine.kernels import HELPERS
 from fullback.engine.library import FUNCTIONS, symbol
 from fullback.engine.operands import DECLARATIONS
-from fullback.engine.vectors import FLAGS, OperandsType, memory, wholes
+from fullback.engine.words import FLAGS, OperandsType, memory, wholes
 
 _OPTIONS: dict[str, Any] = {"fastmath": set(FLAGS), "error_model": "numpy", "boundscheck": False}
 _RUN = types.void(

@@ -125,10 +125,11 @@ def cache_path() -> Path:
 def _key() -> str:
     parts = [version("numba"), llvmlite.__version__, llvm.get_process_triple(), *cpu()]
     here = Path(__file__).parent
-    names = ("build", "compiler", "context", "cpu", "loop", "operands", "simd", "vectors")
+    names = ("build", "compiler", "context", "cpu", "loop", "operands", "simd")
     taken = (here.parent / "augment.py", here.parent / "layers" / "dropout.py")  # their numbers
     own = (here / f"{name}.py" for name in names)
-    for source in [*taken, *own, *sorted(here.glob("kernels/*.py"))]:
+    folders = [*sorted(here.glob("kernels/*.py")), *sorted(here.glob("words/*.py"))]
+    for source in [*taken, *own, *folders]:
         parts.append(source.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 

@@ -57,6 +57,7 @@ KINDS: dict[str, type[View] | type[Shape] | type[Pair]] = {
     "shape": Shape,
     "pair": Pair,
 }
+_KIND_NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class Field:
     name: str
     start: int
     kind: type[View] | type[Shape] | type[Pair] | None  # None for one integer
+
+    def __str__(self) -> str:
+        return f"{self.name}:{_KIND_NAMES[self.kind]}" if self.kind else self.name
 
     @property
     def size(self) -> int:
@@ -100,10 +104,7 @@ class Declaration:
         self._tuple: Any = namedtuple("Operands", self.fields)  # type: ignore[misc]
 
     def __str__(self) -> str:
-        return " ".join(
-            f"{field.name}:{field.kind.__name__}" if field.kind else field.name
-            for field in self.fields.values()
-        )
+        return " ".join(str(field) for field in self.fields.values())
 
     def unpacked(self, row: Integers) -> Any:
         """Return the operands of a row as Python's kernels take them."""

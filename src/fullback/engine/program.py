@@ -160,7 +160,7 @@ def row_of(kernel: Kernel, operands: Mapping[str, Operand]) -> tuple[int, ...]:
             value = value.place
         whole = value if isinstance(value, tuple) else (NONE if value is None else value,)
         if len(whole) != declared.size or not all(isinstance(n, int) for n in whole):
-            kind = declared.kind.__name__ if declared.kind else "integer"
+            kind = str(declared).partition(":")[2] or "integer"
             raise TypeError(f"{kernel.__name__} takes for {name} one {kind}, got {value!r}")
         row += map(int, whole)
     return tuple(row)

@@ -2,8 +2,8 @@
 
 Kernels are plain Python functions over these few words. Run as they are, they compute with NumPy,
 slowly, so that a reader can step through a kernel with a debugger and coverage sees its lines.
-``compiler.py`` compiles the same functions with the words' LLVM form in ``vectors.py``, where a
-vector is one register of a CPU with AVX-512, two with AVX2 and four with SSE or Neon.
+``compiler.py`` compiles the same functions with the words' LLVM form in ``words/``, where a vector
+is one register of a CPU with AVX-512, two with AVX2 and four with SSE or Neon.
 
 Notation: ``a`` (and ``w``, ``x``, ``g``) is memory, an array of float32, and ``i`` the place in it
 where something begins, counted in floats. A *tile* of F x P vectors stays in registers while a sum
@@ -129,14 +129,12 @@ def select(mask: Mask, a: Vector, b: Vector) -> Vector:
 
 def either_nan(a: Vector, b: Vector) -> Mask:
     """Return where a or b is NaN."""
-    mask: Mask = np.isnan(a) | np.isnan(b)
-    return mask
+    return np.isnan(a) | np.isnan(b)
 
 
 def first_lanes(count: int) -> Mask:
     """Return the mask of the first ``count`` lanes."""
-    mask: Mask = np.arange(LANES) < count
-    return mask
+    return np.arange(LANES) < count
 
 
 def lane(v: Vector, i: int) -> float:
@@ -193,8 +191,7 @@ def stays(key: int, first: int, step: int, threshold: int) -> Mask:
     with np.errstate(over="ignore"):
         number = np.uint64(first + 1) + np.arange(LANES, dtype=np.uint64) * np.uint64(step)
         z = split_mix(number * GOLDEN + np.uint64(int(key) & 0xFFFFFFFFFFFFFFFF))
-    mask: Mask = (z >> np.uint64(11)) >= np.uint64(threshold)
-    return mask
+    return (z >> np.uint64(11)) >= np.uint64(threshold)
 
 
 def draw(keys: Integers, number: int) -> Vector:
@@ -214,8 +211,7 @@ def draw(keys: Integers, number: int) -> Vector:
 def pick(a: Memory, i: int, rows: Vector, columns: Vector, pitch: int) -> Vector:
     """Return each lane's own cell of a map: of whole rows and columns, counted from ``i``."""
     places = i + rows.astype(np.int64) * pitch + columns.astype(np.int64) * LANES
-    cells: Vector = a[places + np.arange(LANES)]
-    return cells
+    return np.take(a, places + np.arange(LANES))
 
 
 def turned(v: Vector) -> Vector:
@@ -303,8 +299,7 @@ def slide_back(
 
 def rectify_tile(tile: Tile) -> Tile:
     """Return max(v, 0) of every vector, and NaN where it is NaN."""
-    made: Tile = np.where(tile < 0, np.float32(0), tile)
-    return made
+    return np.where(tile < 0, np.float32(0), tile)
 
 
 def cells(tile: Tile, f: int) -> tuple[Vector, ...]:

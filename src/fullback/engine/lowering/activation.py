@@ -10,10 +10,10 @@ import numpy as np
 from fullback.engine.kernels import activation
 from fullback.engine.kernels.dropout import dropout as dropout_kernel
 from fullback.engine.lowering.grouping import Step
-from fullback.engine.lowering.plan import Lowered, Plan
+from fullback.engine.lowering.plan import Lowered, LowerTable, Plan
 from fullback.engine.program import Map
 from fullback.engine.simd import Kernel
-from fullback.layers import Layer, LeakyReLU, ReLU, Sigmoid, Tanh
+from fullback.layers import Dropout, Layer, LeakyReLU, ReLU, Sigmoid, Tanh
 
 _ACTIVATIONS: dict[type[Layer], tuple[Kernel, str, Kernel, str]] = {
     ReLU: (
@@ -90,3 +90,6 @@ def dropout(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
             plan.emit(dropout_kernel, says, x=dy, y=dx, **draws)
 
     return y, back
+
+
+LOWER: LowerTable = {**dict.fromkeys(_ACTIVATIONS, lower), Dropout: dropout}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fullback.engine.kernels import conv
+from fullback.engine.kernels import conv, conv_gradients
 from fullback.engine.lowering.activation import relu_dx
 from fullback.engine.lowering.grouping import Step, is_3x3
-from fullback.engine.lowering.plan import Lowered, Plan
+from fullback.engine.lowering.plan import Lowered, LowerTable, Plan
 from fullback.engine.lowering.trace import before
 from fullback.engine.program import Map, Region
 from fullback.engine.simd import LANES
+from fullback.layers import Conv2D
 
 
 def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
@@ -78,7 +79,7 @@ def _write_unpooling(plan: Plan, step: Step, dy: Map, winners: Region | None) ->
     plan.layers = (relu, pool)
     takes = (f"d:{pool}", f"a:{relu}")  # whose largest cells won
     operands: dict[str, Any] = {"dy": dy, "dx": dx, "winners": winners, "shape": dy.shape}
-    plan.emit(conv.unpool2x2, says, takes=takes, **operands)
+    plan.emit(conv_gradients.unpool2x2, says, takes=takes, **operands)
     return dx
 
 
@@ -95,7 +96,7 @@ def _write_pooled_gradients(
     )
     sizes: dict[str, Any] = _sizes(step, nine=True) | {"counts": dy.shape[1:], "winners": winners}
     sums = _sums(plan, step, "weight", "dw") | _sums(plan, step, "bias", "db")
-    plan.emit(conv.conv3x3_pool_dw, says, x=x, dy=dy, **sums, **sizes)
+    plan.emit(conv_gradients.conv3x3_pool_dw, says, x=x, dy=dy, **sums, **sizes)
 
 
 def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
@@ -107,11 +108,11 @@ def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
             f"The gradient of {which} of {name}: the delta slides over {before(plan.net, name)} as "
             "the filter did, and input times delta is added up over all places."
         )
-        kernel = conv.conv3x3_dw if nine else conv.conv_dw
+        kernel = conv_gradients.conv3x3_dw if nine else conv_gradients.conv_dw
         plan.emit(kernel, says, x=x, dy=dy, **dw, **_sizes(step, nine=nine))
     if db["db"]:
         says = f"The gradient of each bias of {name} is the sum of the delta over all places."
-        plan.emit(conv.conv_db, says, dy=dy, shape=dy.shape, **db)
+        plan.emit(conv_gradients.conv_db, says, dy=dy, shape=dy.shape, **db)
 
 
 def _write_next_delta(plan: Plan, step: Step, dy: Map, dx: Map) -> None:
@@ -122,7 +123,9 @@ def _write_next_delta(plan: Plan, step: Step, dy: Map, dx: Map) -> None:
         shape = (layer.filters, *window.between_strides)
         wide = plan.map(f"d {name}, spread", shape, window.full_ring(counts))
         says = f"The delta of {name} is spread out with zeros, as the stride had left cells out."
-        plan.emit(conv.spread, says, dy=dy, wide=wide, shape=dy.shape, stride=window.stride)
+        plan.emit(
+            conv_gradients.spread, says, dy=dy, wide=wide, shape=dy.shape, stride=window.stride
+        )
         dy = wide
     turned = _pack(plan, step, turned=True)
     nine = is_3x3(layer, step.input_shape)
@@ -193,3 +196,6 @@ def _pack(plan: Plan, step: Step, *, turned: bool = False) -> Region:
     order |= dict(zip(("channels", "channel_step"), by_channel, strict=True))
     plan.emit(conv.pack, says, layers=(name,), early=True, w=w, packed=packed, **order)
     return packed
+
+
+LOWER: LowerTable = {Conv2D: lower}

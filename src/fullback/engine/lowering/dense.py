@@ -7,10 +7,11 @@ from typing import Any
 from fullback.engine.kernels import dense
 from fullback.engine.lowering.activation import relu_dx
 from fullback.engine.lowering.grouping import Step
-from fullback.engine.lowering.plan import Lowered, Plan
+from fullback.engine.lowering.plan import Lowered, LowerTable, Plan
 from fullback.engine.lowering.trace import before
 from fullback.engine.program import Map
 from fullback.engine.simd import LANES
+from fullback.layers import Dense, Flatten
 
 
 def flatten(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
@@ -82,3 +83,6 @@ def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
         db = plan.piece(bias, units, 1).region
         says = f"The gradient of each bias of {name} is the delta of its unit."
         plan.emit(dense.dense_db, says, late=True, dy=deltas, db=db, units=units)
+
+
+LOWER: LowerTable = {Dense: lower, Flatten: flatten}

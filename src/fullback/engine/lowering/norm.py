@@ -7,10 +7,11 @@ from typing import Any
 from fullback.engine.kernels import norm
 from fullback.engine.lowering.activation import relu_dx
 from fullback.engine.lowering.grouping import Step
-from fullback.engine.lowering.plan import Gradient, Lowered, Plan
+from fullback.engine.lowering.plan import Gradient, Lowered, LowerTable, Plan
 from fullback.engine.lowering.trace import before
 from fullback.engine.program import Map, Region
 from fullback.engine.simd import LANES
+from fullback.layers import BatchNorm2D, Normalize
 
 
 def normalize(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
@@ -142,3 +143,6 @@ def _write_sums(
     names: dict[str, Any] = {"layers": (name,), "takes": (f"d:{name}", source)}
     plan.emit(norm.merge_sums, says, **names, rows=rows, channels=channels, **gradients)
     return gradients["dweight"], gradients["dbias"]
+
+
+LOWER: LowerTable = {BatchNorm2D: batchnorm, Normalize: normalize}

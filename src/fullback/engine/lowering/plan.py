@@ -27,7 +27,14 @@ from fullback.engine.program import (
 )
 from fullback.engine.simd import LANES, Kernel
 from fullback.errors import OptionError
-from fullback.layers import Conv2D, Dropout, Flatten, MeanSquaredError, SoftmaxCrossEntropy
+from fullback.layers import (
+    Conv2D,
+    Dropout,
+    Flatten,
+    Layer,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
 from fullback.layers.window import pads
 from fullback.network import Network
 
@@ -35,6 +42,9 @@ Purpose: TypeAlias = Literal["logits", "probabilities", "gradients", "training"]
 
 Lowered: TypeAlias = tuple[Map, Callable[[], None]]
 """What lowering a step returns: the map of its output, and what writes its backward pass."""
+
+LowerTable: TypeAlias = dict[type[Layer], "Callable[[Plan, int, Step, Map], Lowered]"]
+"""What lowers a step, by the type of its first layer."""
 
 MOST_CHUNKS = 16
 _CHUNK_FLOATS = 2**26  # gradients of all chunks together

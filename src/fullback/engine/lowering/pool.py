@@ -6,11 +6,11 @@ from typing import Any
 
 from fullback.engine.kernels import pool
 from fullback.engine.lowering.grouping import Step
-from fullback.engine.lowering.plan import Lowered, Plan
+from fullback.engine.lowering.plan import Lowered, LowerTable, Plan
 from fullback.engine.lowering.trace import before
 from fullback.engine.program import Map
 from fullback.engine.simd import LANES
-from fullback.layers import GlobalAvgPool2D, MaxPool2D
+from fullback.layers import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 from fullback.layers.base import Shape
 from fullback.layers.window import pads, pair
 
@@ -56,3 +56,6 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
             plan.emit(pool.avgpool_dx, says, **maps, **windows)
 
     return y, back
+
+
+LOWER: LowerTable = dict.fromkeys((MaxPool2D, AvgPool2D, GlobalAvgPool2D), lower)
