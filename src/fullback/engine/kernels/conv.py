@@ -56,8 +56,8 @@ def pack(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None
 
     The steps are those from one group, filter, channel or tap to the next in ``w``.
     """
-    filters, channels, taps_each = k.filters, k.channels, k.taps
-    size = channels * taps_each
+    filters, channels, taps_each, tap_step = k.filters, k.channels, k.taps, k.tap_step
+    size, channel_step = channels * taps_each, k.channel_step
     for n in range(k.groups * filters * i // j, k.groups * filters * (i + 1) // j):
         group, f = n // filters, n % filters
         whole = filters - filters % FILTERS
@@ -67,7 +67,7 @@ def pack(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None
         from_ = k.w + group * k.group_step + f * k.filter_step
         for channel in range(channels):
             for tap in range(taps_each):
-                s[to] = s[from_ + channel * k.channel_step + tap * k.tap_step]
+                s[to] = s[from_ + channel * channel_step + tap * tap_step]
                 to += wide
 
 
@@ -131,25 +131,24 @@ def conv3x3(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
     A tile answers at 2 x 2 places, so that sixteen cells of x serve 36 products a filter. The last
     row and column may be computed twice.
     """
-    x, pitch, y_pitch, filters, channels = k.x.place, k.x.pitch, k.y.pitch, k.filters, k.channels
-    height, width = k.counts.rows, k.counts.columns
+    x, y, filters, channels = k.x, k.y, k.filters, k.channels
+    height, width, relu = k.counts.rows, k.counts.columns, k.relu
     for p in range(0, height, 2):
         p = smaller(p, height - 2)
         f = 0
         while f < filters:
             w, b = k.w + f * channels * 9, k.b + f if k.b >= 0 else NONE
-            y = row_at(k.y, f, p)
             for q in range(0, width, 2):
                 q = smaller(q, width - 2)
-                at_x, at_y = x + p * pitch + q * LANES, y + q * LANES
+                at_x, at_y = row_at(x, 0, p) + q * LANES, row_at(y, f, p) + q * LANES
                 if f + FILTERS <= filters:
-                    tile = squares(zeros(FILTERS, 4), a, at_x, k.x, channels, s, w, b)
-                    tile = rectify_tile(tile) if k.relu else tile
-                    store_squares(a, at_y, k.y.plane, y_pitch, tile)
+                    tile = squares(zeros(FILTERS, 4), a, at_x, x, channels, s, w, b)
+                    tile = rectify_tile(tile) if relu else tile
+                    store_squares(a, at_y, y.plane, y.pitch, tile)
                 else:
-                    one = squares(zeros(1, 4), a, at_x, k.x, channels, s, w, b)
-                    one = rectify_tile(one) if k.relu else one
-                    store_squares(a, at_y, k.y.plane, y_pitch, one)
+                    one = squares(zeros(1, 4), a, at_x, x, channels, s, w, b)
+                    one = rectify_tile(one) if relu else one
+                    store_squares(a, at_y, y.plane, y.pitch, one)
             f += FILTERS if f + FILTERS <= filters else 1
 
 
@@ -173,7 +172,7 @@ def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int)
     ``y`` and ``counts`` are of the pooled map. Winners are 0 to 3, or DEAD, one map after the
     other.
     """
-    x, pitch, y_plane, filters, channels = k.x.place, k.x.pitch, k.y.plane, k.filters, k.channels
+    x, y, filters, channels = k.x, k.y, k.filters, k.channels
     height, width, winners = k.counts.rows, k.counts.columns, k.winners
     next_won = height * width * LANES if winners >= 0 else 0
     for p in range(height):
@@ -181,19 +180,18 @@ def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int)
         while f < filters:
             w, b = k.w + f * channels * 9, k.b + f if k.b >= 0 else NONE
             for q in range(width):
-                at_x = x + 2 * p * pitch + 2 * q * LANES
-                y = row_at(k.y, f, p) + q * LANES
+                at_x, to = row_at(x, 0, 2 * p) + 2 * q * LANES, row_at(y, f, p) + q * LANES
                 won = winners + f * next_won + (p * width + q) * LANES if winners >= 0 else NONE
                 if f + FILTERS <= filters:
-                    tile = squares(zeros(FILTERS, 4), a, at_x, k.x, channels, s, w, b)
-                    pool_square(cells(tile, 0), a, y, won)
+                    tile = squares(zeros(FILTERS, 4), a, at_x, x, channels, s, w, b)
+                    pool_square(cells(tile, 0), a, to, won)
                     if FILTERS == 4:
-                        pool_square(cells(tile, 1), a, y + y_plane, won + next_won)
-                        pool_square(cells(tile, 2), a, y + 2 * y_plane, won + 2 * next_won)
-                        pool_square(cells(tile, 3), a, y + 3 * y_plane, won + 3 * next_won)
+                        pool_square(cells(tile, 1), a, to + y.plane, won + next_won)
+                        pool_square(cells(tile, 2), a, to + 2 * y.plane, won + 2 * next_won)
+                        pool_square(cells(tile, 3), a, to + 3 * y.plane, won + 3 * next_won)
                 else:
-                    one = squares(zeros(1, 4), a, at_x, k.x, channels, s, w, b)
-                    pool_square(cells(one, 0), a, y, won)
+                    one = squares(zeros(1, 4), a, at_x, x, channels, s, w, b)
+                    pool_square(cells(one, 0), a, to, won)
             f += FILTERS if f + FILTERS <= filters else 1
 
 

@@ -154,6 +154,7 @@ def batchnorm_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int)
     """
     (channels, height, width), zero = k.shape, splat(0.0)
     used, count = first_lanes(lanes_used(c, i)), c[COUNT] * height * width
+    varies = k.dweight >= 0
     for channel in range(channels):
         mean, scale = mean_and_scale(s, k.statistics + channel, channels)
         factor = splat(s[k.weight + channel]) * scale
@@ -164,7 +165,7 @@ def batchnorm_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int)
             dx = row_at(k.dx, channel, h)
             for n in range(0, width * LANES, LANES):
                 delta = load(a, dy + n)
-                if k.dweight >= 0:
+                if varies:
                     delta = delta - dbias - (load(a, x + n) - mean) * scale * dweight
                 store(a, dx + n, select(used, factor * delta, zero))
 
@@ -186,7 +187,7 @@ def batchnorm_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: in
     ``shape`` is that of y. ``winners`` is where each window's winner (0 to 3, and 4 where ReLU lets
     none through) and its z go.
     """
-    (channels, height, width), zero, winners = k.shape, splat(0.0), k.winners
+    (channels, height, width), zero, winners, below = k.shape, splat(0.0), k.winners, k.x.pitch
     for channel in range(channels):
         mean, scale = mean_and_scale(s, k.statistics + channel, channels)
         weight, bias = splat(s[k.weight + channel]), splat(s[k.bias + channel])
@@ -196,7 +197,7 @@ def batchnorm_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: in
                 z = (load(a, x + 2 * n) - mean) * scale
                 best, every, winner = weight * z + bias, z, zero
                 for cell in range(1, 4):
-                    place = x + 2 * n + (cell >> 1) * k.x.pitch + (cell & 1) * LANES
+                    place = x + 2 * n + (cell >> 1) * below + (cell & 1) * LANES
                     own = (load(a, place) - mean) * scale
                     v, every = weight * own + bias, every + own
                     more = (v > best) | (either_nan(v, v) & ~either_nan(best, best))
@@ -242,6 +243,7 @@ def batchnorm_pool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j:
     """
     (channels, height, width), zero, winners = k.shape, splat(0.0), k.winners
     used, count = first_lanes(lanes_used(c, i)), c[COUNT] * 4 * height * width
+    x_pitch, dx_pitch, varies = k.x.pitch, k.dx.pitch, k.dweight >= 0
     for channel in range(channels):
         mean, scale = mean_and_scale(s, k.statistics + channel, channels)
         factor = splat(s[k.weight + channel]) * scale
@@ -256,10 +258,10 @@ def batchnorm_pool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j:
                 for cell in range(4):
                     right = 2 * n + (cell & 1) * LANES
                     v = select(winner == splat(cell), delta, zero)
-                    if k.dweight >= 0:
-                        z = (load(a, x + (cell >> 1) * k.x.pitch + right) - mean) * scale
+                    if varies:
+                        z = (load(a, x + (cell >> 1) * x_pitch + right) - mean) * scale
                         v = v - dbias - z * dweight
-                    place = dx + (cell >> 1) * k.dx.pitch + right
+                    place = dx + (cell >> 1) * dx_pitch + right
                     store(a, place, select(used, factor * v, zero))
 
 

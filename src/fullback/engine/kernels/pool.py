@@ -26,15 +26,19 @@ from fullback.engine.simd import (
 _WINDOWS = "shape:shape counts:pair size:pair stride:pair before:pair"
 
 
-def window(k: Operands, view: View, channel: int, p: int, q: int) -> tuple[int, int, int, int, int]:
+def window(
+    windows: tuple[Shape, Pair, Pair, Pair], view: View, channel: int, p: int, q: int
+) -> tuple[int, int, int, int, int]:
     """Return where a window begins, and its first row on the map, their end, and columns alike.
 
     A window may begin in the padding, which is not stored: before or behind the cells of a row.
+    ``windows`` is the map's shape, the windows' size and stride, and the padding before them.
     """
-    top, left = p * k.stride.rows - k.before.rows, q * k.stride.columns - k.before.columns
+    shape, size, stride, before = windows
+    top, left = p * stride.rows - before.rows, q * stride.columns - before.columns
     start = row_at(view, channel, top) + left * LANES
-    r0, r1 = larger(0, -top), smaller(k.size.rows, k.shape.height - top)
-    s0, s1 = larger(0, -left), smaller(k.size.columns, k.shape.width - left)
+    r0, r1 = larger(0, -top), smaller(size.rows, shape.height - top)
+    s0, s1 = larger(0, -left), smaller(size.columns, shape.width - left)
     return start, r0, r1, s0, s1
 
 
@@ -55,20 +59,21 @@ def share_of(size: Pair) -> Vector:
 @kernel(reads="x:map", writes="y:map", numbers=f"{_WINDOWS} winners")
 def maxpool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """y = the largest cell of each window; the first one, where there are several."""
-    pitch, columns, winners = k.x.pitch, k.size.columns, k.winners
+    x, columns, winners = k.x, k.size.columns, k.winners
+    y, windows = k.y, (k.shape, k.size, k.stride, k.before)
     for channel in range(k.shape.channels):
         for p in range(k.counts.rows):
             for q in range(k.counts.columns):
-                start, r0, r1, s0, s1 = window(k, k.x, channel, p, q)
-                best = load(a, start + r0 * pitch + s0 * LANES)
+                start, r0, r1, s0, s1 = window(windows, x, channel, p, q)
+                best = load(a, start + r0 * x.pitch + s0 * LANES)
                 winner = splat(r0 * columns + s0)
                 for r in range(r0, r1):
                     for n in range(s0, s1):
-                        v = load(a, start + r * pitch + n * LANES)
+                        v = load(a, start + r * x.pitch + n * LANES)
                         more = (v > best) | (either_nan(v, v) & ~either_nan(best, best))
                         best = select(more, v, best)
                         winner = select(more, splat(r * columns + n), winner)
-                store(a, row_at(k.y, channel, p) + q * LANES, best)
+                store(a, row_at(y, channel, p) + q * LANES, best)
                 if winners >= 0:
                     store(a, winners, winner)
                     winners += LANES
@@ -77,54 +82,55 @@ def maxpool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
 @kernel(reads="dy:map", writes="dx:map", numbers=f"{_WINDOWS} winners")
 def maxpool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """dx = for every cell, the deltas of the windows that it won."""
-    pitch, columns, winners = k.dx.pitch, k.size.columns, k.winners
-    clear(a, k.dx, k.shape)
+    dx, columns, winners = k.dx, k.size.columns, k.winners
+    dy, windows = k.dy, (k.shape, k.size, k.stride, k.before)
+    clear(a, dx, k.shape)
     for channel in range(k.shape.channels):
         for p in range(k.counts.rows):
             for q in range(k.counts.columns):
-                start, r0, r1, s0, s1 = window(k, k.dx, channel, p, q)
-                delta = load(a, row_at(k.dy, channel, p) + q * LANES)
+                start, r0, r1, s0, s1 = window(windows, dx, channel, p, q)
+                delta = load(a, row_at(dy, channel, p) + q * LANES)
                 winner = load(a, winners)
                 winners += LANES
                 for r in range(r0, r1):
                     for n in range(s0, s1):
                         won = winner == splat(r * columns + n)
-                        place = start + r * pitch + n * LANES
+                        place = start + r * dx.pitch + n * LANES
                         store(a, place, load(a, place) + select(won, delta, splat(0.0)))
 
 
 @kernel(reads="x:map", writes="y:map", numbers=_WINDOWS)
 def avgpool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """y = the mean of each window; padding counts as zeros."""
-    pitch, share = k.x.pitch, share_of(k.size)
+    x, y, share = k.x, k.y, share_of(k.size)
+    windows = (k.shape, k.size, k.stride, k.before)
     for channel in range(k.shape.channels):
         for p in range(k.counts.rows):
             for q in range(k.counts.columns):
-                start, r0, r1, s0, s1 = window(k, k.x, channel, p, q)
+                start, r0, r1, s0, s1 = window(windows, x, channel, p, q)
                 total = splat(0.0)
                 for r in range(r0, r1):
                     line = splat(0.0)
                     for n in range(s0, s1):
-                        line = line + load(a, start + r * pitch + n * LANES)
+                        line = line + load(a, start + r * x.pitch + n * LANES)
                     total = total + line
-                y = row_at(k.y, channel, p) + q * LANES
-                store(a, y, total * share)
+                store(a, row_at(y, channel, p) + q * LANES, total * share)
 
 
 @kernel(reads="dy:map", writes="dx:map", numbers=_WINDOWS)
 def avgpool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """dx = for every cell, an equal share of the deltas of its windows."""
-    pitch, share = k.dx.pitch, share_of(k.size)
-    clear(a, k.dx, k.shape)
+    dx, dy, share = k.dx, k.dy, share_of(k.size)
+    windows = (k.shape, k.size, k.stride, k.before)
+    clear(a, dx, k.shape)
     for channel in range(k.shape.channels):
         for p in range(k.counts.rows):
             for q in range(k.counts.columns):
-                start, r0, r1, s0, s1 = window(k, k.dx, channel, p, q)
-                dy = row_at(k.dy, channel, p) + q * LANES
-                delta = load(a, dy) * share
+                start, r0, r1, s0, s1 = window(windows, dx, channel, p, q)
+                delta = load(a, row_at(dy, channel, p) + q * LANES) * share
                 for r in range(r0, r1):
                     for n in range(s0, s1):
-                        place = start + r * pitch + n * LANES
+                        place = start + r * dx.pitch + n * LANES
                         store(a, place, load(a, place) + delta)
 
 
