@@ -126,10 +126,10 @@ def _key() -> str:
     parts = [version("numba"), llvmlite.__version__, llvm.get_process_triple(), *cpu()]
     here = Path(__file__).parent
     names = ("build", "compiler", "context", "cpu", "loop", "operands", "simd")
-    taken = (here.parent / "augment.py", here.parent / "layers" / "dropout.py")  # their numbers
-    own = (here / f"{name}.py" for name in names)
+    numbers = (here.parent / "augment.py", here.parent / "layers" / "dropout.py")  # their numbers
+    files = (here / f"{name}.py" for name in names)
     folders = [*sorted(here.glob("kernels/*.py")), *sorted(here.glob("words/*.py"))]
-    for source in [*taken, *own, *folders]:
+    for source in [*numbers, *files, *folders]:
         parts.append(source.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 

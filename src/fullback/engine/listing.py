@@ -30,7 +30,7 @@ class Line:
     once : whether it is run once a batch; otherwise it is run for every block of sixteen images
     made : shape and size of what it writes
     backward : whether it belongs to the backward pass
-    takes, gives : what it reads and computes, in the names of a trace: "a:conv1", "d:pool1"
+    sources, results : what it reads and computes, in the names of a trace: "a:conv1", "d:pool1"
     sentence : what it does
     """
 
@@ -42,8 +42,8 @@ class Line:
     once: bool
     made: str
     backward: bool
-    takes: tuple[str, ...]
-    gives: tuple[str, ...]
+    sources: tuple[str, ...]
+    results: tuple[str, ...]
     sentence: str
 
 
@@ -117,12 +117,12 @@ def listing(plan: Plan) -> Program:
     """Return the program of a plan, ordered for reading."""
     owner = {name: step.names for step in plan.steps for name in step.names}
     names = [("input",), *[step.names for step in plan.steps], ("loss",)]
-    forward: dict[tuple[str, ...], list[Line]] = {own: [] for own in names}
-    backward: dict[tuple[str, ...], list[Line]] = {own: [] for own in names}
+    forward: dict[tuple[str, ...], list[Line]] = {part: [] for part in names}
+    backward: dict[tuple[str, ...], list[Line]] = {part: [] for part in names}
     for line in _lines(plan):
-        own = owner.get(line.layers[0], line.layers)
-        (backward if line.backward else forward)[own].append(line)
-    parts = tuple(Part(own, tuple(forward[own]), tuple(backward[own])) for own in names)
+        part = owner.get(line.layers[0], line.layers)
+        (backward if line.backward else forward)[part].append(line)
+    parts = tuple(Part(part, tuple(forward[part]), tuple(backward[part])) for part in names)
     return Program(parts, plan.arena.size * 4, plan.shared.size * 4)
 
 
@@ -140,8 +140,8 @@ def _lines(plan: Plan) -> Iterator[Line]:
                 phase.scope == FOR_WORKERS,
                 _made(plan, instruction),
                 instruction.backward,
-                instruction.takes,
-                instruction.gives,
+                instruction.sources,
+                instruction.results,
                 instruction.sentence or _plain_sentence(instruction),
             )
 

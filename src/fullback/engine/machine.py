@@ -139,9 +139,9 @@ class Machine:
     def set_phases(self, phases: Sequence[Phase]) -> None:
         """Run these phases, the plan's or some of its instructions, from now on."""
         self.code, self.phases = code(phases)
-        self._arguments = [self._own_arguments(n) for n in range(self.workers)]
+        self._arguments = [self._arguments_of(n) for n in range(self.workers)]
 
-    def _own_arguments(self, worker: int) -> tuple[Any, ...]:
+    def _arguments_of(self, worker: int) -> tuple[Any, ...]:
         start = 0 if self.by_block else worker * self.arena_size
         arena = self.arenas[start:]
         arrays = (self.code, self.phases, arena, self.shared, self.contexts[worker])
@@ -152,17 +152,13 @@ class Machine:
 
     def load(self) -> None:
         """Copy the network's parameters and statistics into shared memory."""
-        for own, theirs in self.parameters:
-            own[...] = theirs
-        for own, theirs in self.statistics:
-            own[...] = theirs
+        for view, array in (*self.parameters, *self.statistics):
+            view[...] = array
 
     def save(self) -> None:
         """Copy parameters and statistics back."""
-        for own, theirs in self.parameters:
-            theirs[...] = own
-        for own, theirs in self.statistics:
-            theirs[...] = own
+        for view, array in (*self.parameters, *self.statistics):
+            array[...] = view
 
     def run(
         self,
@@ -312,9 +308,9 @@ def staged(images: Array) -> Array:
     """Return a copy of images that the machine can read: of at least sixteen pixels each."""
     dtype = images.dtype if images.dtype in _KINDS else np.float32
     flat = images.reshape(len(images), -1)
-    made = np.zeros((len(images), max(LANES, flat.shape[1])), dtype)
-    made[:, : flat.shape[1]] = flat
-    return made
+    copy = np.zeros((len(images), max(LANES, flat.shape[1])), dtype)
+    copy[:, : flat.shape[1]] = flat
+    return copy
 
 
 def _address(array: Array | None) -> int:

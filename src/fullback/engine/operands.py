@@ -7,11 +7,11 @@
 
 To the machine, operands are a row of integers: places in memory and sizes. To a kernel they are
 the attributes of ``k``, by their declared names: in Python a named tuple, and compiled a load from
-that row, both made from the declaration. Nobody else counts places.
+that row, both generated from the declaration. No place is counted by hand.
 
 An operand is one integer, or of one of the KINDS, which are several. ``reads`` and ``writes`` are
 what a listing of the program shows; ``numbers`` are the others. A name that is in both is one
-operand, which is changed in place. Where nothing is given for an operand, it is NONE.
+operand, which is changed in place. Where lowering has None for an operand, it is NONE.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Instruction:
-    """A kernel with its operands, and what people are told of it.
+    """A kernel with its operands, and its description for people.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class Instruction:
     operands : the integers that it is called with
     layers : names of the layers whose composition, or a part of it, is computed
     reads, writes : names of what lies in memory
-    takes, gives : names of what is read and computed, as a trace has them ("a:conv1", "d:pool1")
+    sources, results : what is read and computed, in the names of a trace: "a:conv1", "d:pool1"
     backward : whether it belongs to the backward pass
     sentence : what it does
     """
@@ -128,8 +128,8 @@ class Instruction:
     layers: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
-    takes: tuple[str, ...] = ()
-    gives: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
     backward: bool = False
     sentence: str = ""
 

@@ -2,7 +2,7 @@
 
 The lane engine names what lies in memory, where an activation may lie in the place of the layer
 before it. A picture has a place for every array, named as in a trace; every instruction says which
-of these it takes and gives, and what it does, in a sentence.
+of these it reads and computes, and what it does, in a sentence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def program_steps(net: Network) -> list[dict[str, Any]]:
     known: set[str] = set()
     backward = False
     for line in lines:
-        shows = [name for name in line.gives if name not in known]
+        shows = [name for name in line.results if name not in known]
         known.update(shows)
         steps.append(
             {
@@ -44,7 +44,7 @@ def program_steps(net: Network) -> list[dict[str, Any]]:
                 "writes": list(line.writes),
                 "made": line.made,
                 "once": line.once,
-                "from": list(line.takes),
+                "from": list(line.sources),
                 "shows": shows,
                 "sentence": line.sentence,
             }

@@ -108,21 +108,21 @@ def distort(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
     twice, ``line`` for a line of them, twice.
     """
     (x, x_plane, pitch), (y, y_plane, y_pitch) = k.x, k.y
-    (channels, height, width), given = k.shape, k.amounts
+    (channels, height, width), amounts = k.shape, k.amounts
     (knots_down, knots_across), field, line = k.knots, k.field, k.line
     keys = lane_keys(c, i)
-    angle = broadcast(s, given + 2) * either_way(keys, ANGLE)
-    zoom = splat(1.0) / fma(broadcast(s, given + 3), either_way(keys, SIZE), splat(1.0))
-    shear = broadcast(s, given + 4) * either_way(keys, SHEAR)
-    cells = splat(2.0) * broadcast(s, given + 5) + splat(1.0)
-    down = broadcast(s, given) * either_way(keys, SHIFT_ROWS)
-    down = down + whole(cells * draw(keys, CROP_ROWS)) - broadcast(s, given + 5)
-    right = broadcast(s, given + 1) * either_way(keys, SHIFT_COLUMNS)
-    right = right + whole(cells * draw(keys, CROP_COLUMNS)) - broadcast(s, given + 5)
+    angle = broadcast(s, amounts + 2) * either_way(keys, ANGLE)
+    zoom = splat(1.0) / fma(broadcast(s, amounts + 3), either_way(keys, SIZE), splat(1.0))
+    shear = broadcast(s, amounts + 4) * either_way(keys, SHEAR)
+    cells = splat(2.0) * broadcast(s, amounts + 5) + splat(1.0)
+    down = broadcast(s, amounts) * either_way(keys, SHIFT_ROWS)
+    down = down + whole(cells * draw(keys, CROP_ROWS)) - broadcast(s, amounts + 5)
+    right = broadcast(s, amounts + 1) * either_way(keys, SHIFT_COLUMNS)
+    right = right + whole(cells * draw(keys, CROP_COLUMNS)) - broadcast(s, amounts + 5)
     one = splat(1.0)
-    flip_rows = select(draw(keys, FLIP_ROWS) < broadcast(s, given + 6), splat(-1.0), one)
-    flip_columns = select(draw(keys, FLIP_COLUMNS) < broadcast(s, given + 7), splat(-1.0), one)
-    fill, amount = broadcast(s, given + 8), broadcast(s, given + 9)
+    flip_rows = select(draw(keys, FLIP_ROWS) < broadcast(s, amounts + 6), splat(-1.0), one)
+    flip_columns = select(draw(keys, FLIP_COLUMNS) < broadcast(s, amounts + 7), splat(-1.0), one)
+    fill, amount = broadcast(s, amounts + 8), broadcast(s, amounts + 9)
     sin, cos = sine(angle), cosine(angle)
     by_row_down = zoom * fma(sin, shear, cos) * flip_rows
     by_row_right = zoom * fma(cos, shear, splat(0.0) - sin) * flip_rows

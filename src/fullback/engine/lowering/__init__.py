@@ -3,7 +3,7 @@
 Begin at ``write`` below. ``grouping.py`` puts layers that are computed together into steps; then
 every step plans its maps and writes its forward instructions and, in reverse order, its backward
 ones, on the page of its layer. ``plan.py`` is what they write to, ``window.py`` the arithmetic of
-windows, and ``trace.py`` says which arrays an instruction takes and gives. A new layer is a page
+windows, and ``trace.py`` says which arrays an instruction reads and computes. A new layer is a page
 with a function in its ``LOWER``; a new fusion begins in ``grouping.py``.
 """
 

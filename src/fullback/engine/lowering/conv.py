@@ -77,9 +77,9 @@ def _write_unpooling(plan: Plan, step: Step, dy: Map, winners: Region | None) ->
         "cell was positive. All other cells of the delta are 0."
     )
     plan.layers = (relu, pool)
-    takes = (f"d:{pool}", f"a:{relu}")  # whose largest cells won
+    sources = (f"d:{pool}", f"a:{relu}")  # whose largest cells won
     operands: dict[str, Any] = {"dy": dy, "dx": dx, "winners": winners, "shape": dy.shape}
-    plan.emit(conv_gradients.unpool2x2, says, takes=takes, **operands)
+    plan.emit(conv_gradients.unpool2x2, says, sources=sources, **operands)
     return dx
 
 

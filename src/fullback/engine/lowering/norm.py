@@ -129,8 +129,8 @@ def _write_sums(
     if step.pooled:
         _, relu, pool = step.names
         adds = f"Each delta of {pool} goes to its window's winner, through {relu}; {adds}"
-        takes = (f"d:{pool}", source)  # whose values lie with the winners
-        plan.emit(norm.batchnorm_pool_sums, adds, takes=takes, winners=winners, **operands)
+        sources = (f"d:{pool}", source)  # whose values lie with the winners
+        plan.emit(norm.batchnorm_pool_sums, adds, sources=sources, winners=winners, **operands)
     else:
         plan.emit(norm.batchnorm_sums, adds, x=x, statistics=statistics, **operands)
     gradients: dict[str, Any] = {}
@@ -140,7 +140,7 @@ def _write_sums(
         if plan.wants(parameter):
             plan.pieces[parameter] = Gradient(gradients[f"d{short}"], 1, channels, channels)
     says = f"These sums are the gradients of the scale and the shift of {name}."
-    names: dict[str, Any] = {"layers": (name,), "takes": (f"d:{name}", source)}
+    names: dict[str, Any] = {"layers": (name,), "sources": (f"d:{name}", source)}
     plan.emit(norm.merge_sums, says, **names, rows=rows, channels=channels, **gradients)
     return gradients["dweight"], gradients["dbias"]
 

@@ -162,7 +162,7 @@ class Plan:
         sentence: str = "",
         *,
         layers: tuple[str, ...] | None = None,
-        takes: tuple[str, ...] | None = None,
+        sources: tuple[str, ...] | None = None,
         early: bool = False,
         late: bool = False,
         **operands: Operand,
@@ -174,7 +174,7 @@ class Plan:
         kernel : what is called
         sentence : what it does, for people
         layers : whose composition it computes, or a part of it; those of the step, if not given
-        takes : what it reads, as a trace has it, where that does not follow from the operands
+        sources : what it reads, as a trace has it, where that does not follow from the operands
         early, late : whether it is run before the blocks of a batch, or after all of them
         operands : what the kernel has declared, by name
         """
@@ -185,16 +185,16 @@ class Plan:
         reads = [(name, named[name]) for name in declared.reads if named[name]]
         writes = [(name, named[name]) for name in declared.writes if named[name]]
         way = {"backward": self.in_backward, "early": early}
-        if takes is None:
-            takes = trace.taken(self.net, layers, operands, reads, **way)
+        if sources is None:
+            sources = trace.sources(self.net, layers, operands, reads, **way)
         instruction = Instruction(
             kernel,
             row,
             layers,
             tuple(name for _, name in reads),
             tuple(name for _, name in writes),
-            takes,
-            trace.given(self.net, layers, writes, **way),
+            sources,
+            trace.results(self.net, layers, writes, **way),
             self.in_backward,
             sentence,
         )

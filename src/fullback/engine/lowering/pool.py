@@ -33,9 +33,10 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
         room = y.features * LANES
         windows["winners"] = plan.arena.take(f"{name} winners", room) if plan.backwards else None
 
-    def on_map(own: Map) -> Map:
+    def on_map(output: Map) -> Map:
         """Return an output map as the kernels see it: of rows and columns."""
-        return own.reshaped(own.features, 1, 1) if isinstance(layer, GlobalAvgPool2D) else own
+        is_global = isinstance(layer, GlobalAvgPool2D)
+        return output.reshaped(output.features, 1, 1) if is_global else output
 
     kernel, says = pool.avgpool, f"{name} takes the mean of every window."
     if largest:
@@ -49,8 +50,8 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
         maps: dict[str, Any] = {"dy": on_map(plan.delta(n)), "dx": plan.delta(n - 1)}
         if largest:
             says = f"{name} hands each delta to the cell that won its window; the others get 0."
-            takes = (f"d:{name}", f"a:{before(plan.net, name)}")  # whose largest cells won
-            plan.emit(pool.maxpool_dx, says, takes=takes, **maps, **windows)
+            sources = (f"d:{name}", f"a:{before(plan.net, name)}")  # whose largest cells won
+            plan.emit(pool.maxpool_dx, says, sources=sources, **maps, **windows)
         else:
             says = f"{name} shares each delta out evenly over its window."
             plan.emit(pool.avgpool_dx, says, **maps, **windows)

@@ -1,4 +1,4 @@
-"""What an instruction takes and gives, in the names of a trace, by which pictures show arrays.
+"""What an instruction reads and computes, in the names of a trace, by which pictures show arrays.
 
 - ``"a:conv1"`` the activation of conv1, ``"d:conv1"`` its delta, ``"a:input"``, ``"d:input"``,
 - ``"p:conv1.weight"`` a parameter, ``"g:conv1.weight"`` its gradient, ``"probabilities"``.
@@ -21,7 +21,7 @@ def before(net: Network, name: str) -> str:
     return ("input", *net.names)[net.names.index(name)] if name in net.names else "input"
 
 
-def taken(
+def sources(
     net: Network,
     layers: Sequence[str],
     operands: Iterable[str],
@@ -30,7 +30,7 @@ def taken(
     backward: bool,
     early: bool,
 ) -> tuple[str, ...]:
-    """Return what an instruction takes.
+    """Return what an instruction reads, in the names of a trace.
 
     Parameters
     ----------
@@ -50,23 +50,23 @@ def taken(
     if early or gradients:
         return (*parameters, *gradients)
     if not backward:
-        own = [f"p:{name}" for name in net.parameters if name.split(".")[0] in layers]
-        return (f"a:{before(net, first)}", *own)
+        parameters = [f"p:{name}" for name in net.parameters if name.split(".")[0] in layers]
+        return (f"a:{before(net, first)}", *parameters)
     operand_names = {name for name, _ in reads}
     deltas = "dy" in operand_names or any(
-        name == "x" and own.startswith("d ") for name, own in reads
+        name == "x" and array.startswith("d ") for name, array in reads
     )
     names = [f"d:{last}"] if deltas else []
     if "y" in operand_names:
         names.append(f"a:{last}")
-    if any(name == "x" and not own.startswith("d ") for name, own in reads):
+    if any(name == "x" and not array.startswith("d ") for name, array in reads):
         names.append(f"a:{before(net, first)}")
     if "w" in operands and f"{first}.weight" in net.parameters:
         names.append(f"p:{first}.weight")
     return tuple(names)
 
 
-def given(
+def results(
     net: Network,
     layers: Sequence[str],
     writes: Sequence[tuple[str, str]],
@@ -74,7 +74,7 @@ def given(
     backward: bool,
     early: bool,
 ) -> tuple[str, ...]:
-    """Return what an instruction gives; ``writes`` as the reads of ``taken``."""
+    """Return what an instruction computes; ``writes`` as the reads of ``sources``."""
     operand_names = {name for name, _ in writes}
     if layers == ("loss",):
         delta = f"d:{net.names[-1]}"
