@@ -57,6 +57,32 @@ def test_every_parameter_is_updated_beside_its_layer(net):
         assert all(each.once for each in updated)
 
 
+def test_instructions_compute_every_array_of_a_trace(net):
+    lines = net.program().lines
+    results = {name for each in lines for name in each.results}
+    first = next(name for name in net.names if f"{name}.weight" in net.parameters)
+    above = net.names[net.names.index(first) :]
+    assert results == {
+        "probabilities",
+        *(f"a:{name}" for name in ("input", *net.names)),
+        *(f"d:{name}" for name in above),
+        *(f"g:{name}" for name in net.parameters),
+    }
+
+
+def test_instructions_read_what_was_computed(net):
+    known = {f"p:{name}" for name in net.parameters}
+    for each in net.program().lines:
+        assert set(each.sources) <= known, each
+        known |= set(each.results)
+
+
+def test_every_instruction_says_what_it_does(net):
+    for each in net.program().lines:
+        assert each.sentence.endswith((".", ".)")), each
+        assert each.name not in each.sentence.split(), each
+
+
 def test_a_prediction_has_no_backward_pass(net):
     assert not any(part.backward for part in net.program(training=False).parts)
 

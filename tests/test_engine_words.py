@@ -21,12 +21,13 @@ from fullback.engine import simd
 from fullback.engine.kernels import functions
 from fullback.engine.kernels.functions import cosine, exp, log, sine, tanh
 from fullback.engine.library import library
+from fullback.engine.operands import DECLARATIONS, in_python, kernel
 from fullback.engine.simd import (
     LANES,
     at,
     biases,
     broadcast,
-    cell,
+    cells,
     doubles,
     draw,
     either_nan,
@@ -49,6 +50,7 @@ from fullback.engine.simd import (
     rectify_tile,
     root,
     row,
+    rows_of,
     select,
     slide,
     slide_back,
@@ -136,7 +138,7 @@ def of_lanes(a, s, c, k, i, j):
 
 def of_tiles(a, s, c, k, i, j):
     """Tiles of the shapes that kernels use; k: steps of the first operand, and of the second."""
-    tile = biases(4, 7, a, i)
+    tile = biases(zeros(4, 7), a, i)
     tile = outer(tile, a, i + 9, k[0], a, i + 40, k[1])
     store_tile(s, j, 7 * LANES, LANES, tile)
     j += 28 * LANES
@@ -152,21 +154,23 @@ def of_tiles(a, s, c, k, i, j):
     j += 4 * LANES
     nine = slide_back(
         zeros(1, 9),
-        (cell(one, 0, 0), cell(one, 0, 1), cell(one, 0, 2), cell(one, 0, 3)),
+        cells(one, 0),
         a,
         i + 7,
         k[2],
     )
     store_tile(s, j, 0, LANES, nine)
     j += 9 * LANES
-    column = outer(biases(8, 1, a, i), a, i + 9, k[0], a, i + 40, k[1])
+    column = outer(biases(zeros(8, 1), a, i), a, i + 9, k[0], a, i + 40, k[1])
     store_tile(s, j, LANES, 0, column)
     j += 8 * LANES
     store_lane_sums(s, j, 9, 1, nine, first_lanes(k[3]), False)
     store_lane_sums(s, j, 9, 1, nine, first_lanes(LANES), i == 0)
     store_lane_sums(s, j + 9, 2, 3, column, first_lanes(k[3]), i > 0)
     j += 32
-    store(s, j, cell(square, 3, 2))
+    store(s, j, cells(square, 3)[2])
+    store_tile(s, j + LANES, 0, LANES, biases(nine, a, -1))
+    s[j + 10 * LANES] = rows_of(square) + 10 * rows_of(one)
 
 
 def of_images(a, s, c, k, i, j):
@@ -174,6 +178,15 @@ def of_images(a, s, c, k, i, j):
     store_tile(s, 256, 0, LANES, pixels(row(k, 16), i, 1))
     store_tile(s, 512, 0, LANES, pixels(row(k, 32), i, 2))
     transpose(a, i, j, s, 768, 20)
+
+
+@kernel(reads="x:map w", writes="y:map", numbers="shape:shape n size:pair")
+def of_operands(a, s, c, k, i, j):
+    """Operands, one by one, and as helpers take them."""
+    channels, height, width = k.shape
+    c[0], c[1], c[2] = k.x.place, k.x.plane, k.x.pitch
+    c[3], c[4], c[5], c[6] = k.w, k.y.place, k.y.plane, k.y.pitch
+    c[7], c[8], c[9], c[10], c[11], c[12] = channels, height, width, k.n, k.size.rows, k.size[1]
 
 
 def of_functions(a, s, c, k, i, j):
@@ -188,7 +201,8 @@ def of_functions(a, s, c, k, i, j):
 
 keep = []  # what the compiled code must not outlive
 KERNELS = (
-    of_vectors, of_bits, of_whole_numbers, of_draws, of_lanes, of_tiles, of_images, of_functions
+    of_vectors, of_bits, of_whole_numbers, of_draws, of_lanes, of_tiles, of_images, of_operands,
+    of_functions,
 )  # fmt: skip
 
 
@@ -207,7 +221,7 @@ def compiled():
 def taking_arrays(compiler, kernel):
     import numba
 
-    entry = numba.cfunc(compiler._KERNEL, **compiler._OPTIONS)(kernel)
+    entry = numba.cfunc(compiler.signature(kernel), **compiler._OPTIONS)(kernel)
     function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2)(entry.address)
     keep.append(entry)
 
@@ -224,7 +238,8 @@ def memory(seed, size=4096):
 def both(compiled, kernel, a, k=(), i=0, j=0, c=(), size=4096):
     """Run a kernel compiled and in Python; return what both wrote to s and c."""
     results = []
-    for run in (compiled[kernel], kernel):
+    python = in_python(kernel) if kernel in DECLARATIONS else kernel
+    for run in (compiled[kernel], python):
         s, whole = np.full(size, -77, np.float32), np.zeros(32, np.int64)
         whole[: len(c)] = c
         with np.errstate(all="ignore"):
@@ -352,6 +367,13 @@ def test_images(compiled):
     for i in (0, 5, 24):
         results = both(compiled, of_images, memory(0), k=k, i=i, j=21)
         assert_same(results)
+
+
+@needs_compiler
+def test_operands(compiled):
+    results = both(compiled, of_operands, memory(0), k=range(100, 113))
+    assert_same(results)
+    assert results[0][1][:13].tolist() == list(range(100, 113))
 
 
 # Functions ----------------------------------------------------------------------------------------

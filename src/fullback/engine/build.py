@@ -55,13 +55,13 @@ def compile_object(
     progress : called with the name of every function that is done
     processes : how many share the work; 0 for none but this one
     """
-    made = _compiled_elsewhere(_cores() if processes is None else processes, progress)
+    compiled = _compiled_elsewhere(_cores() if processes is None else processes, progress)
     for number, function in enumerate(FUNCTIONS):
-        if number not in made:
+        if number not in compiled:
             bitcode = _compiler()
-            made[number] = bitcode(function, target)
+            compiled[number] = bitcode(function, target)
             progress(function.__name__)
-    return link([made[number] for number in range(len(FUNCTIONS))], target)
+    return link([compiled[number] for number in range(len(FUNCTIONS))], target)
 
 
 def _compiler() -> Callable[[Callable[..., None], llvm.TargetMachine], bytes]:
@@ -87,7 +87,7 @@ def _cores() -> int:
 
 def _compiled_elsewhere(count: int, progress: Progress) -> dict[int, bytes]:
     """Return the bitcode of the functions that other processes compiled, by number."""
-    made: dict[int, bytes] = {}
+    compiled: dict[int, bytes] = {}
     waiting = list(reversed(range(len(FUNCTIONS))))
     answers: _Answers = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
@@ -108,9 +108,9 @@ def _compiled_elsewhere(count: int, progress: Progress) -> dict[int, bytes]:
             if answer is None:
                 asking -= 1
                 continue
-            number, made[number] = answer
+            number, compiled[number] = answer
             progress(FUNCTIONS[number].__name__)
-    return made
+    return compiled
 
 
 def _start() -> subprocess.Popen[bytes]:

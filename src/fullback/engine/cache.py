@@ -23,8 +23,9 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from fullback.atomic import write_atomically
 from fullback.errors import InputError
@@ -84,18 +85,18 @@ def write(path: Path, content: bytes, most: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         with contextlib.suppress(OSError):
-            _tidy([(own.stat().st_mtime, own) for own in path.parent.glob(f"*{path.suffix}")], most)
+            files = [(file.stat().st_mtime, file) for file in path.parent.glob(f"*{path.suffix}")]
+            _delete_oldest(files, most, lambda file: file.unlink(missing_ok=True))
         return
     with _folder(path.parent, make=True) as folder:
         _write(path.name, content, folder)
         with contextlib.suppress(OSError):  # another process may tidy up, too
-            ages = [
+            old = [
                 (os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime, name)
                 for name in os.listdir(folder)  # noqa: PTH208 -- of a descriptor
                 if name.endswith(path.suffix)
             ]
-            for _, name in sorted(ages)[:-most]:
-                os.unlink(name, dir_fd=folder)
+            _delete_oldest(old, most, lambda name: os.unlink(name, dir_fd=folder))
 
 
 def _write(name: str, content: bytes, folder: int) -> None:
@@ -195,6 +196,9 @@ def _mode(found: os.stat_result) -> str:
     return f"permissions {stat.S_IMODE(found.st_mode):o}"
 
 
-def _tidy(files: list[tuple[float, Path]], most: int) -> None:
-    for _, old in sorted(files)[:-most]:
-        old.unlink(missing_ok=True)
+def _delete_oldest(
+    files: list[tuple[float, Any]], most: int, delete: Callable[[Any], None]
+) -> None:
+    """Delete all but so many of the newest files, each beside its time."""
+    for _, file in sorted(files)[:-most]:
+        delete(file)

@@ -23,13 +23,22 @@ from fullback.engine import loop
 from fullback.engine.cpu import target_machine
 from fullback.engine.kernels import HELPERS
 from fullback.engine.library import FUNCTIONS, symbol
-from fullback.engine.vectors import FLAGS, memory, wholes
+from fullback.engine.operands import DECLARATIONS
+from fullback.engine.words import FLAGS, OperandsType, memory, wholes
 
 _OPTIONS: dict[str, Any] = {"fastmath": set(FLAGS), "error_model": "numpy", "boundscheck": False}
-_KERNEL = types.void(memory, memory, wholes, wholes, types.int64, types.int64)
 _RUN = types.void(
     wholes, wholes, wholes, memory, memory, wholes, types.int64, types.int64
 )  # kernels, code, phases, a, s, c, worker, workers
+
+
+def signature(function: Callable[..., None]) -> Any:
+    """Return the types of ``loop.run``, or of a kernel with the operands that it has declared."""
+    if function is loop.run:
+        return _RUN
+    declaration = DECLARATIONS.get(function)  # without one, the operands are a row of integers
+    k = wholes if declaration is None else OperandsType(function.__name__, declaration)
+    return types.void(memory, memory, wholes, k, types.int64, types.int64)
 
 
 def bitcode(function: Callable[..., None], target: llvm.TargetMachine) -> bytes:
@@ -37,7 +46,7 @@ def bitcode(function: Callable[..., None], target: llvm.TargetMachine) -> bytes:
     _register_helpers()
     with warnings.catch_warnings():
         warnings.simplefilter("error", numba.NumbaWarning)
-        compiled = numba.cfunc(_RUN if function is loop.run else _KERNEL, **_OPTIONS)(function)
+        compiled = numba.cfunc(signature(function), **_OPTIONS)(function)
     module = llvm.parse_assembly(compiled.inspect_llvm())
     module.data_layout = str(target.target_data)
     for own in (*module.functions, *module.global_variables):

@@ -84,10 +84,10 @@ def _require_known(name: str, features: str) -> None:
         )
     except (OSError, subprocess.SubprocessError):  # the system has no more processes
         return
-    said = tried.stderr.strip().splitlines()
-    unknown = any("is not a recognized" in line or "Available" in line for line in said)
+    messages = tried.stderr.strip().splitlines()
+    unknown = any("is not a recognized" in line or "Available" in line for line in messages)
     if tried.returncode or unknown:
-        reason = said[0] if said else f"it ends with {tried.returncode}"
+        reason = messages[0] if messages else f"it ends with {tried.returncode}"
         raise OptionError(
             f"LLVM cannot compile for {NAME}={name or 'generic'} {FEATURES}={features}: "
             f"{reason[:200]}; unset them for this machine's CPU"

@@ -34,6 +34,7 @@ import numpy as np
 from fullback.engine import cache, loop
 from fullback.engine.cpu import cpu, target_machine
 from fullback.engine.kernels import KERNELS
+from fullback.engine.operands import in_python
 from fullback.engine.simd import Integers, Kernel
 from fullback.errors import FullbackWarning, InputError
 
@@ -88,7 +89,7 @@ if hasattr(os, "register_at_fork"):
 
 def _library() -> Library:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return Library(loop.run, KERNELS, compiled=False)
+        return Library(loop.run, [in_python(kernel) for kernel in KERNELS], compiled=False)
     target = target_machine()
     path, code = cache_path(), None
     try:
@@ -124,10 +125,11 @@ def cache_path() -> Path:
 def _key() -> str:
     parts = [version("numba"), llvmlite.__version__, llvm.get_process_triple(), *cpu()]
     here = Path(__file__).parent
-    names = ("build", "compiler", "context", "cpu", "loop", "simd", "vectors")
-    taken = (here.parent / "augment.py", here.parent / "layers" / "dropout.py")  # their numbers
-    own = (here / f"{name}.py" for name in names)
-    for source in [*taken, *own, *sorted(here.glob("kernels/*.py"))]:
+    names = ("build", "compiler", "context", "cpu", "loop", "operands", "simd")
+    numbers = (here.parent / "augment.py", here.parent / "layers" / "dropout.py")  # their numbers
+    files = (here / f"{name}.py" for name in names)
+    folders = [*sorted(here.glob("kernels/*.py")), *sorted(here.glob("words/*.py"))]
+    for source in [*numbers, *files, *folders]:
         parts.append(source.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 

@@ -29,6 +29,9 @@ class Line:
         gradients with a d before it
     once : whether it is run once a batch; otherwise it is run for every block of sixteen images
     made : shape and size of what it writes
+    backward : whether it belongs to the backward pass
+    sources, results : what it reads and computes, in the names of a trace: "a:conv1", "d:pool1"
+    sentence : what it does
     """
 
     number: int
@@ -38,6 +41,10 @@ class Line:
     writes: tuple[str, ...]
     once: bool
     made: str
+    backward: bool
+    sources: tuple[str, ...]
+    results: tuple[str, ...]
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -110,16 +117,12 @@ def listing(plan: Plan) -> Program:
     """Return the program of a plan, ordered for reading."""
     owner = {name: step.names for step in plan.steps for name in step.names}
     names = [("input",), *[step.names for step in plan.steps], ("loss",)]
-    forward: dict[tuple[str, ...], list[Line]] = {own: [] for own in names}
-    backward: dict[tuple[str, ...], list[Line]] = {own: [] for own in names}
-    turned = False
+    forward: dict[tuple[str, ...], list[Line]] = {part: [] for part in names}
+    backward: dict[tuple[str, ...], list[Line]] = {part: [] for part in names}
     for line in _lines(plan):
-        own = owner.get(line.layers[0], line.layers)
-        turned_weights = any(name.endswith(" turned") for name in line.writes)
-        side = backward if turned or turned_weights else forward
-        side[own].append(line)
-        turned = turned or line.layers == ("loss",)
-    parts = tuple(Part(own, tuple(forward[own]), tuple(backward[own])) for own in names)
+        part = owner.get(line.layers[0], line.layers)
+        (backward if line.backward else forward)[part].append(line)
+    parts = tuple(Part(part, tuple(forward[part]), tuple(backward[part])) for part in names)
     return Program(parts, plan.arena.size * 4, plan.shared.size * 4)
 
 
@@ -136,7 +139,16 @@ def _lines(plan: Plan) -> Iterator[Line]:
                 instruction.writes,
                 phase.scope == FOR_WORKERS,
                 _made(plan, instruction),
+                instruction.backward,
+                instruction.sources,
+                instruction.results,
+                instruction.sentence or _plain_sentence(instruction),
             )
+
+
+def _plain_sentence(instruction: Instruction) -> str:
+    written = ", ".join(instruction.writes) or "nothing that is kept"
+    return f"{instruction.kernel.__name__} computes {written}."
 
 
 def _made(plan: Plan, instruction: Instruction) -> str:

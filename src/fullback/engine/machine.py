@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fullback.engine import context
 from fullback.engine.library import Library, library
 from fullback.engine.lowering.plan import Plan
-from fullback.engine.program import Phase, code
+from fullback.engine.program import Phase, Region, code
 from fullback.engine.simd import LANES
 from fullback.errors import OptionError
 from fullback.layers.base import Array
@@ -125,22 +125,23 @@ class Machine:
         )
         return self.workers
 
-    def _pairs(self, arrays: Any, places: dict[str, int]) -> list[tuple[Array, Array]]:
+    def _pairs(self, arrays: Any, regions: dict[str, Region]) -> list[tuple[Array, Array]]:
         return [
-            (self.view(place, arrays[name].shape), arrays[name]) for name, place in places.items()
+            (self.view(region, arrays[name].shape), arrays[name])
+            for name, region in regions.items()
         ]
 
-    def view(self, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def view(self, region: Region, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return a piece of shared memory as an array."""
         size = int(np.prod(shape, dtype=int))
-        return self.shared[place : place + size].reshape(shape)
+        return self.shared[region.place : region.place + size].reshape(shape)
 
     def set_phases(self, phases: Sequence[Phase]) -> None:
         """Run these phases, the plan's or some of its instructions, from now on."""
         self.code, self.phases = code(phases)
-        self._arguments = [self._own_arguments(n) for n in range(self.workers)]
+        self._arguments = [self._arguments_of(n) for n in range(self.workers)]
 
-    def _own_arguments(self, worker: int) -> tuple[Any, ...]:
+    def _arguments_of(self, worker: int) -> tuple[Any, ...]:
         start = 0 if self.by_block else worker * self.arena_size
         arena = self.arenas[start:]
         arrays = (self.code, self.phases, arena, self.shared, self.contexts[worker])
@@ -151,17 +152,13 @@ class Machine:
 
     def load(self) -> None:
         """Copy the network's parameters and statistics into shared memory."""
-        for own, theirs in self.parameters:
-            own[...] = theirs
-        for own, theirs in self.statistics:
-            own[...] = theirs
+        for view, array in (*self.parameters, *self.statistics):
+            view[...] = array
 
     def save(self) -> None:
         """Copy parameters and statistics back."""
-        for own, theirs in self.parameters:
-            theirs[...] = own
-        for own, theirs in self.statistics:
-            theirs[...] = own
+        for view, array in (*self.parameters, *self.statistics):
+            array[...] = view
 
     def run(
         self,
@@ -286,7 +283,7 @@ def _insist(begin: Callable[[], None], finish: Callable[[], None]) -> None:
     """Call both, and where Ctrl-C comes between ``finish`` again until it is through; then raise.
 
     Threads that wait for one that was interrupted would wait for ever, and threads that still run
-    would write to memory that is given to somebody else.
+    would write to memory that is used for something else.
     """
     interrupt: BaseException | None = None
     for _ in range(_MOST_INTERRUPTS):
@@ -311,9 +308,9 @@ def staged(images: Array) -> Array:
     """Return a copy of images that the machine can read: of at least sixteen pixels each."""
     dtype = images.dtype if images.dtype in _KINDS else np.float32
     flat = images.reshape(len(images), -1)
-    made = np.zeros((len(images), max(LANES, flat.shape[1])), dtype)
-    made[:, : flat.shape[1]] = flat
-    return made
+    copy = np.zeros((len(images), max(LANES, flat.shape[1])), dtype)
+    copy[:, : flat.shape[1]] = flat
+    return copy
 
 
 def _address(array: Array | None) -> int:

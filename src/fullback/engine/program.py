@@ -8,14 +8,16 @@ place, in floats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fullback.engine.kernels import KERNELS
 from fullback.engine.loop import WIDTH
+from fullback.engine.operands import DECLARATIONS, NONE, View
 from fullback.engine.simd import LANES, Integers, Kernel
 
 Ring = tuple[tuple[int, int], tuple[int, int]]
@@ -40,9 +42,9 @@ class Map:
     pitch: int
 
     @property
-    def view(self) -> tuple[int, int, int]:
-        """The three operands by which kernels take a map."""
-        return self.place, self.plane, self.pitch
+    def view(self) -> View:
+        """What kernels take for a map."""
+        return View(self.place, self.plane, self.pitch)
 
     @property
     def features(self) -> int:
@@ -55,14 +57,18 @@ class Map:
         _, height, width = self.shape
         return self.pitch == width * LANES and self.plane == height * self.pitch
 
+    def reshaped(self, channels: int, height: int, width: int) -> Map:
+        """Return the cells of a map without padding in another shape."""
+        pitch = width * LANES
+        return Map(self.name, self.place, (channels, height, width), height * pitch, pitch)
+
     def flat(self, name: str) -> Map:
         """Return the same cells as a row of features."""
-        size = self.features * LANES
-        return Map(name, self.place, (1, 1, self.features), size, size)
+        return replace(self.reshaped(1, 1, self.features), name=name)
 
-    def moved(self, rows: int, columns: int) -> tuple[int, int, int]:
-        """Return the view that begins some rows and columns further down and right."""
-        return self.place + rows * self.pitch + columns * LANES, self.plane, self.pitch
+    def moved(self, rows: int, columns: int) -> Map:
+        """Return the map that begins some rows and columns further down and right."""
+        return replace(self, place=self.place + rows * self.pitch + columns * LANES)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,14 @@ class Region:
     name: str
     place: int
     size: int
+
+    def at(self, start: int) -> Region:
+        """Return what begins some floats further on."""
+        return replace(self, place=self.place + start, size=self.size - start)
+
+
+Operand: TypeAlias = "Map | Region | Sequence[int] | int | None"
+"""What lowering gives for an operand: a map or region stands for its place."""
 
 
 @dataclass
@@ -86,29 +100,70 @@ class Memory:
         """Return the floats of a region, or None where there is none of that name."""
         return next((region.size for region in self.regions if region.name == name), None)
 
-    def take(self, name: str, size: int) -> int:
-        """Return the place of a new region; it begins at a cache line."""
+    def take(self, name: str, size: int) -> Region:
+        """Return a new region; it begins at a cache line."""
         region = Region(name, self.size, size)
         self.regions.append(region)
         self.size += -(-size // LANES) * LANES + self.guard
-        return region.place
+        return region
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """A kernel with its operands."""
+    """A kernel with its operands, and its description for people.
+
+    Attributes
+    ----------
+    kernel : what is called
+    operands : the integers that it is called with
+    layers : names of the layers whose composition, or a part of it, is computed
+    reads, writes : names of what lies in memory
+    sources, results : what is read and computed, in the names of a trace: "a:conv1", "d:pool1"
+    backward : whether it belongs to the backward pass
+    sentence : what it does
+    """
 
     kernel: Kernel
     operands: tuple[int, ...]
     layers: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    backward: bool = False
+    sentence: str = ""
 
     @property
     def row(self) -> list[int]:
         """The instruction as the machine reads it."""
-        operands = [int(operand) for operand in self.operands]
-        return [_NUMBERS[self.kernel], *operands, *[0] * (WIDTH - 1 - len(operands))]
+        return [
+            _NUMBERS[self.kernel], *self.operands, *[0] * (WIDTH - 1 - len(self.operands))
+        ]  # fmt: skip
+
+
+def row_of(kernel: Kernel, operands: Mapping[str, Operand]) -> tuple[int, ...]:
+    """Return the integers that stand for operands, in the order that a kernel has declared.
+
+    Raises
+    ------
+    TypeError
+        Operands are missing, unknown or of another kind than declared.
+    """
+    declaration = DECLARATIONS[kernel]
+    declaration.require_names(kernel, operands.keys())
+    row: list[int] = []
+    for name, declared in declaration.fields.items():
+        value: Any = operands[name]
+        if declared.kind is View and isinstance(value, Map):
+            value = value.view
+        elif declared.kind is None and isinstance(value, Map | Region):
+            value = value.place
+        whole = value if isinstance(value, tuple) else (NONE if value is None else value,)
+        if len(whole) != declared.size or not all(isinstance(n, int) for n in whole):
+            kind = str(declared).partition(":")[2] or "integer"
+            raise TypeError(f"{kernel.__name__} takes for {name} one {kind}, got {value!r}")
+        row += map(int, whole)
+    return tuple(row)
 
 
 @dataclass(frozen=True)

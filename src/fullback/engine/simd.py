@@ -2,8 +2,8 @@
 
 Kernels are plain Python functions over these few words. Run as they are, they compute with NumPy,
 slowly, so that a reader can step through a kernel with a debugger and coverage sees its lines.
-``compiler.py`` compiles the same functions with the words' LLVM form in ``vectors.py``, where a
-vector is one register of a CPU with AVX-512, two with AVX2 and four with SSE or Neon.
+``compiler.py`` compiles the same functions with the words' LLVM form in ``words/``, where a vector
+is one register of a CPU with AVX-512, two with AVX2 and four with SSE or Neon.
 
 Notation: ``a`` (and ``w``, ``x``, ``g``) is memory, an array of float32, and ``i`` the place in it
 where something begins, counted in floats. A *tile* of F x P vectors stays in registers while a sum
@@ -29,7 +29,8 @@ Integers: TypeAlias = NDArray[np.int64]
 Vector: TypeAlias = NDArray[np.float32]  # (16,)
 Mask: TypeAlias = NDArray[np.bool_]  # (16,)
 Tile: TypeAlias = NDArray[np.float32]  # (F, P, 16)
-Kernel: TypeAlias = Callable[[Memory, Memory, Integers, Integers, int, int], None]
+Operands: TypeAlias = Any  # the attributes that a kernel has declared, see ``operands.py``
+Kernel: TypeAlias = Callable[[Memory, Memory, Integers, Operands, int, int], None]
 
 # Memory ------------------------------------------------------------------------------------------
 
@@ -128,14 +129,12 @@ def select(mask: Mask, a: Vector, b: Vector) -> Vector:
 
 def either_nan(a: Vector, b: Vector) -> Mask:
     """Return where a or b is NaN."""
-    mask: Mask = np.isnan(a) | np.isnan(b)
-    return mask
+    return np.isnan(a) | np.isnan(b)
 
 
 def first_lanes(count: int) -> Mask:
     """Return the mask of the first ``count`` lanes."""
-    mask: Mask = np.arange(LANES) < count
-    return mask
+    return np.arange(LANES) < count
 
 
 def lane(v: Vector, i: int) -> float:
@@ -192,8 +191,7 @@ def stays(key: int, first: int, step: int, threshold: int) -> Mask:
     with np.errstate(over="ignore"):
         number = np.uint64(first + 1) + np.arange(LANES, dtype=np.uint64) * np.uint64(step)
         z = split_mix(number * GOLDEN + np.uint64(int(key) & 0xFFFFFFFFFFFFFFFF))
-    mask: Mask = (z >> np.uint64(11)) >= np.uint64(threshold)
-    return mask
+    return (z >> np.uint64(11)) >= np.uint64(threshold)
 
 
 def draw(keys: Integers, number: int) -> Vector:
@@ -213,8 +211,7 @@ def draw(keys: Integers, number: int) -> Vector:
 def pick(a: Memory, i: int, rows: Vector, columns: Vector, pitch: int) -> Vector:
     """Return each lane's own cell of a map: of whole rows and columns, counted from ``i``."""
     places = i + rows.astype(np.int64) * pitch + columns.astype(np.int64) * LANES
-    cells: Vector = a[places + np.arange(LANES)]
-    return cells
+    return np.take(a, places + np.arange(LANES))
 
 
 def turned(v: Vector) -> Vector:
@@ -230,9 +227,20 @@ def zeros(f: int, p: int) -> Tile:
     return np.zeros((f, p, LANES), np.float32)
 
 
-def biases(f: int, p: int, a: Memory, i: int) -> Tile:
-    """Return a tile whose row number n is the float at ``i + n``, in every lane."""
+def biases(tile: Tile, a: Memory, i: int) -> Tile:
+    """Return a tile of the same size whose row number n is the float at ``i + n``, in every lane.
+
+    Where ``i`` is negative, the tile is zeros.
+    """
+    if i < 0:
+        return np.zeros_like(tile)
+    f, p, _ = tile.shape
     return np.repeat(a[i : i + f], p * LANES).reshape(f, p, LANES)
+
+
+def rows_of(tile: Tile) -> int:
+    """Return F, how many rows of vectors a tile has."""
+    return len(tile)
 
 
 def outer(tile: Tile, w: Memory, i: int, w_step: int, x: Memory, j: int, x_step: int) -> Tile:
@@ -291,14 +299,12 @@ def slide_back(
 
 def rectify_tile(tile: Tile) -> Tile:
     """Return max(v, 0) of every vector, and NaN where it is NaN."""
-    made: Tile = np.where(tile < 0, np.float32(0), tile)
-    return made
+    return np.where(tile < 0, np.float32(0), tile)
 
 
-def cell(tile: Tile, f: int, p: int) -> Vector:
-    """Return one vector of a tile; f and p are literals."""
-    v: Vector = tile[f, p]
-    return v
+def cells(tile: Tile, f: int) -> tuple[Vector, ...]:
+    """Return the vectors of a tile's row f, a literal."""
+    return tuple(tile[f])
 
 
 def load_tile(f: int, p: int, a: Memory, i: int, f_step: int, p_step: int) -> Tile:

@@ -1,32 +1,35 @@
 """The kernels, one file beside each of ``layers/``.
 
-A kernel has one signature, ``kernel(a, s, c, k, i, j)``: ``a`` is the memory of the block it works
-on, ``s`` is shared by all blocks and workers, ``c`` is the run's context, ``k`` its operands, which
-are places in ``a`` or ``s`` and sizes. A kernel for blocks gets the block's number ``i`` and its
-chunk's ``j``; where they are the same, the block is the first of its chunk, and gradients are
-written, not added. A kernel for all workers gets the worker's number ``i`` and how many there are,
-``j``, and does its part.
+A kernel is ``kernel(a, s, c, k, i, j)``: ``a`` is the memory of the block it works on, ``s`` is
+shared by all blocks and workers, ``c`` is the run's context (``context.py``), and ``k`` has its
+operands, places in ``a`` or ``s`` and sizes, by the names that it declares (``operands.py``). A
+kernel for blocks gets the block's number ``i`` and its chunk's ``j``; where they are the same, the
+block is the first of its chunk, and gradients are written, not added. A kernel for all workers
+gets the worker's number ``i`` and how many there are, ``j``, and does its part.
 
-In maps, a plane is the step from one channel to the next and a pitch that from one row to the next,
-in floats; an operand that is a map is the place of its first cell that is not padding.
+Begin with ``activation.py``, then ``dense.py``. To add a kernel, write it on its layer's page, add
+it to the KERNELS there (and functions that it calls to the HELPERS), and emit it in ``lowering/``.
 """
 
 from fullback.engine.kernels import (
     activation,
     augment,
     conv,
+    conv_gradients,
     dense,
     dropout,
     functions,
     images,
     loss,
+    maps,
     norm,
     optimizer,
     pool,
 )
 
 MODULES = (
-    images, augment, conv, pool, dense, activation, dropout, norm, loss, optimizer, functions
+    images, augment, conv, conv_gradients, pool, dense, activation, dropout, norm, loss, optimizer,
+    functions, maps,
 )  # fmt: skip
 
 KERNELS = tuple(kernel for module in MODULES for kernel in module.KERNELS)

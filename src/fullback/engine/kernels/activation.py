@@ -1,17 +1,23 @@
 """Activations, cell by cell; y may lie where x lay, and dx where dy lay.
 
-Forward operands: x, plane, pitch; y, plane, pitch; C, H, W; where in shared memory a slope is.
-Backward operands: dx, plane, pitch; dy, plane, pitch; y, plane, pitch; C, H, W; the slope.
-A row of features has C of 1 and H of 1.
+An activation is two formulas of vectors, of which two functions make its kernels. The slope is that
+of a leaky ReLU, a number in shared memory; others have NONE.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fullback.engine.kernels.functions import tanh
+from fullback.engine.kernels.maps import row_at
+from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
     Integers,
+    Kernel,
     Memory,
+    Operands,
+    Vector,
     load,
     rectify,
     select,
@@ -20,89 +26,88 @@ from fullback.engine.simd import (
 )
 
 
-def relu(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """y = max(x, 0)."""
-    for channel in range(k[6]):
-        for h in range(k[7]):
-            x, y = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            for n in range(0, k[8] * LANES, LANES):
-                store(a, y + n, rectify(load(a, x + n)))
+def rectified(x: Vector, slope: Vector) -> Vector:
+    """Return max(x, 0)."""
+    return rectify(x)
 
 
-def relu_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """dx = dy where y > 0."""
-    zero = splat(0.0)
-    for channel in range(k[9]):
-        for h in range(k[10]):
-            dx, dy = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            y = k[6] + channel * k[7] + h * k[8]
-            for n in range(0, k[11] * LANES, LANES):
-                store(a, dx + n, select(load(a, y + n) > zero, load(a, dy + n), zero))
+def rectified_dx(dy: Vector, y: Vector, slope: Vector) -> Vector:
+    """Return dy where y > 0."""
+    return select(y > splat(0.0), dy, splat(0.0))
 
 
-def leaky_relu(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """y = x where x > 0, else slope x."""
-    zero, slope = splat(0.0), splat(s[k[9]])
-    for channel in range(k[6]):
-        for h in range(k[7]):
-            x, y = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            for n in range(0, k[8] * LANES, LANES):
-                v = load(a, x + n)
-                store(a, y + n, select(v > zero, v, slope * v))
+def leaked(x: Vector, slope: Vector) -> Vector:
+    """Return x where x > 0, else slope x."""
+    return select(x > splat(0.0), x, slope * x)
 
 
-def leaky_relu_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """dx = dy where y > 0, else slope dy."""
-    zero, slope = splat(0.0), splat(s[k[12]])
-    for channel in range(k[9]):
-        for h in range(k[10]):
-            dx, dy = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            y = k[6] + channel * k[7] + h * k[8]
-            for n in range(0, k[11] * LANES, LANES):
-                v = load(a, dy + n)
-                store(a, dx + n, select(load(a, y + n) > zero, v, slope * v))
+def leaked_dx(dy: Vector, y: Vector, slope: Vector) -> Vector:
+    """Return dy where y > 0, else slope dy."""
+    return select(y > splat(0.0), dy, slope * dy)
 
 
-def tanh_of(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """y = tanh(x)."""
-    for channel in range(k[6]):
-        for h in range(k[7]):
-            x, y = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            for n in range(0, k[8] * LANES, LANES):
-                store(a, y + n, tanh(load(a, x + n)))
+def tangent(x: Vector, slope: Vector) -> Vector:
+    """Return tanh(x)."""
+    return tanh(x)
 
 
-def tanh_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """dx = dy (1 - y^2)."""
-    for channel in range(k[9]):
-        for h in range(k[10]):
-            dx, dy = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            y = k[6] + channel * k[7] + h * k[8]
-            for n in range(0, k[11] * LANES, LANES):
-                v = load(a, y + n)
-                store(a, dx + n, load(a, dy + n) * (splat(1.0) - v * v))
+def tangent_dx(dy: Vector, y: Vector, slope: Vector) -> Vector:
+    """Return dy (1 - y^2)."""
+    return dy * (splat(1.0) - y * y)
 
 
-def sigmoid(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """y = (1 + tanh(x / 2)) / 2."""
+def logistic(x: Vector, slope: Vector) -> Vector:
+    """Return 1 / (1 + e^-x), as (1 + tanh(x / 2)) / 2."""
     half = splat(0.5)
-    for channel in range(k[6]):
-        for h in range(k[7]):
-            x, y = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            for n in range(0, k[8] * LANES, LANES):
-                store(a, y + n, (splat(1.0) + tanh(load(a, x + n) * half)) * half)
+    return (splat(1.0) + tanh(x * half)) * half
 
 
-def sigmoid_dx(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """dx = dy y (1 - y)."""
-    for channel in range(k[9]):
-        for h in range(k[10]):
-            dx, dy = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            y = k[6] + channel * k[7] + h * k[8]
-            for n in range(0, k[11] * LANES, LANES):
-                v = load(a, y + n)
-                store(a, dx + n, load(a, dy + n) * v * (splat(1.0) - v))
+def logistic_dx(dy: Vector, y: Vector, slope: Vector) -> Vector:
+    """Return dy y (1 - y)."""
+    return dy * y * (splat(1.0) - y)
 
+
+def forward(name: str, formula: Callable[[Vector, Vector], Vector]) -> Kernel:
+    """Return the kernel y = formula(x, slope)."""
+
+    @kernel(reads="x:map", writes="y:map", numbers="shape:shape slope")
+    def each_cell(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+        channels, height, width = k.shape
+        slope = splat(s[k.slope]) if k.slope >= 0 else splat(0.0)
+        for channel in range(channels):
+            for h in range(height):
+                x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
+                for n in range(0, width * LANES, LANES):
+                    store(a, y + n, formula(load(a, x + n), slope))
+
+    each_cell.__name__ = name
+    return each_cell
+
+
+def backward(name: str, formula: Callable[[Vector, Vector, Vector], Vector]) -> Kernel:
+    """Return the kernel dx = formula(dy, y, slope)."""
+
+    @kernel(reads="dy:map y:map", writes="dx:map", numbers="shape:shape slope")
+    def each_cell(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+        channels, height, width = k.shape
+        slope = splat(s[k.slope]) if k.slope >= 0 else splat(0.0)
+        for channel in range(channels):
+            for h in range(height):
+                dx, dy = row_at(k.dx, channel, h), row_at(k.dy, channel, h)
+                y = row_at(k.y, channel, h)
+                for n in range(0, width * LANES, LANES):
+                    store(a, dx + n, formula(load(a, dy + n), load(a, y + n), slope))
+
+    each_cell.__name__ = name
+    return each_cell
+
+
+relu, relu_dx = forward("relu", rectified), backward("relu_dx", rectified_dx)
+leaky_relu, leaky_relu_dx = forward("leaky_relu", leaked), backward("leaky_relu_dx", leaked_dx)
+tanh_of, tanh_dx = forward("tanh_of", tangent), backward("tanh_dx", tangent_dx)
+sigmoid, sigmoid_dx = forward("sigmoid", logistic), backward("sigmoid_dx", logistic_dx)
 
 KERNELS = (relu, relu_dx, leaky_relu, leaky_relu_dx, tanh_of, tanh_dx, sigmoid, sigmoid_dx)
-HELPERS = ()
+HELPERS = (
+    rectified, rectified_dx, leaked, leaked_dx, tangent, tangent_dx, logistic, logistic_dx
+)  # fmt: skip

@@ -32,10 +32,13 @@ from fullback.engine.context import (
 )
 from fullback.engine.kernels.functions import cosine, sine
 from fullback.engine.kernels.images import lanes_used
+from fullback.engine.kernels.maps import row_at
+from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
     Integers,
     Memory,
+    Operands,
     Vector,
     broadcast,
     doubles,
@@ -91,30 +94,35 @@ def frame(a: Memory, x: int, pitch: int, height: int, width: int, fill: Vector) 
                 store(a, x + h * pitch + w * LANES, fill)
 
 
-def distort(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+@kernel(
+    reads="x:map",
+    writes="y:map",
+    numbers="shape:shape amounts knots:pair field line row_table column_table",
+)
+def distort(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """Shift, turn, resize, shear, flip, crop and bend: y[h, w] = x[where it comes from].
 
-    Operands: x, plane, pitch, with room for its frame; y, plane, pitch; C, H, W; place in
-    shared memory of the amounts; rows and columns of the elastic field's knots, 0 without one; room
-    for its values, twice, and for a line of them, twice; place in shared memory of the knot and the
-    four weights of every row, and of every column.
+    Around x there is room for its frame. In shared memory are the ``amounts`` and, for every row
+    and every column, the knot and the four weights (``row_table``, ``column_table``). ``knots`` are
+    rows and columns of those of the elastic field, 0 without one; ``field`` is room for its values,
+    twice, ``line`` for a line of them, twice.
     """
-    x, x_plane, pitch, y, y_plane, y_pitch = k[0], k[1], k[2], k[3], k[4], k[5]
-    channels, height, width, given = k[6], k[7], k[8], k[9]
-    knots_down, knots_across, field, line = k[10], k[11], k[12], k[13]
+    (x, x_plane, pitch), (y, y_plane, y_pitch) = k.x, k.y
+    (channels, height, width), amounts = k.shape, k.amounts
+    (knots_down, knots_across), field, line = k.knots, k.field, k.line
     keys = lane_keys(c, i)
-    angle = broadcast(s, given + 2) * either_way(keys, ANGLE)
-    zoom = splat(1.0) / fma(broadcast(s, given + 3), either_way(keys, SIZE), splat(1.0))
-    shear = broadcast(s, given + 4) * either_way(keys, SHEAR)
-    cells = splat(2.0) * broadcast(s, given + 5) + splat(1.0)
-    down = broadcast(s, given) * either_way(keys, SHIFT_ROWS)
-    down = down + whole(cells * draw(keys, CROP_ROWS)) - broadcast(s, given + 5)
-    right = broadcast(s, given + 1) * either_way(keys, SHIFT_COLUMNS)
-    right = right + whole(cells * draw(keys, CROP_COLUMNS)) - broadcast(s, given + 5)
+    angle = broadcast(s, amounts + 2) * either_way(keys, ANGLE)
+    zoom = splat(1.0) / fma(broadcast(s, amounts + 3), either_way(keys, SIZE), splat(1.0))
+    shear = broadcast(s, amounts + 4) * either_way(keys, SHEAR)
+    cells = splat(2.0) * broadcast(s, amounts + 5) + splat(1.0)
+    down = broadcast(s, amounts) * either_way(keys, SHIFT_ROWS)
+    down = down + whole(cells * draw(keys, CROP_ROWS)) - broadcast(s, amounts + 5)
+    right = broadcast(s, amounts + 1) * either_way(keys, SHIFT_COLUMNS)
+    right = right + whole(cells * draw(keys, CROP_COLUMNS)) - broadcast(s, amounts + 5)
     one = splat(1.0)
-    flip_rows = select(draw(keys, FLIP_ROWS) < broadcast(s, given + 6), splat(-1.0), one)
-    flip_columns = select(draw(keys, FLIP_COLUMNS) < broadcast(s, given + 7), splat(-1.0), one)
-    fill, amount = broadcast(s, given + 8), broadcast(s, given + 9)
+    flip_rows = select(draw(keys, FLIP_ROWS) < broadcast(s, amounts + 6), splat(-1.0), one)
+    flip_columns = select(draw(keys, FLIP_COLUMNS) < broadcast(s, amounts + 7), splat(-1.0), one)
+    fill, amount = broadcast(s, amounts + 8), broadcast(s, amounts + 9)
     sin, cos = sine(angle), cosine(angle)
     by_row_down = zoom * fma(sin, shear, cos) * flip_rows
     by_row_right = zoom * fma(cos, shear, splat(0.0) - sin) * flip_rows
@@ -129,7 +137,7 @@ def distort(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
         row_down = fma(by_row_down, centred, down + splat(0.5 * (height - 1)))
         row_right = fma(by_row_right, centred, right + splat(0.5 * (width - 1)))
         if knots:
-            at = k[14] + 5 * h
+            at = k.row_table + 5 * h
             first = field + int(s[at]) * knots_across * LANES
             for n in range(knots_across):
                 step, here = knots_across * LANES, first + n * LANES
@@ -144,7 +152,7 @@ def distort(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                 fma(by_column_right, centred, row_right),
             )
             if knots:
-                at = k[15] + 5 * w
+                at = k.column_table + 5 * w
                 here = line + int(s[at]) * LANES
                 rows = rows + weighted(a, here, LANES, s, at + 1)
                 columns = columns + weighted(a, here + knots_across * LANES, LANES, s, at + 1)
@@ -164,40 +172,35 @@ def distort(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> N
                 )
 
 
-def erase(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Fill a square of every image, in place.
-
-    Operands: x, plane, pitch; C, H, W; the square's side; place in shared memory of the fill.
-    """
-    keys, side = lane_keys(c, i), splat(k[6])
-    half = splat(k[6] // 2)
-    top = whole(splat(k[4]) * draw(keys, ERASED_ROW)) - half
-    left = whole(splat(k[5]) * draw(keys, ERASED_COLUMN)) - half
-    fill = broadcast(s, k[7])
-    for h in range(k[4]):
+@kernel(reads="x:map", writes="x:map", numbers="shape:shape side fill")
+def erase(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """Fill a square of every image, in place. The fill is in shared memory."""
+    (channels, height, width), keys, side = k.shape, lane_keys(c, i), splat(k.side)
+    half = splat(k.side // 2)
+    top = whole(splat(height) * draw(keys, ERASED_ROW)) - half
+    left = whole(splat(width) * draw(keys, ERASED_COLUMN)) - half
+    fill = broadcast(s, k.fill)
+    for h in range(height):
         below = splat(h) - top
         in_rows = (below >= splat(0.0)) & (below < side)
-        for w in range(k[5]):
+        for w in range(width):
             beside = splat(w) - left
             inside = in_rows & (beside >= splat(0.0)) & (beside < side)
-            for channel in range(k[3]):
-                x = k[0] + channel * k[1] + h * k[2] + w * LANES
+            for channel in range(channels):
+                x = row_at(k.x, channel, h) + w * LANES
                 store(a, x, select(inside, fill, load(a, x)))
 
 
-def mix(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Add a share of the next lane's image to every one, in place.
-
-    Operands: x, plane, pitch; C, H, W.
-    """
+@kernel(reads="x:map", writes="x:map", numbers="shape:shape")
+def mix(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """Add a share of the next lane's image to every one, in place."""
     own = splat(doubles(c[RATES])[RATES_EACH * c[STEP] + MIXTURE])
-    used = lanes_used(c, i)
-    for channel in range(k[3]):
-        for h in range(k[4]):
-            x = k[0] + channel * k[1] + h * k[2]
-            for n in range(x, x + k[5] * LANES, LANES):
-                v = load(a, n)
-                store(a, n, mixed(v, own, used))
+    (channels, height, width), used = k.shape, lanes_used(c, i)
+    for channel in range(channels):
+        for h in range(height):
+            x = row_at(k.x, channel, h)
+            for n in range(x, x + width * LANES, LANES):
+                store(a, n, mixed(load(a, n), own, used))
 
 
 def mixed(v: Vector, own: Vector, used: int) -> Vector:

@@ -11,10 +11,14 @@ from __future__ import annotations
 from fullback.engine.context import BLOCKS
 from fullback.engine.cpu import FILTERS, UNITS
 from fullback.engine.kernels.images import lanes_used
+from fullback.engine.kernels.maps import row_at
+from fullback.engine.operands import NONE, kernel
 from fullback.engine.simd import (
     LANES,
     Integers,
     Memory,
+    Operands,
+    Tile,
     biases,
     load,
     outer,
@@ -29,132 +33,111 @@ from fullback.engine.simd import (
 )
 
 
-def copy(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """y = x, where the two lie differently in memory.
-
-    Operands: x, plane, pitch; y, plane, pitch; C, H, W.
-    """
-    for channel in range(k[6]):
-        for h in range(k[7]):
-            x, y = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            for n in range(0, k[8] * LANES, LANES):
+@kernel(reads="x:map", writes="y:map", numbers="shape:shape")
+def copy(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """y = x, where the two lie differently in memory."""
+    channels, height, width = k.shape
+    for channel in range(channels):
+        for h in range(height):
+            x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
+            for n in range(0, width * LANES, LANES):
                 store(a, y + n, load(a, x + n))
 
 
-def dense(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """y = b + W x, or dx = W^T dy.
+@kernel(reads="x w", writes="y", numbers="w_step x_step b units features relu")
+def dense(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """y = b + W x, and ReLU of it where that follows; or dx = W^T dy.
 
-    Operands: x, y; w, the step to the next output and to the next input in it; b, or -1; outputs,
-    inputs; whether ReLU follows.
+    The steps are those in ``w`` to the next output (``w_step``) and the next input (``x_step``).
     """
-    x, y, w, w_step, x_step, b, units, features, relu = (
-        k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]
-    )  # fmt: skip
-    unit = 0
+    units, unit = k.units, 0
     while unit < units:
-        at_w = w + unit * w_step
         if unit + UNITS <= units:
-            tile = biases(UNITS, 1, s, b + unit) if b >= 0 else zeros(UNITS, 1)
-            for n in range(features):
-                tile = outer(tile, s, at_w, w_step, a, x + n * LANES, LANES)
-                at_w += x_step
-            tile = rectify_tile(tile) if relu else tile
-            store_tile(a, y + unit * LANES, LANES, LANES, tile)
+            answer_units(zeros(UNITS, 1), a, s, k, unit)
             unit += UNITS
         else:
-            one = biases(1, 1, s, b + unit) if b >= 0 else zeros(1, 1)
-            for n in range(features):
-                one = outer(one, s, at_w, w_step, a, x + n * LANES, LANES)
-                at_w += x_step
-            one = rectify_tile(one) if relu else one
-            store_tile(a, y + unit * LANES, LANES, LANES, one)
+            answer_units(zeros(1, 1), a, s, k, unit)
             unit += 1
 
 
-def rows(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+def answer_units(tile: Tile, a: Memory, s: Memory, k: Operands, unit: int) -> None:
+    """Write what a tile's units answer, the first of which has a number."""
+    x, y, w, w_step, x_step = k.x, k.y + unit * LANES, k.w + unit * k.w_step, k.w_step, k.x_step
+    tile = biases(tile, s, k.b + unit if k.b >= 0 else NONE)
+    for n in range(k.features):
+        tile = outer(tile, s, w, w_step, a, x + n * LANES, LANES)
+        w += x_step
+    store_tile(a, y, LANES, LANES, rectify_tile(tile) if k.relu else tile)
+
+
+@kernel(reads="x", writes="rows", numbers="length")
+def rows(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """Turn a block's features back into rows, one an image, in shared memory.
 
-    Operands: x; rows, the length of one; features, counted up to a multiple of 16.
+    ``length`` is that of a row: the features, counted up to a multiple of 16.
     """
-    x, to, length = k[0], k[1] + i * LANES * k[2], k[2]
-    for n in range(0, k[3], LANES):
+    x, length, to = k.x, k.length, k.rows + i * LANES * k.length
+    for n in range(0, length, LANES):
         transpose(a, x + n * LANES, LANES, s, to + n, length)
 
 
-def keep(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Copy a block's deltas to shared memory.
-
-    Operands: dy; copies; K.
-    """
-    dy, to = k[0], k[1] + i * k[2] * LANES
-    for n in range(0, k[2] * LANES, LANES):
+@kernel(reads="dy", writes="deltas", numbers="units")
+def keep(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """Copy a block's deltas to shared memory."""
+    dy, size = k.dy, k.units * LANES
+    to = k.deltas + i * size
+    for n in range(0, size, LANES):
         store(s, to + n, load(a, dy + n))
 
 
-def dense_dw(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+@kernel(reads="x dy", writes="dw", numbers="length pitch units", for_workers=True)
+def dense_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """dw = the sum over all images of delta times input.
 
-    For all workers. Operands: rows of inputs, the length of one; deltas; dw, the length of a row;
-    K; vectors in a row.
+    ``x`` are the inputs in rows of a length, ``dy`` the deltas of all images, ``pitch`` the length
+    of a row of dw.
     """
-    x, length, dy, dw, pitch, units, vectors = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
-    unit, stop = units * i // j, units * (i + 1) // j
+    vectors = k.pitch // LANES
+    unit, stop = k.units * i // j, k.units * (i + 1) // j
     while unit < stop:
         high = FILTERS if unit + FILTERS <= stop else 1
         n = 0
         while n < vectors:
             wide = 4 if vectors >= 4 else 1
             n = smaller(n, vectors - wide)  # the last four may begin among the ones before
-            at_y, at_x = dy + unit * LANES, x + n * LANES
-            to = dw + unit * pitch + n * LANES
             if high == FILTERS and wide == 4:
-                tile = zeros(FILTERS, 4)
-                for block in range(c[BLOCKS]):
-                    for image in range(lanes_used(c, block)):
-                        tile = outer(tile, s, at_y + image, LANES, s, at_x, LANES)
-                        at_x += length
-                    at_y += units * LANES
-                store_tile(s, to, pitch, LANES, tile)
+                sum_images(zeros(FILTERS, 4), s, c, k, unit, n)
             elif wide == 4:
-                line = zeros(1, 4)
-                for block in range(c[BLOCKS]):
-                    for image in range(lanes_used(c, block)):
-                        line = outer(line, s, at_y + image, LANES, s, at_x, LANES)
-                        at_x += length
-                    at_y += units * LANES
-                store_tile(s, to, pitch, LANES, line)
+                sum_images(zeros(1, 4), s, c, k, unit, n)
             elif high == FILTERS:
-                column = zeros(FILTERS, 1)
-                for block in range(c[BLOCKS]):
-                    for image in range(lanes_used(c, block)):
-                        column = outer(column, s, at_y + image, LANES, s, at_x, LANES)
-                        at_x += length
-                    at_y += units * LANES
-                store_tile(s, to, pitch, LANES, column)
+                sum_images(zeros(FILTERS, 1), s, c, k, unit, n)
             else:
-                one = zeros(1, 1)
-                for block in range(c[BLOCKS]):
-                    for image in range(lanes_used(c, block)):
-                        one = outer(one, s, at_y + image, LANES, s, at_x, LANES)
-                        at_x += length
-                    at_y += units * LANES
-                store_tile(s, to, pitch, LANES, one)
+                sum_images(zeros(1, 1), s, c, k, unit, n)
             n += wide
         unit += high
 
 
-def dense_db(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """db = the sum of all images' deltas.
+def sum_images(tile: Tile, s: Memory, c: Integers, k: Operands, unit: int, n: int) -> None:
+    """Write the gradients of some units' weights, from vector n of a row on, over all images."""
+    x, dy, length, pitch, units = k.x + n * LANES, k.dy + unit * LANES, k.length, k.pitch, k.units
+    for block in range(c[BLOCKS]):
+        for image in range(lanes_used(c, block)):
+            tile = outer(tile, s, dy + image, LANES, s, x, LANES)
+            x += length
+        dy += units * LANES
+    store_tile(s, k.dw + unit * pitch + n * LANES, pitch, LANES, tile)
 
-    For all workers. Operands: deltas; db; K.
-    """
-    dy, db, units = k[0], k[1], k[2]
+
+@kernel(reads="dy", writes="db", numbers="units", for_workers=True)
+def dense_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """db = the sum of all images' deltas."""
+    units = k.units
     for unit in range(units * i // j, units * (i + 1) // j):
         total = splat(0.0)
         for block in range(c[BLOCKS]):
-            total = total + load(s, dy + (block * units + unit) * LANES)
-        s[db + unit] = sum_lanes(total)
+            total = total + load(s, k.dy + (block * units + unit) * LANES)
+        s[k.db + unit] = sum_lanes(total)
 
 
 KERNELS = (copy, dense, rows, keep, dense_dw, dense_db)
-HELPERS = ()
+HELPERS = (answer_units, sum_images)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from fullback.engine.context import KEYS, RANDOM, STEP
+from fullback.engine.kernels.maps import row_at
+from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
     Integers,
     Memory,
+    Operands,
     integers,
     load,
     select,
@@ -16,21 +19,23 @@ from fullback.engine.simd import (
 )
 
 
-def dropout(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+@kernel(reads="x:map", writes="y:map", numbers="shape:shape number threshold scale")
+def dropout(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """Leave features out: number n of an image is the draw of its place in the whole batch.
 
-    Operands: x, plane, pitch; y, plane, pitch; C, H, W; which random layer it is; the threshold
-    of the draw's 53 bits; place in shared memory of the scale of what stays.
+    ``number`` says which random layer it is, ``threshold`` is that of the draw's 53 bits, and
+    ``scale`` is where in shared memory the scale of what stays is.
     """
-    features = k[6] * k[7] * k[8]
-    key = integers(c[KEYS])[c[STEP] * c[RANDOM] + k[9]]
-    scale, zero = splat(s[k[11]]), splat(0.0)
+    channels, height, width = k.shape
+    features, threshold = channels * height * width, k.threshold
+    key = integers(c[KEYS])[c[STEP] * c[RANDOM] + k.number]
+    scale, zero = splat(s[k.scale]), splat(0.0)
     number = i * LANES * features
-    for channel in range(k[6]):
-        for h in range(k[7]):
-            x, y = k[0] + channel * k[1] + h * k[2], k[3] + channel * k[4] + h * k[5]
-            for n in range(0, k[8] * LANES, LANES):
-                mask = select(stays(key, number, features, k[10]), scale, zero)
+    for channel in range(channels):
+        for h in range(height):
+            x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
+            for n in range(0, width * LANES, LANES):
+                mask = select(stays(key, number, features, threshold), scale, zero)
                 store(a, y + n, load(a, x + n) * mask)
                 number += 1
 

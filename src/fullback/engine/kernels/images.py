@@ -6,10 +6,12 @@ Lanes that a batch leaves empty repeat its last image; the loss gives them no sh
 from __future__ import annotations
 
 from fullback.engine.context import COUNT, FIRST, IMAGE_STEP, IMAGES, KIND, ORDER, OUTPUT, ROWS
+from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
     Integers,
     Memory,
+    Operands,
     Vector,
     floats,
     fma,
@@ -44,12 +46,10 @@ def byte_share(v: Vector) -> Vector:
     return fma(fma(q, splat(-255.0), v), splat(1 / 255), q)
 
 
-def gather(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Read a block's images; bytes are divided by 255.
-
-    Operands: y, its plane and pitch; C, H, W; room for sixteen vectors.
-    """
-    y, plane, pitch, channels, height, width, room = k[0], k[1], k[2], k[3], k[4], k[5], k[6]
+@kernel(writes="y:map", numbers="shape:shape room")
+def gather(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """Read a block's images; bytes are divided by 255. There is room for sixteen vectors."""
+    (y, plane, pitch), (channels, height, width), room = k.y, k.shape, k.room
     kind, rows, size = c[KIND], row(c, ROWS), channels * height * width
     bytes_each = (1 if kind == 0 else 4 * kind) * c[IMAGE_STEP]
     for n in range(LANES):
@@ -82,12 +82,10 @@ def gather(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> No
                     channel += 1
 
 
-def output(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Write a block's answers to their rows.
-
-    Operands: x, K.
-    """
-    x, units = k[0], k[1]
+@kernel(reads="x", numbers="units")
+def output(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """Write a block's answers to their rows."""
+    x, units = k.x, k.units
     for unit in range(units):
         v = load(a, x + unit * LANES)
         for n in range(lanes_used(c, i)):

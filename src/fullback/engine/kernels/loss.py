@@ -16,10 +16,12 @@ from fullback.engine.context import (
 from fullback.engine.kernels.augment import mixed
 from fullback.engine.kernels.functions import exp, log
 from fullback.engine.kernels.images import image_number, lanes_used
+from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
     Integers,
     Memory,
+    Operands,
     Vector,
     doubles,
     first_lanes,
@@ -63,14 +65,14 @@ def report(c: Integers, block: int, loss: float, right: float) -> None:
     doubles(c[FIGURES])[place + 1] = right
 
 
-def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
+@kernel(reads="x", writes="dx", numbers="classes room smoothing mixes")
+def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """The loss, and dx = (p - t) times each image's share.
 
-    Operands: x; dx; classes; room for a vector; place in shared memory of the label smoothing;
-    whether images are mixed.
+    There is room for a vector; the label smoothing is in shared memory.
     """
-    x, dx, classes, room = k[0], k[1], k[2], k[3]
-    smoothing, mixes = s[k[4]], k[5]
+    x, dx, classes, room = k.x, k.dx, k.classes, k.room
+    smoothing, mixes = s[k.smoothing], k.mixes
     own, count = own_share(c, mixes), lanes_used(c, i)
     for n in range(LANES):
         a[room + n] = integers(c[TARGETS])[image_number(c, i, n)]
@@ -106,12 +108,10 @@ def softmax_cross_entropy(a: Memory, s: Memory, c: Integers, k: Integers, i: int
     report(c, i, sum_lanes(select(used, loss * share, splat(0.0))), sum_lanes(right))
 
 
-def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """The loss, and dx = 2 (x - t) / K times each image's share.
-
-    Operands: x; dx; outputs; room for a vector; whether images are mixed.
-    """
-    x, dx, outputs, room, mixes = k[0], k[1], k[2], k[3], k[4]
+@kernel(reads="x", writes="dx", numbers="outputs room mixes")
+def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """The loss, and dx = 2 (x - t) / K times each image's share. There is room for a vector."""
+    x, dx, outputs, room, mixes = k.x, k.dx, k.outputs, k.room, k.mixes
     own, count = own_share(c, mixes), lanes_used(c, i)
     share = shares(a, room, c, i)
     loss = splat(0.0)
@@ -128,12 +128,10 @@ def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j
     report(c, i, sum_lanes(select(used, loss * share, splat(0.0))), 0.0)
 
 
-def softmax(a: Memory, s: Memory, c: Integers, k: Integers, i: int, j: int) -> None:
-    """Logits become probabilities, in place.
-
-    Operands: x; classes.
-    """
-    x, classes = k[0], k[1]
+@kernel(reads="x", writes="x", numbers="classes")
+def softmax(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """Logits become probabilities, in place."""
+    x, classes = k.x, k.classes
     largest = load(a, x)
     for n in range(1, classes):
         v = load(a, x + n * LANES)

@@ -1,51 +1,25 @@
 """Lowering: from a network's layers to the instructions of a program.
 
-Layers are grouped into steps; then every step writes its forward instructions and, in reverse
-order, its backward ones.
+Begin at ``write`` below. ``grouping.py`` puts layers that are computed together into steps; then
+every step plans its maps and writes its forward instructions and, in reverse order, its backward
+ones, on the page of its layer. ``plan.py`` is what they write to, ``window.py`` the arithmetic of
+windows, and ``trace.py`` says which arrays an instruction reads and computes. A new layer is a page
+with a function in its ``LOWER``; a new fusion begins in ``grouping.py``.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from fullback.augment import Augment
 from fullback.engine.loop import CHECK, FOR_WORKERS
 from fullback.engine.lowering import activation, conv, dense, norm, pool
 from fullback.engine.lowering.images import input_map
-from fullback.engine.lowering.plan import GRADIENTS, Lowered, Plan, Purpose, Update
-from fullback.engine.lowering.steps import Step
-from fullback.engine.program import Map, Phase
+from fullback.engine.lowering.plan import GRADIENTS, LowerTable, Plan, Purpose, Update
+from fullback.engine.program import Phase
 from fullback.errors import OptionError
-from fullback.layers import (
-    AvgPool2D,
-    BatchNorm2D,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2D,
-    Layer,
-    LeakyReLU,
-    MaxPool2D,
-    Normalize,
-    ReLU,
-    Sigmoid,
-    Tanh,
-)
 from fullback.network import Network
 
-_LOWER: dict[type[Layer], Callable[[Plan, int, Step, Map], Lowered]] = {
-    Conv2D: conv.lower,
-    Dense: dense.lower,
-    Flatten: dense.flatten,
-    MaxPool2D: pool.lower,
-    AvgPool2D: pool.lower,
-    GlobalAvgPool2D: pool.lower,
-    Dropout: activation.dropout,
-    Normalize: norm.normalize,
-    BatchNorm2D: norm.batchnorm,
-    **dict.fromkeys((ReLU, LeakyReLU, Sigmoid, Tanh), activation.lower),
-}
+_PAGES = (activation, conv, dense, norm, pool)
+_LOWER: LowerTable = {kind: lower for page in _PAGES for kind, lower in page.LOWER.items()}
 
 
 def lower(
@@ -98,12 +72,14 @@ def write(plan: Plan) -> Plan:
                 f"the lane engine has no kernel for {step.name}, {step.layer}; give "
                 "engine='reference'"
             )
+        plan.layers = step.names
         x, back = _LOWER[type(step.layer)](plan, n, step, x)
-        backward.append((n, back))
+        backward.append((n, step, back))
     plan.write_loss(x)
     if plan.backwards:
-        for n, back in reversed(backward):
+        for n, step, back in reversed(backward):
             if n >= plan.lowest:
+                plan.layers = step.names
                 back()
         if plan.purpose == "training":
             plan.phases.append(Phase(CHECK, []))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fullback.engine.kernels import dense
-from fullback.engine.loop import FOR_BLOCKS
 from fullback.engine.lowering.activation import relu_dx
-from fullback.engine.lowering.plan import Lowered, Plan
-from fullback.engine.lowering.steps import Step
-from fullback.engine.program import Instruction, Map
+from fullback.engine.lowering.grouping import Step
+from fullback.engine.lowering.plan import Lowered, LowerTable, Plan
+from fullback.engine.lowering.trace import before
+from fullback.engine.program import Map
 from fullback.engine.simd import LANES
+from fullback.layers import Dense, Flatten
 
 
 def flatten(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
@@ -17,80 +20,69 @@ def flatten(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     def back() -> None:
         dy, dx = plan.delta(n), plan.delta(n - 1) if plan.needs_dx(n) else None
         if dx is not None and dy.place != dx.place:
-            source = (dy.place, dx.shape[1] * dx.shape[2] * LANES, dx.shape[2] * LANES)
-            plan.emit(
-                FOR_BLOCKS,
-                dense.copy,
-                (*source, *dx.view, *dx.shape),
-                step.names,
-                (dy.name,),
-                (dx.name,),
-            )
+            plan.emit(dense.copy, x=dy.reshaped(*dx.shape), y=dx, shape=dx.shape)
 
     return x.flat(step.name), back
 
 
 def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     """Write a fully connected layer, with the ReLU that has joined it."""
-    layer, (features,), units = step.layer, step.given, step.layer.units
-    weight, bias = f"{step.name}.weight", f"{step.name}.bias"
-    w, b = plan.parameters[weight], plan.parameters[bias] if layer.bias else -1
-    y = plan.output(n, step, x)
-    operands = (x.place, y.place, w, features, 1, b, units, features, step.relu)
-    plan.emit(FOR_BLOCKS, dense.dense, operands, step.names, (x.name, weight), (y.name,))
+    name, (features,), units = step.name, step.input_shape, step.layer.units
+    w, y = plan.parameters[f"{name}.weight"], plan.output(n, step, x)
+    says = (
+        f"Each unit of {name} adds up all its inputs times its weights, and its bias"
+        f"{step.then_relu}."
+    )
+    sizes: dict[str, Any] = {"units": units, "features": features, "w_step": features, "x_step": 1}
+    b = plan.parameters.get(f"{name}.bias")
+    plan.emit(dense.dense, says, x=x, y=y, w=w, b=b, relu=step.relu, **sizes)
 
     def back() -> None:
         dy = plan.delta(n)
         if step.relu:
             relu_dx(plan, step, dy, y)
-        kept, in_rows = f"{dy.name} of all images", f"{x.name} in rows"
-        if plan.wants(weight) or plan.wants(bias):
-            deltas = plan.shared.take(kept, plan.blocks * units * LANES)
-            plan.emit(
-                FOR_BLOCKS,
-                dense.keep,
-                (dy.place, deltas, units),
-                step.names[:1],
-                (dy.name,),
-                (kept,),
-            )
-        if plan.wants(weight):
-            length = -(-features // LANES) * LANES
-            rows = plan.shared.take(in_rows, plan.blocks * LANES * length)
-            plan.emit(
-                FOR_BLOCKS,
-                dense.rows,
-                (x.place, rows, length, length),
-                step.names[:1],
-                (x.name,),
-                (in_rows,),
-            )
-            dw, pitch, _ = plan.piece(weight, units, features, padded=True)
-            plan.late.append(
-                Instruction(
-                    dense.dense_dw,
-                    (rows, length, deltas, dw, pitch, units, pitch // LANES),
-                    step.names[:1],
-                    (in_rows, kept),
-                    (f"d {weight}",),
-                )
-            )
-        if layer.bias and plan.wants(bias):
-            db, _, _ = plan.piece(bias, units, 1)
-            plan.late.append(
-                Instruction(
-                    dense.dense_db,
-                    (deltas, db, units),
-                    step.names[:1],
-                    (kept,),
-                    (f"d {bias}",),
-                )
-            )
+        plan.layers = (name,)
+        _write_gradients(plan, step, x, dy)
         if plan.needs_dx(n):
-            dx = plan.delta(n - 1)
-            operands = (dy.place, dx.place, w, 1, features, -1, features, units, 0)
-            plan.emit(
-                FOR_BLOCKS, dense.dense, operands, step.names[:1], (dy.name, weight), (dx.name,)
+            says = (
+                f"The next delta: each input of {name} collects the deltas of all units, through "
+                "the weights by which it went to them."
             )
+            sizes: dict[str, Any] = {
+                "units": features,
+                "features": units,
+                "w_step": 1,
+                "x_step": features,
+            }
+            dx = plan.delta(n - 1)
+            plan.emit(dense.dense, says, x=dy, y=dx, w=w, b=None, relu=False, **sizes)
 
     return y, back
+
+
+def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
+    """Write the gradients, sums over all images, for which every block leaves what it has."""
+    (features,), units, name = step.input_shape, step.layer.units, step.name
+    weight, bias = f"{name}.weight", f"{name}.bias"
+    if not (plan.wants(weight) or plan.wants(bias)):
+        return
+    says = f"The delta of {name} is kept for the weights' gradient, which is a sum over all images."
+    deltas = plan.shared.take(f"{dy.name} of all images", plan.blocks * units * LANES)
+    plan.emit(dense.keep, says, dy=dy, deltas=deltas, units=units)
+    if plan.wants(weight):
+        length = -(-features // LANES) * LANES
+        rows = plan.shared.take(f"{x.name} in rows", plan.blocks * LANES * length)
+        source = before(plan.net, name)
+        says = f"The input of {name}, {source}, is kept for the weights' gradient."
+        plan.emit(dense.rows, says, x=x, rows=rows, length=length)
+        piece = plan.piece(weight, units, features, padded=True)
+        says = f"The gradient of each weight of {name} is the delta of its unit times its input."
+        sizes: dict[str, Any] = {"length": length, "pitch": piece.pitch, "units": units}
+        plan.emit(dense.dense_dw, says, late=True, x=rows, dy=deltas, dw=piece.region, **sizes)
+    if plan.wants(bias):
+        db = plan.piece(bias, units, 1).region
+        says = f"The gradient of each bias of {name} is the delta of its unit."
+        plan.emit(dense.dense_db, says, late=True, dy=deltas, db=db, units=units)
+
+
+LOWER: LowerTable = {Dense: lower, Flatten: flatten}

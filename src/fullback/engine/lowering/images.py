@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fullback.augment import Augment
 from fullback.engine.kernels import augment, images
-from fullback.engine.loop import FOR_BLOCKS
 from fullback.engine.lowering.plan import Plan
 from fullback.engine.program import Map
 from fullback.engine.simd import LANES
-
-_OWN = ("input",)
 
 
 def input_map(plan: Plan) -> Map:
@@ -23,28 +21,30 @@ def input_map(plan: Plan) -> Map:
     read = x
     if chosen is not None and chosen.moves:
         read = plan.map("image", plan.net.input_shape, ((1, 2), (1, 2)))
-    operands = (*read.view, *read.shape, plan.room)
-    plan.emit(FOR_BLOCKS, images.gather, operands, _OWN, (), (read.name,))
+    says = "The image is read; bytes become numbers on the scale that the network takes."
+    plan.emit(images.gather, says, y=read, shape=read.shape, room=plan.room)
     if chosen is not None and chosen.moves:
         _write_distortion(plan, chosen, read, x)
     if chosen is not None and chosen.erase:
         fill = plan.constant(chosen.fill)
-        square = (*x.view, *x.shape, chosen.erase, fill)
-        plan.emit(FOR_BLOCKS, augment.erase, square, _OWN, _OWN, _OWN)
+        plan.emit(augment.erase, x=x, shape=x.shape, side=chosen.erase, fill=fill)
     if plan.mixes:
-        plan.emit(FOR_BLOCKS, augment.mix, (*x.view, *x.shape), _OWN, _OWN, _OWN)
+        plan.emit(augment.mix, x=x, shape=x.shape)
     return x
 
 
 def _write_distortion(plan: Plan, chosen: Augment, x: Map, y: Map) -> None:
     _, height, width = x.shape
     down, across = chosen.knots(height), chosen.knots(width)
-    field = plan.arena.take("field", 2 * down * across * LANES)
-    line = plan.arena.take("line", 2 * across * LANES)
-    tables = [plan.constant(*_table(chosen, length)) if down else 0 for length in (height, width)]
-    given = plan.constant(*chosen.amounts())
-    operands = (*x.view, *y.view, *x.shape, given, down, across, field, line, *tables)
-    plan.emit(FOR_BLOCKS, augment.distort, operands, _OWN, (x.name,), (y.name,))
+    elastic: dict[str, Any] = {
+        "knots": (down, across),
+        "field": plan.arena.take("field", 2 * down * across * LANES),
+        "line": plan.arena.take("line", 2 * across * LANES),
+        "row_table": plan.constant(*_table(chosen, height)) if down else None,
+        "column_table": plan.constant(*_table(chosen, width)) if down else None,
+    }
+    amounts = plan.constant(*chosen.amounts())
+    plan.emit(augment.distort, x=x, y=y, shape=x.shape, amounts=amounts, **elastic)
 
 
 def _table(chosen: Augment, length: int) -> Sequence[float]:

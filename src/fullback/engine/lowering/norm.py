@@ -2,134 +2,147 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fullback.engine.kernels import norm
-from fullback.engine.loop import FOR_BLOCKS, FOR_WORKERS
 from fullback.engine.lowering.activation import relu_dx
-from fullback.engine.lowering.plan import Lowered, Plan
-from fullback.engine.lowering.steps import Step
-from fullback.engine.program import Map
+from fullback.engine.lowering.grouping import Step
+from fullback.engine.lowering.plan import Gradient, Lowered, LowerTable, Plan
+from fullback.engine.lowering.trace import before
+from fullback.engine.program import Map, Region
 from fullback.engine.simd import LANES
+from fullback.layers import BatchNorm2D, Normalize
 
 
 def normalize(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     """Write a Normalize; it comes first, so nothing below it has a gradient."""
-    shape = x.shape if len(step.made) == 3 else (step.made[0], 1, 1)
-    mean, deviation = (plan.statistics[f"{step.name}.{key}"] for key in ("mean", "deviation"))
     y = plan.output(n, step, x)
-    views = (
-        (x.view, y.view)
-        if len(step.made) == 3
-        else ((x.place, LANES, LANES), (y.place, LANES, LANES))
-    )
-    plan.emit(
-        FOR_BLOCKS,
-        norm.normalize,
-        (*views[0], *views[1], *shape, mean, deviation),
-        step.names,
-        (x.name,),
-        (y.name,),
-    )
+    maps: dict[str, Any] = {"x": x, "y": y, "shape": x.shape}
+    if len(step.output_shape) == 1:  # every feature is a channel
+        shape = (x.features, 1, 1)
+        maps = {"x": x.reshaped(*shape), "y": y.reshaped(*shape), "shape": shape}
+    says = f"{step.name} subtracts the training images' mean and divides by their deviation."
+    scale: dict[str, Any] = {
+        short: plan.statistics[f"{step.name}.{short}"] for short in ("mean", "deviation")
+    }
+    plan.emit(norm.normalize, says, **maps, **scale)
 
     return y, lambda: None
 
 
 def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     """Write a BatchNorm2D, with the ReLU and the pooling that have joined it."""
-    layer, name, channels = step.layer, step.name, step.given[0]
-    weight, bias = f"{name}.weight", f"{name}.bias"
-    mean, variance = (plan.statistics[f"{name}.{key}"] for key in ("mean", "variance"))
-    numbers = plan.constant(layer.epsilon, layer.momentum)
-    moments = plan.shared.take(f"{name} mean and scale", 2 * channels)
-    batch = plan.training and name not in plan.net.frozen
-    rows = plan.shared.take(f"{name} moments", plan.blocks * 2 * channels) if plan.backwards else 0
-    cells = x.shape[1] * x.shape[2]
-    if batch:
-        plan.emit(
-            FOR_BLOCKS,
-            norm.moments,
-            (*x.view, *x.shape, rows),
-            (name,),
-            (x.name,),
-            (f"{name} moments",),
-        )
-        plan.emit(
-            FOR_WORKERS,
-            norm.merge_moments,
-            (rows, channels, cells, moments, mean, variance, numbers),
-            (name,),
-            (f"{name} moments",),
-            (f"{name} mean and scale",),
-        )
-    else:
-        plan.emit(
-            FOR_WORKERS,
-            norm.running,
-            (mean, variance, channels, moments, numbers),
-            (name,),
-            (),
-            (f"{name} mean and scale",),
-            early=True,
-        )
+    name, channels = step.name, step.input_shape[0]
+    of_batch = plan.training and name not in plan.net.frozen
+    statistics = plan.shared.take(f"{name} mean and scale", 2 * channels)
+    rows = None
+    if plan.backwards:
+        rows = plan.shared.take(f"{name} moments", plan.blocks * 2 * channels)
+    _write_statistics(plan, step, x, statistics, rows if of_batch else None)
     y = plan.output(n, step, x)
-    operands: tuple[int, ...] = (
-        *x.view,
-        *y.view,
-        *(y.shape if step.pooled else x.shape),
-        moments,
-        plan.parameters[weight],
-        plan.parameters[bias],
-    )
-    winners = -1
-    if step.pooled:
-        if plan.backwards:
-            winners = plan.arena.take(f"{step.names[2]} winners", 2 * y.features * LANES)
-        operands = (*operands, winners)
-        plan.emit(FOR_BLOCKS, norm.batchnorm_pool, operands, step.names, (x.name,), (y.name,))
-    else:
-        operands = (*operands, step.relu)
-        plan.emit(FOR_BLOCKS, norm.batchnorm, operands, step.names, (x.name,), (y.name,))
+    winners = None
+    if step.pooled and plan.backwards:
+        winners = plan.arena.take(f"{step.names[2]} winners", 2 * y.features * LANES)
+    _write_forward(plan, step, x, y, statistics, winners)
+    kept: dict[str, Any] = {"winners": winners} if step.pooled else {}
 
     def back() -> None:
-        dy = plan.delta(n)
+        dy, dweight, dbias = plan.delta(n), None, None
         if step.relu and not step.pooled:
             relu_dx(plan, step, dy, y)
-        names = step.names if step.pooled else (name,)
-        sums = -1
-        if batch or plan.wants(weight):
-            sums = plan.shared.take(f"d {weight}", 2 * channels)
-            given = (winners,) if step.pooled else x.view
-            plan.emit(
-                FOR_BLOCKS,
-                norm.batchnorm_pool_sums if step.pooled else norm.batchnorm_sums,
-                (*given, *dy.view, *dy.shape, *(() if step.pooled else (moments,)), rows),
-                names,
-                (dy.name,) if step.pooled else (x.name, dy.name),
-                (f"{name} moments",),
-            )
-            plan.emit(
-                FOR_WORKERS,
-                norm.merge_sums,
-                (rows, channels, sums),
-                (name,),
-                (f"{name} moments",),
-                (f"d {weight}", f"d {bias}"),
-            )
-            for own, place in ((weight, sums), (bias, sums + channels)):
-                if plan.wants(own):
-                    plan.pieces[own] = (place, 1, channels, channels, 0)
+        plan.layers = step.names if step.pooled else (name,)
+        if of_batch or plan.wants(f"{name}.weight"):
+            dweight, dbias = _write_sums(plan, step, x, dy, statistics, rows, winners)
         if plan.needs_dx(n):
-            dx = plan.delta(n - 1)
-            operands = (
-                *x.view,
-                *dy.view,
-                *dy.shape,
-                moments,
-                *dx.view,
-                plan.parameters[weight],
-                sums if batch else -1,
-                winners,
+            says = (
+                f"The next delta: the delta of {name}, less the part of it that mean and variance "
+                "took back, times the scale."
             )
             kernel = norm.batchnorm_pool_dx if step.pooled else norm.batchnorm_dx
-            plan.emit(FOR_BLOCKS, kernel, operands, names, (x.name, dy.name), (dx.name,))
+            maps: dict[str, Any] = {"x": x, "dy": dy, "dx": plan.delta(n - 1), "shape": dy.shape}
+            scale: dict[str, Any] = {
+                "statistics": statistics,
+                "weight": plan.parameters[f"{name}.weight"],
+            }
+            sums = (dweight, dbias) if of_batch else (None, None)
+            plan.emit(kernel, says, **maps, **scale, dweight=sums[0], dbias=sums[1], **kept)
 
     return y, back
+
+
+def _write_statistics(
+    plan: Plan, step: Step, x: Map, statistics: Region, rows: Region | None
+) -> None:
+    """Write what takes the batch's statistics, or, without rows for these, the running ones."""
+    name, layer = step.name, step.layer
+    settings = plan.constant(layer.epsilon, layer.momentum)
+    running: dict[str, Any] = {"channels": step.input_shape[0], "settings": settings}
+    running |= {short: plan.statistics[f"{name}.{short}"] for short in ("mean", "variance")}
+    plan.layers = (name,)
+    if rows is None:
+        says = f"{name} takes the running mean and variance."
+        plan.emit(norm.running, says, early=True, statistics=statistics, **running)
+    else:
+        says = f"{name} adds up each channel's values and squares."
+        plan.emit(norm.moments, says, x=x, rows=rows, shape=x.shape)
+        says = f"{name} makes each channel's mean and variance of them."
+        sizes: dict[str, Any] = {"cells": x.shape[1] * x.shape[2], **running}
+        plan.emit(norm.merge_moments, says, rows=rows, statistics=statistics, **sizes)
+    plan.layers = step.names
+
+
+def _write_forward(
+    plan: Plan, step: Step, x: Map, y: Map, statistics: Region, winners: Region | None
+) -> None:
+    name = step.name
+    operands: dict[str, Any] = {"x": x, "y": y, "shape": y.shape, "statistics": statistics}
+    operands |= {short: plan.parameters[f"{name}.{short}"] for short in ("weight", "bias")}
+    if step.pooled:
+        _, relu, pool = step.names
+        says = (
+            f"{name} brings each channel to mean 0 and variance 1, scales and shifts it, {relu} "
+            f"cuts off what is negative, and {pool} keeps the largest cell of every window."
+        )
+        plan.emit(norm.batchnorm_pool, says, winners=winners, **operands)
+    else:
+        says = (
+            f"{name} brings each channel to mean 0 and variance 1, then scales and shifts it"
+            f"{step.then_relu}."
+        )
+        plan.emit(norm.batchnorm, says, relu=step.relu, **operands)
+
+
+def _write_sums(
+    plan: Plan,
+    step: Step,
+    x: Map,
+    dy: Map,
+    statistics: Region,
+    rows: Region | None,
+    winners: Region | None,
+) -> tuple[Region, Region]:
+    """Write the gradients of scale and shift, which the next delta takes too; return them."""
+    name, channels = step.name, step.input_shape[0]
+    operands: dict[str, Any] = {"dy": dy, "rows": rows, "shape": dy.shape}
+    adds = f"{name} adds up each channel's deltas, and deltas times normalised values."
+    source = f"a:{before(plan.net, name)}"
+    if step.pooled:
+        _, relu, pool = step.names
+        adds = f"Each delta of {pool} goes to its window's winner, through {relu}; {adds}"
+        sources = (f"d:{pool}", source)  # whose values lie with the winners
+        plan.emit(norm.batchnorm_pool_sums, adds, sources=sources, winners=winners, **operands)
+    else:
+        plan.emit(norm.batchnorm_sums, adds, x=x, statistics=statistics, **operands)
+    gradients: dict[str, Any] = {}
+    for short in ("weight", "bias"):
+        parameter = f"{name}.{short}"
+        gradients[f"d{short}"] = plan.shared.take(f"d {parameter}", channels)
+        if plan.wants(parameter):
+            plan.pieces[parameter] = Gradient(gradients[f"d{short}"], 1, channels, channels)
+    says = f"These sums are the gradients of the scale and the shift of {name}."
+    names: dict[str, Any] = {"layers": (name,), "sources": (f"d:{name}", source)}
+    plan.emit(norm.merge_sums, says, **names, rows=rows, channels=channels, **gradients)
+    return gradients["dweight"], gradients["dbias"]
+
+
+LOWER: LowerTable = {BatchNorm2D: batchnorm, Normalize: normalize}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -11,18 +11,40 @@ import numpy as np
 from fullback.augment import Augment
 from fullback.engine.kernels import images, loss, optimizer
 from fullback.engine.loop import FOR_BLOCKS, FOR_WORKERS
-from fullback.engine.lowering.steps import Step, steps
-from fullback.engine.program import NO_RING, Instruction, Map, Memory, Phase, Ring
+from fullback.engine.lowering import trace
+from fullback.engine.lowering.grouping import Step, steps
+from fullback.engine.operands import DECLARATIONS
+from fullback.engine.program import (
+    NO_RING,
+    Instruction,
+    Map,
+    Memory,
+    Operand,
+    Phase,
+    Region,
+    Ring,
+    row_of,
+)
 from fullback.engine.simd import LANES, Kernel
 from fullback.errors import OptionError
-from fullback.layers import Conv2D, Dropout, Flatten, MeanSquaredError, SoftmaxCrossEntropy
+from fullback.layers import (
+    Conv2D,
+    Dropout,
+    Flatten,
+    Layer,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
 from fullback.layers.window import pads
 from fullback.network import Network
 
 Purpose: TypeAlias = Literal["logits", "probabilities", "gradients", "training"]
 
 Lowered: TypeAlias = tuple[Map, Callable[[], None]]
-"""What lowering a step gives: the map of its output, and what writes its backward pass."""
+"""What lowering a step returns: the map of its output, and what writes its backward pass."""
+
+LowerTable: TypeAlias = dict[type[Layer], "Callable[[Plan, int, Step, Map], Lowered]"]
+"""What lowers a step, by the type of its first layer."""
 
 MOST_CHUNKS = 16
 _CHUNK_FLOATS = 2**26  # gradients of all chunks together
@@ -54,6 +76,31 @@ GRADIENTS = Update(optimizer.total, (), (), ())
 """Nothing but adding up the gradients of the chunks."""
 
 
+@dataclass(frozen=True)
+class Gradient:
+    """Where a parameter's gradient lies in shared memory.
+
+    Attributes
+    ----------
+    region : its place
+    rows, columns : its size
+    pitch : length of a row
+    chunk_step : from one chunk's gradient to the next, or 0 where there is one for all
+    """
+
+    region: Region
+    rows: int
+    columns: int
+    pitch: int
+    chunk_step: int = 0
+
+    @property
+    def operands(self) -> dict[str, Any]:
+        """What the optimizers' kernels take for it."""
+        sizes: dict[str, Any] = {"rows": self.rows, "columns": self.columns, "pitch": self.pitch}
+        return {"g": self.region, **sizes, "chunk_step": self.chunk_step}
+
+
 class Plan:
     """Writes a network's program.
 
@@ -83,8 +130,10 @@ class Plan:
         self.phases: list[Phase] = []
         self.early: list[Instruction] = []
         self.late: list[Instruction] = []
-        self.pieces: dict[str, tuple[int, int, int, int, int]] = {}
+        self.pieces: dict[str, Gradient] = {}
         self.constants: list[tuple[int, np.ndarray[Any, Any]]] = []
+        self.layers: tuple[str, ...] = ("input",)  # that are being lowered
+        self.in_backward = False  # whether the backward pass is being written
         self.random = [
             name for name, layer in zip(net.names, net.layers, strict=True) if layer.random
         ]
@@ -97,8 +146,8 @@ class Plan:
         self.statistics = {
             name: self.shared.take(name, array.size) for name, array in net.statistics.items()
         }
-        self.memories: dict[str, int] = {}
-        self.gradients: dict[str, int] = {}
+        self.memories: dict[str, Region] = {}
+        self.gradients: dict[str, Region] = {}
         count = sum(array.size for array in net.parameters.values())
         self.chunks = max(1, min(MOST_CHUNKS, blocks, _CHUNK_FLOATS // max(count, 1)))
         self.wanted = set(net.parameters) if purpose == "gradients" else set(net.trainable())
@@ -109,34 +158,59 @@ class Plan:
 
     def emit(
         self,
-        scope: int,
         kernel: Kernel,
-        operands: Sequence[int],
-        layers: Sequence[str],
-        reads: Sequence[str] = (),
-        writes: Sequence[str] = (),
+        sentence: str = "",
         *,
+        layers: tuple[str, ...] | None = None,
+        sources: tuple[str, ...] | None = None,
         early: bool = False,
+        late: bool = False,
+        **operands: Operand,
     ) -> None:
         """Add an instruction, to the phase that is being written where that is for the same.
 
-        What is ``early`` goes to the front.
+        Parameters
+        ----------
+        kernel : what is called
+        sentence : what it does, for people
+        layers : whose composition it computes, or a part of it; those of the step, if not given
+        sources : what it reads, as a trace has it, where that does not follow from the operands
+        early, late : whether it is run before the blocks of a batch, or after all of them
+        operands : what the kernel has declared, by name
         """
+        layers = self.layers if layers is None else layers
+        declared = DECLARATIONS[kernel]
+        row = row_of(kernel, operands)
+        named = {name: getattr(value, "name", "") for name, value in operands.items()}
+        reads = [(name, named[name]) for name in declared.reads if named[name]]
+        writes = [(name, named[name]) for name in declared.writes if named[name]]
+        way = {"backward": self.in_backward, "early": early}
+        if sources is None:
+            sources = trace.sources(self.net, layers, operands, reads, **way)
         instruction = Instruction(
-            kernel, tuple(operands), tuple(layers), tuple(reads), tuple(writes)
+            kernel,
+            row,
+            layers,
+            tuple(name for _, name in reads),
+            tuple(name for _, name in writes),
+            sources,
+            trace.results(self.net, layers, writes, **way),
+            self.in_backward,
+            sentence,
         )
-        if early:
-            self.early.append(instruction)
+        if early or late:
+            (self.early if early else self.late).append(instruction)
             return
+        scope = FOR_WORKERS if declared.for_workers else FOR_BLOCKS
         if not self.phases or self.phases[-1].scope != scope:
             self.phases.append(Phase(scope, []))
         self.phases[-1].instructions.append(instruction)
 
-    def constant(self, *values: float) -> int:
-        """Put numbers into shared memory and return their place."""
-        place = self.shared.take("constants", len(values))
-        self.constants.append((place, np.array(values, np.float32)))
-        return place
+    def constant(self, *values: float) -> Region:
+        """Put numbers into shared memory and return where they are."""
+        region = self.shared.take("constants", len(values))
+        self.constants.append((region.place, np.array(values, np.float32)))
+        return region
 
     def map(self, name: str, shape: tuple[int, ...], ring: Ring = NO_RING) -> Map:
         """Plan a map; a row of features is one row of cells."""
@@ -147,7 +221,7 @@ class Plan:
         size = (
             -(-channels * plane // (LANES * LANES)) * LANES * LANES
         )  # whole squares, for ``rows``
-        place = self.arena.take(name, size) + above * pitch + left * LANES
+        place = self.arena.take(name, size).place + above * pitch + left * LANES
         self.maps[name] = Map(name, place, (channels, height, width), plane, pitch)
         return self.maps[name]
 
@@ -177,7 +251,11 @@ class Plan:
             if isinstance(step.layer, Conv2D):
                 layer = step.layer
                 return pads(
-                    layer.padding, step.given[1:], layer.kernel_size, layer.stride, layer.dilation
+                    layer.padding,
+                    step.input_shape[1:],
+                    layer.kernel_size,
+                    layer.stride,
+                    layer.dilation,
                 )
             if not step.in_place:
                 return NO_RING
@@ -188,7 +266,7 @@ class Plan:
         before = [own for own in self.steps[:n] if not isinstance(own.layer, Flatten)]
         if step.in_place and not (self.backwards and before and before[-1].keeps_output):
             return x
-        return self.map(step.names[-1], step.made, self.ring_before(n + 1))
+        return self.map(step.names[-1], step.output_shape, self.ring_before(n + 1))
 
     def delta(self, n: int) -> Map:
         """Return the map of the delta of step n's output."""
@@ -202,7 +280,7 @@ class Plan:
                 ring = NO_RING
                 if isinstance(step.layer, Conv2D) and not step.pooled and self.needs_dx(n):
                     ring = step.delta_ring
-                self.deltas[n] = self.map(f"d {step.names[-1]}", step.made, ring)
+                self.deltas[n] = self.map(f"d {step.names[-1]}", step.output_shape, ring)
         return self.deltas[n]
 
     # Gradients and parameters ---------------------------------------------------------------------
@@ -213,72 +291,63 @@ class Plan:
 
     def piece(
         self, name: str, rows: int, columns: int, *, chunked: bool = False, padded: bool = False
-    ) -> tuple[int, int, int]:
-        """Plan a gradient; return its place, its rows' length, and the step between chunks.
+    ) -> Gradient:
+        """Plan a gradient.
 
         ``chunked`` is a gradient that every chunk of blocks has its own of; ``padded`` one whose
         rows are filled up to whole vectors.
         """
         pitch = -(-columns // LANES) * LANES if padded else columns
         size = -(-rows * pitch // LANES) * LANES
-        step = size if chunked else 0
-        place = self.shared.take(f"d {name}", size * (self.chunks if chunked else 1))
-        self.pieces[name] = (place, rows, columns, pitch, step)
-        return place, pitch, step
+        region = self.shared.take(f"d {name}", size * (self.chunks if chunked else 1))
+        self.pieces[name] = Gradient(region, rows, columns, pitch, size if chunked else 0)
+        return self.pieces[name]
 
     def write_parameters(self) -> None:
         """Write what happens to the gradients."""
-        operands: tuple[int, ...]
-        factor = self._write_clipping() if self.purpose == "training" else 0
-        for name, (place, rows, columns, pitch, step) in self.pieces.items():
-            layer = name.split(".")[0]
+        factor = self._write_clipping() if self.purpose == "training" else None
+        for name, piece in self.pieces.items():
+            self.layers, p = (name.split(".")[0],), self.parameters[name]
+            rows, columns = piece.rows, piece.columns
             if self.purpose == "gradients":
-                to = self.gradients[name] = self.shared.take(f"dL/d {name}", rows * columns)
-                operands = (to, rows, columns, place, pitch, step)
-                self.emit(
-                    FOR_WORKERS, optimizer.total, operands, (layer,), (f"d {name}",), (f"d {name}",)
-                )
+                self.gradients[name] = self.shared.take(f"dL/d {name}", rows * columns)
+                self.emit(optimizer.total, p=self.gradients[name], **piece.operands)
                 continue
-            places = []
-            for memory in self.update.memories:
-                places.append(self.shared.take(f"{memory}.{name}", rows * columns))
-                self.memories[f"{memory}.{name}"] = places[-1]
-            places += [0] * (2 - len(places))
-            operands = (self.parameters[name], rows, columns, place, pitch, step, *places)
+            memories: dict[str, Any] = {
+                f"memory{n}": self.shared.take(f"{memory}.{name}", rows * columns)
+                for n, memory in enumerate(self.update.memories, 1)
+            }
+            self.memories |= {region.name: region for region in memories.values()}
             is_weight = self.net.parameters[name].ndim > 1
-            given = self.constant(*(self.update.weights if is_weight else self.update.others))
-            self.emit(
-                FOR_WORKERS,
-                self.update.kernel,
-                (*operands, given, factor),
-                (layer,),
-                (f"d {name}",),
-                (name,),
+            settings = self.update.weights if is_weight else self.update.others
+            says = (
+                f"{name} moves a step against its gradient. (The picture shows it before the step.)"
             )
+            numbers: dict[str, Any] = {
+                **memories,
+                "settings": self.constant(*settings),
+                "factor": factor,
+            }
+            self.emit(self.update.kernel, says, p=p, **piece.operands, **numbers)
             if self.update.averages:
-                kept = f"average.{name}"
-                self.memories[kept] = self.shared.take(kept, rows * columns)
-                operands = (self.parameters[name], rows, columns, self.memories[kept])
-                self.emit(FOR_WORKERS, optimizer.average, operands, (layer,), (name,), (kept,))
+                average = self.shared.take(f"average.{name}", rows * columns)
+                self.memories[average.name] = average
+                self.emit(optimizer.average, p=p, e=average, rows=rows, columns=columns)
 
-    def _write_clipping(self) -> int:
-        """Write what clips gradients, and return the place of the factor."""
+    def _write_clipping(self) -> Region:
+        """Write what clips gradients, and return where the factor is."""
         factor = self.constant(1.0)
         if self.update.clip is None:
             return factor
-        count = sum(rows for _, rows, *_ in self.pieces.values())
+        count = sum(piece.rows for piece in self.pieces.values())
         sums, done = self.shared.take("squares", count), 0
         for name, piece in self.pieces.items():
-            layer = (name.split(".")[0],)
-            place, rows, columns, pitch, step = piece
-            operands = (sums + done, rows, columns, place, pitch, step)
-            self.emit(FOR_WORKERS, optimizer.squares, operands, layer, (f"d {name}",), ("squares",))
-            done += rows
+            self.layers = (name.split(".")[0],)
+            self.emit(optimizer.squares, sums=sums.at(done), **piece.operands)
+            done += piece.rows
         self.phases.append(Phase(FOR_WORKERS, []))  # every worker's sums are there
-        limit = self.constant(self.update.clip)
-        self.emit(
-            FOR_WORKERS, optimizer.clip, (sums, count, limit, factor), ("loss",), ("squares",)
-        )
+        self.layers, limit = ("loss",), self.constant(self.update.clip)
+        self.emit(optimizer.clip, sums=sums, count=count, limit=limit, factor=factor)
         self.phases.append(Phase(FOR_WORKERS, []))  # and the factor
         return factor
 
@@ -290,33 +359,33 @@ class Plan:
         OptionError
             There is no kernel for the loss.
         """
+        self.layers = ("loss",)
         outputs = x.features
         if self.purpose == "probabilities":
-            self.emit(FOR_BLOCKS, loss.softmax, (x.place, outputs), ("loss",), (x.name,), (x.name,))
+            self.emit(loss.softmax, x=x, classes=outputs)
         if not self.backwards:
-            self.emit(FOR_BLOCKS, images.output, (x.place, outputs), ("loss",), (x.name,))
+            self.emit(images.output, x=x, units=outputs)
             return
         dx = self.delta(len(self.steps) - 1) if self.steps else self.map("d input", x.shape[-1:])
+        maps: dict[str, Any] = {"x": x, "dx": dx, "room": self.room, "mixes": self.mixes}
         if type(self.net.loss) is MeanSquaredError:
-            self.emit(
-                FOR_BLOCKS,
-                loss.mean_squared_error,
-                (x.place, dx.place, outputs, self.room, self.mixes),
-                ("loss",),
-                (x.name,),
-                (dx.name,),
+            says = (
+                "The loss is the mean squared difference from the target. Here the backward pass "
+                "begins: the first delta is twice the difference, divided by the outputs."
             )
+            self.emit(loss.mean_squared_error, says, **maps, outputs=outputs)
         elif type(self.net.loss) is SoftmaxCrossEntropy:
+            says = (
+                "Softmax turns the logits into probabilities p; the loss is -log of the label's. "
+                "Here the backward pass begins: the first delta is p - y, with y 1 for the label "
+                "and 0 elsewhere."
+            )
             smoothing = self.constant(self.net.loss.label_smoothing)
             self.emit(
-                FOR_BLOCKS,
-                loss.softmax_cross_entropy,
-                (x.place, dx.place, outputs, self.room, smoothing, self.mixes),
-                ("loss",),
-                (x.name,),
-                (dx.name,),
+                loss.softmax_cross_entropy, says, **maps, classes=outputs, smoothing=smoothing
             )
         else:
             raise OptionError(
                 f"the lane engine has no kernel for {self.net.loss}; give engine='reference'"
             )
+        self.in_backward = True

@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fullback.engine.kernels import pool
-from fullback.engine.loop import FOR_BLOCKS
-from fullback.engine.lowering.plan import Lowered, Plan
-from fullback.engine.lowering.steps import Step
+from fullback.engine.lowering.grouping import Step
+from fullback.engine.lowering.plan import Lowered, LowerTable, Plan
+from fullback.engine.lowering.trace import before
 from fullback.engine.program import Map
 from fullback.engine.simd import LANES
-from fullback.layers import GlobalAvgPool2D, MaxPool2D
+from fullback.layers import AvgPool2D, GlobalAvgPool2D, MaxPool2D
+from fullback.layers.base import Shape
 from fullback.layers.window import pads, pair
 
 
 def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     """Write a pooling; GlobalAvgPool2D is one whose window is the map."""
-    layer = step.layer
-    counts: tuple[int, ...]
+    layer, name = step.layer, step.name
+    counts: Shape
+    y = plan.output(n, step, x)
     if isinstance(layer, GlobalAvgPool2D):
-        window = (*x.shape[1:], 1, 1, 0, 0)
-        counts = (1, 1)
-        y = plan.output(n, step, x)
-        to = (y.place, LANES, LANES)
+        size, stride, padding, counts = x.shape[1:], (1, 1), (0, 0), (1, 1)
     else:
-        (above, _), (left, _) = pads(layer.padding, step.given[1:], layer.size, layer.step)
-        window = (*pair(layer.size), *layer.step, above, left)
-        counts = step.made[1:]
-        y = plan.output(n, step, x)
-        to = y.view
+        (above, _), (left, _) = pads(layer.padding, step.input_shape[1:], layer.size, layer.step)
+        size, stride, padding = pair(layer.size), layer.step, (above, left)
+        counts = step.output_shape[1:]
+    windows: dict[str, Any] = {"shape": x.shape, "counts": counts, "size": size, "stride": stride}
+    windows["before"] = padding
     largest = isinstance(layer, MaxPool2D)
-    winners = -1
-    if largest and plan.backwards:
-        winners = plan.arena.take(f"{step.name} winners", y.features * LANES)
-    operands = (*x.view, *to, *x.shape, *counts, *window, winners)
-    plan.emit(
-        FOR_BLOCKS,
-        pool.maxpool if largest else pool.avgpool,
-        operands,
-        step.names,
-        (x.name,),
-        (y.name,),
-    )
+    if largest:
+        room = y.features * LANES
+        windows["winners"] = plan.arena.take(f"{name} winners", room) if plan.backwards else None
+
+    def on_map(output: Map) -> Map:
+        """Return an output map as the kernels see it: of rows and columns."""
+        is_global = isinstance(layer, GlobalAvgPool2D)
+        return output.reshaped(output.features, 1, 1) if is_global else output
+
+    kernel, says = pool.avgpool, f"{name} takes the mean of every window."
+    if largest:
+        kernel = pool.maxpool
+        says = f"{name} keeps the largest cell of every window and remembers which one it was."
+    plan.emit(kernel, says, x=x, y=on_map(y), **windows)
 
     def back() -> None:
-        if plan.needs_dx(n):
-            dy, dx = plan.delta(n), plan.delta(n - 1)
-            given = (dy.place, LANES, LANES) if isinstance(layer, GlobalAvgPool2D) else dy.view
-            operands = (*dx.view, *given, *dx.shape, *counts, *window, winners)
-            plan.emit(
-                FOR_BLOCKS,
-                pool.maxpool_dx if largest else pool.avgpool_dx,
-                operands,
-                step.names,
-                (dy.name,),
-                (dx.name,),
-            )
+        if not plan.needs_dx(n):
+            return
+        maps: dict[str, Any] = {"dy": on_map(plan.delta(n)), "dx": plan.delta(n - 1)}
+        if largest:
+            says = f"{name} hands each delta to the cell that won its window; the others get 0."
+            sources = (f"d:{name}", f"a:{before(plan.net, name)}")  # whose largest cells won
+            plan.emit(pool.maxpool_dx, says, sources=sources, **maps, **windows)
+        else:
+            says = f"{name} shares each delta out evenly over its window."
+            plan.emit(pool.avgpool_dx, says, **maps, **windows)
 
     return y, back
+
+
+LOWER: LowerTable = dict.fromkeys((MaxPool2D, AvgPool2D, GlobalAvgPool2D), lower)

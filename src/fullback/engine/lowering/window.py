@@ -23,13 +23,13 @@ class Window:
     @classmethod
     def of(cls, layer: Conv2D, length: Shape) -> Window:
         """Return the windows over maps of a length (rows, columns)."""
-        own = pads(layer.padding, length, layer.kernel_size, layer.stride, layer.dilation)
+        padding = pads(layer.padding, length, layer.kernel_size, layer.stride, layer.dilation)
         _, *counts = layer.output_shape((layer.groups, *length))
         return cls(
             pair(layer.kernel_size),
             pair(layer.stride),
             pair(layer.dilation),
-            own,
+            padding,
             (counts[0], counts[1]),
         )
 
@@ -39,9 +39,20 @@ class Window:
         return span(self.size[0], self.dilation[0]), span(self.size[1], self.dilation[1])
 
     @property
-    def steps(self) -> Shape:
-        """R, S, strides, dilations: the order in which kernels take them."""
-        return (*self.size, *self.stride, *self.dilation)
+    def between_strides(self) -> tuple[int, int]:
+        """Rows and columns of a delta that is spread out as its windows were."""
+        rows, columns = (
+            (count - 1) * step + 1 for count, step in zip(self.counts, self.stride, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def before_full(self) -> tuple[int, int]:
+        """Rows and columns from a delta's first cell to where the full convolution begins."""
+        rows, columns = (
+            before - reach + 1 for (before, _), reach in zip(self.pads, self.spans, strict=True)
+        )
+        return rows, columns
 
     def full_ring(self, length: Shape) -> Ring:
         """Return the zeros around the (spread) delta that the full convolution reaches."""

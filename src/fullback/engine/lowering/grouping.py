@@ -34,8 +34,8 @@ class Step:
 
     layers: tuple[Layer, ...]
     names: tuple[str, ...]
-    given: Shape  # shape of the input
-    made: Shape  # shape of the output
+    input_shape: Shape
+    output_shape: Shape
 
     @property
     def layer(self) -> Any:
@@ -53,6 +53,11 @@ class Step:
         return len(self.layers) > 1
 
     @property
+    def then_relu(self) -> str:
+        """What a sentence about the first layer adds where a ReLU joined it."""
+        return f"; then {self.names[1]} cuts off what is negative" if self.relu else ""
+
+    @property
     def pooled(self) -> bool:
         """Whether a max pooling joined, too."""
         return len(self.layers) > 2
@@ -60,13 +65,13 @@ class Step:
     @property
     def window(self) -> Window:
         """How a convolution's windows lie."""
-        return Window.of(self.layer, self.given[1:])
+        return Window.of(self.layer, self.input_shape[1:])
 
     @property
     def delta_ring(self) -> Ring:
         """The zeros around a convolution's delta that the next delta's convolution reaches."""
         window = self.window
-        return window.full_ring(self.given[1:]) if window.stride == (1, 1) else NO_RING
+        return window.full_ring(self.input_shape[1:]) if window.stride == (1, 1) else NO_RING
 
     @property
     def in_place(self) -> bool:
@@ -81,18 +86,17 @@ class Step:
 
 def steps(net: Network) -> list[Step]:
     """Group a network's layers."""
-    given = (net.input_shape, *net.shapes)
-    made: list[Step] = []
+    shapes = (net.input_shape, *net.shapes)
+    found: list[Step] = []
     n = 0
     while n < len(net.layers):
-        count = _joined(net.layers[n:], given[n:])
-        layers, names = net.layers[n : n + count], net.names[n : n + count]
-        made.append(Step(layers, names, given[n], given[n + count]))
-        n += count
-    return made
+        stop = n + _joined(net.layers[n:], shapes[n:])
+        found.append(Step(net.layers[n:stop], net.names[n:stop], shapes[n], shapes[stop]))
+        n = stop
+    return found
 
 
-def _joined(layers: Sequence[Layer], given: Sequence[Shape]) -> int:
+def _joined(layers: Sequence[Layer], shapes: Sequence[Shape]) -> int:
     """Return how many of the next layers make one step."""
     first = layers[0]
     if not isinstance(first, Conv2D | Dense | BatchNorm2D):
@@ -103,19 +107,19 @@ def _joined(layers: Sequence[Layer], given: Sequence[Shape]) -> int:
     if type(window) is not MaxPool2D:
         return 2
     halves = pair(window.size) == window.step == (2, 2)
-    bare = pads(window.padding, given[2][1:], window.size, window.step) == NO_RING
+    bare = pads(window.padding, shapes[2][1:], window.size, window.step) == NO_RING
     if isinstance(first, Conv2D):
-        joins = is_3x3(first, given[1])
+        joins = is_3x3(first, shapes[1])
     else:
-        joins = isinstance(first, BatchNorm2D) and not any(n % 2 for n in given[2][1:])
+        joins = isinstance(first, BatchNorm2D) and not any(n % 2 for n in shapes[2][1:])
     return 3 if joins and halves and bare else 2
 
 
-def is_3x3(layer: Conv2D, made: Shape) -> bool:
+def is_3x3(layer: Conv2D, output_shape: Shape) -> bool:
     """Return whether a convolution is one of the kind with kernels of its own."""
     return (
         pair(layer.kernel_size) == (3, 3)
         and pair(layer.stride) == pair(layer.dilation) == (1, 1)
         and layer.groups == 1
-        and min(made[1:]) > 1
+        and min(output_shape[1:]) > 1
     )

@@ -1,0 +1,223 @@
+"""Gradients of convolutions, and what their deltas pass through.
+
+Operands are named as in ``conv.py``. Of a gradient, every chunk of blocks has its own, ``dw_step``
+and ``db_step`` apart.
+"""
+
+from __future__ import annotations
+
+from fullback.engine.cpu import FILTERS
+from fullback.engine.kernels.images import lanes_used
+from fullback.engine.kernels.maps import row_at
+from fullback.engine.operands import kernel
+from fullback.engine.simd import (
+    LANES,
+    Integers,
+    Mask,
+    Memory,
+    Operands,
+    Tile,
+    Vector,
+    first_lanes,
+    load,
+    pairs,
+    select,
+    slide_back,
+    splat,
+    store,
+    store_lane_sums,
+    sum_lanes,
+    zeros,
+)
+
+
+def deltas_of(delta: Vector, winner: Vector) -> tuple[Vector, Vector, Vector, Vector]:
+    """Return the deltas of the four cells of a window: its own for the winner, 0 for the others."""
+    zero = splat(0.0)
+    return (
+        select(winner == zero, delta, zero),
+        select(winner == splat(1.0), delta, zero),
+        select(winner == splat(2.0), delta, zero),
+        select(winner == splat(3.0), delta, zero),
+    )
+
+
+@kernel(reads="dy:map", writes="dx:map", numbers="winners shape:shape")
+def unpool2x2(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """Hand each window's delta to its winner, and 0 to the others, for windows of 2 x 2.
+
+    ``shape`` is that of dy.
+    """
+    (channels, height, width), winners, pitch = k.shape, k.winners, k.dx.pitch
+    for channel in range(channels):
+        for p in range(height):
+            at_x = row_at(k.dx, channel, 2 * p)
+            at_y = row_at(k.dy, channel, p)
+            for _ in range(width):
+                v0, v1, v2, v3 = deltas_of(load(a, at_y), load(a, winners))
+                store(a, at_x, v0)
+                store(a, at_x + LANES, v1)
+                store(a, at_x + pitch, v2)
+                store(a, at_x + pitch + LANES, v3)
+                at_x += 2 * LANES
+                at_y += LANES
+                winners += LANES
+
+
+@kernel(
+    reads="x:map dy:map",
+    writes="dw",
+    numbers="dw_step filters channels counts:pair size:pair stride:pair dilation:pair groups",
+)
+def conv_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """dw = x correlated with dy, for any size, stride, dilation and groups."""
+    filters, channels, rows, columns = k.filters, k.channels, k.size.rows, k.size.columns
+    below, right = k.dilation.rows * k.x.pitch, k.dilation.columns * LANES
+    used, add = first_lanes(lanes_used(c, i)), i != j
+    for group in range(k.groups):
+        f = 0
+        while f < filters:
+            high = FILTERS if f + FILTERS <= filters else 1
+            dy = row_at(k.dy, group * filters + f, 0)
+            to = k.dw + j * k.dw_step + (group * filters + f) * channels * rows * columns
+            for channel in range(channels):
+                for r in range(rows):
+                    x, n = row_at(k.x, group * channels + channel, 0) + r * below, 0
+                    while n < columns:
+                        wide = 3 if n + 3 <= columns else 1
+                        if high == FILTERS and wide == 3:
+                            meets(zeros(FILTERS, 3), a, k, x, dy, s, to, used, add)
+                        elif high == FILTERS:
+                            meets(zeros(FILTERS, 1), a, k, x, dy, s, to, used, add)
+                        elif wide == 3:
+                            meets(zeros(1, 3), a, k, x, dy, s, to, used, add)
+                        else:
+                            meets(zeros(1, 1), a, k, x, dy, s, to, used, add)
+                        n += wide
+                        x += wide * right
+                        to += wide
+            f += high
+
+
+def meets(
+    tile: Tile, a: Memory, k: Operands, x: int, dy: int, s: Memory, to: int, used: Mask, add: bool
+) -> None:
+    """Write, for some filters and taps, deltas times the cells that they met, over all places."""
+    height, width, y_plane, y_pitch = k.counts.rows, k.counts.columns, k.dy.plane, k.dy.pitch
+    down, across = k.stride.rows * k.x.pitch, k.stride.columns * LANES
+    right = k.dilation.columns * LANES
+    for _ in range(height):
+        at_x, at_y = x, dy
+        for _ in range(width):
+            tile = pairs(tile, a, at_y, y_plane, a, at_x, right)
+            at_x += across
+            at_y += LANES
+        x += down
+        dy += y_pitch
+    step = k.channels * k.size.rows * k.size.columns
+    store_lane_sums(s, to, step, 1, tile, used, add)
+
+
+@kernel(reads="x:map dy:map", writes="dw", numbers="dw_step filters channels counts:pair")
+def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """``conv_dw`` for 3 x 3 filters that move by one cell: all nine weights in one pass."""
+    filters, channels = k.filters, k.channels
+    used, add = first_lanes(lanes_used(c, i)), i != j
+    f = 0
+    while f < filters:
+        dy = row_at(k.dy, f, 0)
+        for channel in range(channels):
+            x = row_at(k.x, channel, 0)
+            to = k.dw + j * k.dw_step + (f * channels + channel) * 9
+            if f + 2 <= filters:
+                meet_nine(zeros(2, 3), a, k, x, dy, s, to, used, add)
+            else:
+                meet_nine(zeros(1, 3), a, k, x, dy, s, to, used, add)
+        f += 2 if f + 2 <= filters else 1
+
+
+def meet_nine(
+    tile: Tile, a: Memory, k: Operands, x: int, dy: int, s: Memory, to: int, used: Mask, add: bool
+) -> None:
+    """Write the gradients of the 3 x 3 weights of some filters, for one channel."""
+    height, width, pitch = k.counts.rows, k.counts.columns, k.x.pitch
+    y_plane, y_pitch, step = k.dy.plane, k.dy.pitch, k.channels * 9
+    top, middle, bottom = tile, tile, tile
+    for _ in range(height):
+        at_x, at_y = x, dy
+        for _ in range(width):
+            top = pairs(top, a, at_y, y_plane, a, at_x, LANES)
+            middle = pairs(middle, a, at_y, y_plane, a, at_x + pitch, LANES)
+            bottom = pairs(bottom, a, at_y, y_plane, a, at_x + 2 * pitch, LANES)
+            at_x += LANES
+            at_y += LANES
+        x += pitch
+        dy += y_pitch
+    store_lane_sums(s, to, step, 1, top, used, add)
+    store_lane_sums(s, to + 3, step, 1, middle, used, add)
+    store_lane_sums(s, to + 6, step, 1, bottom, used, add)
+
+
+@kernel(
+    reads="x:map dy:map",
+    writes="dw db",
+    numbers="dw_step db_step filters channels counts:pair winners",
+)
+def conv3x3_pool_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """dw and db of ``conv3x3_pool``, straight from the pooled delta and the winners.
+
+    ``counts`` are rows and columns of the pooled map.
+    """
+    channels, height, width = k.channels, k.counts.rows, k.counts.columns
+    pitch, used, add = k.x.pitch, first_lanes(lanes_used(c, i)), i != j
+    for f in range(k.filters):
+        for channel in range(channels):
+            tile, total = zeros(1, 9), splat(0.0)
+            won = k.winners + f * height * width * LANES
+            for p in range(height):
+                at_x = row_at(k.x, channel, 2 * p)
+                at_y = row_at(k.dy, f, p)
+                for _ in range(width):
+                    v = deltas_of(load(a, at_y), load(a, won))
+                    total = total + ((v[0] + v[1]) + (v[2] + v[3]))
+                    tile = slide_back(tile, v, a, at_x, pitch)
+                    at_x += 2 * LANES
+                    at_y += LANES
+                    won += LANES
+            to = k.dw + j * k.dw_step + (f * channels + channel) * 9
+            store_lane_sums(s, to, 0, 1, tile, used, add)
+            if k.db >= 0 and channel == 0:
+                place = k.db + j * k.db_step + f
+                s[place] = s[place] + sum_lanes(total) if add else sum_lanes(total)
+
+
+@kernel(reads="dy:map", writes="db", numbers="db_step shape:shape")
+def conv_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """db = the sum of dy over all positions."""
+    (filters, height, width), db = k.shape, k.db + j * k.db_step
+    for f in range(filters):
+        total = splat(0.0)
+        for p in range(height):
+            line = splat(0.0)
+            at_y = row_at(k.dy, f, p)
+            for q in range(width):
+                line = line + load(a, at_y + q * LANES)
+            total = total + line
+        s[db + f] = s[db + f] + sum_lanes(total) if i != j else sum_lanes(total)
+
+
+@kernel(reads="dy:map", writes="wide:map", numbers="shape:shape stride:pair")
+def spread(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """Put the delta where its windows were: zeros lie between, and stay as they are."""
+    filters, height, width = k.shape
+    across = k.stride.columns * LANES
+    for f in range(filters):
+        for p in range(height):
+            to = row_at(k.wide, f, p * k.stride.rows)
+            at_y = row_at(k.dy, f, p)
+            for q in range(width):
+                store(a, to + q * across, load(a, at_y + q * LANES))
+
+
+KERNELS = (unpool2x2, conv_dw, conv3x3_dw, conv3x3_pool_dw, conv_db, spread)
+HELPERS = (deltas_of, meets, meet_nine)
