@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import fullback as fb
-from fullback.check.differences import central, measured_noise, slope_across
 from fullback.check.gradients import check_gradients
+from fullback.check.gradients.differences import central, measured_noise, slope_across
 from fullback.errors import InputError, OptionError, ShapeError
 from test_architectures import batch_for
 
@@ -125,7 +125,7 @@ class TestWrongGradients:
         bad = all_gradients(net, *digits)["dense1.weight"].copy()
         bad[7, 30] += 1e-4
         monkeypatch.setattr(
-            "fullback.check.gradients._Checker._sample", lambda self, name: [(0, 0)]
+            "fullback.check.gradients.check._Checker._sample", lambda self, name: [(0, 0)]
         )
         result = check_gradients(net, *digits, gradients={"dense1.weight": bad}, directions=0)
         (row,) = result.rows

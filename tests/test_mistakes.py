@@ -6,11 +6,11 @@ import pytest
 import byhand
 from cases import CASES, inputs
 from fullback import Network, ReLU
+from fullback.check.diagnose.ensemble import build_worlds
+from fullback.check.diagnose.probe import Place, coincidences, probe
 from fullback.check.mistakes import MISTAKES, Mutant, compatible, gradient, mutants_of, next_delta
+from fullback.check.mistakes.layer_pass import Scene, hashed
 from fullback.check.mistakes.loss import first_delta
-from fullback.check.probe import Place, coincidences, probe
-from fullback.check.scene import Scene, hashed
-from fullback.check.world import build_worlds
 from fullback.errors import OptionError
 
 TEXT = """

@@ -15,7 +15,7 @@ from fullback.cli.output import FAILURE, Output, one_line_errors
 from fullback.errors import OptionError
 
 if TYPE_CHECKING:
-    from fullback.check.report import Diagnosis
+    from fullback.check.diagnose.report import Diagnosis
     from fullback.network import Network
 
 # A name in an .npz file says what an array is: deltas/conv1, delta_conv1, grad.conv1.weight.
@@ -102,7 +102,7 @@ def _write_probe(network: Network, path: Path, seed: int, output: Output) -> Non
     import numpy as np
 
     from fullback.atomic import write_atomically
-    from fullback.check.probe import probe
+    from fullback.check.diagnose.probe import probe
 
     x, y = probe(network, seed)
     file = io.BytesIO()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fullback.check.mistakes import activation, conv, dense, loss, pool, whole
+from fullback.check.mistakes import activation, common, conv, dense, loss, pool
 from fullback.check.mistakes.base import Mutant, Stages, Target, compatible, run_stages
+from fullback.check.mistakes.layer_pass import LossScene, Scene
 from fullback.check.mistakes.texts import MISTAKES, Mistake
-from fullback.check.scene import LossScene, Scene
 from fullback.layers import (
     AvgPool2D,
     Conv2D,
@@ -49,9 +49,9 @@ def mutants_of(scene: Scene | LossScene) -> list[Mutant]:
         return list(activation.mutants(scene))
     if isinstance(layer, Flatten):
         return list(dense.flatten_mutants(scene))
-    found = list(whole.delta_mutants(scene)) if scene.layer.parameter_shapes((1, 1, 1)) else []
+    found = list(common.delta_mutants(scene)) if scene.layer.parameter_shapes((1, 1, 1)) else []
     for target in layer.parameter_shapes(scene.x.shape[1:]):
-        found += whole.gradient_mutants(scene, "weight" if target == "weight" else "bias")
+        found += common.gradient_mutants(scene, "weight" if target == "weight" else "bias")
     return found
 
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from fullback.check.mistakes.base import Change, Mutant, Stages, same
-from fullback.check.mistakes.whole import last_for_all
-from fullback.check.scene import Scene
+from fullback.check.mistakes.common import last_for_all
+from fullback.check.mistakes.layer_pass import Scene
 from fullback.layers import Dropout, LeakyReLU, ReLU, Sigmoid, Tanh
 from fullback.layers.base import Array
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from fullback.check.scene import LossScene, Scene
+from fullback.check.mistakes.layer_pass import LossScene, Scene
 from fullback.layers.base import Array
 
 Target: TypeAlias = Literal["delta", "weight", "bias"]

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from fullback.check.mistakes.base import Mutant, Stages, run_stages, same
+from fullback.check.mistakes.common import delta_mutants, gradient_mutants
 from fullback.check.mistakes.dense import inputs
+from fullback.check.mistakes.layer_pass import Scene
 from fullback.check.mistakes.pool import crops
-from fullback.check.mistakes.whole import delta_mutants, gradient_mutants
-from fullback.check.scene import Scene
 from fullback.layers import Conv2D
 from fullback.layers.base import Array
 from fullback.layers.window import crop, pad, pair

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fullback.check.mistakes.base import Change, Mutant, Stages, same
-from fullback.check.mistakes.whole import delta_mutants, gradient_mutants, last_for_all
-from fullback.check.scene import Scene
+from fullback.check.mistakes.common import delta_mutants, gradient_mutants, last_for_all
+from fullback.check.mistakes.layer_pass import Scene
 from fullback.layers.base import Array
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fullback.check.mistakes.base import Mutant, Stages, run_stages, same
-from fullback.check.scene import LossScene
+from fullback.check.mistakes.layer_pass import LossScene
 from fullback.layers.base import Array
 from fullback.passes import softmax
 

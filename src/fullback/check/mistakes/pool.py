@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from fullback.check.mistakes.base import Change, Mutant, Stages, same
-from fullback.check.mistakes.whole import last_for_all
-from fullback.check.scene import Scene
+from fullback.check.mistakes.common import last_for_all
+from fullback.check.mistakes.layer_pass import Scene
 from fullback.layers import MaxPool2D
 from fullback.layers.base import Array
 from fullback.layers.window import crop, pad, windows

@@ -9,9 +9,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fullback.check.diagnose import diagnose
+from fullback.check.diagnose.probe import probe
+from fullback.check.diagnose.report import Diagnosis
 from fullback.check.gradients import check_gradients
-from fullback.check.probe import probe
-from fullback.check.report import Diagnosis
 from fullback.pages.explorer.lab import Batch, Choice, Pass, backward, chosen, require_possible
 
 _SAMPLES = 8  # entries of each array that finite differences are taken of

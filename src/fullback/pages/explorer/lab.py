@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from fullback.check.diagnose.ensemble import build_worlds
 from fullback.check.mistakes import MISTAKES, Mutant, gradient, mutants_of, next_delta
+from fullback.check.mistakes.layer_pass import World
 from fullback.check.mistakes.loss import first_delta
-from fullback.check.scene import World
-from fullback.check.world import build_worlds
 from fullback.errors import InputError
 from fullback.layers.base import Array
 from fullback.network import Network

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.given import Given
-from fullback.check.layouts import Reading
+from fullback.check.diagnose.ensemble import build_worlds
+from fullback.check.diagnose.layouts import Reading
+from fullback.check.diagnose.report import Evidence, Finding
+from fullback.check.diagnose.search import Search
+from fullback.check.diagnose.submission import Given
 from fullback.check.mistakes import MISTAKES
-from fullback.check.report import Evidence, Finding
-from fullback.check.search import Search
-from fullback.check.world import build_worlds
 from fullback.layers import BatchNorm2D, Dense, Dropout, Flatten
 from fullback.layers.base import Array
 from fullback.network import Network

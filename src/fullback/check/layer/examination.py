@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.calling import PlainLayer
-from fullback.check.layer_calls import Given
-from fullback.check.layer_mistakes import Seen, find_mistakes
-from fullback.check.layer_names import plain_mistake
-from fullback.check.layer_probes import Probes
-from fullback.check.layer_reference import Reference
-from fullback.check.layer_report import LayerFinding, LayerRow
-from fullback.check.layer_slopes import Measured, Slopes
+from fullback.check.layer.any_kind import plain_mistake
+from fullback.check.layer.matching import Seen, find_mistakes
+from fullback.check.layer.plain_layer import PlainLayer
+from fullback.check.layer.probes import Probes
+from fullback.check.layer.reference import Reference
+from fullback.check.layer.report import LayerFinding, LayerRow
+from fullback.check.layer.signatures import Given
+from fullback.check.layer.slopes import Measured, Slopes
 from fullback.check.mistakes import MISTAKES, Mutant
 from fullback.layers.base import Array
 

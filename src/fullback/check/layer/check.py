@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.check.calling import PlainLayer
-from fullback.check.examination import Examination
-from fullback.check.layer_calls import Given
-from fullback.check.layer_kinds import Kind
-from fullback.check.layer_probes import Probes, layer_probes, loss_probes
-from fullback.check.layer_report import LayerCheck, merged
-from fullback.check.returned import own_parameters
+from fullback.check.layer.examination import Examination
+from fullback.check.layer.kinds import Kind
+from fullback.check.layer.plain_layer import PlainLayer
+from fullback.check.layer.probes import Probes, layer_probes, loss_probes
+from fullback.check.layer.report import LayerCheck, merged
+from fullback.check.layer.returned import own_parameters
+from fullback.check.layer.signatures import Given
 from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array
 from fullback.options import require_whole

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.compare import length
+from fullback.check.diagnose.compare import length
 from fullback.check.mistakes import Mutant, compatible, gradient, mutants_of, next_delta
 from fullback.check.mistakes.base import Target
+from fullback.check.mistakes.layer_pass import LossScene, Scene
 from fullback.check.mistakes.loss import first_delta
-from fullback.check.scene import LossScene, Scene
 from fullback.layers.base import Array
 
 _SAME = 1e-6  # relative: what is a rounding

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.compare import length
-from fullback.check.layouts import UNUSUAL, USUAL, Matched, Reading, read
-from fullback.check.match import Names, as_array
+from fullback.check.diagnose.compare import length
+from fullback.check.diagnose.layouts import UNUSUAL, USUAL, Matched, Reading, read
+from fullback.check.diagnose.names import Names, as_array
 from fullback.errors import OptionError
 from fullback.layers import Flatten
 from fullback.layers.base import Array, Shape

@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fullback.check import layer_words
+from fullback.check.layer.words import (
+    BIAS,
+    CACHE,
+    DELTA,
+    DICT,
+    INPUT,
+    LABELS,
+    OPTIONS,
+    OUTPUT,
+    WEIGHT,
+)
 from fullback.layers.base import Array
 
 
@@ -173,7 +183,7 @@ def _option(name: str, options: Mapping[str, Any]) -> str | None:
     name = name.lower()
     for word in (
         name,
-        layer_words.OPTIONS.get(name, name),
+        OPTIONS.get(name, name),
         "size" if name == "kernel_size" else name,
     ):
         if word in options:
@@ -199,29 +209,25 @@ def _by_name(
         if parameter.default is not parameter.empty:
             continue
         lower = own.lower()
-        if (
-            given.labels is not None
-            and lower in layer_words.LABELS
-            and not (name == "backward" and not words)
-        ):
+        if given.labels is not None and lower in LABELS and not (name == "backward" and not words):
             word = "labels"
         elif name == "forward" and position == 0:
             word = "x"
         elif lower in known:
             word = f"parameter:{known[lower]}"
-        elif lower in layer_words.DICT:
+        elif lower in DICT:
             word = "parameters"
-        elif lower in layer_words.WEIGHT and len(given.parameters) > 0:
+        elif lower in WEIGHT and len(given.parameters) > 0:
             word = f"parameter:{(weights or list(given.parameters))[0]}"
-        elif lower in layer_words.BIAS and biases:
+        elif lower in BIAS and biases:
             word = f"parameter:{biases[-1]}"
-        elif name == "backward" and lower in layer_words.DELTA:
+        elif name == "backward" and lower in DELTA:
             word = "dy"
-        elif name == "backward" and lower in layer_words.CACHE and has_cache:
+        elif name == "backward" and lower in CACHE and has_cache:
             word = "cache"
-        elif name == "backward" and lower in layer_words.INPUT:
+        elif name == "backward" and lower in INPUT:
             word = "x"
-        elif name == "backward" and lower in layer_words.OUTPUT:
+        elif name == "backward" and lower in OUTPUT:
             word = "y"
         elif (option := _option(lower, options)) is not None:
             word = f"option:{option}"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fullback.check.calling import PlainLayer
-from fullback.check.layer_calls import Given
-from fullback.check.layer_slopes import Measured, Slopes
+from fullback.check.layer.plain_layer import PlainLayer
+from fullback.check.layer.signatures import Given
+from fullback.check.layer.slopes import Measured, Slopes
 from fullback.layers.base import Array
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.scene import LossScene, Scene, World, hashed
+from fullback.check.mistakes.layer_pass import LossScene, Scene, World, hashed
 from fullback.layers import (
     AvgPool2D,
     BatchNorm2D,

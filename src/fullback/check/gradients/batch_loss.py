@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.differences import EPS, Slope, central, measured_noise
+from fullback.check.gradients.differences import EPS, Slope, central, measured_noise
 from fullback.errors import InputError
 from fullback.layers import Layer, LeakyReLU, MaxPool2D, ReLU
 from fullback.layers.base import Array

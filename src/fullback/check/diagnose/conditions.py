@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fullback.check.report import Evidence, Finding
+from fullback.check.diagnose.report import Evidence, Finding
 from fullback.layers import Conv2D, Dense
 from fullback.layers.base import Array
 from fullback.network import Network

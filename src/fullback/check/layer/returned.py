@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.layer_words import BIAS, INPUT, WEIGHT
+from fullback.check.layer.words import BIAS, INPUT, WEIGHT
 from fullback.layers.base import Array
 
 _CONTAINERS = ("grads", "gradients", "grad", "dparams", "d")

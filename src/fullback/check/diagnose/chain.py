@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from fullback.check.diagnose.ensemble import Worlds, amplitude_of, count_terms
 from fullback.check.mistakes import Mutant, gradient, next_delta
 from fullback.check.mistakes.base import Target
+from fullback.check.mistakes.layer_pass import Scene, World, hashed
 from fullback.check.mistakes.loss import first_delta
-from fullback.check.scene import Scene, World, hashed
-from fullback.check.world import Worlds, amplitude_of, count_terms
 from fullback.layers import (
     BatchNorm2D,
     Conv2D,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from fullback.check.chain import Chain, gradient_in
-from fullback.check.compare import Fit, fit, length
-from fullback.check.describe import describe
-from fullback.check.given import Given
+from fullback.check.diagnose.chain import Chain, gradient_in
+from fullback.check.diagnose.compare import Fit, fit, length
+from fullback.check.diagnose.describe import describe
+from fullback.check.diagnose.report import Alternative, Evidence, Finding
+from fullback.check.diagnose.search import Hypothesis, Made, Search, Seen
+from fullback.check.diagnose.submission import Given
 from fullback.check.mistakes import MISTAKES, next_delta
-from fullback.check.report import Alternative, Evidence, Finding
-from fullback.check.search import Hypothesis, Made, Search, Seen
 from fullback.layers.base import Array
 from fullback.passes import Trace
 

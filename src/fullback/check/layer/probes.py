@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fullback.check.calling import PlainLayer
-from fullback.check.layer_calls import Given
-from fullback.check.layer_kinds import Kind, Layout, parameters_for, reference_output
+from fullback.check.layer.kinds import Kind, Layout, parameters_for, reference_output
+from fullback.check.layer.plain_layer import PlainLayer
+from fullback.check.layer.signatures import Given
 from fullback.errors import OptionError
 from fullback.layers import Layer, Loss, SoftmaxCrossEntropy
 from fullback.layers.base import Array

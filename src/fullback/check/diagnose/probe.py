@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.check.chain import Chain, gradient_in
-from fullback.check.compare import length
+from fullback.check.diagnose.chain import Chain, gradient_in
+from fullback.check.diagnose.compare import length
+from fullback.check.diagnose.ensemble import Worlds, build_worlds
 from fullback.check.mistakes import Mutant, mutants_of
-from fullback.check.world import Worlds, build_worlds
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.options import require_whole

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.check.batch_loss import BatchLoss, Line
-from fullback.check.differences import Slope, power_of_two
-from fullback.check.gradient_report import DirectionRow, GradientCheck, GradientRow
+from fullback.check.gradients.batch_loss import BatchLoss, Line
+from fullback.check.gradients.differences import Slope, power_of_two
+from fullback.check.gradients.report import DirectionRow, GradientCheck, GradientRow
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers.base import Array
 from fullback.network import Network

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fullback.check.compare import length
-from fullback.check.describe import describe
-from fullback.check.report import Evidence, Finding
-from fullback.check.world import Worlds, forward_noise
+from fullback.check.diagnose.compare import length
+from fullback.check.diagnose.describe import describe
+from fullback.check.diagnose.ensemble import Worlds, forward_noise
+from fullback.check.diagnose.report import Evidence, Finding
 from fullback.layers.base import Array
 from fullback.passes import softmax
 

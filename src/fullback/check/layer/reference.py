@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from fullback.check.layer_calls import Given
-from fullback.check.layer_kinds import reference_output
-from fullback.check.layer_mistakes import Seen
-from fullback.check.layer_probes import Probes
+from fullback.check.layer.kinds import reference_output
+from fullback.check.layer.matching import Seen
+from fullback.check.layer.probes import Probes
+from fullback.check.layer.signatures import Given
 from fullback.check.mistakes.base import Target
-from fullback.check.scene import LossScene, Scene
+from fullback.check.mistakes.layer_pass import LossScene, Scene
 from fullback.layers import Loss
 from fullback.layers.base import Array
 

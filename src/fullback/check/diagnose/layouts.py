@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fullback.check.compare import length
+from fullback.check.diagnose.compare import length
 from fullback.errors import ShapeError
 from fullback.layers.base import Array, Shape
 

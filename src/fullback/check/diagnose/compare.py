@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fullback.check.world import NOISY
+from fullback.check.diagnose.ensemble import NOISY
 from fullback.layers.base import Array
 
 _DEVIATIONS = 6.0  # of the noise, that a right array may be off

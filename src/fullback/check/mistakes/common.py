@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fullback.check.mistakes.base import Change, Mutant, Target
-from fullback.check.scene import Scene
+from fullback.check.mistakes.layer_pass import Scene
 from fullback.layers.base import Array
 
 

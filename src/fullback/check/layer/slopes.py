@@ -7,9 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fullback.check.calling import PlainLayer
-from fullback.check.differences import EPS, Slope, measured_noise, power_of_two, slope_across
-from fullback.check.layer_calls import Given
+from fullback.check.gradients.differences import (
+    EPS,
+    Slope,
+    measured_noise,
+    power_of_two,
+    slope_across,
+)
+from fullback.check.layer.plain_layer import PlainLayer
+from fullback.check.layer.signatures import Given
 from fullback.layers.base import Array
 
 _STEP = 2.0**-7  # of the usual size of what is moved

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.chain import Chain, gradient_in, size_of
-from fullback.check.compare import Fit, fit, length
-from fullback.check.given import Given
-from fullback.check.layouts import Reading
+from fullback.check.diagnose.chain import Chain, gradient_in, size_of
+from fullback.check.diagnose.compare import Fit, fit, length
+from fullback.check.diagnose.ensemble import Worlds
+from fullback.check.diagnose.layouts import Reading
+from fullback.check.diagnose.submission import Given
 from fullback.check.mistakes import Mutant, compatible, mutants_of
 from fullback.check.mistakes.base import Target
-from fullback.check.world import Worlds
 from fullback.layers.base import Array
 
 MISTAKE, CONVENTION, VARIANT, AGAIN = 1.0, 0.25, 0.3, 0.05

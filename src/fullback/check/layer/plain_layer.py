@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.layer_calls import Given, Ran, Way, backward_ways, forward_ways
-from fullback.check.returned import ReturnedError, named_gradients, on_object, own_parameters
+from fullback.check.layer.returned import ReturnedError, named_gradients, on_object, own_parameters
+from fullback.check.layer.signatures import Given, Ran, Way, backward_ways, forward_ways
 from fullback.errors import OptionError
 from fullback.layers.base import Array
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.check.compare import length, precision
-from fullback.check.conditions import conditions, not_finite
-from fullback.check.findings import explain
-from fullback.check.forward import check_forward
-from fullback.check.given import Given, Taken, take
-from fullback.check.layouts import Matched
-from fullback.check.report import Diagnosis, Finding
-from fullback.check.search import NARROW, UNEXPLAINED, WIDE, Hypothesis, Search
-from fullback.check.settings import other_setting
-from fullback.check.world import Worlds, build_worlds
+from fullback.check.diagnose.compare import length, precision
+from fullback.check.diagnose.conditions import conditions, not_finite
+from fullback.check.diagnose.ensemble import Worlds, build_worlds
+from fullback.check.diagnose.findings import explain
+from fullback.check.diagnose.forward import check_forward
+from fullback.check.diagnose.layouts import Matched
+from fullback.check.diagnose.report import Diagnosis, Finding
+from fullback.check.diagnose.search import NARROW, UNEXPLAINED, WIDE, Hypothesis, Search
+from fullback.check.diagnose.settings import other_setting
+from fullback.check.diagnose.submission import Given, Taken, take
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.passes import Seed, Trace, trace_batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullback.check.compare import length
+from fullback.check.diagnose.compare import length
 from fullback.layers.base import Array
 
 
