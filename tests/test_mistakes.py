@@ -6,11 +6,18 @@ import pytest
 import byhand
 from cases import CASES, inputs
 from fullback import Network, ReLU
-from fullback.check.diagnose.ensemble import build_worlds
+from fullback.check.diagnose.ensemble import build_ensemble
 from fullback.check.diagnose.probe import Place, coincidences, probe
-from fullback.check.mistakes import MISTAKES, Mutant, compatible, gradient, mutants_of, next_delta
-from fullback.check.mistakes.layer_pass import Scene, hashed
-from fullback.check.mistakes.loss import first_delta
+from fullback.check.mistakes import (
+    MISTAKES,
+    LayerPass,
+    Mutant,
+    compatible,
+    first_delta,
+    mutants_of,
+    propagate,
+)
+from fullback.check.mistakes.kinks import hashed
 from fullback.errors import OptionError
 
 TEXT = """
@@ -25,39 +32,41 @@ TEXT = """
 CATALOGUE = TEXT.split()
 
 
-def worlds_of(net, images=5, **options):
+def ensemble_of(net, images=5, **options):
     x, y = byhand.batch(net, images)
     given = {"training": True, "seed": 0, **options}
-    return build_worlds(net, x, y, 2.0**-52, {}, None, **given)
+    return build_ensemble(net, x, y, 2.0**-52, {}, None, **given)
 
 
-def scene_of(case):
+def layer_pass_of(case):
     given = inputs(case)
     y, kept = case.layer.forward(given.x, given.parameters, training=case.training, key=case.key)
     activations = {"input": given.x, "own": y}
-    return Scene("own", case.layer, given.x, y, kept, given.parameters, activations, "input"), given
+    return LayerPass(
+        "own", case.layer, given.x, y, kept, given.parameters, activations, "input"
+    ), given
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_without_a_mistake_a_mutant_s_stages_are_the_layer_s_own_pass(case):
-    scene, given = scene_of(case)
-    dx, gradients = case.layer.backward(given.dy, scene.kept, given.parameters)
-    np.testing.assert_allclose(next_delta(scene, given.dy), dx, rtol=1e-12, atol=1e-12)
+    scene, given = layer_pass_of(case)
+    dx, gradients = case.layer.backward(given.dy, scene.cache, given.parameters)
+    np.testing.assert_allclose(propagate(scene, "delta", given.dy), dx, rtol=1e-12, atol=1e-12)
     for target, wanted in gradients.items():
-        made = gradient(scene, target, given.dy)
+        made = propagate(scene, target, given.dy)
         np.testing.assert_allclose(made, wanted, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_mutant_gives_an_array_of_the_right_shape_and_changes_no_input(case):
-    scene, given = scene_of(case)
+    scene, given = layer_pass_of(case)
     scene = scene.with_rates(0.1, 0.01)
     given.dy.flags.writeable = scene.x.flags.writeable = False
     for mutant in mutants_of(scene):
         if mutant.target == "delta":
-            assert next_delta(scene, given.dy, [mutant]).shape == scene.x.shape, mutant
+            assert propagate(scene, "delta", given.dy, [mutant]).shape == scene.x.shape, mutant
         else:
-            made = gradient(scene, mutant.target, given.dy, [mutant])
+            made = propagate(scene, mutant.target, given.dy, [mutant])
             assert made.shape == given.parameters[mutant.target].shape, mutant
 
 
@@ -72,11 +81,11 @@ def test_the_catalogue():
 def test_every_entry_of_the_catalogue_is_a_mutant_somewhere():
     found = set()
     for name in byhand.ARCHITECTURES:
-        worlds = worlds_of(byhand.network(name))
-        for scene in (worlds.true.loss, *worlds.true.scenes.values()):
+        ensemble = ensemble_of(byhand.network(name))
+        for scene in (ensemble.exact.loss, *ensemble.exact.layers.values()):
             found |= {mutant.mistake for mutant in mutants_of(scene)}
     net = Network.parse("conv2 dropout relu flatten dense3", (1, 4, 4), dtype="float64")
-    found |= {m.mistake for m in mutants_of(worlds_of(net).true.scenes["dropout1"])}
+    found |= {m.mistake for m in mutants_of(ensemble_of(net).exact.layers["dropout1"])}
     assert found - {None} == set(CATALOGUE)
 
 
@@ -109,8 +118,8 @@ def test_the_softmax_mistakes_by_hand():
     net = Network.parse("dense2", (2,), dtype="float64")
     net.parameters["dense1.weight"] = np.zeros((2, 2))
     x, y = np.ones((1, 2)), np.array([0])
-    loss = build_worlds(net, x, y, 2.0**-52, {}, None, training=True, seed=0).true.loss
-    made = {m.said[:24]: first_delta(loss, (m,)) for m in mutants_of(loss)}
+    loss = build_ensemble(net, x, y, 2.0**-52, {}, None, training=True, seed=0).exact.loss
+    made = {m.description[:24]: first_delta(loss, (m,)) for m in mutants_of(loss)}
     # p = (1/2, 1/2), t = (1, 0), p - t = (-1/2, 1/2)
     np.testing.assert_allclose(made["the softmax's Jacobian w"], [[-0.25, 0.25]])
     np.testing.assert_allclose(made["p - t was multiplied by "], [[-0.125, 0.125]])
@@ -123,16 +132,16 @@ class TestWorlds:
         net = byhand.network("strided")
         x, y = byhand.batch(net, 5)
         trace = net.trace(x, y)
-        for name, scene in worlds_of(net).true.scenes.items():
+        for name, scene in ensemble_of(net).exact.layers.items():
             np.testing.assert_array_equal(scene.y, trace.activations[name])
 
     def test_noisy_worlds_are_as_far_off_as_float32_is(self):
         net = byhand.network("small", dtype="float64")
         x, y = byhand.batch(net, 5, dtype="float32")
-        worlds = build_worlds(net, x, y, 2.0**-23, {}, None, training=True, seed=0)
+        ensemble = build_ensemble(net, x, y, 2.0**-23, {}, None, training=True, seed=0)
         single = byhand.run(net, x, y, dtype="float32").activations["dense2"]
-        exact = worlds.true.activations["dense2"]
-        noise = np.mean([(w.activations["dense2"] - exact) ** 2 for w in worlds.noisy]) ** 0.5
+        exact = ensemble.exact.activations["dense2"]
+        noise = np.mean([(w.activations["dense2"] - exact) ** 2 for w in ensemble.noisy]) ** 0.5
         assert np.sqrt(((single - exact) ** 2).mean()) < 6 * noise < 1e-4 * abs(exact).max()
 
     def test_equal_values_get_equal_noise(self):
@@ -147,15 +156,15 @@ class TestWorlds:
         net = Network([*Network.parse("dense2 relu dense2", (2,)).layers], (2,), dtype="float64")
         net.parameters["dense1.weight"] = [[1.0, -1.0], [1.0, 1.0]]
         x = np.array([[0.1 + 0.2, 0.3]])  # apart by one rounding
-        worlds = build_worlds(net, x, np.array([0]), 2.0**-52, {}, None, training=True, seed=0)
-        assert worlds.kinks == {"relu1": 1}
-        signs = {bool(w.scenes["relu1"].kept[0, 0] > 0) for w in worlds.noisy}
+        ensemble = build_ensemble(net, x, np.array([0]), 2.0**-52, {}, None, training=True, seed=0)
+        assert ensemble.kinks == {"relu1": 1}
+        signs = {bool(w.layers["relu1"].cache[0, 0] > 0) for w in ensemble.noisy}
         assert signs == {True, False} or signs == {False}
 
     def test_exact_ties_are_none(self):
         net = byhand.network("question")
         assert isinstance(net.layers[1], ReLU)
-        assert worlds_of(net).kinks == {}
+        assert ensemble_of(net).kinks == {}
 
 
 class TestProbe:

@@ -18,7 +18,7 @@ _HOPELESS = 0.3  # relative error from which on no noise explains the difference
 
 @dataclass(frozen=True)
 class Fit:
-    """How well an array was met: its distance and the distance that rounding explains."""
+    """How well an array was matched: its distance and the distance that rounding explains."""
 
     error: float
     tolerance: float
@@ -41,7 +41,7 @@ def length(array: Array) -> float:
 
 
 def fit(
-    theirs: Array,
+    array: Array,
     computed: Callable[[int], Array],
     eps: float,
     *,
@@ -49,7 +49,7 @@ def fit(
     terms: Callable[[], Array] | None = None,
     patient: bool = False,
 ) -> Fit:
-    """Compare an array with what ``computed`` gives in the true and in the noisy worlds.
+    """Compare an array with what ``computed`` gives in the exact and in the noisy passes.
 
     Unless it is ``patient``, what lies far off is not compared with the noise at all. Where a sum
     cancels, as a bias before batch normalisation, right values may lie far off too: ``terms``
@@ -57,20 +57,20 @@ def fit(
     """
     with np.errstate(all="ignore"):
         exact = computed(0)
-        if exact.shape != theirs.shape:
+        if exact.shape != array.shape:
             return Fit(float("inf"), 0.0)
-        error, size = length(theirs - exact), length(exact)
+        error, size = length(array - exact), length(exact)
         if not np.isfinite(error):
             return Fit(float("inf"), 0.0)
         hopeless = _HOPELESS if kinks or eps > 1e-12 else 1e-5
-        far = not patient and error > hopeless * max(size, length(theirs))
-        if far and (terms is None or max(size, length(theirs)) > _CANCELS * eps * length(terms())):
+        far = not patient and error > hopeless * max(size, length(array))
+        if far and (terms is None or max(size, length(array)) > _CANCELS * eps * length(terms())):
             return Fit(error, 0.0, size)
         noise = [np.square(computed(r + 1) - exact).sum() for r in range(NOISY)]
     usual = float(np.sqrt(np.mean(noise)))
     tiny = 2.0**-24 if eps > 1e-5 else float(np.finfo(np.float32 if eps > 1e-12 else float).tiny)
     # a single number's noise may by chance be measured too small; half an eps of it is always there
-    floor = eps / 2 * size + tiny * theirs.size**0.5
+    floor = eps / 2 * size + tiny * array.size**0.5
     return Fit(error, _DEVIATIONS * usual + floor, size)
 
 

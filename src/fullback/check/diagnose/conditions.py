@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fullback.check.diagnose.report import Evidence, Finding
-from fullback.layers import Conv2D, Dense
+from fullback.check.mistakes import rules_of
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.passes import Trace
@@ -16,7 +16,7 @@ _RAW = 30.0  # pixels beyond this are not scaled
 
 
 def not_finite(name: str, array: Array) -> Finding:
-    """Return the finding of an array of theirs that holds NaN or infinity."""
+    """Return the finding of a submitted array that holds NaN or infinity."""
     bad = int((~np.isfinite(array)).sum())
     kind = "NaN" if np.isnan(array).any() else "infinity"
     layer = name.removeprefix("delta of ").removeprefix("output of ").split(".")[0]
@@ -47,7 +47,7 @@ def conditions(net: Network, x: Array, trace: Trace) -> Iterator[Finding]:
             mend="x / 255", hint="x = x.astype(np.float32) / 255",
         )  # fmt: skip
     for name, layer in zip(net.names, net.layers, strict=True):
-        if isinstance(layer, Conv2D | Dense):
+        if rules_of(layer).weighs:
             w = net.parameters[f"{name}.weight"]
             if len(w) > 1 and (w == w[0]).all() and not _last(net, name):
                 what = "zero" if not w.any() else "equal"

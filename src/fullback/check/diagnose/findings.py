@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from fullback.check.diagnose.chain import Chain, gradient_in
 from fullback.check.diagnose.compare import Fit, fit, length
 from fullback.check.diagnose.describe import describe
+from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match
 from fullback.check.diagnose.report import Alternative, Evidence, Finding
-from fullback.check.diagnose.search import Hypothesis, Made, Search, Seen
-from fullback.check.diagnose.submission import Given
-from fullback.check.mistakes import MISTAKES, next_delta
+from fullback.check.diagnose.search import Search
+from fullback.check.diagnose.submission import Submitted
+from fullback.check.mistakes import MISTAKES, propagate
 from fullback.layers.base import Array
 from fullback.passes import Trace
 
@@ -20,8 +21,8 @@ _TARGETS = {"delta": "next delta", "weight": "weight gradient", "bias": "bias gr
 
 
 @dataclass
-class Told:
-    """What a search has to say."""
+class Summary:
+    """What a search comes to: findings, the arrays by verdict, and notes."""
 
     findings: list[Finding] = field(default_factory=list)
     right: list[str] = field(default_factory=list)
@@ -31,8 +32,8 @@ class Told:
 
 
 def explain(
-    search: Search, found: list[Hypothesis], trace: Trace, given: Given, *, more: bool
-) -> Told:
+    search: Search, found: list[Hypothesis], trace: Trace, submitted: Submitted, *, more: bool
+) -> Summary:
     """Put the best hypothesis into words, with those that explain as much for as little.
 
     ``more`` says that there are findings of another kind, which stay.
@@ -41,35 +42,39 @@ def explain(
     others = [
         h
         for h in found[1:]
-        if h.cost <= best.cost + _SAME_COST and len(h.open) == len(best.open) and h.made
+        if h.cost <= best.cost + _SAME_COST and len(h.open) == len(best.open) and h.assumed
     ]
-    told = Told()
-    for one in best.made:
-        if one.mutant.mistake is None and one.mutant.said not in told.notes:
-            told.notes.append(one.mutant.said)
-    befores = {seen.name: _before(search, seen, best, given) for seen in best.seen}
-    for seen in best.seen:
-        before = befores[seen.name]
+    summary = Summary()
+    for one in best.assumed:
+        if one.mutant.mistake is None and one.mutant.description not in summary.notes:
+            summary.notes.append(one.mutant.description)
+    befores = {match.name: _before(search, match, best, submitted) for match in best.matches}
+    for match in best.matches:
+        before = befores[match.name]
         if not before.matched:
-            (told.wrong if seen.own or _made_here(seen, best) else told.inherited).append(seen.name)
-        elif best.made and _differs(seen, best, trace, given, before.tolerance):
-            told.inherited.append(seen.name)
+            (
+                summary.wrong
+                if match.mistakes or _computed_here(match, best)
+                else summary.inherited
+            ).append(match.name)
+        elif best.assumed and _differs(match, best, trace, submitted, before.tolerance):
+            summary.inherited.append(match.name)
         else:
-            told.right.append(seen.name)
-    told.wrong += best.open
-    groups: dict[str, list[Made]] = {}
-    for one in best.made:
+            summary.right.append(match.name)
+    summary.wrong += best.open
+    groups: dict[str, list[Assumed]] = {}
+    for one in best.assumed:
         if one.mutant.mistake is not None:
             groups.setdefault(one.mutant.mistake, []).append(one)
     for mistake, places in groups.items():
         finding = _finding(mistake, places, best, others, befores)
         alone = len(groups) == 1 and not best.open and not more
-        mended = told.wrong + told.inherited if alone else _mended(mistake, best, befores)
-        told.findings.append(replace(finding, expect=_expect(mended, alone=alone)))
+        fixed = summary.wrong + summary.inherited if alone else _fixed(mistake, best, befores)
+        summary.findings.append(replace(finding, expect=_expect(fixed, alone=alone)))
     if best.open:
-        told.findings.append(_unexplained(search, best, trace, given))
-    told.findings.sort(key=lambda f: _depth(search, f.layer))
-    return told
+        summary.findings.append(_unexplained(search, best, trace, submitted))
+    summary.findings.sort(key=lambda f: _depth(search, f.layer))
+    return summary
 
 
 def _depth(search: Search, layer: str) -> int:
@@ -77,67 +82,69 @@ def _depth(search: Search, layer: str) -> int:
     return 0 if layer == "loss" else len(search.names) - search.names.index(layer)
 
 
-def _theirs(given: Given, name: str, h: Hypothesis) -> Array:
-    """Return one of their arrays as the hypothesis reads it."""
+def _read(submitted: Submitted, name: str, h: Hypothesis) -> Array:
+    """Return a submitted array as the hypothesis reads it."""
     chosen = dict(h.read)
     if name in chosen:
         return chosen[name].values
     if name.startswith("delta of "):
-        return given.deltas[name.removeprefix("delta of ")][0].values
-    return given.gradients[name][0].values
+        return submitted.deltas[name.removeprefix("delta of ")][0].values
+    return submitted.gradients[name][0].values
 
 
-def _before(search: Search, seen: Seen, h: Hypothesis, given: Given) -> Fit:
-    """Compare an array with what a right backward pass makes of what it was given last."""
-    plain = seen.chain.without_mistakes()
-    theirs = _theirs(given, seen.name, h)
-    if seen.name.startswith("delta of "):
-        return fit(theirs, plain.at, search.worlds.eps, kinks=search.kinks, patient=True)
-    name, target = seen.name.split(".")
+def _before(search: Search, match: Match, h: Hypothesis, submitted: Submitted) -> Fit:
+    """Compare an array with what a right backward pass computes from the last submitted delta."""
+    plain = match.chain.without_mistakes()
+    array = _read(submitted, match.name, h)
+    if match.name.startswith("delta of "):
+        return fit(array, plain.at, search.ensemble.eps, kinks=search.kinks, patient=True)
+    name, target = match.name.split(".")
     computed = gradient_in(plain, name, target, (), h.share, 0.0)  # type: ignore[arg-type]
-    return fit(theirs, computed, search.worlds.eps, kinks=search.kinks, patient=True)
+    return fit(array, computed, search.ensemble.eps, kinks=search.kinks, patient=True)
 
 
-def _made_here(seen: Seen, h: Hypothesis) -> bool:
+def _computed_here(match: Match, h: Hypothesis) -> bool:
     """Whether a delta comes straight out of a step that has a mistake."""
-    return seen.name.startswith("delta of ") and any(
-        one.layer == seen.chain.through and one.mutant.mistake and one.mutant.target == "delta"
-        for one in h.made
+    return match.name.startswith("delta of ") and any(
+        one.layer == match.chain.through and one.mutant.mistake and one.mutant.target == "delta"
+        for one in h.assumed
     )
 
 
-def _differs(seen: Seen, h: Hypothesis, trace: Trace, given: Given, tolerance: float) -> bool:
+def _differs(
+    match: Match, h: Hypothesis, trace: Trace, submitted: Submitted, tolerance: float
+) -> bool:
     """Whether an array that follows from the ones above it is not the right one all the same."""
-    if seen.name.startswith("delta of "):
-        right = trace.deltas[seen.name.removeprefix("delta of ")] / h.share
+    if match.name.startswith("delta of "):
+        right = trace.deltas[match.name.removeprefix("delta of ")] / h.share
     else:
-        right = trace.gradients[seen.name]
-    return length(_theirs(given, seen.name, h) - right) > _FOLLOWS * tolerance
+        right = trace.gradients[match.name]
+    return length(_read(submitted, match.name, h) - right) > _FOLLOWS * tolerance
 
 
-def _shows(one: Made, index: int, best: Hypothesis, befores: dict[str, Fit]) -> Seen | None:
+def _shows(one: Assumed, index: int, best: Hypothesis, befores: dict[str, Fit]) -> Match | None:
     """Return the first array in which a mistake shows."""
-    for seen in best.seen:
-        if any(own.mutant is one.mutant and own.layer == one.layer for own in seen.own):
-            return seen
+    for match in best.matches:
+        if any(m.mutant is one.mutant and m.layer == one.layer for m in match.mistakes):
+            return match
     if one.mutant.target != "delta":
         return None
-    for seen in best.seen:
-        if seen.made > index and not befores[seen.name].matched:
-            return seen
+    for match in best.matches:
+        if match.assumed > index and not befores[match.name].matched:
+            return match
     return None
 
 
 def _finding(
     mistake: str,
-    places: list[Made],
+    places: list[Assumed],
     best: Hypothesis,
     others: list[Hypothesis],
     befores: dict[str, Fit],
 ) -> Finding:
     entry, first = MISTAKES[mistake], places[0]
     shown = next(
-        (s for one in places if (s := _shows(one, best.made.index(one), best, befores))), None
+        (s for one in places if (s := _shows(one, best.assumed.index(one), best, befores))), None
     )
     if shown is None:
         evidence = Evidence("", float("nan"), None, "")
@@ -152,9 +159,11 @@ def _finding(
             "mistake gives",
         )
     quantity = "first delta" if first.layer == "loss" else _TARGETS[first.mutant.target]
-    said = first.mutant.said
+    description = first.mutant.description
     where = (
-        f"At the loss, {said}" if first.layer == "loss" else f"{first.layer}, {quantity}: {said}"
+        f"At the loss, {description}"
+        if first.layer == "loss"
+        else f"{first.layer}, {quantity}: {description}"
     )
     if first.number is not None:
         unknown = "learning rate" if first.mutant.unknown == "rate" else "coefficient"
@@ -180,26 +189,28 @@ def _relative(error: float) -> str:
     return f"{100 * error:.3g} %" if error >= 1e-5 else f"{error:.0e}"
 
 
-def _mended(mistake: str, best: Hypothesis, befores: dict[str, Fit]) -> list[str]:
+def _fixed(mistake: str, best: Hypothesis, befores: dict[str, Fit]) -> list[str]:
     """Return the arrays that are wrong because of this mistake alone."""
-    mended: list[str] = []
-    for seen in best.seen:
-        if befores[seen.name].matched:
+    fixed: list[str] = []
+    for match in best.matches:
+        if befores[match.name].matched:
             continue
-        own = {one.mutant.mistake for one in seen.own}
-        # own mistakes of other gradients do not reach this one
-        ids = own | {m.mutant.mistake for m in best.made[: seen.made] if m.mutant.target == "delta"}
+        ids = {one.mutant.mistake for one in match.mistakes}
+        # mistakes in the formulas of other gradients do not reach this one
+        ids |= {
+            m.mutant.mistake for m in best.assumed[: match.assumed] if m.mutant.target == "delta"
+        }
         if ids - {None} == {mistake}:
-            mended.append(seen.name)
-    return mended
+            fixed.append(match.name)
+    return fixed
 
 
-def _expect(mended: list[str], *, alone: bool) -> str:
+def _expect(fixed: list[str], *, alone: bool) -> str:
     if alone:
-        return f"Everything is right: {_listed(mended)} too."
-    if not mended:
-        return "The other findings still stand, and what follows from them."
-    return f"{_listed(mended)} should be right; the other findings stay."
+        return f"Everything is right: {_listed(fixed)} too."
+    if not fixed:
+        return "The other findings remain, and what follows from them."
+    return f"{_listed(fixed)} should be right; the other findings remain."
 
 
 def _listed(names: list[str]) -> str:
@@ -212,15 +223,15 @@ def _alternatives(
     mistake: str, best: Hypothesis, others: list[Hypothesis]
 ) -> tuple[Alternative, ...]:
     """Return what else a mistake could be: other mistakes, or the same one in another layer."""
-    mine = {(one.mutant.mistake, one.layer) for one in best.made}
+    places = {(one.mutant.mistake, one.layer) for one in best.assumed}
     found: dict[tuple[str | None, str], Alternative] = {}
     for other in others:
-        theirs = {(one.mutant.mistake, one.layer) for one in other.made}
-        if not any(m == mistake for m, _ in mine - theirs):
+        others_places = {(one.mutant.mistake, one.layer) for one in other.assumed}
+        if not any(m == mistake for m, _ in places - others_places):
             continue
-        for one in other.made:
+        for one in other.assumed:
             key = one.mutant.mistake, one.layer
-            if key in mine or key in found or one.mutant.mistake is None:
+            if key in places or key in found or one.mutant.mistake is None:
                 continue
             if (mistake, one.mutant.mistake) == ("bias-averaged", "batch-scale"):
                 continue  # of a bias alone, the two are one
@@ -228,32 +239,32 @@ def _alternatives(
             found[key] = Alternative(
                 one.mutant.mistake,
                 one.layer,
-                f"{one.mutant.mistake} at {where}: {one.mutant.said}.",
+                f"{one.mutant.mistake} at {where}: {one.mutant.description}.",
                 separator(best, other),
             )
     return tuple(found.values())
 
 
 def separator(one: Hypothesis, other: Hypothesis) -> str:
-    """Say which further input would tell two hypotheses apart."""
+    """Say which further input would distinguish two hypotheses."""
     deltas = _deltas(one.chain)
     rest = _deltas(other.chain)
     for name, delta in deltas.items():
         if name in rest and length(delta - rest[name]) > 1e-4 * max(length(delta), 1e-300):
-            return f"The delta of {name} would tell."
-    return "Another batch would tell: fullback.probe(net) makes one."
+            return f"The delta of {name} would distinguish them."
+    return "Another batch would distinguish them: fullback.probe(net) makes one."
 
 
 def _deltas(chain: Chain) -> dict[str, Array]:
     """Return the deltas of a chain by the layer whose output they belong to, from the top."""
     found: dict[str, Array] = {}
     for link in reversed(chain.links()):
-        if link.given is None:
+        if link.submitted is None:
             name = link.through
             if link.parent is not None:
-                name = link.worlds.true.scenes[link.through].before
+                name = link.ensemble.exact.layers[link.through].before
             else:
-                name = next(reversed(link.worlds.true.scenes))
+                name = next(reversed(link.ensemble.exact.layers))
             found[name] = link.at(0)
     return found
 
@@ -261,24 +272,22 @@ def _deltas(chain: Chain) -> dict[str, Array]:
 # No match ---------------------------------------------------------------------------------------
 
 
-def _unexplained(search: Search, best: Hypothesis, trace: Trace, given: Given) -> Finding:
+def _unexplained(search: Search, best: Hypothesis, trace: Trace, submitted: Submitted) -> Finding:
     """Narrow down what no mistake of the catalogue explains, and describe it."""
     name = best.open[0]
-    theirs = _theirs(given, name, best)
+    array = _read(submitted, name, best)
     if name.startswith("delta of "):
-        layer, quantity, right, where = _open_delta(search, name, trace, given, best)
+        layer, quantity, right, where = _open_delta(search, name, trace, submitted, best)
     else:
         layer, target = name.split(".")
         quantity, right = _TARGETS[target], trace.gradients[name]
-        where = _open_gradient(search, best, layer, given)
-        above = _given_above(layer, best)
+        where = _open_gradient(search, best, layer, submitted)
+        above = _submitted_above(layer, best)
         if above is not None:
-            right = search.worlds.true.scenes[layer].layer.backward(
-                above, search.worlds.true.scenes[layer].kept,
-                search.worlds.true.scenes[layer].parameters,
-            )[1][target]  # fmt: skip
-    relative = length(theirs - right) / max(length(right), 1e-300)
-    said = "; ".join(describe(theirs, right, _axes(name, theirs)))
+            p = search.ensemble.exact.layers[layer]
+            right = propagate(p, target, above)  # type: ignore[arg-type]
+    relative = length(array - right) / max(length(right), 1e-300)
+    words = "; ".join(describe(array, right, _axes(name, array)))
     rest = list(best.open[1:])
     message = (
         f"{name} is wrong, and no mistake of the catalogue, nor two at once, explains it. {where}"
@@ -291,27 +300,27 @@ def _unexplained(search: Search, best: Hypothesis, trace: Trace, given: Given) -
         quantity,
         exact=False,
         evidence=Evidence(
-            name, relative, None, f"{_relative(relative)} off the right values: {said}"
+            name, relative, None, f"{_relative(relative)} off the right values: {words}"
         ),
         message=message,
         expect="",
     )
 
 
-def _axes(name: str, theirs: Array) -> str:
+def _axes(name: str, array: Array) -> str:
     if name.startswith("delta of "):
-        return "images channels rows columns" if theirs.ndim == 4 else "images features"
-    return "filters channels rows columns" if theirs.ndim == 4 else "units features"
+        return "images channels rows columns" if array.ndim == 4 else "images features"
+    return "filters channels rows columns" if array.ndim == 4 else "units features"
 
 
-def _given_above(layer: str, best: Hypothesis) -> Array | None:
-    """Return the delta of a layer that they gave."""
+def _submitted_above(layer: str, best: Hypothesis) -> Array | None:
+    """Return the submitted delta of a layer."""
     reading = dict(best.read).get(f"delta of {layer}")
     return None if reading is None else reading.values
 
 
 def _open_delta(
-    search: Search, name: str, trace: Trace, given: Given, best: Hypothesis
+    search: Search, name: str, trace: Trace, submitted: Submitted, best: Hypothesis
 ) -> tuple[str, str, Array, str]:
     """Return the layer whose backward pass a wrong delta comes from, and the right delta."""
     of = name.removeprefix("delta of ")
@@ -320,19 +329,19 @@ def _open_delta(
     between: list[str] = []
     for n in above:
         between.append(n)
-        if n in given.deltas:
+        if n in submitted.deltas:
             break
     else:
         between.append("loss")
-    worlds = search.worlds
+    ensemble = search.ensemble
     if between == ["loss"]:
-        return "loss", "first delta", trace.deltas[of], "It is made at the loss."
+        return "loss", "first delta", trace.deltas[of], "It is computed at the loss."
     if between[-1] == "loss":
         right = trace.deltas[of]
     else:
-        right = _theirs(given, f"delta of {between[-1]}", best)
+        right = _read(submitted, f"delta of {between[-1]}", best)
         for n in reversed(between):
-            right = next_delta(worlds.true.scenes[n], right)
+            right = propagate(ensemble.exact.layers[n], "delta", right)
     if len(between) == 1:
         where = (
             f"The delta of {between[0]}, from which it is computed, is given: it is {between[0]}'s "
@@ -340,27 +349,31 @@ def _open_delta(
         )
         return between[0], "next delta", right, where
     where = (
-        f"It lies between {between[-1]} and {of}; the deltas in between would say where: "
+        f"It lies between {between[-1]} and {of}; the deltas in between would show where: "
         f"{_listed(between[:-1])}."
     )
     return between[-1] if between[-1] != "loss" else between[-2], "next delta", right, where
 
 
-def _open_gradient(search: Search, best: Hypothesis, layer: str, given: Given) -> str:
-    if layer in given.deltas:
+def _open_gradient(search: Search, best: Hypothesis, layer: str, submitted: Submitted) -> str:
+    if layer in submitted.deltas:
         return f"The delta of {layer} is given: it is the gradient's own formula."
     names = search.names
     above = [
         n
         for n in names[names.index(layer) + 1 :]
-        if n in given.deltas or any(key.split(".")[0] == n for key in given.gradients)
+        if n in submitted.deltas or any(key.split(".")[0] == n for key in submitted.gradients)
     ]
-    below = [s for s in best.seen if s.name.split(".")[-2:][0] in names[: names.index(layer) + 1]]
-    if any(s.name.split(".")[0] == layer or s in below for s in best.seen[-len(below) :] if below):
+    below = [
+        s for s in best.matches if s.name.split(".")[-2:][0] in names[: names.index(layer) + 1]
+    ]
+    if any(
+        s.name.split(".")[0] == layer or s in below for s in best.matches[-len(below) :] if below
+    ):
         return "Others that depend on the same delta are right, so it is this formula alone."
     upper = above[0] if above else "the loss"
     between = names[names.index(layer) : names.index(above[0]) if above else None]
     return (
         f"The mistake lies between {upper} and {layer}, or in this formula; the deltas of "
-        f"{_listed(list(reversed(between)))} would say where."
+        f"{_listed(list(reversed(between)))} would show where."
     )

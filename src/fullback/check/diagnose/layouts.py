@@ -1,4 +1,4 @@
-"""Their shapes, brought to ours: other orders of axes, merged axes, axes of length 1.
+"""A user's shapes, brought to the network's: other orders of axes, merged ones, ones of length 1.
 
 An array may often be read in more than one way: (3, 3, 2, 4) as (rows, columns, channels, filters),
 and (4, 3, 3, 3) as (filters, channels, rows, columns) or with the channels last. All likely ways
@@ -38,7 +38,7 @@ _CHANNELS_LAST = _ORDERS[1:4]
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One way to read an array of theirs: values of our shape, a phrase, and a cost."""
+    """One way to read a submitted array: values of the network's shape, a phrase, and a cost."""
 
     values: Array
     layout: str = ""
@@ -46,37 +46,37 @@ class Reading:
 
 
 @dataclass(frozen=True, eq=False)
-class Matched:
-    """One of their arrays under our name, in every likely reading, the likeliest first."""
+class SubmittedArray:
+    """A submitted array under the network's name, in every likely reading, the likeliest first."""
 
     name: str
-    theirs: str
+    user_name: str
     readings: tuple[Reading, ...]
     dtype: np.dtype[Any]
 
     @property
-    def foreign(self) -> bool:
-        """Whether their layout is certainly another than ours."""
+    def reordered(self) -> bool:
+        """Whether its layout is certainly another than the network's."""
         return self.readings[0].layout not in ("", "with axes of length 1 added or left out")
 
 
 def read(
     name: str,
-    theirs: str,
+    user_name: str,
     array: Array,
     wanted: Shape,
     truth: Array,
     *,
     batch: bool,
     folded: Shape | None = None,
-) -> Matched:
-    """Find the ways to read an array of theirs as one of ours.
+) -> SubmittedArray:
+    """Find the ways to read a submitted array as one of the network's.
 
     Parameters
     ----------
-    name, theirs : our name and theirs
+    name, user_name : the network's name and the user's
     array : the array
-    wanted, truth : our shape and the true values, by which the first reading is chosen
+    wanted, truth : the network's shape and the true values, by which the first reading is chosen
     batch : whether the first axis is the images
     folded : the (channels, rows, columns) that the last axis is made of, where it comes from
         Flatten and may be in another order
@@ -93,12 +93,12 @@ def read(
             found.append(reading)
     if not found:
         raise ShapeError(
-            f"{theirs} has shape {array.shape}, which cannot be read as {name} of shape {wanted}; "
-            "give it in that order of axes"
+            f"{user_name} has shape {array.shape}, which cannot be read as {name} of shape "
+            f"{wanted}; give it in that order of axes"
         )
     # where two readings cost the same, the one that is more like the truth comes first
     found.sort(key=lambda reading: reading.cost - 0.5 * _likeness(reading.values, truth))
-    return Matched(name, theirs, tuple(found), array.dtype)
+    return SubmittedArray(name, user_name, tuple(found), array.dtype)
 
 
 def _readings(values: Array, wanted: Shape, axes: str, folded: Shape | None) -> Iterator[Reading]:
@@ -151,8 +151,8 @@ def _ordered(
     back = tuple(int(i) for i in np.argsort(order))
     name = f"in the order ({', '.join(axes[i] for i in order)})"
     merged = len(_squeezed(values.shape)) < len(_squeezed(sizes))
-    made = np.ascontiguousarray(values.reshape(sizes).transpose(back))
-    return Reading(made, name + ", flattened" * merged, cost)
+    ordered = np.ascontiguousarray(values.reshape(sizes).transpose(back))
+    return Reading(ordered, name + ", flattened" * merged, cost)
 
 
 def _folded(values: Array, wanted: Shape, folded: Shape) -> Iterator[Reading]:
@@ -165,13 +165,13 @@ def _folded(values: Array, wanted: Shape, folded: Shape) -> Iterator[Reading]:
         if not _merges(sizes, values.shape):
             continue
         back = tuple(int(i) for i in np.argsort(order))
-        made = values.reshape(sizes).transpose(back).reshape(wanted)
+        ordered = values.reshape(sizes).transpose(back).reshape(wanted)
         inner = [i for i in order if i]
         word = ", ".join(("channels", "rows", "columns")[i - 1] for i in inner)
         plain = inner == [1, 2, 3]
         cost = USUAL if plain else FOREIGN + (UNUSUAL if inner != [2, 3, 1] else 0)
         yield Reading(
-            np.ascontiguousarray(made),
+            np.ascontiguousarray(ordered),
             ("transposed, " * (order[0] != 0)) + f"with its features in the order ({word})",
             cost,
         )

@@ -1,8 +1,8 @@
-"""Their names, matched to ours: "W1", "fc1.weight", "conv1_w".
+"""A user's names, matched to the network's: "W1", "fc1.weight", "conv1_w".
 
 A name is matched exactly; else by the words and the number in it; else by its order among names of
-its kind; else by its shape, where only one of ours can have it. Of deltas and activations, z1 and
-a1 are what the first layer with weights computes, before and after its activation.
+its kind; else by its shape, where only one of the network's can have it. Of deltas and activations,
+z1 and a1 are what the first layer with weights computes, before and after its activation.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LISTED = 4  # names or guesses, at most, in one message
 
 
 def as_array(name: str, value: Any) -> Array:
-    """Take an array of theirs, of any library.
+    """Take a user's array, of any library.
 
     Raises
     ------
@@ -74,12 +74,12 @@ def words_of(name: str) -> list[str]:
 
 
 class Names:
-    """Finds ours among ``shapes`` for each of theirs.
+    """Finds the network's name among ``shapes`` for each of a user's.
 
     Parameters
     ----------
     what : what the arrays are, for messages: "gradient", "delta", "activation"
-    shapes : our names and shapes, in the order of the network
+    shapes : the network's names and shapes, in the order of the network
     images : N, where shapes come with a batch axis, else None
     """
 
@@ -87,19 +87,19 @@ class Names:
         self.what = what
         self.shapes = dict(shapes)
         self.images = images
-        self.guessed: list[str] = []  # names of theirs that were matched by their shape alone
+        self.guessed: list[str] = []  # a user's names, matched by their shape alone
 
-    def match(self, theirs: Mapping[str, Array]) -> dict[str, str]:
-        """Return ours for each of theirs.
+    def match(self, arrays: Mapping[str, Array]) -> dict[str, str]:
+        """Return the network's name for each of a user's.
 
         Raises
         ------
         OptionError
-            A name cannot be told, or two of theirs are the same one of ours.
+            A name is not recognised, or two of them are the same one of the network's.
         """
         found: dict[str, str] = {}
         self.guessed.clear()
-        for name in theirs:
+        for name in arrays:
             if name in self.shapes:
                 found[name] = name
         for rule in (
@@ -109,21 +109,21 @@ class Names:
             self._by_order,
             self._by_shape,
         ):
-            rest = {k: v for k, v in theirs.items() if k not in found}
-            free = [ours for ours in self.shapes if ours not in found.values()]
-            for name, ours in rule(rest, free, theirs).items():
-                if ours not in found.values() and self._fits(ours, theirs[name]):
-                    found[name] = ours
-        unknown = [name for name in theirs if name not in found]
+            rest = {k: v for k, v in arrays.items() if k not in found}
+            free = [known for known in self.shapes if known not in found.values()]
+            for name, known in rule(rest, free, arrays).items():
+                if known not in found.values() and self._fits(known, arrays[name]):
+                    found[name] = known
+        unknown = [name for name in arrays if name not in found]
         if unknown:
-            raise OptionError(self._unknown(unknown, theirs, list(found.values())))
+            raise OptionError(self._unknown(unknown, arrays, list(found.values())))
         return found
 
-    def _fits(self, ours: str, array: Array) -> bool:
-        return array.size == int(np.prod(self._full(ours)))
+    def _fits(self, known: str, array: Array) -> bool:
+        return array.size == int(np.prod(self._full(known)))
 
-    def _full(self, ours: str) -> Shape:
-        return self.shapes[ours] if self.images is None else (self.images, *self.shapes[ours])
+    def _full(self, known: str) -> Shape:
+        return self.shapes[known] if self.images is None else (self.images, *self.shapes[known])
 
     def _by_suffix(
         self, rest: Mapping[str, Array], free: list[str], _: Mapping[str, Array]
@@ -131,49 +131,53 @@ class Names:
         found = {}
         for name in rest:
             ends = [
-                ours for ours in free if name.lower().endswith((f".{ours}", f"_{ours}", f"/{ours}"))
+                known
+                for known in free
+                if name.lower().endswith((f".{known}", f"_{known}", f"/{known}"))
             ]
             if len(ends) == 1:
                 found[name] = ends[0]
         return found
 
     def _by_words(
-        self, rest: Mapping[str, Array], free: list[str], theirs: Mapping[str, Array]
+        self, rest: Mapping[str, Array], free: list[str], arrays: Mapping[str, Array]
     ) -> dict[str, str]:
         """Match the kind and the number; numbers may count from 0, or over all layers of a kind."""
-        parts = {name: self._parts(name) for name in theirs}
+        parts = {name: self._parts(name) for name in arrays}
         found = {}
         for name in rest:
             kind, number, role = parts[name]
             if kind is None:
                 continue
             same = [
-                ours
-                for ours in self.shapes
-                if self._kind(ours) == kind and role in (None, self._role(ours))
+                known
+                for known in self.shapes
+                if self._kind(known) == kind and role in (None, self._role(known))
             ]
             if kind == "logits":
                 same = [list(self.shapes)[-1]]
-            given = {n for k, n, r in parts.values() if k == kind and r == role}
-            if None in given and len(given) > 1 and 0 not in given:  # dense, dense_1, dense_2
-                given = {n or 0 for n in given}
+            same_kind = {n for k, n, r in parts.values() if k == kind and r == role}
+            if (
+                None in same_kind and len(same_kind) > 1 and 0 not in same_kind
+            ):  # dense, dense_1, dense_2
+                same_kind = {n or 0 for n in same_kind}
                 number = number or 0
-            numbers = sorted(n for n in given if n is not None)
+            numbers = sorted(n for n in same_kind if n is not None)
             if number is None:
                 chosen = same if len(same) == 1 else []
             else:
-                direct = [ours for ours in same if self._number(ours) == number]
+                direct = [known for known in same if self._number(known) == number]
                 if 0 in numbers or not direct or max(numbers) > len(same):
-                    places = sorted({self._number(ours) for ours in same})
+                    places = sorted({self._number(known) for known in same})
                     place = (
                         number
                         if 0 in numbers and max(numbers) < len(places)
                         else (numbers.index(number))
                     )
                     direct = [
-                        ours
-                        for ours in same
-                        if place < len(places) and self._number(ours) == places[place]
+                        known
+                        for known in same
+                        if place < len(places) and self._number(known) == places[place]
                     ]
                 chosen = direct
             if len(chosen) == 1 and chosen[0] in free:
@@ -181,13 +185,13 @@ class Names:
         return found
 
     def _by_stage(
-        self, rest: Mapping[str, Array], free: list[str], theirs: Mapping[str, Array]
+        self, rest: Mapping[str, Array], free: list[str], arrays: Mapping[str, Array]
     ) -> dict[str, str]:
         """Match z1 and a1, before and after the activation of the first layer with weights."""
         if self.images is None:
             return {}
         places: dict[str, tuple[str, int]] = {}
-        for name in theirs:
+        for name in arrays:
             match words_of(name.removeprefix("delta").removeprefix("grad")):
                 case ["d", "z" | "a" as what, number] | ["z" | "a" as what, number]:
                     if number.isdigit():
@@ -196,25 +200,25 @@ class Names:
         first = 0 if ("z", 0) in places.values() else 1
         found = {}
         for name, (stage, place) in places.items():
-            ours = stages.get((stage, place - first)) or ("input" if place == 0 else "")
-            if name in rest and ours in free:
-                found[name] = ours
+            known = stages.get((stage, place - first)) or ("input" if place == 0 else "")
+            if name in rest and known in free:
+                found[name] = known
         return found
 
     def _stages(self) -> dict[tuple[str, int], str]:
         """Return what z and a of each layer with weights are, counted from 0."""
         stages: dict[tuple[str, int], str] = {}
         count = -1
-        for ours in self.shapes:
-            if self._kind(ours) in ("conv", "dense"):
+        for known in self.shapes:
+            if self._kind(known) in ("conv", "dense"):
                 count += 1
-                stages["z", count] = ours
-            elif self._kind(ours) in _ACTIVATIONS:
-                stages.setdefault(("a", count), ours)
+                stages["z", count] = known
+            elif self._kind(known) in _ACTIVATIONS:
+                stages.setdefault(("a", count), known)
         return stages
 
     def _by_order(
-        self, rest: Mapping[str, Array], free: list[str], theirs: Mapping[str, Array]
+        self, rest: Mapping[str, Array], free: list[str], arrays: Mapping[str, Array]
     ) -> dict[str, str]:
         """Match W1, W2, ... with the layers that have weights, in order."""
         found = {}
@@ -224,39 +228,39 @@ class Names:
                 for name in rest
                 if self._parts(name)[2] == role and self._parts(name)[1] is not None
             ]
-            ours = [name for name in self.shapes if self._role(name) == role]
+            known = [name for name in self.shapes if self._role(name) == role]
             numbers = sorted({n for n, _ in mine if n is not None})
-            everything = sorted({n for name in theirs if (n := self._parts(name)[1]) is not None})
+            everything = sorted({n for name in arrays if (n := self._parts(name)[1]) is not None})
             for number, name in mine:
                 if number is None:
                     continue
-                if len(numbers) == len(ours):
+                if len(numbers) == len(known):
                     place = numbers.index(number)
-                elif len(everything) == len(ours):
+                elif len(everything) == len(known):
                     place = everything.index(number)
                 else:
                     place = number - (0 if 0 in numbers else 1)
-                if 0 <= place < len(ours) and ours[place] in free:
-                    found[name] = ours[place]
+                if 0 <= place < len(known) and known[place] in free:
+                    found[name] = known[place]
         return found
 
     def _by_shape(
         self, rest: Mapping[str, Array], free: list[str], _: Mapping[str, Array]
     ) -> dict[str, str]:
-        """Match what can only be one of ours: no other has as many cells, or its role."""
+        """Match what can only be one: no other has as many cells, or its role."""
         found: dict[str, str] = {}
         left = dict(rest)
         while True:  # each match may leave only one possibility for another name
-            taken = set(found.values())
+            used = set(found.values())
             sure: dict[str, str] = {}
             for name, array in left.items():
                 role = self._parts(name)[2]
                 fitting = [
-                    ours
-                    for ours in free
-                    if ours not in taken
-                    and self._fits(ours, array)
-                    and role in (None, self._role(ours))
+                    known
+                    for known in free
+                    if known not in used
+                    and self._fits(known, array)
+                    and role in (None, self._role(known))
                 ]
                 if len(fitting) == 1 and fitting[0] not in sure.values():
                     sure[name] = fitting[0]
@@ -279,39 +283,41 @@ class Names:
                 role = "bias"
             elif word in _KINDS and word not in ("d",):
                 kind = kind or _KINDS[word]
-            elif any(self._kind(ours) == word for ours in self.shapes):
+            elif any(self._kind(known) == word for known in self.shapes):
                 kind = kind or word
         return kind, number, role
 
     @staticmethod
-    def _kind(ours: str) -> str:
-        return re.sub(r"\d+$", "", ours.split(".")[0])
+    def _kind(known: str) -> str:
+        return re.sub(r"\d+$", "", known.split(".")[0])
 
     @staticmethod
-    def _number(ours: str) -> int:
-        return int((re.findall(r"\d+$", ours.split(".")[0]) or ["1"])[0])
+    def _number(known: str) -> int:
+        return int((re.findall(r"\d+$", known.split(".")[0]) or ["1"])[0])
 
     @staticmethod
-    def _role(ours: str) -> str:
-        return ours.split(".")[-1] if "." in ours else ""
+    def _role(known: str) -> str:
+        return known.split(".")[-1] if "." in known else ""
 
     def _unknown(
-        self, names: Sequence[str], theirs: Mapping[str, Array], taken: Sequence[str]
+        self, names: Sequence[str], arrays: Mapping[str, Array], used: Sequence[str]
     ) -> str:
-        """Say which names cannot be told, and what each may be."""
-        free = [ours for ours in self.shapes if ours not in taken]
+        """Say which names are not recognised, and what each may be."""
+        free = [known for known in self.shapes if known not in used]
         lines = []
         for name in names[:_LISTED]:
-            fitting = [ours for ours in free if self._fits(ours, theirs[name])]
+            fitting = [known for known in free if self._fits(known, arrays[name])]
             likeness = {
-                ours: difflib.SequenceMatcher(None, name, ours).ratio()
-                for ours in fitting or self.shapes
+                known: difflib.SequenceMatcher(None, name, known).ratio()
+                for known in fitting or self.shapes
             }
             top = max(likeness.values())
             alike = top >= (0.4 if fitting else 0.6)
-            near = [ours for ours, own in likeness.items() if own == top] if alike else fitting
+            near = (
+                [known for known, ratio in likeness.items() if ratio == top] if alike else fitting
+            )
             guess = f": did you mean {' or '.join(map(repr, near))}?" if 0 < len(near) <= 2 else ""
-            lines.append(f"{name!r} (shape {theirs[name].shape}){guess}")
+            lines.append(f"{name!r} (shape {arrays[name].shape}){guess}")
         more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         return (
             f"no {self.what} is called {', nor '.join(lines)}{more}. Use the network's names: "

@@ -1,4 +1,4 @@
-"""A batch on which the catalogue's mistakes differ: ``probe``; and what a batch cannot tell."""
+"""A batch on which the catalogue's mistakes differ, ``probe``; what a batch cannot distinguish."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.check.diagnose.chain import Chain, gradient_in
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.ensemble import Worlds, build_worlds
-from fullback.check.mistakes import Mutant, mutants_of
+from fullback.check.diagnose.ensemble import forward_pass
+from fullback.check.mistakes import BackwardPass, ForwardPass, backward, every_mutant
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.options import require_whole
 
 _TRIES = 4
+_RATE, _DECAY = 0.1, 0.01  # of an early update, and of an L2 term
 _SAME = 1e-6  # relative difference below which two results are one, in float32 at the latest
 
 
@@ -65,10 +65,10 @@ def probe(net: Network, seed: int = 0) -> tuple[Array, Array]:
 
 def _draw(net: Network, rng: np.random.Generator) -> tuple[Array, Array]:
     classes = net.output_shape[0]
-    taken = {classes, 4, 8, 9}
+    avoided = {classes, 4, 8, 9}
     for shape in net.shapes:
-        taken |= {shape[0], int(np.prod(shape[1:]))}
-    images = next(n for n in (5, 6, 7, 10, 11, 13, 17, 19, 23, *range(25, 99)) if n not in taken)
+        avoided |= {shape[0], int(np.prod(shape[1:]))}
+    images = next(n for n in (5, 6, 7, 10, 11, 13, 17, 19, 23, *range(25, 99)) if n not in avoided)
     magnitude = 10.0 ** rng.uniform(-1, 0.3, (images,) + (1,) * len(net.input_shape))
     x = magnitude * rng.uniform(0.2, 1.0, (images, *net.input_shape))
     if len(net.input_shape) == 3:
@@ -91,12 +91,12 @@ def _draw(net: Network, rng: np.random.Generator) -> tuple[Array, Array]:
 def coincidences(
     net: Network, x: ArrayLike, y: ArrayLike, *, deltas: bool = True
 ) -> list[tuple[Place, Place]]:
-    """Return the pairs of mistakes that these images and labels cannot tell apart.
+    """Return the pairs of mistakes that these images and labels cannot distinguish.
 
     Parameters
     ----------
     net, x, y : as for ``diagnose``
-    deltas : whether deltas are given to ``diagnose`` as well, or parameter gradients only
+    deltas : whether deltas are submitted to ``diagnose`` as well, or parameter gradients only
 
     Returns
     -------
@@ -105,11 +105,8 @@ def coincidences(
     """
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
-    double = net.copy(dtype="float64")
-    worlds = build_worlds(
-        double, images, targets, 2.0**-52, {}, None, training=True, seed=0, noisy=False
-    )
-    results = _results(worlds, net.names, deltas=deltas)
+    forward = forward_pass(net.copy(dtype="float64"), images, targets)
+    results = _results(forward, deltas=deltas)
     pairs: dict[tuple[Place, Place], None] = {}
     right = results[0][1]
     for index, (place, own) in enumerate(results[1:], 1):
@@ -131,75 +128,18 @@ def _equal(one: dict[str, Array], other: dict[str, Array]) -> bool:
     )
 
 
-def _results(
-    worlds: Worlds, names: tuple[str, ...], *, deltas: bool
-) -> list[tuple[Place, dict[str, Array]]]:
+def _results(forward: ForwardPass, *, deltas: bool) -> list[tuple[Place, dict[str, Array]]]:
     """Return what the right backward pass, and each with one mistake, computes."""
-    loss = mutants_of(worlds.true.loss)
-    places: list[tuple[str, Mutant]] = [("loss", mutant) for mutant in loss]
-    for name in reversed(names):
-        places += [(name, mutant) for mutant in mutants_of(worlds.true.scenes[name])]
-    chains, right = _backward(worlds, names, None, None, None)
-    found = [(Place("", ""), _arrays(right, chains, names, deltas=deltas))]
-    for layer, mutant in places:
-        if mutant.mistake is None:
-            continue
-        own_chains, own = _backward(worlds, names, (layer, mutant), chains, right)
-        place = Place(mutant.mistake, layer)
-        found.append((place, _arrays(own, own_chains, names, deltas=deltas)))
+
+    def arrays(result: BackwardPass) -> dict[str, Array]:
+        every = {f"delta of {name}": delta for name, delta in result.deltas.items() if deltas}
+        return result.gradients | every
+
+    right = backward(forward, {}, rate=_RATE, decay=_DECAY)
+    found = [(Place("", ""), arrays(right))]
+    for layer, mutant in every_mutant(forward):
+        if mutant.mistake is not None:
+            wrong = {layer: [mutant]}
+            result = backward(forward, wrong, rate=_RATE, decay=_DECAY, right=right)
+            found.append((Place(mutant.mistake, layer), arrays(result)))
     return found
-
-
-def _arrays(
-    gradients: dict[str, Array],
-    chains: dict[str, Chain],
-    names: tuple[str, ...],
-    *,
-    deltas: bool,
-) -> dict[str, Array]:
-    every = dict(gradients)
-    if deltas:
-        every |= {f"delta of {name}": chains[name].at(0) for name in ("input", *names)}
-    return every
-
-
-def _backward(
-    worlds: Worlds,
-    names: tuple[str, ...],
-    wrong: tuple[str, Mutant] | None,
-    right_chains: dict[str, Chain] | None,
-    right: dict[str, Array] | None,
-) -> tuple[dict[str, Chain], dict[str, Array]]:
-    """Run one backward pass; above the mistake everything is the right one's."""
-
-    def own(layer: str, target: str) -> tuple[Mutant, ...]:
-        hit = wrong is not None and wrong[0] == layer and wrong[1].target == target
-        return (wrong[1],) if hit and wrong is not None else ()
-
-    chains: dict[str, Chain] = {}
-    gradients: dict[str, Array] = {}
-    same = right_chains is not None and wrong is not None and wrong[0] != "loss"
-    chain = (
-        right_chains[names[-1]]
-        if same and right_chains is not None
-        else Chain(worlds, None, "loss", own("loss", "delta"))
-    )
-    for name in reversed(names):
-        chains[name] = chain
-        scene = worlds.true.scenes[name]
-        for target in scene.layer.parameter_shapes(scene.x.shape[1:]):
-            mutants = own(name, target)
-            key = f"{name}.{target}"
-            if same and not mutants and right is not None:
-                gradients[key] = right[key]
-            else:
-                made = gradient_in(chain, name, target, mutants, 1.0, 0.01)  # type: ignore[arg-type]
-                gradients[key] = made(0)
-        mutants = own(name, "delta")
-        if same and not mutants and right_chains is not None:
-            chain = right_chains[scene.before]
-        else:
-            same = False
-            chain = Chain(worlds, chain, name, mutants, rate=0.1)
-    chains["input"] = chain
-    return chains, gradients

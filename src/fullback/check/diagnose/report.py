@@ -19,7 +19,7 @@ class Evidence:
 
     Attributes
     ----------
-    array : which of their arrays shows it first
+    array : which of the submitted arrays shows it first
     error_before : relative distance of it from the right one
     error_after : relative distance from the one with the mistake built in; None without a mistake
     sentence : the same in words
@@ -39,7 +39,7 @@ class Alternative:
     ----------
     mistake, layer : as in Finding
     message : what it would be
-    separated_by : what would tell the two apart
+    separated_by : what would distinguish the two
     """
 
     mistake: str | None
@@ -57,12 +57,12 @@ class Finding:
     mistake : its id in the catalogue, or None
     layer : whose backward pass it is in: "conv2", "loss"
     quantity : what of that layer is wrong: "next delta", "weight gradient", ...
-    exact : whether the mistake gives exactly their arrays, in their precision
+    exact : whether the mistake gives exactly the submitted arrays, in their precision
     evidence : the proof
     message : what was done, in a sentence or two
     mend : the right formula; "" where no mistake is named
     hint : how that is written, in a few lines of NumPy
-    expect : what to expect after the mend
+    expect : what to expect after the fix
     alternatives : other mistakes that give the same on this data
     """
 
@@ -90,7 +90,7 @@ class Diagnosis:
     wrong : names of the arrays that are wrong themselves
     layers : the layers' names from the loss down, ending in "input"
     notes : what is worth knowing and not wrong: layouts, conventions, kinks
-    precision : "float64", "float32" or "float16": the precision their arrays are judged in
+    precision : "float64", "float32" or "float16": the precision that the arrays are judged in
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -154,9 +154,9 @@ class Diagnosis:
         table.add_column("from the loss down", no_wrap=True, style="bold")
         for quantity in columns:
             table.add_column(quantity)
-        for layer, own in verdicts.items():
-            if own:
-                table.add_row(layer, *(own.get(quantity, "") for quantity in columns))
+        for layer, row in verdicts.items():
+            if row:
+                table.add_row(layer, *(row.get(quantity, "") for quantity in columns))
         return table
 
     def __str__(self) -> str:

@@ -1,32 +1,32 @@
-"""The search: which mistakes, made together, give exactly the arrays that somebody computed.
+"""The search: which mistakes, made together, give exactly the arrays that a program computed.
 
-From the loss down, a *hypothesis* is the delta that arrives at a layer in their program, with the
-mistakes assumed so far. At every layer it is held against what they gave of that layer; at every
-layer it branches, into the right next delta and that of each mutant. Fewer mistakes are better, and
-the same mistake at several layers, as a function that they share makes it, hardly counts more than
-once.
+From the loss down, a *hypothesis* is the delta that arrives at a layer in that program, with the
+mistakes assumed so far. At every layer it is compared with what was submitted of that layer; at
+every layer it branches, into the right next delta and that of each mutant. Fewer mistakes are
+better, and the same mistake at several layers, as a function that they share makes it, hardly
+counts more than once.
+
+The search is given the hypotheses that it begins with, at the loss (``conventions``).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from fullback.check.diagnose.chain import Chain, gradient_in, size_of
-from fullback.check.diagnose.compare import Fit, fit, length
-from fullback.check.diagnose.ensemble import Worlds
+from fullback.check.diagnose.compare import fit, length
+from fullback.check.diagnose.conventions import Convention
+from fullback.check.diagnose.ensemble import Ensemble
+from fullback.check.diagnose.hypothesis import UNEXPLAINED, Assumed, Hypothesis, Match, cost_of
 from fullback.check.diagnose.layouts import Reading
-from fullback.check.diagnose.submission import Given
-from fullback.check.mistakes import Mutant, compatible, mutants_of
-from fullback.check.mistakes.base import Target
+from fullback.check.diagnose.submission import Submitted
+from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
 from fullback.layers.base import Array
 
-MISTAKE, CONVENTION, VARIANT, AGAIN = 1.0, 0.25, 0.3, 0.05
-_ABOVE = 0.005  # a delta that is wrong above a layer, where its gradients may be wrong themselves
-UNEXPLAINED = 2.5
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
 NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
 _BEAM = 1500  # hypotheses carried on between two observations, at most,
@@ -34,109 +34,49 @@ _BYTES = 2**30  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """A mistake, or a convention, assumed at one place.
-
-    ``number`` is the learning rate or coefficient that was found, ``error`` how far the array that
-    showed it is from the one with the mistake.
-    """
-
-    mutant: Mutant
-    layer: str
-    number: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """How one of their arrays was explained: by what, and how exactly."""
-
-    name: str
-    fit: Fit
-    own: tuple[Made, ...]  # mistakes of this gradient itself
-    chain: Chain  # the delta that it was computed from, or that it is
-    made: int  # mistakes assumed so far, this one's own among them
-    values: int = 0  # numbers in the array
-
-
-@dataclass(frozen=True, eq=False)
-class Hypothesis:
-    """A delta on its way down and what is assumed so far."""
-
-    chain: Chain
-    made: tuple[Made, ...] = ()
-    seen: tuple[Seen, ...] = ()
-    open: tuple[str, ...] = ()
-    new: int = 0
-    share: float = 1.0
-    rate: float | None = None
-    decay: float | None = None
-    read: tuple[tuple[str, Reading], ...] = ()
-
-    @property
-    def cost(self) -> float:
-        """Less is better."""
-        reading = sum(reading.cost for _, reading in self.read)
-        return cost_of(self.made) + UNEXPLAINED * len(self.open) + reading
-
-    def read_as(self, key: str, reading: Reading) -> Hypothesis:
-        """Return the hypothesis with a way to read one of their arrays."""
-        return replace(self, read=(*self.read, (key, reading)))
-
-
-def cost_of(made: Sequence[Made]) -> float:
-    """Return what these mistakes cost together."""
-    cost, seen = 0.0, dict[str | None, set[tuple[str, float | None]]]()
-    places: set[tuple[str, str, float | None]] = set()
-    for one in made:
-        variants = seen.setdefault(one.mutant.mistake, set())
-        variant = (one.mutant.said, one.number)
-        if (one.layer, *variant) in places:
-            continue  # the weights and the biases of one layer
-        places.add((one.layer, *variant))
-        if one.mutant.target == "delta" and one.layer != "loss":
-            cost += _ABOVE
-        if one.mutant.mistake is None:
-            cost += AGAIN if variant in variants else CONVENTION
-        elif not variants:
-            cost += MISTAKE
-        else:
-            cost += AGAIN if variant in variants else VARIANT
-        variants.add(variant)
-    return cost
-
-
 class Search:
-    """One search: the worlds, what was given, and how many new mistakes a stretch may hold."""
+    """One search.
+
+    Parameters
+    ----------
+    ensemble, names, submitted : the forward passes, the layers in order, and the arrays to explain
+    depth : new mistakes that may lie between two arrays that are explained
+    margin : what a hypothesis may cost more than the best one and be carried on
+    settled : the best hypothesis of an earlier search, whose upper steps need no more searching
+
+    Attributes
+    ----------
+    pruned : whether there were too many hypotheses to carry them all on
+    """
 
     def __init__(
         self,
-        worlds: Worlds,
+        ensemble: Ensemble,
         names: Sequence[str],
-        given: Given,
+        submitted: Submitted,
         depth: int,
         margin: float = NARROW,
         settled: Hypothesis | None = None,
     ) -> None:
-        self.worlds = worlds
+        self.ensemble = ensemble
         self.names = list(names)
-        self.given = given
+        self.submitted = submitted
         self.depth = depth
         self.margin = margin
-        self.kinks = bool(worlds.kinks)
+        self.kinks = bool(ensemble.kinks)
         self.pruned = False
-        largest = max(a.nbytes for a in worlds.true.activations.values())
+        largest = max(a.nbytes for a in ensemble.exact.activations.values())
         self._beam = int(min(max(_BYTES // (3 * largest), 100), _BEAM))
         self._mutants = {
             name: [m for m in mutants_of(s) if depth or m.mistake is None]
-            for name, s in worlds.true.scenes.items()
+            for name, s in ensemble.exact.layers.items()
         }
         self._most = max(depth, 1)
         self._settled = _settled_steps(settled, self.names) if settled else {}
 
-    def run(self) -> list[Hypothesis]:
+    def run(self, conventions: Iterable[Convention] = (Convention(),)) -> list[Hypothesis]:
         """Return the hypotheses that are left, the best ones first."""
-        hypotheses = list(self._at_the_loss())
+        hypotheses = [h for one in conventions for h in self._at_the_loss(one)]
         for name in reversed(self.names):
             hypotheses = self._observe_delta(hypotheses, name)
             hypotheses = self._observe_gradients(hypotheses, name)
@@ -144,41 +84,29 @@ class Search:
                 break
             hypotheses = self._branch(hypotheses, name)
         hypotheses = self._observe_delta(hypotheses, "input")
-        hypotheses = [h for h in hypotheses if not h.chain.unresolved or not h.made]
+        hypotheses = [h for h in hypotheses if not h.chain.unresolved or not h.assumed]
         return sorted(hypotheses, key=lambda h: h.cost)
 
     def _needed_below(self, name: str) -> bool:
         below = self.names[: self.names.index(name)]
-        keys = {key.split(".")[0] for key in self.given.gradients} | set(self.given.deltas)
+        keys = {key.split(".")[0] for key in self.submitted.gradients} | set(self.submitted.deltas)
         return bool(keys & {*below, "input"})
 
     # The loss and the steps between layers ------------------------------------------------------
 
-    def _at_the_loss(self) -> Iterator[Hypothesis]:
-        mutants = mutants_of(self.worlds.true.loss)
-        summed = next((m for m in mutants if m.said.startswith("the batch's sum")), None)
-        mutants = mutants if self.depth else []
-        for subset in self._choices(mutants, "loss"):
-            made = tuple(Made(m, "loss") for m in subset)
-            yield Hypothesis(Chain(self.worlds, None, "loss", subset), made, new=len(subset))
-        images = self.worlds.true.loss.images
-        if summed is not None and self.given.deltas:
-            convention = Mutant(
-                None,
-                "delta",
-                "mean",
-                summed.change,
-                "deltas are those of the batch's sum here, and gradients are divided by N at the "
-                "end; in fullback the deltas hold 1 / N already: both are right",
+    def _at_the_loss(self, convention: Convention) -> Iterator[Hypothesis]:
+        mutants = mutants_of(self.ensemble.exact.loss) if self.depth else []
+        stages = {m.stage for m in convention.mutants}
+        free = [m for m in mutants if m.stage not in stages]
+        usual = not convention.mutants
+        for subset in self._choices(free, "loss") if usual else _subsets(free, self.depth):
+            whole = (*convention.mutants, *subset)
+            yield Hypothesis(
+                Chain(self.ensemble, None, "loss", whole),
+                tuple(Assumed(m, "loss") for m in whole),
+                new=len(subset),
+                share=convention.share,
             )
-            for subset in _subsets([m for m in mutants if m.stage != "mean"], self.depth):
-                whole = (convention, *subset)
-                yield Hypothesis(
-                    Chain(self.worlds, None, "loss", whole),
-                    tuple(Made(m, "loss") for m in whole),
-                    new=len(subset),
-                    share=1 / images,
-                )
 
     def _branch(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Carry every hypothesis through a layer, rightly and with each of its mutants."""
@@ -186,15 +114,15 @@ class Search:
         found = []
         for h in hypotheses:
             for subset in self._choices(mutants, name):
-                known = {one.mutant.key for one in h.made}
+                known = {one.mutant.key for one in h.assumed}
                 new = h.new + sum(m.mistake is not None and m.key not in known for m in subset)
                 if new > self.depth:
                     continue
                 early = any(m.unknown == "rate" for m in subset)
-                chain = Chain(self.worlds, h.chain, name, subset, rate=h.rate if early else None)
+                chain = Chain(self.ensemble, h.chain, name, subset, rate=h.rate if early else None)
                 number = h.rate if early else None
-                made = tuple(Made(m, name, number if m.unknown else None) for m in subset)
-                found.append(replace(h, chain=chain, made=h.made + made, new=new))
+                more = tuple(Assumed(m, name, number if m.unknown else None) for m in subset)
+                found.append(replace(h, chain=chain, assumed=h.assumed + more, new=new))
         if len(found) > self._beam:
             self.pruned = True
             found = sorted(found, key=lambda h: h.cost)[: self._beam]
@@ -210,10 +138,10 @@ class Search:
     # Observations -------------------------------------------------------------------------------
 
     def _observe_delta(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
-        """Hold the deltas against theirs, and go on with theirs."""
-        if name not in self.given.deltas:
+        """Compare the deltas with the submitted one, and go on with that."""
+        if name not in self.submitted.deltas:
             return hypotheses
-        key, readings = f"delta of {name}", self.given.deltas[name]
+        key, readings = f"delta of {name}", self.submitted.deltas[name]
         met: list[Hypothesis] = []
         for h in sorted(hypotheses, key=lambda h: h.cost):
             alike = [m.cost for m in met if m.share == h.share]
@@ -230,7 +158,7 @@ class Search:
             replace(
                 h,
                 chain=Chain(
-                    self.worlds, None, name, given=dict(h.read)[key].values, before=h.chain
+                    self.ensemble, None, name, submitted=dict(h.read)[key].values, before=h.chain
                 ),
                 new=0,
             )
@@ -238,20 +166,22 @@ class Search:
         ]
 
     def _meet_delta(self, h: Hypothesis, key: str, reading: Reading) -> list[Hypothesis]:
-        theirs = reading.values
-        solved = self._solve(h, theirs, lambda h: h.chain.at(0))
-        if solved is None or (not theirs.any() and len(solved.made) > 1):
+        array = reading.values
+        solved = self._solve(h, array, lambda h: h.chain.at(0))
+        if solved is None or (not array.any() and len(solved.assumed) > 1):
             return []  # zeros are no evidence of several mistakes
-        patient = not h.made
-        found = fit(theirs, solved.chain.at, self.worlds.eps, kinks=self.kinks, patient=patient)
+        patient = not h.assumed
+        found = fit(array, solved.chain.at, self.ensemble.eps, kinks=self.kinks, patient=patient)
         if not found.matched:
             return []
-        seen = Seen(key, found, (), solved.chain, len(solved.made))
-        return [replace(solved, seen=(*solved.seen, seen)).read_as(key, reading)]
+        match = Match(key, found, (), solved.chain, len(solved.assumed))
+        return [replace(solved, matches=(*solved.matches, match)).read_as(key, reading)]
 
     def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
-        """Hold a layer's own gradients against theirs, right and with each of its mutants."""
-        targets = [key.split(".")[1] for key in self.given.gradients if key.split(".")[0] == name]
+        """Compare a layer's own gradients with those submitted, right and with each mutant."""
+        targets = [
+            key.split(".")[1] for key in self.submitted.gradients if key.split(".")[0] == name
+        ]
         if not targets:
             return hypotheses
         for target in sorted(targets, reverse=True):  # the weights first: they say more
@@ -265,7 +195,7 @@ class Search:
         self, hypotheses: list[Hypothesis], name: str, target: Target
     ) -> list[Hypothesis]:
         key = f"{name}.{target}"
-        readings = self.given.gradients[key]
+        readings = self.submitted.gradients[key]
         mutants = [m for m in self._mutants[name] if m.target == target]
         met: list[Hypothesis] = []
         missed: list[Hypothesis] = []
@@ -298,12 +228,12 @@ class Search:
         """Return every hypothesis with every set of a gradient's own mistakes, cheapest first."""
         found = []
         for h in hypotheses:
-            known = {one.mutant.mistake for one in h.made}
+            known = {one.mutant.mistake for one in h.assumed}
             for subset in _subsets(mutants, self.depth):
                 new = sum(m.mistake not in known for m in subset)
                 if subset and h.new + new <= self.depth:
-                    made = (*h.made, *(Made(m, name, h.decay) for m in subset))
-                    found.append((cost_of(made) + UNEXPLAINED * len(h.open), h, subset))
+                    assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
+                    found.append((cost_of(assumed) + UNEXPLAINED * len(h.open), h, subset))
         return sorted(found, key=lambda entry: entry[0])
 
     def _explain(
@@ -314,101 +244,102 @@ class Search:
         target: Target,
         subset: tuple[Mutant, ...],
     ) -> list[Hypothesis]:
-        """Return the hypothesis with these mistakes in a gradient, if they explain theirs."""
-        theirs = reading.values
-        if subset and not theirs.any():
+        """Return the hypothesis with these mistakes in a gradient, if they explain the array."""
+        array = reading.values
+        if subset and not array.any():
             return []  # zeros are no evidence of a mistake in a formula
         decay = h.decay or 0.0
         fitted = h.decay
         if any(m.unknown == "decay" for m in subset) and h.decay is None:
-            parameter = self.worlds.true.scenes[name].parameters[target]
+            parameter = self.ensemble.exact.layers[name].parameters[target]
             others = tuple(m for m in subset if m.unknown != "decay")
             base = gradient_in(h.chain, name, target, others, h.share, 0.0)(0)
-            if theirs.size < 2 or base.shape != theirs.shape:
+            if array.size < 2 or base.shape != array.shape:
                 return []
-            decay = float(((theirs - base) * parameter).sum() / (parameter**2).sum())
+            decay = float(((array - base) * parameter).sum() / (parameter**2).sum())
             fitted = decay
         computed = gradient_in(h.chain, name, target, subset, h.share, decay)
 
         def terms() -> Array:
-            return size_of(self.worlds, name, target, h.chain.at(0) * h.share, subset)
+            return size_of(self.ensemble, name, target, h.chain.at(0) * h.share, subset)
 
         found = fit(
-            theirs,
+            array,
             computed,
-            self.worlds.eps,
+            self.ensemble.eps,
             kinks=self.kinks,
             terms=None if subset else terms,
-            patient=not (h.made or subset),
+            patient=not (h.assumed or subset),
         )
         if not found.matched:
             return []
-        made = tuple(Made(m, name, decay if m.unknown == "decay" else None) for m in subset)
-        seen = Seen(f"{name}.{target}", found, made, h.chain, len(h.made) + len(made), theirs.size)
-        more = replace(h, made=h.made + made, seen=(*h.seen, seen), decay=fitted)
-        return [more.read_as(seen.name, reading)]
+        here = tuple(Assumed(m, name, decay if m.unknown == "decay" else None) for m in subset)
+        assumed = h.assumed + here
+        match = Match(f"{name}.{target}", found, here, h.chain, len(assumed), array.size)
+        h = replace(h, assumed=assumed, matches=(*h.matches, match), decay=fitted)
+        return [h.read_as(match.name, reading)]
 
     # A learning rate that is not known ----------------------------------------------------------
 
     def _solve_by(
-        self, h: Hypothesis, theirs: Array, name: str, target: Target
+        self, h: Hypothesis, array: Array, name: str, target: Target
     ) -> Hypothesis | None:
         return self._solve(
-            h, theirs, lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
+            h, array, lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
         )
 
     def _solve(
-        self, h: Hypothesis, theirs: Array, observed: Callable[[Hypothesis], Array]
+        self, h: Hypothesis, array: Array, observed: Callable[[Hypothesis], Array]
     ) -> Hypothesis | None:
         """Find the learning rate of an early update from the first array that shows it."""
         if not h.chain.unresolved:
             return h
 
         def at(rate: float) -> Array:
-            array: Array = observed(replace(h, chain=h.chain.with_rate(rate)))
-            return array
+            result: Array = observed(replace(h, chain=h.chain.with_rate(rate)))
+            return result
 
         rate, step = 0.0, 1e-2
         with np.errstate(all="ignore"):
             for attempt in range(6):
                 here = at(rate)
-                if attempt and length(theirs - here) > 0.1 * length(theirs):
+                if attempt and length(array - here) > 0.1 * length(array):
                     return None
                 slope = (at(rate + step) - here) / step
-                if here.shape != theirs.shape or not (slope**2).sum() > 0:
+                if here.shape != array.shape or not (slope**2).sum() > 0:
                     return None
-                change = float(((theirs - here) * slope).sum() / (slope**2).sum())
+                change = float(((array - here) * slope).sum() / (slope**2).sum())
                 rate += change
                 if not np.isfinite(rate) or abs(rate) > 1e4:
                     return None
                 if abs(change) <= 1e-10 * abs(rate):
                     break
-        if rate <= 0 or (theirs.size < 2):
+        if rate <= 0 or (array.size < 2):
             return None
-        made = tuple(
-            replace(one, number=rate) if one.mutant.unknown == "rate" else one for one in h.made
+        assumed = tuple(
+            replace(one, number=rate) if one.mutant.unknown == "rate" else one for one in h.assumed
         )
-        return replace(h, chain=h.chain.with_rate(rate), made=made, rate=rate)
+        return replace(h, chain=h.chain.with_rate(rate), assumed=assumed, rate=rate)
 
 
 def _settled_steps(h: Hypothesis, names: Sequence[str]) -> dict[str, set[tuple[str, str]]]:
     """Return the steps that need no more searching, with the mistakes in them.
 
     A delta that explains a gradient of several numbers, without a mistake in that gradient's own
-    formula, need not be that of their program: the layer's input may be zero where the two differ.
-    But those from which the one of the next such layer above was made are.
+    formula, need not be that of the program: the layer's input may be zero where the two differ.
+    But those from which the one of the next such layer above was computed are.
     """
     met = [
-        names.index(seen.name.split(".")[0])
-        for seen in h.seen
-        if not seen.own and not seen.name.startswith("delta of ") and seen.values > _SOME
+        names.index(match.name.split(".")[0])
+        for match in h.matches
+        if not match.mistakes and not match.name.startswith("delta of ") and match.values > _SOME
     ]
     above = [place for place in met if place > min(met)]
     if not above:
         return {}
     steps = ["loss", *(name for name in names if names.index(name) > min(above))]
     return {
-        step: {o.mutant.key for o in h.made if o.layer == step and o.mutant.target == "delta"}
+        step: {o.mutant.key for o in h.assumed if o.layer == step and o.mutant.target == "delta"}
         for step in steps
     }
 
@@ -428,19 +359,19 @@ def _sharpest(met: list[Hypothesis], key: str) -> list[Hypothesis]:
     """
     if not met:
         return met
-    errors = [next(s.fit for s in h.seen if s.name == key) for h in met]
+    errors = [next(s.fit for s in h.matches if s.name == key) for h in met]
     floor = min(e.error for e in errors)
     return [
         h
         for h, e in zip(met, errors, strict=True)
-        if not h.made or e.error <= max(100 * floor, 1e-3 * e.tolerance)
+        if not h.assumed or e.error <= max(100 * floor, 1e-3 * e.tolerance)
     ]
 
 
 def _best(hypotheses: list[Hypothesis], margin: float) -> list[Hypothesis]:
     """Return those within the margin of the best one.
 
-    Whether their deltas are those of the batch's sum or of its mean is settled by the gradients
+    Whether the deltas are those of the batch's sum or of its mean is settled by the gradients
     alone, so each of the two has a best one of its own.
     """
     ordered = sorted(hypotheses, key=lambda h: h.cost)

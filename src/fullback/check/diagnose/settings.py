@@ -1,4 +1,7 @@
-"""Settings that may differ between somebody's program and ours: its backward pass is then right."""
+"""Settings in which a user's program may differ from the network: its backward pass is then right.
+
+Another one is a ``Setting`` that ``_settings`` yields.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.diagnose.ensemble import build_worlds
+from fullback.check.diagnose.ensemble import build_ensemble
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.report import Evidence, Finding
 from fullback.check.diagnose.search import Search
-from fullback.check.diagnose.submission import Given
-from fullback.check.mistakes import MISTAKES
-from fullback.layers import BatchNorm2D, Dense, Dropout, Flatten
+from fullback.check.diagnose.submission import Submitted
+from fullback.check.mistakes import MISTAKES, rules_of
+from fullback.layers import Dense, Flatten
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.passes import Seed
@@ -21,11 +24,11 @@ from fullback.passes import Seed
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A network that their program may have computed, with what they gave brought to it."""
+    """A network that a program may have computed, with what was submitted brought to it."""
 
     net: Network
     training: bool
-    given: Given
+    submitted: Submitted
     finding: Finding
 
 
@@ -33,31 +36,31 @@ def other_setting(
     net: Network,
     images: Array,
     targets: Array,
-    given: Given,
+    submitted: Submitted,
     eps: float,
     *,
     training: bool,
     seed: Seed,
 ) -> Finding | None:
-    """Return the finding of the setting in which all that was given is right, if there is one."""
-    for setting in _settings(net, given, training=training):
-        worlds = build_worlds(
+    """Return the finding of the setting in which everything submitted is right, if there is one."""
+    for setting in _settings(net, submitted, training=training):
+        ensemble = build_ensemble(
             setting.net, images, targets, eps, {}, None, training=setting.training, seed=seed
         )
-        found = Search(worlds, setting.net.names, setting.given, 0).run()
+        found = Search(ensemble, setting.net.names, setting.submitted, 0).run()
         if not found[0].open:
             return setting.finding
     return None
 
 
-def _settings(net: Network, given: Given, *, training: bool) -> Iterator[Setting]:
+def _settings(net: Network, submitted: Submitted, *, training: bool) -> Iterator[Setting]:
     modal = [
         name
         for name, layer in zip(net.names, net.layers, strict=True)
-        if isinstance(layer, BatchNorm2D | Dropout) and name not in net.frozen
+        if rules_of(layer).modal and name not in net.frozen
     ]
     if modal:
-        yield Setting(net, not training, given, _other_mode(modal, training=training))
+        yield Setting(net, not training, submitted, _other_mode(modal, training=training))
     for index, layer in enumerate(net.layers):
         shape = (net.input_shape, *net.shapes)[index]
         if isinstance(layer, Flatten) and len(shape) == 3 and shape[0] > 1 < max(shape[1:]):
@@ -66,48 +69,55 @@ def _settings(net: Network, given: Given, *, training: bool) -> Iterator[Setting
             )
             if behind is not None:
                 yield _channels_last(
-                    net, given, net.names[index], net.names[behind], shape, training
+                    net, submitted, net.names[index], net.names[behind], shape, training
                 )
 
 
 def _other_mode(modal: list[str], *, training: bool) -> Finding:
-    ours, theirs = ("training", "prediction") if training else ("prediction", "training")
+    judged, computed = ("training", "prediction") if training else ("prediction", "training")
     flag = f"training={not training}"
     return Finding(
         None,
         modal[-1],
         "mode",
         exact=True,
-        evidence=Evidence("", float("nan"), None, f"with {flag} every array given is right"),
-        message=f"They were computed in {theirs}, and judged in {ours}: {', '.join(modal)} "
-        "computes otherwise in each, with batch statistics or running ones, with dropout or "
-        "without.",
+        evidence=Evidence("", float("nan"), None, f"with {flag} every submitted array is right"),
+        message=f"The arrays were computed in {computed}, and judged in {judged}: "
+        f"{', '.join(modal)} computes otherwise in each, with batch statistics or running "
+        "ones, with dropout or without.",
         mend=f"diagnose(net, x, y, ..., {flag}), if that is what was meant",
-        expect=f"In the mode of {theirs} everything is right.",
+        expect=f"In the mode of {computed} everything is right.",
     )
 
 
 def _channels_last(
-    net: Network, given: Given, flatten: str, dense: str, shape: tuple[int, ...], training: bool
+    net: Network,
+    submitted: Submitted,
+    flatten: str,
+    dense: str,
+    shape: tuple[int, ...],
+    training: bool,
 ) -> Setting:
     """Return the network whose Flatten puts channels last, as one with other weights."""
     channels, rows, columns = shape
-    theirs = np.arange(channels * rows * columns).reshape(rows, columns, channels)
-    order = theirs.transpose(2, 0, 1).ravel()  # where each of our features is among theirs
+    features = np.arange(channels * rows * columns).reshape(rows, columns, channels)
+    order = features.transpose(
+        2, 0, 1
+    ).ravel()  # where each feature of the network is among the program's
     other = net.copy(dtype="float64")
     weight = f"{dense}.weight"
     other.parameters[weight] = net.parameters[weight][:, order]
 
-    def turned(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
-        return tuple(replace(own, values=own.values[:, order]) for own in readings)
+    def reordered(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+        return tuple(replace(r, values=r.values[:, order]) for r in readings)
 
     gradients = {
-        name: turned(readings) if name == weight else readings
-        for name, readings in given.gradients.items()
+        name: reordered(readings) if name == weight else readings
+        for name, readings in submitted.gradients.items()
     }
     deltas = {
-        name: turned(readings) if name == flatten else readings
-        for name, readings in given.deltas.items()
+        name: reordered(readings) if name == flatten else readings
+        for name, readings in submitted.deltas.items()
     }
     mistake = MISTAKES["flatten-order"]
     finding = Finding(
@@ -115,8 +125,8 @@ def _channels_last(
         flatten,
         "output",
         exact=True,
-        evidence=Evidence("", float("nan"), None, "so read, every array given is right"),
-        message="Forwards and backwards, their maps were flattened in the order row, column, "
+        evidence=Evidence("", float("nan"), None, "so read, every submitted array is right"),
+        message="Forwards and backwards, the maps were flattened in the order row, column, "
         f"channel, but the columns of {weight} are in the order channel, row, column: each feature "
         "met another feature's weight.",
         mend=mistake.mend,
@@ -125,4 +135,4 @@ def _channels_last(
         "# or flatten channels first: x.transpose(0, 3, 1, 2).reshape(N, -1)",
         expect="Everything is right.",
     )
-    return Setting(other, training, Given(gradients, deltas), finding)
+    return Setting(other, training, Submitted(gradients, deltas), finding)

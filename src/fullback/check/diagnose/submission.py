@@ -1,4 +1,4 @@
-"""What somebody hands over: their dicts of arrays, under our names and in every likely reading."""
+"""What a user submits: dicts of arrays, under the network's names and in every likely reading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.layouts import UNUSUAL, USUAL, Matched, Reading, read
+from fullback.check.diagnose.layouts import UNUSUAL, USUAL, Reading, SubmittedArray, read
 from fullback.check.diagnose.names import Names, as_array
 from fullback.errors import OptionError
 from fullback.layers import Flatten
@@ -19,31 +19,31 @@ from fullback.passes import Trace
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """What somebody computed, by our names, in every likely reading."""
+class Submitted:
+    """The arrays to judge, by the network's names, in every likely reading."""
 
     gradients: Mapping[str, tuple[Reading, ...]]
     deltas: Mapping[str, tuple[Reading, ...]]
 
 
 @dataclass(eq=False)
-class Taken:
-    """Everything that was handed over.
+class Submission:
+    """Everything that was submitted.
 
     Attributes
     ----------
-    gradients, deltas, activations : by our names
-    probabilities : the probabilities, where they were given
-    guessed : names of theirs that were matched by their shape alone
+    gradients, deltas, activations : by the network's names
+    probabilities : the probabilities, where they were submitted
+    guessed : the user's names that were matched by their shape alone
     """
 
-    gradients: dict[str, Matched] = field(default_factory=dict)
-    deltas: dict[str, Matched] = field(default_factory=dict)
-    activations: dict[str, Matched] = field(default_factory=dict)
-    probabilities: Matched | None = None
+    gradients: dict[str, SubmittedArray] = field(default_factory=dict)
+    deltas: dict[str, SubmittedArray] = field(default_factory=dict)
+    activations: dict[str, SubmittedArray] = field(default_factory=dict)
+    probabilities: SubmittedArray | None = None
     guessed: list[str] = field(default_factory=list)
 
-    def every(self) -> list[tuple[str, Matched]]:
+    def every(self) -> list[tuple[str, SubmittedArray]]:
         """Return every array with the words that it is called by in a diagnosis."""
         found = list(self.gradients.items())
         found += [(f"delta of {name}", m) for name, m in self.deltas.items()]
@@ -52,8 +52,17 @@ class Taken:
             found.append(("probabilities", self.probabilities))
         return found
 
+    def finite(self) -> tuple[dict[str, SubmittedArray], dict[str, SubmittedArray]]:
+        """Return the arrays that can be judged, and those that cannot, as they are not finite."""
+        usable: dict[str, SubmittedArray] = {}
+        unusable: dict[str, SubmittedArray] = {}
+        for name, array in self.every():
+            finite = np.isfinite(array.readings[0].values).all()
+            (usable if finite else unusable)[name] = array
+        return usable, unusable
 
-def take(
+
+def receive(
     net: Network,
     trace: Trace,
     images: int,
@@ -61,73 +70,74 @@ def take(
     deltas: Any,
     activations: Any,
     probabilities: Any,
-) -> Taken:
-    """Bring what was handed over to our names and shapes.
+) -> Submission:
+    """Bring what was submitted to the network's names and shapes.
 
     Raises
     ------
     OptionError, ShapeError, InputError
-        A name is not known, an array does not fit or is none, or nothing was given.
+        A name is not known, an array does not fit or is none, or nothing was submitted.
     """
     shapes: dict[str, Shape] = {"input": net.input_shape}
     shapes.update(zip(net.names, net.shapes, strict=True))
-    own = {name: p.shape for name, p in net.parameters.items()}
+    parameters = {name: p.shape for name, p in net.parameters.items()}
     named: dict[str, dict[str, tuple[str, Array]]] = {}
     guessed: list[str] = []
-    for what, theirs, wanted, count in (
-        ("gradient", gradients, own, None),
+    for what, arrays, wanted, count in (
+        ("gradient", gradients, parameters, None),
         ("delta", deltas, shapes, images),
         ("activation", activations, shapes, images),
     ):
-        named[what], by_shape = _named(what, theirs, wanted, count)
+        named[what], by_shape = _named(what, arrays, wanted, count)
         guessed += by_shape
     truths = {
         "gradient": trace.gradients, "delta": trace.deltas, "activation": trace.activations
     }  # fmt: skip
-    foreign = any(
-        _read_all(named[what], truths[what], {}, batch=what != "gradient", foreign=False)[1]
-        for what in named
-    )
-    folds = _folds(net)
-    made = {
-        what: _read_all(named[what], truths[what], folds, batch=what != "gradient", foreign=foreign)
-        for what in named
-    }
-    taken = Taken(made["gradient"][0], made["delta"][0], made["activation"][0], guessed=guessed)
-    taken.gradients = _squares(taken.gradients)
-    taken.activations = {
-        name: _nearest(m, trace.activations[name]) for name, m in taken.activations.items()
+
+    def read_all(folds: dict[str, Shape], *, reordered: bool) -> list[tuple[dict[str, Any], bool]]:
+        return [
+            _read_all(
+                named[what], truths[what], folds, batch=what != "gradient", reordered=reordered
+            )
+            for what in named
+        ]
+
+    reordered = any(other for _, other in read_all({}, reordered=False))
+    readings = [found for found, _ in read_all(_folds(net), reordered=reordered)]
+    gradient, delta, activation = readings
+    submission = Submission(gradient, delta, activation, guessed=guessed)
+    submission.gradients = _squares(submission.gradients)
+    submission.activations = {
+        name: _nearest(m, trace.activations[name]) for name, m in submission.activations.items()
     }
     if probabilities is not None:
         if trace.probabilities is None:
             raise OptionError(f"probabilities need a classifier, but the loss is {net.loss}")
         array, truth = as_array("probabilities", probabilities), trace.probabilities
         matched = read("probabilities", "probabilities", array, truth.shape, truth, batch=True)
-        taken.probabilities = _nearest(matched, truth)
-    if not taken.every():
+        submission.probabilities = _nearest(matched, truth)
+    if not submission.every():
         raise OptionError(
             "there is nothing to judge: give gradients, deltas, activations or probabilities"
         )
-    return taken
+    return submission
 
 
 def _named(
-    what: str, given: Any, shapes: dict[str, Shape], images: int | None
+    what: str, arrays: Any, shapes: dict[str, Shape], images: int | None
 ) -> tuple[dict[str, tuple[str, Array]], list[str]]:
-    """Return their names and arrays by ours."""
-    if given is None:
+    """Return the user's names and arrays by the network's, and what was matched by shape alone."""
+    if arrays is None:
         return {}, []
-    if not isinstance(given, Mapping):
+    if not isinstance(arrays, Mapping):
         raise OptionError(
             f"{what}s must be a dict of arrays by name, like {{{next(iter(shapes))!r}: ...}}, got "
-            f"{type(given).__name__}"
+            f"{type(arrays).__name__}"
         )
-    arrays = {str(name): as_array(str(name), value) for name, value in given.items()}
+    arrays = {str(name): as_array(str(name), value) for name, value in arrays.items()}
     names = Names(what, shapes, images)
-    found = {ours: (theirs, arrays[theirs]) for theirs, ours in names.match(arrays).items()}
-    by_shape = [
-        f"{theirs} as {ours}" for ours, (theirs, _) in found.items() if theirs in names.guessed
-    ]
+    found = {known: (name, arrays[name]) for name, known in names.match(arrays).items()}
+    by_shape = [f"{name} as {known}" for known, (name, _) in found.items() if name in names.guessed]
     return found, by_shape
 
 
@@ -137,19 +147,19 @@ def _read_all(
     folds: dict[str, Shape],
     *,
     batch: bool,
-    foreign: bool,
-) -> tuple[dict[str, Matched], bool]:
-    """Return the readings, and whether one array at least has another layout than ours."""
+    reordered: bool,
+) -> tuple[dict[str, SubmittedArray], bool]:
+    """Return the readings, and whether one array at least has another layout than the network's."""
     found, other = {}, False
-    for ours, (theirs, array) in named.items():
-        wanted = truth[ours].shape
-        open_to = foreign or array.shape != wanted
-        folded = folds.get(ours) if open_to else None
+    for known, (name, array) in named.items():
+        wanted = truth[known].shape
+        open_to = reordered or array.shape != wanted
+        folded = folds.get(known) if open_to else None
         if not folds and array.ndim > 2 and len(wanted) == 2:
             other = True  # certainly another layout; it is read in the second pass
             continue
-        found[ours] = read(ours, theirs, array, wanted, truth[ours], batch=batch, folded=folded)
-        other = other or found[ours].foreign
+        found[known] = read(known, name, array, wanted, truth[known], batch=batch, folded=folded)
+        other = other or found[known].reordered
     return found, other
 
 
@@ -168,7 +178,7 @@ def _folds(net: Network) -> dict[str, Shape]:
     return folds
 
 
-def _squares(matched: dict[str, Matched]) -> dict[str, Matched]:
+def _squares(matched: dict[str, SubmittedArray]) -> dict[str, SubmittedArray]:
     """Read square dense weights transposed where the others came so."""
     if not any(m.readings[0].layout.startswith("transposed") for m in matched.values()):
         return matched
@@ -185,7 +195,7 @@ def _squares(matched: dict[str, Matched]) -> dict[str, Matched]:
     return changed
 
 
-def _nearest(matched: Matched, truth: Array) -> Matched:
+def _nearest(matched: SubmittedArray, truth: Array) -> SubmittedArray:
     """Keep the reading that is nearest to the truth."""
     with np.errstate(all="ignore"):
         errors = [length(reading.values - truth) for reading in matched.readings]

@@ -2,7 +2,7 @@
 
 A network with ReLU or max pooling is made of smooth pieces: one for every choice of the cells that
 pass each ReLU and win each window. Its derivative at a point is that of the piece which the point
-lies on, so finite differences are taken of that piece's own formula, *continued* beyond its
+lies on, so finite differences are taken of that piece's formula, *continued* beyond its
 border: the cells that pass, and those that win, stay what they are at the point. Steps may so be
 as large as precision wants them.
 
@@ -14,15 +14,13 @@ then a matter of convention, and the slopes to both sides are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
-from fullback.check.gradients.differences import EPS, Slope, central, measured_noise
+from fullback.check.gradients.differences import EPS, Slope, central, measured_noise, usual_size
+from fullback.check.mistakes import rules_of
 from fullback.errors import InputError
-from fullback.layers import Layer, LeakyReLU, MaxPool2D, ReLU
 from fullback.layers.base import Array
-from fullback.layers.window import pad, windows
 from fullback.network import Network
 from fullback.passes import Seed, Trace, first_not_finite, random_key, trace_batch
 
@@ -78,7 +76,7 @@ class BatchLoss:
 
     def size(self, name: str) -> float:
         """Return the usual size of an array's numbers: their root mean square, or 1 for zeros."""
-        return float(np.sqrt((self.arrays[name] ** 2).mean())) or 1.0
+        return usual_size(self.arrays[name])
 
     def at(self, moved: Mapping[str, Array], *, continued: bool) -> tuple[float, bool]:
         """Return the loss with some arrays moved, and whether it is on the point's own piece.
@@ -92,19 +90,19 @@ class BatchLoss:
         with np.errstate(all="ignore"):
             for index in range(start, len(self.net.layers)):
                 name, layer = self.net.names[index], self.net.layers[index]
-                kept = self.trace.kept[index]
-                if continued and isinstance(layer, ReLU | LeakyReLU | MaxPool2D):
-                    x = _continued(layer, x, kept)
+                kinks, at_point = rules_of(layer).kinks, self.trace.kept[index]
+                if continued and kinks:
+                    x = kinks.continued(layer, x, at_point)
                     continue
-                own = self.net.arrays_of(name)
-                changed = {key: moved[f"{name}.{key}"] for key in own if f"{name}.{key}" in moved}
-                x, memory = layer.forward(
+                arrays = self.net.arrays_of(name)
+                changed = {k: moved[f"{name}.{k}"] for k in arrays if f"{name}.{k}" in moved}
+                x, cache = layer.forward(
                     x,
-                    {**own, **changed} if changed else own,
+                    {**arrays, **changed} if changed else arrays,
                     training=self.training and name not in self.net.frozen,
                     key=random_key(self.seed, index) if layer.random else 0,
                 )
-                inside = inside and _same_piece(layer, memory, kept)
+                inside = inside and (kinks is None or kinks.same(cache, at_point))
             loss, _ = self.net.loss.forward(x, self.targets)
         return loss, inside
 
@@ -151,24 +149,3 @@ class BatchLoss:
             }
 
         return measured_noise(lambda t: self.at(line(t), continued=True)[0], 2.0**15 * EPS)
-
-
-def _continued(layer: Layer, x: Array, kept: Any) -> Array:
-    """Run a layer forward with the choice among cells that it made at the point."""
-    if isinstance(layer, MaxPool2D):
-        winner, _, around = kept
-        seen = windows(pad(x, around), layer.size, layer.step)
-        cells = seen.reshape(*seen.shape[:4], -1)  # (N, C, P, Q, R * S)
-        y: Array = np.take_along_axis(cells, winner[..., None], axis=-1)[..., 0]
-        return y
-    below = layer.slope * x if isinstance(layer, LeakyReLU) else 0.0
-    return np.where(kept > 0, x, below)
-
-
-def _same_piece(layer: Layer, kept: Any, kept_at_point: Any) -> bool:
-    """Whether a layer chose the same cells as at the point."""
-    if isinstance(layer, MaxPool2D):
-        return np.array_equal(kept[0], kept_at_point[0])
-    if isinstance(layer, ReLU | LeakyReLU):
-        return np.array_equal(kept > 0, kept_at_point > 0)
-    return True

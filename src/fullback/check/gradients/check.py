@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fullback.check.gradients.batch_loss import BatchLoss, Line
-from fullback.check.gradients.differences import Slope, power_of_two
+from fullback.check.gradients.differences import (
+    CERTAIN,
+    STEP,
+    Slope,
+    largest_first,
+    power_of_two,
+    random_direction,
+)
 from fullback.check.gradients.report import DirectionRow, GradientCheck, GradientRow
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers.base import Array
@@ -23,8 +30,6 @@ from fullback.network import Network
 from fullback.options import require_flag, require_whole
 from fullback.passes import Engine, trace_batch
 
-_STEP = 2.0**-7  # of the usual size of what is moved: the first and largest step
-_CERTAIN = 10.0  # estimated errors by which two numbers may differ
 _REFERENCE, _FOREIGN = (
     1e-8,
     1e-6,
@@ -85,19 +90,19 @@ def check_gradients(
     if gradients is not None and engine != "reference":
         raise OptionError("give gradients or engine='lanes', not both: one of them is checked")
     if net.choose_engine(engine) == "lanes":
-        _, given = net.loss_and_gradients(x, y, training=training, seed=seed, engine="lanes")
-        precise = dict.fromkeys(given, False)
+        _, checked = net.loss_and_gradients(x, y, training=training, seed=seed, engine="lanes")
+        precise = dict.fromkeys(checked, False)
     elif gradients is not None:
-        given, precise = _foreign(net, gradients, np.shape(net.check_images(x)))
-    own = net.copy(dtype="float64")
-    images = own.check_images(x)
-    targets = own.loss.targets(y, len(images), own.output_shape[0])
-    loss = BatchLoss(own, images, targets, training=training, seed=seed)
+        checked, precise = _submitted(net, gradients, np.shape(net.check_images(x)))
+    double = net.copy(dtype="float64")
+    images = double.check_images(x)
+    targets = double.loss.targets(y, len(images), double.output_shape[0])
+    loss = BatchLoss(double, images, targets, training=training, seed=seed)
     if gradients is None and engine == "reference":
-        given, precise = loss.gradients, dict.fromkeys(loss.gradients, True)
-    names = _chosen(net, parameters, given)
+        checked, precise = loss.gradients, dict.fromkeys(loss.gradients, True)
+    names = _chosen(net, parameters, checked)
     floor = _REFERENCE if gradients is None else _FOREIGN
-    checker = _Checker(loss, {name: given[name] for name in names}, precise, floor, samples, seed)
+    checker = _Checker(loss, {name: checked[name] for name in names}, precise, floor, samples, seed)
     rows = [checker.row(name) for name in names]
     moved = [name for name in names if name != "input"]
     every = [checker.direction(moved) for _ in range(directions)] if moved else []
@@ -117,32 +122,32 @@ class _Checker:
     def __init__(
         self,
         loss: BatchLoss,
-        given: Mapping[str, Array],
+        checked: Mapping[str, Array],
         precise: Mapping[str, bool],
         floor: float,
         samples: int,
         seed: int,
     ) -> None:
-        self.loss, self.given, self.floor, self.samples = loss, given, floor, samples
+        self.loss, self.checked, self.floor, self.samples = loss, checked, floor, samples
         self.rng = np.random.default_rng(seed)
         self.exact = loss.gradients
-        rounded = [name for name in given if not precise[name]]
+        rounded = [name for name in checked if not precise[name]]
         self.roundings = _roundings(loss, rounded, self.rng) if rounded else {}
-        largest = {name: float(np.abs(self.exact[name]).max()) for name in given}
+        largest = {name: float(np.abs(self.exact[name]).max()) for name in checked}
         # Where a gradient is 0 but for rounding, its own largest entry is no measure.
         least = 1e-6 * max(largest.values()) or 1.0
         self.largest = {name: max(size, least) for name, size in largest.items()}
 
     def row(self, name: str) -> GradientRow:
         """Check one array."""
-        given, unit = self.given[name], self.largest[name]
-        step = power_of_two(_STEP * self.loss.size(name))
+        checked, unit = self.checked[name], self.largest[name]
+        step = power_of_two(STEP * self.loss.size(name))
         places = self._sample(name)
         error = precision = 0.0
         kinks = unclear = wrong = 0
         worst: tuple[float, tuple[int, ...], float, float] | None = None
         for place in places:
-            entry = float(given[place])
+            entry = float(checked[place])
             slope = self.loss.slope(self._entry(name, place), step, scale=self.loss.size(name))
             precision = max(precision, slope.error)
             off = abs(entry - slope.value)
@@ -160,8 +165,8 @@ class _Checker:
         whole = self.direction([name])
         return GradientRow(
             name=name,
-            shape=given.shape,
-            size=given.size,
+            shape=checked.shape,
+            size=checked.size,
             checked=len(places),
             kinks=kinks,
             unclear=unclear,
@@ -177,37 +182,34 @@ class _Checker:
         )
 
     def direction(self, names: Sequence[str]) -> DirectionRow:
-        """Check along a random direction in which every entry of the arrays moves.
-
-        All moves are of like size, so that every entry counts, and no two the same, so that the
-        mistakes of two entries do not cancel.
-        """
-        ways = {}
-        for name in names:
-            shape = self.given[name].shape
-            signs = self.rng.choice([-1.0, 1.0], shape)
-            ways[name] = signs * self.rng.uniform(0.5, 1.5, shape)
-        length = float(np.sqrt(sum((way**2).sum() for way in ways.values())))
-        ways = {name: way / length for name, way in ways.items()}
+        """Check along a random direction in which every entry of the arrays moves."""
+        directions = {name: random_direction(self.rng, self.checked[name].shape) for name in names}
+        length = float(np.sqrt(sum((direction**2).sum() for direction in directions.values())))
+        directions = {name: direction / length for name, direction in directions.items()}
         size = float(np.sqrt(sum((self.loss.arrays[name] ** 2).sum() for name in names))) or 1.0
-        step = power_of_two(_STEP * size)
+        step = power_of_two(STEP * size)
 
         def line(t: float) -> Mapping[str, Array]:
-            return {name: self.loss.arrays[name] + t * way for name, way in ways.items()}
+            return {
+                name: self.loss.arrays[name] + t * direction
+                for name, direction in directions.items()
+            }
 
         slope = self.loss.slope(line, step, scale=size)
-        value = float(sum((self.given[name] * way).sum() for name, way in ways.items()))
+        value = float(
+            sum((self.checked[name] * direction).sum() for name, direction in directions.items())
+        )
         steepest = float(
-            np.sqrt(sum((self.exact[name] ** 2 * ways[name] ** 2).sum() for name in names))
+            np.sqrt(sum((self.exact[name] ** 2 * directions[name] ** 2).sum() for name in names))
         )
         steepest = max(steepest, 1e-6 * max(self.largest.values()) / length)
         if slope.kink:
             steepest = max(steepest, *map(abs, slope.rules))
-        tolerance = _CERTAIN * slope.error + self.floor * steepest
+        tolerance = CERTAIN * slope.error + self.floor * steepest
         rounded = [name for name in names if name in self.roundings]
         if rounded:
             # Errors of other roundings need not be as alike, or cancel, as those of the draws.
-            parts = [(self.roundings[n] * ways[n]).reshape(_DRAWS, -1) for n in rounded]
+            parts = [(self.roundings[n] * directions[n]).reshape(_DRAWS, -1) for n in rounded]
             together = sum((part.sum(axis=1) for part in parts), np.zeros(_DRAWS))
             apart = sum((part**2).mean(axis=0).sum() for part in parts)
             usual = float(np.sqrt(max((together**2).mean(), apart)))
@@ -228,12 +230,12 @@ class _Checker:
         unit = self.largest[name]
         if slope.kink:
             unit = max(unit, *map(abs, slope.rules))
-        tolerance = _CERTAIN * slope.error + self.floor * unit
+        tolerance = CERTAIN * slope.error + self.floor * unit
         if name in self.roundings:
             errors: Any = self.roundings[name]
             usual = float(np.sqrt((errors**2).mean()))
-            own = float(np.abs(errors[(slice(None), *place)]).max())
-            tolerance += _MANY * max(usual, own, _EPS * unit)
+            double = float(np.abs(errors[(slice(None), *place)]).max())
+            tolerance += _MANY * max(usual, double, _EPS * unit)
         return tolerance
 
     def _entry(self, name: str, place: tuple[int, ...]) -> Line:
@@ -249,19 +251,19 @@ class _Checker:
 
     def _sample(self, name: str) -> list[tuple[int, ...]]:
         """Choose entries: where mistakes would be large, where gradients are 0, and others."""
-        given, exact = self.given[name].ravel(), self.exact[name].ravel()
-        every = self.rng.permutation(given.size)
+        checked, exact = self.checked[name].ravel(), self.exact[name].ravel()
+        every = self.rng.permutation(checked.size)
         chosen: Iterable[Any] = every
-        if given.size > self.samples:
+        if checked.size > self.samples:
             share = -(-self.samples // 4)
             with np.errstate(all="ignore"):
-                off = np.nan_to_num(np.abs(given - exact), nan=np.inf)
+                off = np.nan_to_num(np.abs(checked - exact), nan=np.inf)
             doubtful = [n for n in np.argsort(-off, kind="stable")[:share] if off[n] > 0]
-            largest = np.argsort(-np.abs(exact), kind="stable")[:share]
+            largest = largest_first(exact, share)
             zeros = every[exact[every] == 0][:share]
             parts = [*doubtful, *largest, *zeros, *every]
             chosen = list(dict.fromkeys(map(int, parts)))[: self.samples]
-        shape = self.given[name].shape
+        shape = self.checked[name].shape
         return [tuple(map(int, np.unravel_index(n, shape))) for n in sorted(map(int, chosen))]
 
 
@@ -292,17 +294,17 @@ def _roundings(loss: BatchLoss, names: Sequence[str], rng: np.random.Generator) 
         found = {"input": trace.deltas["input"], **trace.gradients}
         for name in names:
             errors[name].append(found[name] - loss.gradients[name])
-    return {name: np.stack(own) for name, own in errors.items()}
+    return {name: np.stack(double) for name, double in errors.items()}
 
 
-def _foreign(
+def _submitted(
     net: Network, gradients: Mapping[str, ArrayLike], images: tuple[int, ...]
 ) -> tuple[dict[str, Array], dict[str, bool]]:
     """Take a user's arrays: by our names, in float64, and whether they were computed in it."""
-    shapes = {**{name: own.shape for name, own in net.parameters.items()}, "input": images}
+    shapes = {**{name: double.shape for name, double in net.parameters.items()}, "input": images}
     if not gradients:
         raise InputError(f"gradients holds no arrays; there are {', '.join(shapes)}")
-    given, precise = {}, {}
+    checked, precise = {}, {}
     for name in sorted(gradients, key=lambda name: [*shapes, name].index(name)):
         if name not in shapes:
             raise OptionError(f"gradients: {_unknown(name, shapes)}")
@@ -315,19 +317,19 @@ def _foreign(
                 f"gradients: {name} must have shape {shapes[name]}, got {array.shape}; "
                 "fullback.diagnose finds out how another layout is meant"
             )
-        given[name] = array.astype(np.float64)
+        checked[name] = array.astype(np.float64)
         with np.errstate(all="ignore"):
             precise[name] = not np.array_equal(
-                given[name].astype(np.float32), given[name], equal_nan=True
+                checked[name].astype(np.float32), checked[name], equal_nan=True
             )
-    return given, precise
+    return checked, precise
 
 
 def _chosen(
-    net: Network, parameters: Sequence[str] | str | None, given: Mapping[str, Array]
+    net: Network, parameters: Sequence[str] | str | None, checked: Mapping[str, Array]
 ) -> list[str]:
     """Return the names of what is checked, in the network's order, the input first."""
-    order = [name for name in ("input", *net.parameters) if name in given]
+    order = [name for name in ("input", *net.parameters) if name in checked]
     if parameters is None:
         return order
     wanted = [parameters] if isinstance(parameters, str) else list(parameters)

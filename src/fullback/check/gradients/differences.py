@@ -16,7 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fullback.layers.base import Array, Shape
+
 EPS = float(np.finfo(np.float64).eps)
+STEP = 2.0**-7
+"""Of the usual size of what is moved: the first and largest step."""
+CERTAIN = 10.0
+"""Estimated errors by which two numbers may differ."""
 
 _SHRINK = 4.0
 _LEVELS = 11  # steps down to a millionth of the first
@@ -70,6 +76,26 @@ class Slope:
         """Whether the value lies between those of the rules, so that a mixture may give it."""
         tolerance += 4 * self.side_error
         return min(self.rules) - tolerance <= value <= max(self.rules) + tolerance
+
+
+def usual_size(array: Array) -> float:
+    """Return the usual size of an array's numbers: their root mean square, or 1 for zeros."""
+    return float(np.sqrt((array**2).mean())) or 1.0
+
+
+def random_direction(rng: np.random.Generator, shape: Shape) -> Array:
+    """Draw a direction in which all entries move.
+
+    All moves are of like size, so that every entry counts, and no two the same, so that the
+    mistakes of two entries do not cancel.
+    """
+    signs: Array = rng.choice([-1.0, 1.0], shape)
+    return signs * rng.uniform(0.5, 1.5, shape)
+
+
+def largest_first(values: Array, count: int) -> list[int]:
+    """Return the places in flat order of the largest entries."""
+    return [int(n) for n in np.argsort(-np.abs(values.ravel()), kind="stable")[:count]]
 
 
 def power_of_two(step: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fullback.check.layer.plain_layer import PlainLayer
-from fullback.check.layer.signatures import Given
+from fullback.check.layer.signatures import CallInputs
 from fullback.check.layer.slopes import Measured, Slopes
 from fullback.layers.base import Array
 
@@ -16,7 +16,7 @@ def plain_mistake(
     layer: PlainLayer,
     name: str,
     gradient: Array,
-    given: Given,
+    inputs: CallInputs,
     dy: Array,
     axis: int,
     slopes: Slopes,
@@ -28,7 +28,7 @@ def plain_mistake(
     ----------
     layer : the layer
     name, gradient : "dx", or a parameter's; and what backward returned
-    given, dy : what it was called with
+    inputs, dy : what it was called with
     axis : which axis of x and y counts the images
     slopes, measured : the truth
 
@@ -42,23 +42,23 @@ def plain_mistake(
 
     if right(-gradient):
         return "sign-flipped", f"{name} has the wrong sign"
-    count = given.x.shape[axis] if given.x.ndim else 1
+    count = inputs.x.shape[axis] if inputs.x.ndim else 1
     if count < 2:
         return None
     if right(gradient / count):
         return "batch-scale", f"{name} is {count} times too large: a sum over the batch for a mean"
     if right(gradient * count):
         return "batch-scale", f"{name} is {count} times too small: divided by the batch once more"
-    if given.labels is not None or dy.ndim < given.x.ndim or dy.shape[axis] != count:
+    if inputs.labels is not None or dy.ndim < inputs.x.ndim or dy.shape[axis] != count:
         return None
-    alone = _one_by_one(layer, name, given, dy, axis)
+    alone = _one_by_one(layer, name, inputs, dy, axis)
     if alone is None:
         return None
     last = np.zeros_like(dy)
     at = _image(axis, count - 1)
     last[at] = dy[at]
-    of_last = Slopes(layer, given, last, layer.run(given.copy()).y)
-    places = [own.place for own in measured if own.place is not None]
+    of_last = Slopes(layer, inputs, last, layer.run(inputs.copy()).y)
+    places = [one.place for one in measured if one.place is not None]
     if (
         of_last.verdict(gradient, of_last.measure(name, places, np.random.default_rng(0))).wrong
         is None
@@ -72,22 +72,24 @@ def plain_mistake(
     return None
 
 
-def _one_by_one(layer: PlainLayer, name: str, given: Given, dy: Array, axis: int) -> Array | None:
+def _one_by_one(
+    layer: PlainLayer, name: str, inputs: CallInputs, dy: Array, axis: int
+) -> Array | None:
     """Return a gradient made of the images' own; None where an image does not stand alone."""
-    y = layer.run(given.copy()).y
-    own = []
-    for n in range(given.x.shape[axis]):
+    y = layer.run(inputs.copy()).y
+    gradients = []
+    for n in range(inputs.x.shape[axis]):
         at = _image(axis, n)
-        one = Given(given.x[at], given.parameters)
+        image = CallInputs(inputs.x[at], inputs.parameters)
         try:
-            alone = layer.run(one.copy()).y
+            alone = layer.run(image.copy()).y
             if alone.shape != y[at].shape or not np.allclose(alone, y[at], rtol=1e-6, atol=1e-9):
                 return None
-            own.append(layer.fresh(one, dy[at])[name])
+            gradients.append(layer.fresh(image, dy[at])[name])
         except Exception:  # noqa: BLE001 -- a layer may want batches
             return None
-    whole = np.concatenate(own, axis=axis) if name == "dx" else np.sum(own, axis=0)
-    shape = (given.x if name == "dx" else given.parameters[name[1:]]).shape
+    whole = np.concatenate(gradients, axis=axis) if name == "dx" else np.sum(gradients, axis=0)
+    shape = (inputs.x if name == "dx" else inputs.parameters[name[1:]]).shape
     return whole.reshape(shape) if whole.size == np.prod(shape, dtype=int) else None
 
 

@@ -1,4 +1,4 @@
-"""A layer that somebody wrote as plain functions, checked on inputs on which no mistake hides."""
+"""A layer that a user wrote as plain functions, checked on inputs on which no mistake hides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fullback.check.layer.plain_layer import PlainLayer
 from fullback.check.layer.probes import Probes, layer_probes, loss_probes
 from fullback.check.layer.report import LayerCheck, merged
 from fullback.check.layer.returned import own_parameters
-from fullback.check.layer.signatures import Given
+from fullback.check.layer.signatures import CallInputs
 from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array
 from fullback.options import require_whole
@@ -76,13 +76,13 @@ def check_layer(
     layer = PlainLayer(
         forward, backward, options if known is None else {**known.options, **options}
     )
-    own = _named(params, layer)
+    users = _named(params, layer)
     held = list(_held(params, layer))
     before = [array.copy() for array in held]
     try:
-        probes = _arranged(layer, known, inputs, own, labels, np.random.default_rng(seed))
-        layer.hold(own, params)
-        return _judged(layer, probes, samples, seed, given_shapes=bool(own))
+        probes = _arranged(layer, known, inputs, users, labels, np.random.default_rng(seed))
+        layer.hold(users, params)
+        return _judged(layer, probes, samples, seed, users_shapes=bool(users))
     finally:
         for array, value in zip(held, before, strict=True):
             array[...] = value
@@ -92,22 +92,22 @@ def _arranged(
     layer: PlainLayer,
     kind: Kind | None,
     inputs: ArrayLike | Sequence[ArrayLike] | None,
-    own: dict[str, Array],
+    users: dict[str, Array],
     labels: ArrayLike | None,
     rng: np.random.Generator,
 ) -> Probes:
     """Return what the layer is examined on; how its forward function is called is then known."""
     if inputs is not None:
-        given = _given(inputs, own, labels)
-        layer.find_forward(next(iter(given.values())))
-        return Probes(given)
+        call_inputs = _call_inputs(inputs, users, labels)
+        layer.find_forward(next(iter(call_inputs.values())))
+        return Probes(call_inputs)
     if kind is None:
         raise OptionError(
             "check_layer needs inputs, or the layer's kind, like kind='conv2d', to make its own"
         )
     if kind.name == "softmax_cross_entropy":
         return loss_probes(layer, kind, rng)
-    return layer_probes(layer, kind, own, rng)
+    return layer_probes(layer, kind, users, rng)
 
 
 def _judged(
@@ -116,17 +116,17 @@ def _judged(
     samples: int,
     seed: int,
     *,
-    given_shapes: bool,
+    users_shapes: bool,
 ) -> LayerCheck:
     """Examine a layer in every way that it can be called, and return the best result."""
     best = LayerCheck((), (), ())
-    for way in layer.backward_ways(next(iter(probes.given.values()))):
-        layer.backward_way = way
-        examination = Examination(layer, probes, samples, seed, given_shapes)
-        for name, given in probes.given.items():
-            examination.probe(name, given)
+    for signature in layer.backward_signatures(next(iter(probes.inputs.values()))):
+        layer.backward_signature = signature
+        examination = Examination(layer, probes, samples, seed, users_shapes)
+        for name, call_inputs in probes.inputs.items():
+            examination.probe(name, call_inputs)
         examination.name_mistakes()
-        called = f"called as {layer.forward_way} and {way}"
+        called = f"called as {layer.forward_signature} and {signature}"
         result = LayerCheck(
             merged(examination.findings),
             tuple(examination.rows),
@@ -174,26 +174,26 @@ def _argument_names(function: Callable[..., Any]) -> list[str]:
     except (TypeError, ValueError):
         return []
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [own.name for own in parameters if own.kind in positional]
+    return [parameter.name for parameter in parameters if parameter.kind in positional]
 
 
-def _given(
-    inputs: ArrayLike | Sequence[ArrayLike], own: dict[str, Array], labels: ArrayLike | None
-) -> dict[str, Given]:
+def _call_inputs(
+    inputs: ArrayLike | Sequence[ArrayLike], users: dict[str, Array], labels: ArrayLike | None
+) -> dict[str, CallInputs]:
     """Return the inputs that a user gave."""
     several = isinstance(inputs, list | tuple) and all(hasattr(x, "shape") for x in inputs)
     arrays: Any = inputs if several else [inputs]
-    given: dict[str, Given] = {}
+    call_inputs: dict[str, CallInputs] = {}
     for number, array in enumerate(arrays):
         x = _floats("inputs", array)
         name = f"x{number + 1}" * (len(arrays) > 1) or "x"
-        own_labels = None if labels is None else np.asarray(labels)
-        given[f"{name} of {' x '.join(map(str, x.shape)) or 'one number'}"] = Given(
-            x, own, own_labels
+        array_labels = None if labels is None else np.asarray(labels)
+        call_inputs[f"{name} of {' x '.join(map(str, x.shape)) or 'one number'}"] = CallInputs(
+            x, users, array_labels
         )
-    if not given:
+    if not call_inputs:
         raise InputError("inputs holds no arrays")
-    return given
+    return call_inputs
 
 
 def _floats(what: str, value: Any) -> Array:

@@ -1,4 +1,4 @@
-"""One layer of somebody's, examined input by input."""
+"""A user's layer, examined input by input."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fullback.check.gradients.differences import largest_first
 from fullback.check.layer.any_kind import plain_mistake
-from fullback.check.layer.matching import Seen, find_mistakes
+from fullback.check.layer.matching import Observation, find_mistakes
 from fullback.check.layer.plain_layer import PlainLayer
 from fullback.check.layer.probes import Probes
 from fullback.check.layer.reference import Reference
 from fullback.check.layer.report import LayerFinding, LayerRow
-from fullback.check.layer.signatures import Given
+from fullback.check.layer.signatures import CallInputs
 from fullback.check.layer.slopes import Measured, Slopes
 from fullback.check.mistakes import MISTAKES, Mutant
 from fullback.layers.base import Array
@@ -27,7 +28,7 @@ class _Wrong:
 
     name: str
     gradient: Array
-    given: Given
+    inputs: CallInputs
     dy: Array
     slopes: Slopes
     measured: list[Measured]
@@ -47,82 +48,85 @@ class Examination:
         probes: Probes,
         samples: int,
         seed: int,
-        given_shapes: bool,
+        users_shapes: bool,
     ) -> None:
         self.layer, self.reference = layer, Reference(probes)
         self.samples = samples
-        self.given_shapes = given_shapes  # whether the parameters have the user's own shapes
+        self.users_shapes = users_shapes  # whether the parameters have the user's shapes
         self.rng = np.random.default_rng(seed)
         self.findings: list[LayerFinding] = []
         self.rows: list[LayerRow] = []
         self.notes: list[str] = []
-        self._seen: list[Seen] = []
+        self._observations: list[Observation] = []
         self._wrong: list[_Wrong] = []
 
-    def probe(self, probe: str, given: Given) -> None:
+    def probe(self, probe: str, inputs: CallInputs) -> None:
         """Examine the layer on one input."""
         try:
             with np.errstate(all="ignore"):
-                self._probe(probe, given)
-        except Exception as error:  # noqa: BLE001 -- whatever their functions raise
+                self._probe(probe, inputs)
+        except Exception as error:  # noqa: BLE001 -- whatever the user's functions raise
             self._find(None, "backward", probe, 0.0, f"raises {type(error).__name__}: {error}")
 
-    def _probe(self, probe: str, given: Given) -> None:
-        y = self.layer.run(given.copy()).y
+    def _probe(self, probe: str, inputs: CallInputs) -> None:
+        y = self.layer.run(inputs.copy()).y
         if not np.isfinite(y).all():
             self._find(None, "y", probe, 0.0, "forward returns values that are not finite")
             return
-        if not np.array_equal(y, self.layer.run(given.copy()).y):
+        if not np.array_equal(y, self.layer.run(inputs.copy()).y):
             message = "forward gives something else for the same input; fix its random draws"
             self._find(None, "y", probe, 0.0, message)
             return
-        differs = self.reference.forward_differs(given, y)
+        differs = self.reference.forward_differs(inputs, y)
         if differs is not None:
             self._find(None, "y", probe, *differs)
-        loss = given.labels is not None
+        loss = inputs.labels is not None
         dy = np.ones_like(y) if loss else self.rng.normal(size=y.shape).astype(y.dtype)
-        found = self._gradients(probe, given, dy)
-        wanted = {"dx": given.x, **{f"d{name}": own for name, own in given.parameters.items()}}
-        missing = [name for name in wanted if name not in found]
+        found = self._gradients(probe, inputs, dy)
+        expected = {
+            "dx": inputs.x,
+            **{f"d{name}": array for name, array in inputs.parameters.items()},
+        }
+        missing = [name for name in expected if name not in found]
         if missing:
             self.notes.append(f"backward returns no {', '.join(missing)}")
-        slopes = Slopes(self.layer, given, dy, y)
-        seen = self.reference.seen(given, y, dy, found)
-        if seen is not None:
-            self._seen.append(seen)
+        slopes = Slopes(self.layer, inputs, dy, y)
+        observation = self.reference.observation(inputs, y, dy, found)
+        if observation is not None:
+            self._observations.append(observation)
         right = True
-        for name in [name for name in wanted if name in found]:
-            value = self._shaped(probe, name, found[name], wanted[name].shape)
+        for name in [name for name in expected if name in found]:
+            value = self._shaped(probe, name, found[name], expected[name].shape)
             if value is None:
                 continue
             found[name] = value
             measured = self._compare(probe, name, value, slopes)
             if measured is not None:
                 right = False
-                self._wrong.append(_Wrong(name, value, given, dy, slopes, measured))
+                self._wrong.append(_Wrong(name, value, inputs, dy, slopes, measured))
         if right and not loss:
-            self._linear(probe, given, dy, found)
-        self._dtype(given, dy)
+            self._linear(probe, inputs, dy, found)
+        self._dtype(inputs, dy)
 
     # Calling ----------------------------------------------------------------------------------
 
-    def _gradients(self, probe: str, given: Given, dy: Array) -> dict[str, Array]:
+    def _gradients(self, probe: str, inputs: CallInputs, dy: Array) -> dict[str, Array]:
         """Run backward, and look at what it does to its surroundings."""
-        own, own_dy = given.copy(), dy.copy()
-        ran = self.layer.run(own)
-        self._untouched(probe, "forward", given, own)
+        handed, handed_dy = inputs.copy(), dy.copy()
+        ran = self.layer.run(handed)
+        self._untouched(probe, "forward", inputs, handed)
         y = ran.y.copy()
-        own = given.copy() if not _same(given, own) else own
-        first = _copied(self.layer.back(own, ran, own_dy))
-        self._untouched(probe, "backward", given, own)
-        if not np.array_equal(own_dy, dy):
+        handed = inputs.copy() if not _same(inputs, handed) else handed
+        first = _copied(self.layer.back(handed, ran, handed_dy))
+        self._untouched(probe, "backward", inputs, handed)
+        if not np.array_equal(handed_dy, dy):
             message = "backward writes to the dy that it is given"
             self._find("cache-overwritten", "dy", probe, 0.0, message)
         if not np.array_equal(ran.y, y):
             message = "backward writes to the y that forward returned"
             self._find("cache-overwritten", "y", probe, 0.0, message)
-        second = _copied(self.layer.gradients(given.copy(), dy.copy()))
-        third = _copied(self.layer.gradients(given.copy(), dy.copy()))
+        second = _copied(self.layer.gradients(inputs.copy(), dy.copy()))
+        third = _copied(self.layer.gradients(inputs.copy(), dy.copy()))
         for name in first:
             steps = second[name] - first[name], third[name] - second[name]
             if np.array_equal(first[name], second[name]):
@@ -138,19 +142,19 @@ class Examination:
                 message = "backward gives something else when forward and backward run again"
                 self._find(None, name, probe, 0.0, message)
         if ran.has_cache and self.layer.takes_cache:
-            self._interleaved(probe, given, dy, first)
+            self._interleaved(probe, inputs, dy, first)
         return first
 
     def _interleaved(
-        self, probe: str, given: Given, dy: Array, expected: Mapping[str, Array]
+        self, probe: str, inputs: CallInputs, dy: Array, expected: Mapping[str, Array]
     ) -> None:
         """See whether a cache survives another forward pass, and another backward pass."""
-        ran = self.layer.run(own := given.copy())
-        other = Given(1 - 2 * given.x, given.parameters, given.labels).copy()
+        ran = self.layer.run(handed := inputs.copy())
+        other = CallInputs(1 - 2 * inputs.x, inputs.parameters, inputs.labels).copy()
         self.layer.run(other)
         for again in (False, True):
             try:
-                found = _copied(self.layer.back(own, ran, dy.copy()))
+                found = _copied(self.layer.back(handed, ran, dy.copy()))
             except Exception:  # noqa: BLE001 -- a cache may be used up
                 return
             for name, value in found.items():
@@ -166,9 +170,11 @@ class Examination:
                     self._find("cache-overwritten", name, probe, 0.0, message)
                 return
 
-    def _untouched(self, probe: str, what: str, given: Given, own: Given) -> None:
-        pairs = [("x", given.x, own.x)]
-        pairs += [(name, array, own.parameters[name]) for name, array in given.parameters.items()]
+    def _untouched(self, probe: str, what: str, inputs: CallInputs, handed: CallInputs) -> None:
+        pairs = [("x", inputs.x, handed.x)]
+        pairs += [
+            (name, array, handed.parameters[name]) for name, array in inputs.parameters.items()
+        ]
         for name, before, after in pairs:
             if not np.array_equal(before, after):
                 message = f"{what} writes to the {name} that it is given; work on a copy"
@@ -186,7 +192,7 @@ class Examination:
             message += "; it is transposed" * (value.shape == shape[::-1])
             self._find(None, name, probe, 0.0, message)
             return None
-        if name == "dx" or (self.given_shapes and np.broadcast_shapes(value.shape, shape) != shape):
+        if name == "dx" or (self.users_shapes and np.broadcast_shapes(value.shape, shape) != shape):
             self._find(None, name, probe, 0.0, message)
         else:
             self.notes.append(message)
@@ -212,15 +218,17 @@ class Examination:
     def _sample(self, value: Array) -> list[tuple[int, ...]]:
         every = self.rng.permutation(value.size)
         share = self.samples // 3
-        largest = np.argsort(-np.abs(value.ravel()), kind="stable")[:share]
+        largest = largest_first(value, share)
         chosen = list(dict.fromkeys(map(int, [*largest, *every])))[: self.samples]
         return [tuple(map(int, np.unravel_index(n, value.shape))) for n in chosen]
 
-    def _linear(self, probe: str, given: Given, dy: Array, found: Mapping[str, Array]) -> None:
+    def _linear(
+        self, probe: str, inputs: CallInputs, dy: Array, found: Mapping[str, Array]
+    ) -> None:
         """See whether backward is linear in dy, as every derivative is."""
         other = self.rng.normal(size=dy.shape)
-        mixed = self.layer.fresh(given, 2 * dy - 3 * other)
-        alone = self.layer.fresh(given, other)
+        mixed = self.layer.fresh(inputs, 2 * dy - 3 * other)
+        alone = self.layer.fresh(inputs, other)
         for name, value in found.items():
             expected = 2 * value - 3 * alone[name].reshape(value.shape)
             actual = mixed[name].reshape(value.shape)
@@ -229,12 +237,12 @@ class Examination:
                 off = float(np.abs(actual - expected).max() / size)
                 self._find(None, name, probe, off, "backward is not linear in dy")
 
-    def _dtype(self, given: Given, dy: Array) -> None:
+    def _dtype(self, inputs: CallInputs, dy: Array) -> None:
         """See whether float32 stays float32."""
-        single = Given(
-            given.x.astype(np.float32),
-            {name: own.astype(np.float32) for name, own in given.parameters.items()},
-            given.labels,
+        single = CallInputs(
+            inputs.x.astype(np.float32),
+            {name: array.astype(np.float32) for name, array in inputs.parameters.items()},
+            inputs.labels,
         )
         try:
             ran = self.layer.run(single)
@@ -251,15 +259,15 @@ class Examination:
     def name_mistakes(self) -> None:
         """Name the mistake in every wrong gradient, where that can be done."""
         for quantity in dict.fromkeys(wrong.name for wrong in self._wrong):
-            mutants = find_mistakes(self._seen, quantity)
+            mutants = find_mistakes(self._observations, quantity)
             named: list[LayerFinding] = []
-            for own in self.findings:
-                if own.quantity != quantity or own.mistake is not None or not own.error:
-                    named.append(own)
+            for finding in self.findings:
+                if finding.quantity != quantity or finding.mistake is not None or not finding.error:
+                    named.append(finding)
                 elif mutants:
-                    named += [_as_mutant(own, mutant) for mutant in mutants]
+                    named += [_as_mutant(finding, mutant) for mutant in mutants]
                 else:
-                    named.append(self._as_plain(own))
+                    named.append(self._as_plain(finding))
             self.findings = named
 
     def _as_plain(self, finding: LayerFinding) -> LayerFinding:
@@ -270,7 +278,7 @@ class Examination:
                     self.layer,
                     wrong.name,
                     wrong.gradient,
-                    wrong.given,
+                    wrong.inputs,
                     wrong.dy,
                     self.reference.batch_axis,
                     wrong.slopes,
@@ -284,18 +292,18 @@ class Examination:
     def _find(
         self, mistake: str | None, quantity: str, probe: str, error: float, message: str
     ) -> None:
-        known = {(own.mistake, own.quantity, own.message) for own in self.findings}
+        known = {(finding.mistake, finding.quantity, finding.message) for finding in self.findings}
         if (mistake, quantity, message) not in known:
             self.findings.append(LayerFinding(mistake, quantity, probe, error, message))
 
 
 def _as_mutant(finding: LayerFinding, mutant: Mutant) -> LayerFinding:
     mistake = MISTAKES[mutant.mistake or ""]
-    said = f"{mutant.said[0].upper()}{mutant.said[1:]}"
+    words = f"{mutant.description[0].upper()}{mutant.description[1:]}"
     return replace(
         finding,
         mistake=mistake.id,
-        message=f"{said} ({finding.message})",
+        message=f"{words} ({finding.message})",
         mend=mistake.mend,
         hint=mistake.hint,
     )
@@ -305,7 +313,7 @@ def _copied(found: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.array(value, np.float64) for name, value in found.items()}
 
 
-def _same(one: Given, other: Given) -> bool:
+def _same(one: CallInputs, other: CallInputs) -> bool:
     return np.array_equal(one.x, other.x) and all(
         np.array_equal(array, other.parameters[name]) for name, array in one.parameters.items()
     )
@@ -316,7 +324,3 @@ def _close(one: Array, other: Array, tolerance: float) -> bool:
         return False
     size = float(np.abs(other).max(initial=0.0))
     return bool(np.abs(one - other).max(initial=0.0) <= tolerance * size)
-
-
-def _relative(difference: Array, of: Array) -> float:
-    return float(np.abs(difference).max() / (np.abs(of).max() or 1.0))

@@ -1,6 +1,6 @@
 """Layers whose kind is known: their reference, inputs on which no mistake hides, and layouts.
 
-Somebody's convolution may take images as (N, H, W, C), and filters as (R, S, C, K). Layouts are
+A user's convolution may take images as (N, H, W, C), and filters as (R, S, C, K). Layouts are
 found by comparing its output with the reference's.
 """
 
@@ -31,10 +31,10 @@ _NAMES = {"kernel_size": "size", "pool_size": "size", "eps": "epsilon", "pad": "
 
 @dataclass(frozen=True)
 class Layout:
-    """Where somebody's arrays have the axes of ours.
+    """Where a user's arrays have the axes of the reference's.
 
-    ``images``, ``weight`` : order of our axes in theirs; ``row`` : the shape of a vector of K, with
-    -1 for K; ``flat`` : whether one-cell maps (N, C, 1, 1) are rows (N, C).
+    ``images``, ``weight`` : order of the reference's axes in the user's; ``row`` : the shape of a
+    vector of K, with -1 for K; ``flat`` : whether one-cell maps (N, C, 1, 1) are rows (N, C).
     """
 
     images: tuple[int, ...] | None
@@ -43,7 +43,7 @@ class Layout:
     flat: bool = False
 
     def image_out(self, x: Array) -> Array:
-        """Return images, or a layer's outputs, in their layout."""
+        """Return images, or a layer's outputs, in the user's layout."""
         if self.flat and x.ndim == 4:
             return np.ascontiguousarray(x[:, :, 0, 0])
         if self.images is None or x.ndim != len(self.images):
@@ -51,7 +51,7 @@ class Layout:
         return np.ascontiguousarray(x.transpose(self.images))
 
     def image_in(self, x: Array) -> Array:
-        """Return their images, or outputs, in our layout."""
+        """Return a user's images, or outputs, in the reference's layout."""
         if self.flat and x.ndim == 2:
             return x[:, :, None, None]
         if self.images is None or x.ndim != len(self.images):
@@ -59,13 +59,13 @@ class Layout:
         return np.ascontiguousarray(x.transpose(np.argsort(self.images)))
 
     def parameter_out(self, p: Array) -> Array:
-        """Return a parameter in their layout."""
+        """Return a parameter in the user's layout."""
         if p.ndim == 1:
             return p.reshape(self.row)
         return p if self.weight is None else np.ascontiguousarray(p.transpose(self.weight))
 
     def parameter_in(self, p: Array, shape: Shape) -> Array | None:
-        """Return their parameter or its gradient in our layout; None where it does not fit."""
+        """Return a parameter or its gradient in the reference's layout; None if it does not fit."""
         if len(shape) > 1 and self.weight is not None and p.ndim == len(self.weight):
             p = p.transpose(np.argsort(self.weight))
         elif len(shape) == 1 and p.size == shape[0]:
@@ -108,20 +108,22 @@ class Kind:
 
     def references(self) -> Iterator[Layer]:
         """Return the layers that may be meant, where an option was not given."""
-        own: dict[str, Any] = dict(self.options)
-        paddings: list[Any] = [own.pop("padding")] if "padding" in own else ["valid", "same"]
+        options: dict[str, Any] = dict(self.options)
+        paddings: list[Any] = (
+            [options.pop("padding")] if "padding" in options else ["valid", "same"]
+        )
         if self.name == "conv2d":
-            filters = 3 * own.get("groups", 1)
-            yield from (Conv2D(filters, padding=padding, **own) for padding in paddings)
+            filters = 3 * options.get("groups", 1)
+            yield from (Conv2D(filters, padding=padding, **options) for padding in paddings)
         elif self.name in ("maxpool2d", "avgpool2d"):
             pool = MaxPool2D if self.name == "maxpool2d" else AvgPool2D
-            yield from (pool(padding=padding, **own) for padding in paddings[:1])
+            yield from (pool(padding=padding, **options) for padding in paddings[:1])
         elif self.name == "dense":
             yield Dense(4)
         elif self.name == "relu":
             yield ReLU()
         elif self.name == "batchnorm":
-            yield BatchNorm2D(**own)
+            yield BatchNorm2D(**options)
 
     def layouts(self) -> Iterator[Layout]:
         """Return the layouts that are in use."""
@@ -130,7 +132,7 @@ class Kind:
         if self.name == "conv2d":
             orders = [(0, 1, 2, 3), (2, 3, 1, 0), (0, 2, 3, 1), (2, 3, 0, 1)]
             images: list[tuple[int, ...]] = [(0, 1, 2, 3), (0, 2, 3, 1)]
-            yield from (Layout(*own) for own in itertools.product(images, orders, rows))
+            yield from (Layout(*options) for options in itertools.product(images, orders, rows))
         elif self.name == "dense":
             yield from (
                 Layout(x, w, row)
@@ -148,7 +150,7 @@ class Kind:
             yield Layout(None, None, (-1,))
 
     def probes(self, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
-        """Return inputs, in our layout, with what each is."""
+        """Return inputs, in the reference's layout, with what each is."""
         if self.name == "softmax_cross_entropy":
             yield "4 rows of logits", rng.normal(size=(4, 5))
             yield "small logits", 1e-3 * rng.normal(size=(3, 5))
@@ -179,7 +181,7 @@ class Kind:
 
 
 def parameters_for(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str, Array]:
-    """Draw the layer's parameters for an input, in our layout."""
+    """Draw the layer's parameters for an input, in the reference's layout."""
     shapes = layer.parameter_shapes(x.shape[1:])
     if isinstance(layer, BatchNorm2D):
         return {name: rng.uniform(0.5, 1.5, shape) for name, shape in shapes.items()}

@@ -8,11 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.diagnose.compare import length
-from fullback.check.mistakes import Mutant, compatible, gradient, mutants_of, next_delta
-from fullback.check.mistakes.base import Target
-from fullback.check.mistakes.layer_pass import LossScene, Scene
-from fullback.check.mistakes.loss import first_delta
+from fullback.check.mistakes import (
+    LayerPass,
+    LossPass,
+    Mutant,
+    Target,
+    compatible,
+    first_delta,
+    mutants_of,
+    propagate,
+)
 from fullback.layers.base import Array
 
 _SAME = 1e-6  # relative: what is a rounding
@@ -20,40 +25,38 @@ _MOST = 2  # mistakes in one gradient
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Observation:
     """What a layer computed on one input, in the reference's layouts.
 
     Attributes
     ----------
-    scene : the reference in its place
-    dy : the delta that backward was given
-    theirs : their gradients, by their names: "dx", "dw", ...
+    reference : what the reference's forward pass left
+    dy : the delta that backward was called with
+    gradients : the user's, by the user's names: "dx", "dw", ...
     targets : what each of these is
     """
 
-    scene: Scene | LossScene
+    reference: LayerPass | LossPass
     dy: Array
-    theirs: Mapping[str, Array]
+    gradients: Mapping[str, Array]
     targets: Mapping[str, Target]
 
     def mutants(self, quantity: str) -> dict[tuple[str, str], Mutant]:
         """Return the mistakes that a gradient can have here, by their keys."""
         target = self.targets[quantity]
-        return {m.key: m for m in mutants_of(self.scene) if m.target == target}
+        return {m.key: m for m in mutants_of(self.reference) if m.target == target}
 
     def computed(self, quantity: str, mutants: Sequence[Mutant]) -> Array:
         """Return a gradient as a backward pass with these mistakes computes it."""
         target = self.targets[quantity]
-        if isinstance(self.scene, LossScene):
-            return first_delta(self.scene, tuple(mutants))
-        if target == "delta":
-            return next_delta(self.scene, self.dy, mutants)
-        return gradient(self.scene, target, self.dy, mutants)
+        if isinstance(self.reference, LossPass):
+            return first_delta(self.reference, tuple(mutants))
+        return propagate(self.reference, target, self.dy, mutants)
 
 
-def find_mistakes(seen: Sequence[Seen], quantity: str) -> tuple[Mutant, ...]:
-    """Return the fewest mistakes that give exactly their gradient on every input; () if none do."""
-    places = [one for one in seen if quantity in one.theirs]
+def find_mistakes(observations: Sequence[Observation], quantity: str) -> tuple[Mutant, ...]:
+    """Return the fewest mistakes that give exactly the gradient on every input; () if none do."""
+    places = [one for one in observations if quantity in one.gradients]
     every = {key: m for one in places for key, m in one.mutants(quantity).items()}
     for count in range(1, _MOST + 1):
         for chosen in itertools.combinations(every.values(), count):
@@ -62,22 +65,24 @@ def find_mistakes(seen: Sequence[Seen], quantity: str) -> tuple[Mutant, ...]:
     return ()
 
 
-def _explains(one: Seen, quantity: str, chosen: Sequence[Mutant]) -> bool:
-    own = one.mutants(quantity)
-    mutants = [own[mutant.key] for mutant in chosen if mutant.key in own]
-    if len(mutants) < len(chosen) and one.scene.images == 1:
+def _explains(one: Observation, quantity: str, chosen: Sequence[Mutant]) -> bool:
+    possible = one.mutants(quantity)
+    mutants = [possible[mutant.key] for mutant in chosen if mutant.key in possible]
+    if len(mutants) < len(chosen) and one.reference.images == 1:
         return True  # some mistakes need a batch: one image alone does not speak against them
-    theirs = one.theirs[quantity]
+    gradient = one.gradients[quantity]
     with np.errstate(all="ignore"):
         try:
-            made = one.computed(quantity, mutants)
+            computed = one.computed(quantity, mutants)
         except ValueError:  # stages of two mutants that do not fit each other
             return False
-        if made.shape != theirs.shape:
+        if computed.shape != gradient.shape:
             return False
-        if any(mutant.unknown for mutant in mutants) and isinstance(one.scene, Scene):
+        if any(mutant.unknown for mutant in mutants) and isinstance(one.reference, LayerPass):
             # a rate or a coefficient, in which the result is linear
-            slope = replace(one, scene=one.scene.with_rates(1.0, 1.0)).computed(quantity, mutants)
-            slope = slope - made
-            made = made + slope * float(((theirs - made) * slope).sum() / (slope**2).sum())
-        return length(theirs - made) <= _SAME * max(length(made), length(theirs))
+            with_rates = replace(one, reference=one.reference.with_rates(1.0, 1.0))
+            slope = with_rates.computed(quantity, mutants) - computed
+            rate = float(((gradient - computed) * slope).sum() / (slope**2).sum())
+            computed = computed + slope * rate
+        off, *sizes = map(np.linalg.norm, (gradient - computed, computed, gradient))
+        return bool(off <= _SAME * max(sizes))

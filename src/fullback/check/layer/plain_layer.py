@@ -1,4 +1,4 @@
-"""How somebody's forward and backward functions want to be called, found out by trying.
+"""How a user's forward and backward functions want to be called, found out by trying.
 
 Names of arguments are looked at first; where they say nothing, the usual orders are tried.
 """
@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 
 from fullback.check.layer.returned import ReturnedError, named_gradients, on_object, own_parameters
-from fullback.check.layer.signatures import Given, Ran, Way, backward_ways, forward_ways
+from fullback.check.layer.signatures import (
+    CallInputs,
+    CallSignature,
+    Ran,
+    backward_signatures,
+    forward_signatures,
+)
 from fullback.errors import OptionError
 from fullback.layers.base import Array
 
 
 class PlainLayer:
-    """Somebody's layer: two functions, or an object with two methods, and how they are called."""
+    """A user's layer: two functions, or an object with two methods, and how they are called."""
 
     def __init__(
         self, forward: Any, backward: Callable[..., Any] | None, options: Mapping[str, Any]
@@ -39,56 +45,58 @@ class PlainLayer:
             if not callable(function):
                 raise OptionError(f"{name} must be a function, got {function!r}")
         self.forward, self.backward, self.options = forward, backward, dict(options)
-        self.forward_way = Way("forward", ("x",))
-        self.backward_way = Way("backward", ("dy",))
-        self.live: dict[str, Array] = {}  # parameters that are not handed over, but held by them
+        self.forward_signature = CallSignature("forward", ("x",))
+        self.backward_signature = CallSignature("backward", ("dy",))
+        self.live: dict[
+            str, Array
+        ] = {}  # parameters that are not handed over, but held by the functions
 
     @property
     def takes_cache(self) -> bool:
         """Whether backward is handed what forward kept."""
-        return bool({"cache", "*cache"} & set(self.backward_way.words))
+        return bool({"cache", "*cache"} & set(self.backward_signature.words))
 
-    def hold(self, own: Mapping[str, Array], params: Any) -> None:
+    def hold(self, users: Mapping[str, Array], params: Any) -> None:
         """Note where the parameters lie that forward is not handed."""
-        handed = any(word.startswith("parameter") for word in self.forward_way.words)
-        self.live = {} if handed else _originals(own, params, self.object)
+        handed = any(word.startswith("parameter") for word in self.forward_signature.words)
+        self.live = {} if handed else _originals(users, params, self.object)
 
-    def hold_for(self, theirs: Mapping[str, Array], own: Mapping[str, Array]) -> None:
+    def hold_for(self, parameters: Mapping[str, Array], users: Mapping[str, Array]) -> None:
         """Note where an object's parameters lie, before it is known how forward is called."""
-        if own and self.object is not None:
-            self.live = _originals(theirs, None, self.object)
+        if users and self.object is not None:
+            self.live = _originals(parameters, None, self.object)
 
-    def run(self, given: Given) -> Ran:
+    def run(self, inputs: CallInputs) -> Ran:
         """Run forward; the arrays are handed over as they are."""
-        self._place(given)
-        return _ran(self.forward_way.call(self.forward, given, None, None, self.options))
+        self._place(inputs)
+        return _ran(self.forward_signature.call(self.forward, inputs, None, None, self.options))
 
-    def _place(self, given: Given) -> None:
+    def _place(self, inputs: CallInputs) -> None:
         for name, array in self.live.items():
-            array[...] = given.parameters[name]
+            array[...] = inputs.parameters[name]
 
-    def fresh(self, given: Given, dy: Array) -> dict[str, Array]:
+    def fresh(self, inputs: CallInputs, dy: Array) -> dict[str, Array]:
         """Run forward and backward on copies; what backward adds to is taken off again."""
-        first = {n: np.array(a) for n, a in self.gradients(given.copy(), dy.copy()).items()}
-        second = {n: np.array(a) for n, a in self.gradients(given.copy(), dy.copy()).items()}
+        first = {n: np.array(a) for n, a in self.gradients(inputs.copy(), dy.copy()).items()}
+        second = {n: np.array(a) for n, a in self.gradients(inputs.copy(), dy.copy()).items()}
         return {
             name: value if np.array_equal(value, second[name]) else second[name] - value
             for name, value in first.items()
         }
 
-    def gradients(self, given: Given, dy: Array) -> dict[str, Array]:
+    def gradients(self, inputs: CallInputs, dy: Array) -> dict[str, Array]:
         """Run forward and backward; the arrays are handed over as they are."""
-        return self.back(given, self.run(given), dy)
+        return self.back(inputs, self.run(inputs), dy)
 
-    def back(self, given: Given, ran: Ran, dy: Array) -> dict[str, Array]:
+    def back(self, inputs: CallInputs, ran: Ran, dy: Array) -> dict[str, Array]:
         """Run backward behind a forward pass."""
-        returned = self.backward_way.call(self.backward, given, ran, dy, self.options)
-        found = named_gradients(returned, given.x, given.parameters)
+        returned = self.backward_signature.call(self.backward, inputs, ran, dy, self.options)
+        found = named_gradients(returned, inputs.x, inputs.parameters)
         if self.object is not None:
-            found = {**on_object(self.object, given.parameters), **found}
+            found = {**on_object(self.object, inputs.parameters), **found}
         return found
 
-    def find_forward(self, given: Given) -> Ran:
+    def find_forward(self, inputs: CallInputs) -> Ran:
         """Find how forward is called, and run it.
 
         Raises
@@ -97,22 +105,24 @@ class PlainLayer:
             No way of calling it works; the message lists what was tried.
         """
         tried = []
-        for way in forward_ways(self.forward, given, self.options):
-            if not way.fits(self.forward):
-                tried.append(f"{way}: it takes other arguments")
+        for signature in forward_signatures(self.forward, inputs, self.options):
+            if not signature.fits(self.forward):
+                tried.append(f"{signature}: it takes other arguments")
                 continue
             try:
                 with np.errstate(all="ignore"):
-                    self._place(given)
-                    ran = _ran(way.call(self.forward, given.copy(), None, None, self.options))
-            except Exception as error:  # noqa: BLE001 -- whatever their function raises
-                tried.append(f"{way}: {_short(error)}")
+                    self._place(inputs)
+                    ran = _ran(
+                        signature.call(self.forward, inputs.copy(), None, None, self.options)
+                    )
+            except Exception as error:  # noqa: BLE001 -- whatever the user's function raises
+                tried.append(f"{signature}: {_short(error)}")
             else:
-                self.forward_way = way
+                self.forward_signature = signature
                 return ran
-        raise OptionError(_no_way("forward", self.forward, tried))
+        raise OptionError(_not_callable("forward", self.forward, tried))
 
-    def backward_ways(self, given: Given) -> list[Way]:
+    def backward_signatures(self, inputs: CallInputs) -> list[CallSignature]:
         """Return every way of calling backward that works.
 
         Raises
@@ -121,29 +131,31 @@ class PlainLayer:
             There is none; the message lists what was tried.
         """
         tried, working = [], []
-        for way in backward_ways(self.backward, given, self.run(given.copy()), self.options):
-            if not way.fits(self.backward):
+        for signature in backward_signatures(
+            self.backward, inputs, self.run(inputs.copy()), self.options
+        ):
+            if not signature.fits(self.backward):
                 continue
-            own = given.copy()
-            ran = self.run(own)
+            handed = inputs.copy()
+            ran = self.run(handed)
             dy = np.ones_like(ran.y)
-            self.backward_way = way
+            self.backward_signature = signature
             try:
                 with np.errstate(all="ignore"):
-                    found = self.back(own, ran, dy)
-            except Exception as error:  # noqa: BLE001 -- whatever their function raises
-                tried.append(f"{way}: {_short(error)}")
+                    found = self.back(handed, ran, dy)
+            except Exception as error:  # noqa: BLE001 -- whatever the user's function raises
+                tried.append(f"{signature}: {_short(error)}")
             else:
-                if found and way.certain:
-                    return [way]
-                working += [way] if found else []
-                tried += [] if found else [f"{way}: returned no gradients"]
+                if found and signature.certain:
+                    return [signature]
+                working += [signature] if found else []
+                tried += [] if found else [f"{signature}: returned no gradients"]
         if not working:
-            raise OptionError(_no_way("backward", self.backward, tried))
+            raise OptionError(_not_callable("backward", self.backward, tried))
         return working
 
 
-def _originals(own: Mapping[str, Array], params: Any, layer: Any) -> dict[str, Array]:
+def _originals(names: Mapping[str, Array], params: Any, layer: Any) -> dict[str, Array]:
     """Return the arrays that a function or an object reads its parameters from."""
     if layer is not None:
         held = own_parameters(layer)
@@ -151,11 +163,11 @@ def _originals(own: Mapping[str, Array], params: Any, layer: Any) -> dict[str, A
         held = dict(params)
     else:
         values = list(params) if isinstance(params, list | tuple) else [params]
-        held = dict(zip(own, values, strict=False))
+        held = dict(zip(names, values, strict=False))
     return {
         name: array
         for name, array in held.items()
-        if name in own and isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        if name in names and isinstance(array, np.ndarray) and array.dtype.kind == "f"
     }
 
 
@@ -170,11 +182,11 @@ def _ran(returned: Any) -> Ran:
     return Ran(y, cache, has_cache)
 
 
-def _no_way(name: str, function: Callable[..., Any], tried: Sequence[str]) -> str:
+def _not_callable(name: str, function: Callable[..., Any], tried: Sequence[str]) -> str:
     try:
-        own = f"{getattr(function, '__name__', name)}{inspect.signature(function)}"
+        called = f"{getattr(function, '__name__', name)}{inspect.signature(function)}"
     except (TypeError, ValueError):
-        own = repr(function)
+        called = repr(function)
     attempts = "; ".join(tried) or "no usual order of arguments fits"
     usual = (
         "forward(x), forward(x, w, b) or forward(x, params), returning y or (y, cache)"
@@ -182,7 +194,7 @@ def _no_way(name: str, function: Callable[..., Any], tried: Sequence[str]) -> st
         else "backward(dy), backward(dy, cache) or backward(dy, x, w, b), returning dx, (dx, dw, "
         "db) or a dict"
     )
-    return f"cannot call {own}: {attempts}. The usual forms are {usual}"
+    return f"cannot call {called}: {attempts}. The usual forms are {usual}"
 
 
 def _short(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a check of somebody's layer found."""
+"""What a check of a user's layer found."""
 
 from __future__ import annotations
 
@@ -109,15 +109,15 @@ class LayerCheck:
 def merged(findings: Sequence[LayerFinding]) -> tuple[LayerFinding, ...]:
     """Put together what shows on several probes: the first finding of each, named ones first."""
     groups: dict[tuple[str, str], list[LayerFinding]] = {}
-    named = {(own.quantity, own.probe) for own in findings if own.mistake}
+    named = {(finding.quantity, finding.probe) for finding in findings if finding.mistake}
     quantities = {quantity for quantity, _ in named}
-    for own in sorted(findings, key=lambda own: own.mistake is None):
-        if own.mistake is None and own.error and own.quantity in quantities:
-            continue  # the same error on another probe, where nobody asked for its name
-        groups.setdefault((own.mistake or "", own.quantity), []).append(own)
+    for finding in sorted(findings, key=lambda finding: finding.mistake is None):
+        if finding.mistake is None and finding.error and finding.quantity in quantities:
+            continue  # the same error on another probe, which was not looked into
+        groups.setdefault((finding.mistake or "", finding.quantity), []).append(finding)
     result = []
     for group in groups.values():
-        first, probes = group[0], {own.probe for own in group}
+        first, probes = group[0], {finding.probe for finding in group}
         others = len(probes) - 1
         more = f", and on {others} more input{'s' * (others > 1)}" if others else ""
         result.append(replace(first, message=f"{first.message}{more}"))

@@ -1,4 +1,4 @@
-"""What somebody's backward function returned, or left on its object, by name: "dx", "dw", ..."""
+"""What a user's backward function returned, or left on its object, by name: "dx", "dw", ..."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def named_gradients(returned: Any, x: Array, parameters: Mapping[str, Array]) ->
         raise ReturnedError(f"returned {len(loose)} arrays, but there are {len(free)} gradients")
     orders = [free[: len(loose)]]
     if "dx" in free:
-        own = [name for name in free if name != "dx"]
-        orders += [[*own, "dx"][: len(loose)] if len(loose) == len(free) else own[: len(loose)]]
+        others = [name for name in free if name != "dx"]
+        orders += [
+            [*others, "dx"][: len(loose)] if len(loose) == len(free) else others[: len(loose)]
+        ]
 
     def misfits(order: list[str]) -> int:
         return sum(shapes[name] != array.shape for name, array in zip(order, loose, strict=False))
@@ -57,7 +59,7 @@ def on_object(layer: Any, parameters: Mapping[str, Array]) -> dict[str, Array]:
             attributes.update({f"d{key}": value for key, value in inside.items()})
             attributes.update({key: value for key, value in inside.items() if _marked(str(key))})
         elif isinstance(inside, list | tuple) and len(inside) == len(parameters):
-            attributes.update({f"d{n}": own for n, own in zip(parameters, inside, strict=True)})
+            attributes.update({f"d{n}": array for n, array in zip(parameters, inside, strict=True)})
     for key, value in attributes.items():
         name = _named(str(key), parameters) if _marked(str(key)) else None
         if name and name != "dx" and _is_array(value):
@@ -114,7 +116,7 @@ def _marked(key: str) -> bool:
 
 
 def _named(key: str, parameters: Mapping[str, Array]) -> str | None:
-    """Return our name for a gradient that is called so: "dW", "grad_w", "weight_grad", "w"."""
+    """Return the name of a gradient that is called so: "dW", "grad_w", "weight_grad", "w"."""
     known = {name.lower(): name for name in parameters}
     weights = [name for name, array in parameters.items() if array.ndim > 1] or list(parameters)
     bare = key.lower()

@@ -1,4 +1,4 @@
-"""Ways of calling somebody's forward and backward functions.
+"""Ways of calling a user's forward and backward functions.
 
 Names of arguments are looked at first; where they say nothing, the usual orders are tried.
 """
@@ -25,17 +25,19 @@ from fullback.layers.base import Array
 
 
 @dataclass(frozen=True)
-class Given:
+class CallInputs:
     """What a layer is called with: its input, its parameters by name, and labels for a loss."""
 
     x: Array
     parameters: Mapping[str, Array]
     labels: Array | None = None
 
-    def copy(self) -> Given:
+    def copy(self) -> CallInputs:
         """Return copies, which may be written to."""
-        own = {name: array.copy() for name, array in self.parameters.items()}
-        return Given(self.x.copy(), own, None if self.labels is None else self.labels.copy())
+        parameters = {name: array.copy() for name, array in self.parameters.items()}
+        return CallInputs(
+            self.x.copy(), parameters, None if self.labels is None else self.labels.copy()
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class Way:
+class CallSignature:
     """A way of calling: a word for every argument, in order."""
 
     name: str
@@ -57,8 +59,8 @@ class Way:
     certain: bool = False  # an argument's name says that it takes what forward kept
 
     def __str__(self) -> str:
-        own = [word.removeprefix("parameter:") for word in self.words]
-        return f"{self.name}({', '.join([*own, *(f'{key}=...' for key, _ in self.keywords)])})"
+        words = [word.removeprefix("parameter:") for word in self.words]
+        return f"{self.name}({', '.join([*words, *(f'{key}=...' for key, _ in self.keywords)])})"
 
     def fits(self, function: Callable[..., Any]) -> bool:
         """Whether a function takes so many arguments."""
@@ -77,7 +79,7 @@ class Way:
     def call(
         self,
         function: Callable[..., Any],
-        given: Given,
+        inputs: CallInputs,
         ran: Ran | None,
         dy: Array | None,
         options: Mapping[str, Any],
@@ -88,83 +90,83 @@ class Way:
             if word == "*cache" and ran is not None:
                 arguments.extend(ran.cache)
             else:
-                arguments.append(_value(word, given, ran, dy, options))
-        named = {key: _value(word, given, ran, dy, options) for key, word in self.keywords}
+                arguments.append(_value(word, inputs, ran, dy, options))
+        named = {key: _value(word, inputs, ran, dy, options) for key, word in self.keywords}
         return function(*arguments, **named)
 
 
 def _value(
-    word: str, given: Given, ran: Ran | None, dy: Array | None, options: Mapping[str, Any]
+    word: str, inputs: CallInputs, ran: Ran | None, dy: Array | None, options: Mapping[str, Any]
 ) -> Any:
     if word.startswith("parameter:"):
-        return given.parameters[word.removeprefix("parameter:")]
+        return inputs.parameters[word.removeprefix("parameter:")]
     if word.startswith("option:"):
         return options[word.removeprefix("option:")]
-    values: dict[str, Any] = {"x": given.x, "labels": given.labels, "dy": dy}
-    values["parameters"] = dict(given.parameters)
+    values: dict[str, Any] = {"x": inputs.x, "labels": inputs.labels, "dy": dy}
+    values["parameters"] = dict(inputs.parameters)
     if ran is not None:
         values |= {"y": ran.y, "cache": ran.cache}
     value = values[word]
     return value[()] if word in ("dy", "y") and value.ndim == 0 else value
 
 
-def forward_ways(
-    function: Callable[..., Any], given: Given, options: Mapping[str, Any]
-) -> Iterator[Way]:
+def forward_signatures(
+    function: Callable[..., Any], inputs: CallInputs, options: Mapping[str, Any]
+) -> Iterator[CallSignature]:
     """Yield ways of calling a forward function, the likelier ones first."""
-    own = tuple(f"parameter:{name}" for name in given.parameters)
-    labels = ("labels",) if given.labels is not None else ()
-    orders: list[tuple[str, ...]] = [("x", *labels, *own)]
-    if own:
+    parameters = tuple(f"parameter:{name}" for name in inputs.parameters)
+    labels = ("labels",) if inputs.labels is not None else ()
+    orders: list[tuple[str, ...]] = [("x", *labels, *parameters)]
+    if parameters:
         orders += [("x", *labels, "parameters"), ("x", *labels)]
-    yield from _ways("forward", function, orders, given, False, options)
+    yield from _signatures("forward", function, orders, inputs, False, options)
 
 
-def backward_ways(
-    function: Callable[..., Any], given: Given, ran: Ran, options: Mapping[str, Any]
-) -> Iterator[Way]:
+def backward_signatures(
+    function: Callable[..., Any], inputs: CallInputs, ran: Ran, options: Mapping[str, Any]
+) -> Iterator[CallSignature]:
     """Yield ways of calling a backward function, the likelier ones first."""
-    own = tuple(f"parameter:{name}" for name in given.parameters)
+    parameters = tuple(f"parameter:{name}" for name in inputs.parameters)
     orders: list[tuple[str, ...]] = []
-    if given.labels is not None:
+    if inputs.labels is not None:
         orders += [(), ("x", "labels"), ("y", "labels"), ("dy", "x", "labels")]
     if ran.has_cache:
-        orders += [("dy", "cache"), ("cache",) if given.labels is not None else ("cache", "dy")]
+        orders += [("dy", "cache"), ("cache",) if inputs.labels is not None else ("cache", "dy")]
         if isinstance(ran.cache, tuple | list):
             orders += [("dy", "*cache"), ("*cache",)]
-        if own:
-            orders += [("dy", "cache", *own), ("dy", "cache", "parameters")]
-        if given.labels is not None:
+        if parameters:
+            orders += [("dy", "cache", *parameters), ("dy", "cache", "parameters")]
+        if inputs.labels is not None:
             orders += [("cache", "labels"), ("dy", "cache", "labels")]
-    if own:
-        orders += [("dy", "x", *own), ("dy", "x", own[0]), ("dy", "x", "parameters")]
-        orders += [("x", *own, "dy"), ("x", own[0], "dy")]
+    if parameters:
+        orders += [("dy", "x", *parameters), ("dy", "x", parameters[0]), ("dy", "x", "parameters")]
+        orders += [("x", *parameters, "dy"), ("x", parameters[0], "dy")]
     orders += [("dy",), ("dy", "x"), ("dy", "y"), ("x", "dy"), ("y", "dy"), ("dy", "x", "y")]
-    yield from _ways("backward", function, orders, given, ran.has_cache, options)
+    yield from _signatures("backward", function, orders, inputs, ran.has_cache, options)
 
 
-def _ways(
+def _signatures(
     name: str,
     function: Callable[..., Any],
     orders: Sequence[tuple[str, ...]],
-    given: Given,
+    inputs: CallInputs,
     has_cache: bool,
     options: Mapping[str, Any],
-) -> Iterator[Way]:
+) -> Iterator[CallSignature]:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a built-in function may have none
-        yield from (Way(name, words) for words in orders)
+        yield from (CallSignature(name, words) for words in orders)
         return
     seen = set()
-    for way in (
-        _by_name(name, signature, given, has_cache, options),
-        *(Way(name, words, _keywords(signature, options)) for words in orders),
+    for call in (
+        _by_name(name, signature, inputs, has_cache, options),
+        *(CallSignature(name, words, _keywords(signature, options)) for words in orders),
     ):
-        if way is None or way in seen:
+        if call is None or call in seen:
             continue
-        seen.add(way)
-        yield way
+        seen.add(call)
+        yield call
 
 
 def _keywords(
@@ -194,22 +196,22 @@ def _option(name: str, options: Mapping[str, Any]) -> str | None:
 def _by_name(
     name: str,
     signature: inspect.Signature,
-    given: Given,
+    inputs: CallInputs,
     has_cache: bool,
     options: Mapping[str, Any],
-) -> Way | None:
+) -> CallSignature | None:
     """Return the way that the names of a function's arguments tell, if all of them do."""
     words: list[str] = []
-    known = {own.lower(): own for own in given.parameters}
-    weights = [own for own, array in given.parameters.items() if array.ndim > 1]
-    biases = [own for own, array in given.parameters.items() if array.ndim == 1]
-    for position, (own, parameter) in enumerate(signature.parameters.items()):
+    known = {argument.lower(): argument for argument in inputs.parameters}
+    weights = [argument for argument, array in inputs.parameters.items() if array.ndim > 1]
+    biases = [argument for argument, array in inputs.parameters.items() if array.ndim == 1]
+    for position, (argument, parameter) in enumerate(signature.parameters.items()):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             return None
         if parameter.default is not parameter.empty:
             continue
-        lower = own.lower()
-        if given.labels is not None and lower in LABELS and not (name == "backward" and not words):
+        lower = argument.lower()
+        if inputs.labels is not None and lower in LABELS and not (name == "backward" and not words):
             word = "labels"
         elif name == "forward" and position == 0:
             word = "x"
@@ -217,8 +219,8 @@ def _by_name(
             word = f"parameter:{known[lower]}"
         elif lower in DICT:
             word = "parameters"
-        elif lower in WEIGHT and len(given.parameters) > 0:
-            word = f"parameter:{(weights or list(given.parameters))[0]}"
+        elif lower in WEIGHT and len(inputs.parameters) > 0:
+            word = f"parameter:{(weights or list(inputs.parameters))[0]}"
         elif lower in BIAS and biases:
             word = f"parameter:{biases[-1]}"
         elif name == "backward" and lower in DELTA:
@@ -234,6 +236,6 @@ def _by_name(
         else:
             return None
         words.append(word)
-    if name == "backward" and given.labels is None and "dy" not in words:
+    if name == "backward" and inputs.labels is None and "dy" not in words:
         return None
-    return Way(name, tuple(words), _keywords(signature, options), "cache" in words)
+    return CallSignature(name, tuple(words), _keywords(signature, options), "cache" in words)

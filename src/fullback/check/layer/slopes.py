@@ -1,4 +1,4 @@
-"""Finite differences of somebody's layer, and how far gradients are from them."""
+"""Finite differences of a user's layer, and how far gradients are from them."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from dataclasses import dataclass
 import numpy as np
 
 from fullback.check.gradients.differences import (
+    CERTAIN,
     EPS,
+    STEP,
     Slope,
     measured_noise,
     power_of_two,
+    random_direction,
     slope_across,
+    usual_size,
 )
 from fullback.check.layer.plain_layer import PlainLayer
-from fullback.check.layer.signatures import Given
+from fullback.check.layer.signatures import CallInputs
 from fullback.layers.base import Array
 
-_STEP = 2.0**-7  # of the usual size of what is moved
-_CERTAIN = 10.0  # estimated errors by which two numbers may differ
 _SAME, _SAME_SINGLE = 1e-6, 1e-3  # of the largest entry: what is a rounding
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A derivative: for one entry, at ``place``, or in a direction, ``way``."""
+    """A derivative: for one entry, at ``place``, or in a ``direction``."""
 
     label: str
     place: tuple[int, ...] | None
-    way: Array | None
+    direction: Array | None
     slope: Slope
 
     def of(self, gradient: Array) -> float:
         """Return what a gradient says that it is."""
-        if self.way is not None:
-            return float((gradient * self.way).sum())
+        if self.direction is not None:
+            return float((gradient * self.direction).sum())
         return float(gradient[self.place])
 
 
@@ -65,19 +67,19 @@ class Slopes:
     double : whether the layer computes in float64
     """
 
-    def __init__(self, layer: PlainLayer, given: Given, dy: Array, y: Array) -> None:
-        self.layer, self.given, self.dy = layer, given, dy.astype(np.float64)
+    def __init__(self, layer: PlainLayer, inputs: CallInputs, dy: Array, y: Array) -> None:
+        self.layer, self.inputs, self.dy = layer, inputs, dy.astype(np.float64)
         self.double = y.dtype == np.float64
         usual = float(np.sqrt(((self.dy * y) ** 2).sum()))
         self.noise = max(
-            measured_noise(lambda t: self._value("dx", t * given.x), 2.0**12 * EPS),
+            measured_noise(lambda t: self._value("dx", t * inputs.x), 2.0**12 * EPS),
             float(np.finfo(y.dtype).eps) * usual,
             float(np.finfo(np.float64).tiny),
         )
 
     def array(self, name: str) -> Array:
         """Return what a gradient is the gradient of."""
-        return self.given.x if name == "dx" else self.given.parameters[name[1:]]
+        return self.inputs.x if name == "dx" else self.inputs.parameters[name[1:]]
 
     def measure(
         self, name: str, places: Sequence[tuple[int, ...]], rng: np.random.Generator
@@ -85,40 +87,44 @@ class Slopes:
         """Return the derivatives for some entries, and along directions in which many move."""
         found = []
         for place in places:
-            way = np.zeros_like(self.array(name))
-            way[place] = 1.0
+            direction = np.zeros_like(self.array(name))
+            direction[place] = 1.0
             label = f"{name}[{', '.join(map(str, place))}]"
-            found.append(Measured(label, place, None, self.along(name, way)))
-        for label, way in self._directions(name, rng):
-            found.append(Measured(label, None, way, self.along(name, way)))
+            found.append(Measured(label, place, None, self.along(name, direction)))
+        for label, direction in self._directions(name, rng):
+            found.append(Measured(label, None, direction, self.along(name, direction)))
         return found
 
-    def along(self, name: str, way: Array) -> Slope:
+    def along(self, name: str, direction: Array) -> Slope:
         """Return the derivative along a direction."""
-        scale = float(np.sqrt((self.array(name) ** 2).mean())) or 1.0
-        step = power_of_two(_STEP * scale / float(np.abs(way).max()))
-        return slope_across(lambda t: self._value(name, t * way), step, self.noise, scale=scale)
+        scale = usual_size(self.array(name))
+        step = power_of_two(STEP * scale / float(np.abs(direction).max()))
+
+        def line(t: float) -> float:
+            return self._value(name, t * direction)
+
+        return slope_across(line, step, self.noise, scale=scale)
 
     def verdict(self, gradient: Array, measured: Sequence[Measured]) -> Verdict:
         """Compare a gradient with what was measured."""
-        entries = [abs(own.slope.value) for own in measured if own.way is None]
+        entries = [abs(one.slope.value) for one in measured if one.direction is None]
         largest = max(float(np.abs(gradient).max()), *entries) or 1.0
         same = _SAME if self.double else _SAME_SINGLE
         error = precision = most = 0.0
         wrong = None
-        for own in measured:
-            if own.slope.kink:
+        for one in measured:
+            if one.slope.kink:
                 continue
-            value, unit = own.of(gradient), largest
-            if own.way is not None:  # many entries add up
-                unit *= float(np.sqrt((own.way**2).sum()))
-            off = abs(value - own.slope.value)
-            error, precision = max(error, off / unit), max(precision, own.slope.error / unit)
-            if off > _CERTAIN * own.slope.error + same * unit and off / unit > most:
+            value, unit = one.of(gradient), largest
+            if one.direction is not None:  # many entries add up
+                unit *= float(np.sqrt((one.direction**2).sum()))
+            off = abs(value - one.slope.value)
+            error, precision = max(error, off / unit), max(precision, one.slope.error / unit)
+            if off > CERTAIN * one.slope.error + same * unit and off / unit > most:
                 most = off / unit
-                wrong = f"{own.label} is {value:.6g}, but finite differences give "
-                wrong += f"{own.slope.value:.6g}"
-        return Verdict(error, precision, sum(own.slope.kink for own in measured), wrong)
+                wrong = f"{one.label} is {value:.6g}, but finite differences give "
+                wrong += f"{one.slope.value:.6g}"
+        return Verdict(error, precision, sum(one.slope.kink for one in measured), wrong)
 
     def _directions(self, name: str, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
         """Yield directions in which many entries move.
@@ -131,18 +137,17 @@ class Slopes:
             yield "the slope with all entries scaled", array
         yield "the slope with all entries moved alike", np.ones_like(array)
         for number in (1, 2):
-            way = rng.choice([-1.0, 1.0], array.shape) * rng.uniform(0.5, 1.5, array.shape)
-            yield f"the slope in random direction {number}", way
+            yield f"the slope in random direction {number}", random_direction(rng, array.shape)
         if name == "dx" and array.ndim == 4:
             for n in range(len(array)):
-                way = np.zeros_like(array)
-                way[n] = 1.0
-                yield f"the slope with image {n} moved alike", way
+                direction = np.zeros_like(array)
+                direction[n] = 1.0
+                yield f"the slope with image {n} moved alike", direction
 
     def _value(self, name: str, by: Array) -> float:
-        own = self.given.copy()
+        one = self.inputs.copy()
         moved = {
-            key: array + by if f"d{key}" == name else array for key, array in own.parameters.items()
+            key: array + by if f"d{key}" == name else array for key, array in one.parameters.items()
         }
-        x = own.x + by if name == "dx" else own.x
-        return float((self.dy * self.layer.run(Given(x, moved, own.labels)).y).sum())
+        x = one.x + by if name == "dx" else one.x
+        return float((self.dy * self.layer.run(CallInputs(x, moved, one.labels)).y).sum())
