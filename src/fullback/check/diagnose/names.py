@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fullback.check.arrays import is_numeric, to_numpy
 from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array, Shape
 
@@ -46,13 +47,10 @@ def as_array(name: str, value: Any) -> Array:
         It is not an array of numbers.
     """
     try:
-        for method in ("detach", "cpu", "numpy"):
-            if not isinstance(value, np.ndarray) and hasattr(value, method):
-                value = getattr(value, method)()
-        array = np.asarray(value)
+        array = to_numpy(value)
     except (ValueError, TypeError):  # PyTorch's bfloat16 is among what NumPy does not know
         array = np.asarray(None)
-    if array.dtype.kind not in "iuf":
+    if not is_numeric(array):
         kind = type(value).__name__ if array.dtype.kind == "O" else f"an array of {array.dtype}"
         raise InputError(f"{name} must be an array of numbers, got {kind}")
     return array

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from fullback.check.printing import as_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -160,12 +161,7 @@ class Diagnosis:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=100, color_system=None, legacy_windows=False)
-        with console.capture() as capture:
-            console.print(self.render())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+        return as_text(self.render(), 100)
 
 
 def _place(name: str) -> tuple[str, str]:

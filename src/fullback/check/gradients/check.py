@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fullback.check.arrays import is_numeric, to_numpy
 from fullback.check.gradients.batch_loss import BatchLoss, Line
 from fullback.check.gradients.differences import (
     CERTAIN,
@@ -309,8 +310,8 @@ def _submitted(
         if name not in shapes:
             raise OptionError(f"gradients: {_unknown(name, shapes)}")
         value: Any = gradients[name]
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-        if array.dtype.kind not in "iuf":
+        array = to_numpy(value)
+        if not is_numeric(array):
             raise InputError(f"gradients: {name} must hold numbers, got an array of {array.dtype}")
         if array.shape != shapes[name]:
             raise ShapeError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fullback.check.printing import as_text
 from fullback.layers.base import Shape
 
 if TYPE_CHECKING:
@@ -201,13 +201,8 @@ class GradientCheck:
         )
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=120, color_system=None, legacy_windows=False)
-        with console.capture() as capture:
-            console.print(self.table())
-        lines = [line.removeprefix(" ").rstrip() for line in capture.get().splitlines()]
-        return "\n".join(["\n".join(lines).strip("\n"), "", *self.mistakes(), self.sentence()])
+        lines = [line.removeprefix(" ") for line in as_text(self.table(), 120).splitlines()]
+        return "\n".join([*lines, "", *self.mistakes(), self.sentence()])
 
 
 def _directions(count: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fullback.check.arrays import is_numeric, to_numpy
 from fullback.check.layer.examination import Examination
 from fullback.check.layer.kinds import Kind
 from fullback.check.layer.plain_layer import PlainLayer
@@ -197,8 +198,8 @@ def _call_inputs(
 
 
 def _floats(what: str, value: Any) -> Array:
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    if array.dtype.kind not in "iuf":
+    array = to_numpy(value)
+    if not is_numeric(array):
         raise InputError(f"{what} must hold numbers, got an array of {array.dtype}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():

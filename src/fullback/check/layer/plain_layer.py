@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fullback.check.arrays import to_numpy
 from fullback.check.layer.returned import ReturnedError, named_gradients, on_object, own_parameters
 from fullback.check.layer.signatures import (
     CallInputs,
@@ -176,7 +177,7 @@ def _ran(returned: Any) -> Ran:
     if isinstance(returned, tuple | list) and len(returned) > 1:
         cache, has_cache = (returned[1] if len(returned) == 2 else tuple(returned[1:])), True
         returned = returned[0]
-    y = np.asarray(returned.detach().cpu() if hasattr(returned, "detach") else returned)
+    y = to_numpy(returned)
     if y.dtype.kind != "f":
         raise ReturnedError(f"returned {_described(returned)}, not an array of floats")
     return Ran(y, cache, has_cache)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fullback.check.printing import listed
+
 
 @dataclass(frozen=True)
 class LayerFinding:
@@ -91,7 +93,7 @@ class LayerCheck:
             kinks = sum(row.kinks for row in self.rows)
             agree = "agrees" if len(names) == 1 else "agree"
             head = (
-                f"The layer is right: {_listed(names)} {agree} with finite differences to "
+                f"The layer is right: {listed(names)} {agree} with finite differences to "
                 f"{worst:.0e} of the largest entry on {probes} input{'s' * (probes != 1)}; the "
                 f"differences are good to {precision:.0e}."
             )
@@ -100,9 +102,9 @@ class LayerCheck:
         else:
             wrong = list(dict.fromkeys(finding.quantity for finding in self.findings))
             right = [name for name in names if name not in wrong]
-            head = f"The layer is wrong: {_listed(wrong)}."
+            head = f"The layer is wrong: {listed(wrong)}."
             if right:
-                head += f" Right: {_listed(right)}."
+                head += f" Right: {listed(right)}."
         return "\n".join([head, *lines, *(f"  note: {note}" for note in self.notes)])
 
 
@@ -122,7 +124,3 @@ def merged(findings: Sequence[LayerFinding]) -> tuple[LayerFinding, ...]:
         more = f", and on {others} more input{'s' * (others > 1)}" if others else ""
         result.append(replace(first, message=f"{first.message}{more}"))
     return tuple(result)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + "".join(names[-1:])

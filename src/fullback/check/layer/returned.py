@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fullback.check.arrays import is_numeric, to_numpy
 from fullback.check.layer.words import BIAS, INPUT, WEIGHT
 from fullback.layers.base import Array
 
@@ -100,8 +101,8 @@ def _collect(
 
 
 def _array(value: Any) -> Array:
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    if array.dtype.kind not in "iuf":
+    array = to_numpy(value)
+    if not is_numeric(array):
         raise ReturnedError(f"returned {type(value).__name__}, not arrays of numbers")
     return array
 

@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-DELTA = frozenset(
-    {
-        "dy",
-        "dout",
-        "grad",
-        "g",
-        "gy",
-        "grad_output",
-        "grad_out",
-        "grad_y",
-        "delta",
-        "upstream",
-        "d_out",
-        "dz",
-        "da",
-        "d_y",
-        "d",
-        "dl_dy",
-        "dldy",
-        "dl_dout",
-        "output_gradient",
-        "gradient",
-        "error",
-        "dh",
-        "dlogits",
-        "out_grad",
-        "doutput",
-        "d_output",
-        "dloss",
-        "dvalues",
-    }
-)
-INPUT = frozenset(
-    {
-        "x",
-        "input",
-        "inputs",
-        "inp",
-        "image",
-        "images",
-        "a_prev",
-        "a",
-        "data",
-        "x_in",
-        "features",
-        "logits",
-        "z",
-        "prev",
-    }
-)
-CACHE = frozenset(
-    {"cache", "ctx", "context", "kept", "memory", "saved", "state", "cached", "stash", "tape"}
-)
-WEIGHT = frozenset(
-    {"w", "weight", "weights", "kernel", "kernels", "filter", "filters", "gamma", "f"}
-)
-BIAS = frozenset({"b", "bias", "biases", "beta"})
-DICT = frozenset({"params", "parameters"})
-OUTPUT = frozenset({"y", "out", "output", "outputs", "p", "probs", "probabilities"})
-LABELS = frozenset(
-    {"labels", "label", "t", "target", "targets", "y_true", "y", "onehot", "one_hot", "y_onehot"}
-)
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+DELTA = _words("""
+    dy dout grad g gy grad_output grad_out grad_y delta upstream d_out dz da d_y d dl_dy dldy
+    dl_dout output_gradient gradient error dh dlogits out_grad doutput d_output dloss dvalues
+""")
+INPUT = _words("x input inputs inp image images a_prev a data x_in features logits z prev")
+CACHE = _words("cache ctx context kept memory saved state cached stash tape")
+WEIGHT = _words("w weight weights kernel kernels filter filters gamma f")
+BIAS = _words("b bias biases beta")
+DICT = _words("params parameters")
+OUTPUT = _words("y out output outputs p probs probabilities")
+LABELS = _words("labels label t target targets y_true y onehot one_hot y_onehot")
 
 OPTIONS = {
     "pad": "padding",

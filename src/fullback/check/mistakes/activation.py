@@ -48,22 +48,18 @@ def _of_last_image(what: str) -> Mutant:
 RECTIFIER_MUTANTS = Mutants()
 RECTIFIER_MUTANTS.add(MASK_MISSING, _missing("mask"))
 RECTIFIER_MUTANTS.add(
-    Mistake(
-        "relu-mask-for-delta",
+    Mistake("relu-mask-for-delta",
         "The ReLU handed down its mask in place of the masked delta.",
         "dx = dy where x > 0, else 0",
-        "mask = x > 0\ndx = dy * mask  # not: dx = mask",
-    ),
+        "mask = x > 0\ndx = dy * mask  # not: dx = mask"),
     delta("rule", "the mask itself was handed down in place of the masked delta",
           lambda p, v, dy: (p.cache > 0).astype(np.float64)),
 )  # fmt: skip
 RECTIFIER_MUTANTS.add(
-    Mistake(
-        "relu-mask-of-delta",
+    Mistake("relu-mask-of-delta",
         "The ReLU was applied to the delta: negative deltas were cut off.",
         "dx = dy where x > 0, else 0: the sign of x decides, not that of dy",
-        "dx = dy * (x > 0)  # not: np.maximum(dy, 0), not: dy * (dy > 0)",
-    ),
+        "dx = dy * (x > 0)  # not: np.maximum(dy, 0), not: dy * (dy > 0)"),
     delta("rule", "the mask was made from the delta's sign and not from the input's",
           lambda p, v, dy: np.maximum(v, 0)),
     delta("rule", "the delta's own negative cells were cut off as well as those of the mask",
@@ -143,24 +139,18 @@ SIGMOID_RULES, TANH_RULES = _smooth_rules(lambda y: y), _smooth_rules(lambda y: 
 
 DROPOUT_MUTANTS = Mutants()
 
-
-def _drops(p: LayerPass) -> bool:
-    return p.cache is not None
-
-
 DROPOUT_MUTANTS.add(
-    Mistake(
-        "dropout-mask-lost",
+    Mistake("dropout-mask-lost",
         "Dropout's mask or its scale was left out on the way back.",
         "dx = m dy, with m = 1 / (1 - rate) where the unit stayed, else 0",
         "mask = (rng.random(x.shape) >= rate) / (1 - rate)  # forward: y = mask * x\n"
-        "dx = mask * dy  # back: the same mask",
-    ),
+        "dx = mask * dy  # back: the same mask"),
     delta("rule", "the mask of dropped units is missing: the delta was handed down as it came",
-          same, _drops),
+          same),
     delta("rule", "dropped units get no delta, as they should, but the scale 1 / (1 - rate) is "
-          "missing", lambda p, v, dy: np.where(p.cache > 0, v, 0), _drops),
+          "missing", lambda p, v, dy: np.where(p.cache > 0, v, 0)),
     delta("rule", "the scale 1 / (1 - rate) is there, but dropped units get a delta all the same",
-          lambda p, v, dy: v / (1 - p.layer.rate), _drops),
+          lambda p, v, dy: v / (1 - p.layer.rate)),
+    when=lambda p: p.cache is not None,
 )  # fmt: skip
 DROPOUT_RULES = Rules(DROPOUT_MUTANTS, {"delta": OWN}, modal=True)

@@ -102,32 +102,41 @@ class Mutants:
 
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
-        self._entries: list[tuple[Mistake | None, Mutant | Maker]] = []
+        self._entries: list[tuple[Mistake | None, Condition, Mutant | Maker]] = []
 
-    def add(self, mistake: Mistake | None, *entries: Mutant | Maker) -> None:
+    def add(
+        self, mistake: Mistake | None, *entries: Mutant | Maker, when: Condition = always
+    ) -> None:
         """Add ways to make a mistake; without a mistake they are conventions.
 
-        An entry may also be a function that returns mutants for a pass, where their number or
-        their words depend on it.
+        Parameters
+        ----------
+        mistake : of which they are
+        entries : mutants, or functions that return mutants for a pass, where their number or their
+            words depend on it
+        when : whether they make sense in a pass
         """
         if mistake is not None:
             self.mistakes.append(mistake)
         for entry in entries:
-            self._entries.append(
-                (mistake, named(entry, mistake) if isinstance(entry, Mutant) else entry)
-            )
+            entry = named(entry, mistake) if isinstance(entry, Mutant) else entry
+            self._entries.append((mistake, when, entry))
 
     def of(self, p: Any) -> Iterator[Mutant]:
         """Yield those that make sense in the pass of a layer, or of the loss."""
         targets = {"delta", *getattr(p, "parameters", {})}
-        for mistake, entry in self._entries:
-            made = [entry] if isinstance(entry, Mutant) else [named(m, mistake) for m in entry(p)]
-            yield from (m for m in made if m.target in targets and m.when(p))
+        for mistake, when, entry in self._entries:
+            if when(p):
+                every = [entry] if isinstance(entry, Mutant) else entry(p)
+                every = [named(m, mistake) for m in every]
+                yield from (m for m in every if m.target in targets and m.when(p))
 
 
 def named(one: Mutant, mistake: Mistake | None) -> Mutant:
     """Return a mutant as a way to make a mistake."""
-    return one if mistake is None else replace(one, mistake=mistake.id)
+    if mistake is None or one.mistake == mistake.id:
+        return one
+    return replace(one, mistake=mistake.id)
 
 
 def run_stages(stages: Stages, p: Any, value: Any, dy: Array, mutants: Iterable[Mutant]) -> Any:

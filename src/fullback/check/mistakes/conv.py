@@ -130,28 +130,26 @@ def _exchangeable(p: LayerPass, *, equal: bool) -> bool:
 
 
 MUTANTS.add(
-    Mistake(
-        "filter-not-turned",
+    Mistake("filter-not-turned",
         "The next delta was computed without turning the filters by 180 degrees.",
         "dx[n,c,i,j] = sum over k, r, s of w[k,c,r,s] dy[n,k,i-r,j-s]",
         "turned = w[:, :, ::-1, ::-1]  # 180 degrees\n"
         "wide = np.pad(dy, ((0, 0), (0, 0), (R - 1, R - 1), (S - 1, S - 1)))\n"
-        "dx = correlate(wide, turned.swapaxes(0, 1))",
-    ),
+        "dx = correlate(wide, turned.swapaxes(0, 1))"),
     delta("turn", "the filters were not turned by 180 degrees for the full convolution",
-          _filters(lambda w: w[:, :, ::-1, ::-1]), _several_taps),
+          _filters(lambda w: w[:, :, ::-1, ::-1])),
+    when=_several_taps,
 )  # fmt: skip
 MUTANTS.add(
-    Mistake(
-        "weight-gradient-turned",
+    Mistake("weight-gradient-turned",
         "The filter gradient is turned by 180 degrees.",
         "dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n,c,p+r,q+s]",
         "for r, s in np.ndindex(R, S):  # no turn: only dx takes one\n"
         "    seen = x[:, :, r:r + P, s:s + Q]\n"
-        "    dw[:, :, r, s] = np.einsum('nkpq,ncpq->kc', dy, seen)",
-    ),
+        "    dw[:, :, r, s] = np.einsum('nkpq,ncpq->kc', dy, seen)"),
     weight("out", "the filter gradient is turned by 180 degrees",
-           lambda p, v, dy: v[:, :, ::-1, ::-1], _several_taps),
+           lambda p, v, dy: v[:, :, ::-1, ::-1]),
+    when=_several_taps,
 )  # fmt: skip
 MUTANTS.add(
     common.ROWS_COLUMNS_SWAPPED,
@@ -165,14 +163,12 @@ MUTANTS.add(
            lambda p, v, dy: v.swapaxes(2, 3), _square),
 )  # fmt: skip
 MUTANTS.add(
-    Mistake(
-        "channels-swapped",
+    Mistake("channels-swapped",
         "The filters' input and output channels were exchanged.",
         "dx[n,c,...] = sum over k of w[k,c,...] dy[n,k,...]: the sum runs over filters k",
         "back = w.swapaxes(0, 1)[:, :, ::-1, ::-1]  # (C, K, R, S), exchanged once\n"
         "# reshape does not exchange axes: it would mix the weights up\n"
-        "dx = correlate(wide_dy, back)",
-    ),
+        "dx = correlate(wide_dy, back)"),
     delta("axes", "the filters' input and output channels were exchanged too often or too rarely",
           _filters(lambda w: w.swapaxes(0, 1)), lambda p: _exchangeable(p, equal=True)),
     delta("axes", "the filters were reshaped to (channels, filters, ...) where their axes had to "
@@ -187,20 +183,18 @@ MUTANTS.add(
            lambda p: _exchangeable(p, equal=False)),
 )  # fmt: skip
 MUTANTS.add(
-    Mistake(
-        "filter-sum-lost",
+    Mistake("filter-sum-lost",
         "The next delta is not the sum over the filters.",
         "dx[n,c,i,j] = sum over k, r, s of w[k,c,r,s] dy[n,k,i-r,j-s]",
         "dx = np.zeros_like(x)\n"
         "for k in range(K):\n"
-        "    dx += full_convolution(dy[:, k], w[k])  # +=, not =",
-    ),
+        "    dx += full_convolution(dy[:, k], w[k])  # +=, not ="),
     delta("share", "it holds the last filter's share only, not the sum over the filters",
-          _one_filter(-1), _several_filters),
+          _one_filter(-1)),
     delta("share", "it holds the first filter's share only, not the sum over the filters",
-          _one_filter(0), _several_filters),
-    delta("out", "it is the mean over the filters, not the sum",
-          lambda p, v, dy: v / dy.shape[1], _several_filters),
+          _one_filter(0)),
+    delta("out", "it is the mean over the filters, not the sum", lambda p, v, dy: v / dy.shape[1]),
+    when=_several_filters,
 )  # fmt: skip
 
 
@@ -235,29 +229,24 @@ TAPS_OVERWRITTEN = Mistake(
 MUTANTS.add(
     TAPS_OVERWRITTEN,
     delta("sum", "each window's share was assigned over the one before, where it had to be added",
-          _assign_positions, _several_taps),
+          _assign_positions),
     delta("sum", "each tap's share was assigned over the one before, where it had to be added",
-          lambda p, v, dy: _gather(p, v, dy, adds=False), _several_taps),
+          lambda p, v, dy: _gather(p, v, dy, adds=False)),
+    when=_several_taps,
 )  # fmt: skip
 
-
-def _strided(p: LayerPass) -> bool:
-    return max(p.stride) > 1
-
-
 MUTANTS.add(
-    Mistake(
-        "stride-not-dilated",
+    Mistake("stride-not-dilated",
         "The stride was left out on the way back.",
         "dx[n,c,p stride+r,q stride+s] collects w[k,c,r,s] dy[n,k,p,q]",
         "spread = np.zeros((N, K, (P - 1) * stride + 1, (Q - 1) * stride + 1))\n"
         "spread[:, :, ::stride, ::stride] = dy  # zeros in between\n"
-        "dx = full_convolution(spread, w)",
-    ),
+        "dx = full_convolution(spread, w)"),
     delta("step", "the delta's cells were laid side by side, with no zeros in between for the "
-          "stride", lambda p, v, dy: StridedDelta(v, (1, 1)), _strided),
+          "stride", lambda p, v, dy: StridedDelta(v, (1, 1))),
     weight("step", "the delta slid over the input side by side, as if the stride were 1",
-           lambda p, v, dy: StridedDelta(v, (1, 1)), _strided),
+           lambda p, v, dy: StridedDelta(v, (1, 1))),
+    when=lambda p: max(p.stride) > 1,
 )  # fmt: skip
 
 
@@ -288,25 +277,20 @@ def _shifted_by_leftover(p: LayerPass, laid: StridedDelta, dy: Array) -> Strided
     return replace(laid, other=np.roll(p.cache[0], (-rows, -columns), axis=(2, 3)))
 
 
-def _leaves_cells(p: LayerPass) -> bool:
-    return max(_leftover(p)) > 0
-
-
 MUTANTS.add(
-    Mistake(
-        "stride-leftover",
+    Mistake("stride-leftover",
         "The rows and columns that the stride leaves over were misplaced.",
         "dx has the shape of the padded x; the cells that no window reached, at its end, stay 0",
         "dx = np.zeros_like(x_padded)  # its own size, leftovers included\n"
         "dx[:, :, p * stride:p * stride + R, q * stride:q * stride + S] += ...\n"
-        "dx = dx[:, :, above:above + H, left:left + W]",
-    ),
+        "dx = dx[:, :, above:above + H, left:left + W]"),
     delta("crop", "the rows and columns that the stride leaves over were not counted when the "
-          "padding was cut off", _squeezed, _leaves_cells),
+          "padding was cut off", _squeezed),
     delta("crop", "the rows and columns that the stride leaves over were put in front",
-          lambda p, v, dy: crop(np.roll(v, _leftover(p), axis=(2, 3)), p.around), _leaves_cells),
+          lambda p, v, dy: crop(np.roll(v, _leftover(p), axis=(2, 3)), p.around)),
     weight("input", "the input was aligned with the delta at its end, where the stride leaves "
-           "cells over", _shifted_by_leftover, _leaves_cells),
+           "cells over", _shifted_by_leftover),
+    when=lambda p: max(_leftover(p)) > 0,
 )  # fmt: skip
 MUTANTS.add(common.PADDING_CROPPED_WRONG, common.crops)
 
@@ -389,12 +373,12 @@ for _target in (delta, weight):
     MUTANTS.add(
         common.IMAGES_MIXED,
         _target("delta", "the delta's columns ran over positions, then images, and were read the "
-                "other way round", _images_last, common.several_images),
+                "other way round", _images_last),
         _target("delta", "the delta's columns ran over images, then positions, and were read the "
-                "other way round", _images_first, common.several_images),
+                "other way round", _images_first),
         _target("delta", "the delta was reshaped to (filters, ...) without its images and filters "
-                "having changed places", _not_exchanged,
-                lambda p: common.several_images(p) and _several_filters(p)),
+                "having changed places", _not_exchanged, _several_filters),
+        when=common.several_images,
     )  # fmt: skip
 
 

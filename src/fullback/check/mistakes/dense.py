@@ -78,7 +78,7 @@ def _maps(p: LayerPass) -> bool:
 
 
 def _several_maps(p: LayerPass) -> bool:
-    return _maps(p) and bool(p.x.shape[1] > 1)
+    return bool(p.x.shape[1] > 1)
 
 
 def _channels_last(p: LayerPass, dy: Array, _: Array) -> Array:
@@ -103,16 +103,16 @@ FLATTEN_MUTANTS.add(
     delta("rule", "it was reordered from channels first to channels last, and not moved back",
           _as_channels_last, _several_maps),
     delta("rule", "it was folded back column by column, and not row by row",
-          _columns_first, _maps),
+          _columns_first),
+    when=_maps,
 )  # fmt: skip
 FLATTEN_MUTANTS.add(
     common.IMAGES_MIXED,
     delta("rule", "it was folded back with the images as the last axis",
-          lambda p, dy, _: np.moveaxis(dy.reshape(*p.x.shape[1:], -1), -1, 0),
-          lambda p: _maps(p) and p.images > 1),
+          lambda p, dy, _: np.moveaxis(dy.reshape(*p.x.shape[1:], -1), -1, 0)),
     delta("rule", "features by images were folded back as if they were images by features",
-          lambda p, dy, _: np.ascontiguousarray(dy.T).reshape(p.x.shape),
-          lambda p: _maps(p) and p.images > 1),
+          lambda p, dy, _: np.ascontiguousarray(dy.T).reshape(p.x.shape)),
+    when=lambda p: _maps(p) and p.images > 1,
 )  # fmt: skip
 FLATTEN_RULES = Rules(
     FLATTEN_MUTANTS,

@@ -51,10 +51,6 @@ def _classifies(p: LossPass) -> bool:
     return p.loss.classifies
 
 
-def _of_squares(p: LossPass) -> bool:
-    return not p.loss.classifies
-
-
 def _several_outputs(p: LossPass) -> bool:
     return bool(p.logits.shape[1] > 1)
 
@@ -66,30 +62,28 @@ def _jacobian(g: Array, p: Array) -> Array:
 
 
 MUTANTS.add(
-    Mistake(
-        "softmax-twice",
+    Mistake("softmax-twice",
         "The softmax's derivative was applied twice.",
         "dx[n,k] = (p[n,k] - t[n,k]) / N is the delta of the logits: softmax included",
-        "delta = (p - t) / N  # of the logits\n# no softmax_backward(delta) after it",
-    ),
+        "delta = (p - t) / N  # of the logits\n# no softmax_backward(delta) after it"),
     delta("rule", "the softmax's Jacobian was applied to p - t, which already holds it",
-          lambda p, t, dy: _jacobian(p.p - t, p.p), _classifies),
+          lambda p, t, dy: _jacobian(p.p - t, p.p)),
     delta("rule", "the loss, which takes a softmax itself, was given probabilities in place of "
-          "logits", lambda p, t, dy: _jacobian(softmax(p.p) - t, p.p), _classifies),
+          "logits", lambda p, t, dy: _jacobian(softmax(p.p) - t, p.p)),
+    when=_classifies,
 )  # fmt: skip
 MUTANTS.add(
-    Mistake(
-        "softmax-diagonal",
+    Mistake("softmax-diagonal",
         "Only the diagonal of the softmax's Jacobian was used.",
         "dp[j]/dx[k] = p[j] ((j == k) - p[k]), which with -t / p gives  p - t",
         "delta = (p - t) / N  # softmax and cross-entropy together\n"
-        "# p * (1 - p) is the diagonal alone: rows of delta must sum to 0",
-    ),
+        "# p * (1 - p) is the diagonal alone: rows of delta must sum to 0"),
     delta("rule", "p - t was multiplied by p (1 - p), the diagonal of the softmax's Jacobian",
-          lambda p, t, dy: (p.p - t) * p.p * (1 - p.p), _classifies),
+          lambda p, t, dy: (p.p - t) * p.p * (1 - p.p)),
     delta("rule", "only the diagonal p (1 - p) of the softmax's Jacobian met -t / p, so that only "
           "the label's own logit gets a delta",
-          lambda p, t, dy: -t * (1 - p.p), _classifies),
+          lambda p, t, dy: -t * (1 - p.p)),
+    when=_classifies,
 )  # fmt: skip
 
 
@@ -121,18 +115,20 @@ for _by, _which in ((1, "one too high"), (-1, "one too low")):
     MUTANTS.add(
         LABELS_SHIFTED,
         delta("target", f"the labels are {_which}, the last class wrapping round to the other end",
-              _rolled(_by, 1), _classifies),
+              _rolled(_by, 1)),
         delta("target", f"the labels are {_which}, and cut off at the last class",
-              _cut_off(_by), _classifies),
+              _cut_off(_by)),
+        when=_classifies,
     )  # fmt: skip
 MUTANTS.add(
     common.BATCH_SCALE,
     delta("rule", "the 2 of the square's derivative is missing",
-          lambda p, t, dy: (p.p - t) / t.shape[1], _of_squares),
+          lambda p, t, dy: (p.p - t) / t.shape[1]),
     delta("rule", "the squares were added up over the outputs, where their mean belongs",
-          lambda p, t, dy: 2 * (p.p - t), lambda p: _of_squares(p) and _several_outputs(p)),
+          lambda p, t, dy: 2 * (p.p - t), _several_outputs),
     delta("rule", "both the 2 of the square's derivative and the mean over the outputs are missing",
-          lambda p, t, dy: p.p - t, lambda p: _of_squares(p) and _several_outputs(p)),
+          lambda p, t, dy: p.p - t, _several_outputs),
+    when=lambda p: not p.loss.classifies,
 )  # fmt: skip
 MUTANTS.add(
     LABELS_SHIFTED,

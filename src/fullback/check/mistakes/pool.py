@@ -116,18 +116,15 @@ def _whole(p: LayerPass, v: Array, dy: Array) -> Array:
 
 def _add_overlaps(table: Mutants, shares: Any) -> None:
     """Add what goes wrong where windows overlap, and where there is padding."""
-
-    def overlaps(p: LayerPass) -> bool:
-        return not _apart(p)
-
     table.add(
         OVERLAP_ASSIGNED,
         delta("rule", "a cell that several windows share got the last one's delta, not the sum",
-              lambda p, v, dy: _assigned(p, v, shares(p), zeros=False), overlaps),
+              lambda p, v, dy: _assigned(p, v, shares(p), zeros=False)),
         delta("rule", "each window was assigned whole, zeros and all, over what the one before had "
-              "left", lambda p, v, dy: _assigned(p, v, shares(p), zeros=True), overlaps),
+              "left", lambda p, v, dy: _assigned(p, v, shares(p), zeros=True)),
         delta("rule", "place after place in the window, the deltas were assigned, not added",
-              lambda p, v, dy: _share_out(p, v, shares(p), adds=False), overlaps),
+              lambda p, v, dy: _share_out(p, v, shares(p), adds=False)),
+        when=lambda p: not _apart(p),
     )  # fmt: skip
     table.add(common.PADDING_CROPPED_WRONG, common.crops)
 
@@ -136,13 +133,11 @@ def _add_overlaps(table: Mutants, shares: Any) -> None:
 
 MAX_MUTANTS = Mutants()
 MAX_MUTANTS.add(
-    Mistake(
-        "pool-ties-all",
+    Mistake("pool-ties-all",
         "The pooling layer handed its delta to every cell that ties for the maximum.",
         "dx[n,c,i,j] = sum over the windows that (i, j) won of dy[n,c,p,q]",
         "winner = windows.argmax(axis=-1)  # the first of a tie, one a window\n"
-        "dx.ravel()[winner_index] += dy    # not: (x == max) * dy",
-    ),
+        "dx.ravel()[winner_index] += dy    # not: (x == max) * dy"),
     delta("rule", "every cell that equals the maximum got the whole delta, not the winner alone",
           lambda p, v, dy: _share_out(p, v, _all_ties(p))),
 )  # fmt: skip
