@@ -190,7 +190,9 @@ class TestWhatIsSaid:
         (finding,) = diagnose(net, x, y, deltas=deltas).findings
         both = {finding.mistake, *(other.mistake for other in finding.alternatives)}
         assert both == {"batch-scale", "filter-sum-lost"}
-        assert finding.alternatives[0].separated_by.startswith("Another batch would tell")
+        assert finding.alternatives[0].separated_by.startswith(
+            "Another batch would distinguish them"
+        )
 
     def test_which_deltas_would_tell(self):
         made = byhand.run(self.net, self.x, self.y)
@@ -208,7 +210,7 @@ class TestWhatIsSaid:
             "dense1",
             "dense2",
         }
-        assert "The delta of relu3 would tell." in finding.alternatives[0].separated_by
+        assert "The delta of relu3 would distinguish them." in finding.alternatives[0].separated_by
 
 
 class TestNoMatch:
@@ -229,7 +231,9 @@ class TestNoMatch:
         assert (finding.mistake, finding.layer, finding.exact) == (None, "conv2", False)
         assert finding.quantity == "weight gradient"
         assert "no mistake of the catalogue, nor two at once, explains it" in finding.message
-        assert "The delta of conv2 is given: it is the gradient's own formula." in finding.message
+        assert (
+            "The delta of conv2 was submitted: it is the gradient's own formula." in finding.message
+        )
         assert "conv1.weight" in found.right
 
     def test_a_delta(self):

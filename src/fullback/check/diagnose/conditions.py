@@ -57,7 +57,7 @@ def conditions(net: Network, x: Array, trace: Trace) -> Iterator[Finding]:
                         f"{name}.weight", 0.0, None, f"all {len(w)} rows of its weight are {what}"
                     ),
                     message=f"{name} starts with weights that are all {what}: each of its units "
-                    "gets the same gradient as the others, and they stay equal for ever.",
+                    "gets the same gradient as the others, and they remain equal.",
                     mend="w ~ normal(0, sqrt(2 / fan-in))",
                     hint="w = rng.normal(0, np.sqrt(2 / w[0].size), w.shape)",
                 )  # fmt: skip
@@ -69,8 +69,8 @@ def conditions(net: Network, x: Array, trace: Trace) -> Iterator[Finding]:
                     f"{name}", 0.0, None, f"not one of {y[0].size} units is positive in "
                     f"{len(y)} images"
                 ),
-                message=f"{name} is dead on this batch: it answers 0 to every image, so nothing "
-                "below it gets a gradient, in a right backward pass too.",
+                message=f"{name} is dead on this batch: its output is 0 for every image, so "
+                "nothing below it gets a gradient, in a right backward pass too.",
                 mend="a smaller learning rate, weights of variance 2 / fan-in, biases of 0",
                 hint="w = rng.normal(0, np.sqrt(2 / w[0].size), w.shape)\nb[:] = 0",
             )  # fmt: skip

@@ -344,8 +344,8 @@ def _open_delta(
             right = propagate(ensemble.exact.layers[n], "delta", right)
     if len(between) == 1:
         where = (
-            f"The delta of {between[0]}, from which it is computed, is given: it is {between[0]}'s "
-            "own backward pass."
+            f"The delta of {between[0]}, from which it is computed, was submitted: it is "
+            f"{between[0]}'s own backward pass."
         )
         return between[0], "next delta", right, where
     where = (
@@ -357,7 +357,7 @@ def _open_delta(
 
 def _open_gradient(search: Search, best: Hypothesis, layer: str, submitted: Submitted) -> str:
     if layer in submitted.deltas:
-        return f"The delta of {layer} is given: it is the gradient's own formula."
+        return f"The delta of {layer} was submitted: it is the gradient's own formula."
     names = search.names
     above = [
         n

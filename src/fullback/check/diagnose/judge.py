@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -75,103 +75,131 @@ def diagnose(
     double = net.copy(dtype="float64")
     trace = trace_batch(double, images, targets, None, training=training, seed=seed)
     submission = receive(double, trace, len(images), gradients, deltas, activations, probabilities)
-    return _judge(double, images, targets, trace, submission, training=training, seed=seed)
+    return _Case(double, images, targets, trace, submission, training=training, seed=seed).judged()
 
 
-def _judge(
-    net: Network,
-    images: Array,
-    targets: Array,
-    trace: Trace,
-    submission: Submission,
-    *,
-    training: bool,
-    seed: Seed,
-) -> Diagnosis:
-    usable, unusable = submission.finite()
-    submitted = Submitted(
-        {name: m.readings for name, m in submission.gradients.items() if name in usable},
-        {n: m.readings for n, m in submission.deltas.items() if f"delta of {n}" in usable},
-    )
-    activations = {
-        name: m.readings[0].values
-        for name, m in submission.activations.items()
-        if f"output of {name}" in usable
-    }
-    given = usable.get("probabilities")
-    probabilities = given.readings[0].values if given else None
+class _Case:
+    """What is judged: a float64 network, a checked batch, and what was submitted of them."""
 
-    @cache
-    def ensemble_at(eps: float) -> Ensemble:
-        return build_ensemble(
-            net, images, targets, eps, activations, probabilities,
-            training=training, seed=seed,
-            deltas={name: readings[0].values for name, readings in submitted.deltas.items()},
-        )  # fmt: skip
+    def __init__(
+        self,
+        net: Network,
+        images: Array,
+        targets: Array,
+        trace: Trace,
+        submission: Submission,
+        *,
+        training: bool,
+        seed: Seed,
+    ) -> None:
+        self.net, self.images, self.targets, self.trace = net, images, targets, trace
+        self.submission, self.training, self.seed = submission, training, seed
+        self.usable, self.unusable = submission.finite()
+        self.submitted = Submitted(
+            {name: m.readings for name, m in submission.gradients.items() if name in self.usable},
+            {n: m.readings for n, m in submission.deltas.items() if f"delta of {n}" in self.usable},
+        )
+        self.activations = {
+            name: m.readings[0].values
+            for name, m in submission.activations.items()
+            if f"output of {name}" in self.usable
+        }
+        array = self.usable.get("probabilities")
+        self.probabilities = array.readings[0].values if array else None
+        self._plain: dict[float, Outcome] = {}
 
-    @cache
-    def plainly(eps: float) -> Outcome:
-        """Look for a right backward pass."""
-        return _searched(ensemble_at(eps), net.names, submitted, 0)
+    def judged(self) -> Diagnosis:
+        """Return the diagnosis."""
+        eps = precision(
+            [
+                m.readings[0].values.astype(m.dtype)
+                for m in self.usable.values()
+                if m.dtype.kind == "f"
+            ]
+        )
+        setting = self._other_setting(eps)
+        return setting or self._explained(eps)
 
-    eps = precision(
-        [m.readings[0].values.astype(m.dtype) for m in usable.values() if m.dtype.kind == "f"]
-    )
-    diagnosis = Diagnosis(
-        findings=[not_finite(name, array.readings[0].values) for name, array in unusable.items()],
-        wrong=list(unusable),
-        layers=[*reversed(net.names), "input"],
-        precision=_NAMES[eps],
-    )
-    if not (unusable or activations or probabilities is not None):
-        best = plainly(eps).best
+    def _plainly(self, eps: float) -> Outcome:
+        """Look for a right backward pass, in a precision."""
+        if eps not in self._plain:
+            ensemble = build_ensemble(
+                self.net, self.images, self.targets, eps, self.activations, self.probabilities,
+                training=self.training, seed=self.seed,
+                deltas={name: rs[0].values for name, rs in self.submitted.deltas.items()},
+            )  # fmt: skip
+            self._plain[eps] = _searched(ensemble, self.net.names, self.submitted, 0)
+        return self._plain[eps]
+
+    def _other_setting(self, eps: float) -> Diagnosis | None:
+        """Return the diagnosis where all is right in another setting, if there is one."""
+        if self.unusable or self.activations or self.probabilities is not None:
+            return None
+        best = self._plainly(eps).best
         setting = best.open and other_setting(
-            net, images, targets, submitted, eps, training=training, seed=seed
+            self.net, self.images, self.targets, self.submitted, eps,
+            training=self.training, seed=self.seed,
+        )  # fmt: skip
+        if not setting:
+            return None
+        return Diagnosis(
+            findings=[setting, *conditions(self.net, self.images, self.trace)],
+            right=[match.name for match in best.matches],
+            wrong=list(best.open),
+            layers=[*reversed(self.net.names), "input"],
+            notes=_layout_notes(self.submission, best, self.usable),
+            precision=_NAMES[eps],
         )
-        if setting:
-            return replace(
-                diagnosis,
-                findings=[setting, *conditions(net, images, trace)],
-                right=[match.name for match in best.matches],
-                wrong=list(best.open),
-                notes=_layout_notes(submission, best, usable),
+
+    def _explained(self, eps: float) -> Diagnosis:
+        """Return the diagnosis of the mistakes that explain the arrays."""
+        outcome, forward, right = self._best(eps)
+        more = bool(self.unusable or forward)
+        summary = explain(outcome.search, outcome.found, self.trace, self.submitted, more=more)
+        wrong = [*self.unusable, *(finding.evidence.array for finding in forward), *summary.wrong]
+        notes = _layout_notes(self.submission, outcome.best, self.usable)
+        notes += _search_notes(outcome, eps)
+        zeros = all(not array.readings[0].values.any() for array in self.usable.values())
+        unnamed = not any(finding.mistake for finding in summary.findings)
+        much = len(forward) > 1 or 2 * len(wrong) >= max(len(self.usable), 3)
+        if not zeros and unnamed and much:
+            notes.append(
+                "so much is wrong by itself that the two may not have had the same layers, "
+                "weights, images or labels: net.parameters must hold the weights that the program "
+                "had"
             )
-    chosen: tuple[float, Outcome, list[Finding], list[str]] | None = None
-    for attempt in _precisions(eps, submitted, trace):
-        ensemble = ensemble_at(attempt)
-        forward, right = check_forward(ensemble, net.names, activations, probabilities)
-        outcome = _search(plainly(attempt), net.names, submitted)
-        cost = outcome.best.cost + UNEXPLAINED * len(forward)
-        if chosen is None or cost < chosen[0] - 0.5:
-            chosen = cost, outcome, forward, right
-        if not forward and not outcome.best.open:
-            break
-    assert chosen is not None  # noqa: S101 -- the loop ran
-    _, outcome, forward, right = chosen
-    more = bool(unusable or forward)
-    summary = explain(outcome.search, outcome.found, trace, submitted, more=more)
-    wrong = [*unusable, *(finding.evidence.array for finding in forward), *summary.wrong]
-    notes = _layout_notes(submission, outcome.best, usable)
-    notes += _search_notes(outcome, eps)
-    zeros = all(not array.readings[0].values.any() for array in usable.values())
-    unnamed = not any(finding.mistake for finding in summary.findings)
-    if not zeros and unnamed and (len(forward) > 1 or 2 * len(wrong) >= max(len(usable), 3)):
-        notes.append(
-            "so much is wrong by itself that the two may not have had the same layers, weights, "
-            "images or labels: net.parameters must hold the weights that the program had"
+        return Diagnosis(
+            findings=[
+                *(not_finite(name, m.readings[0].values) for name, m in self.unusable.items()),
+                *forward,
+                *summary.findings,
+                *conditions(self.net, self.images, self.trace),
+            ],
+            right=right + summary.right,
+            inherited=summary.inherited,
+            wrong=wrong,
+            layers=[*reversed(self.net.names), "input"],
+            notes=notes + summary.notes,
+            precision=_NAMES[outcome.search.ensemble.eps],
         )
-    return replace(
-        diagnosis,
-        findings=[
-            *(*diagnosis.findings, *forward, *summary.findings),
-            *conditions(net, images, trace),
-        ],
-        right=right + summary.right,
-        inherited=summary.inherited,
-        wrong=wrong,
-        notes=notes + summary.notes,
-        precision=_NAMES[outcome.search.ensemble.eps],
-    )
+
+    def _best(self, eps: float) -> tuple[Outcome, list[Finding], list[str]]:
+        """Return the best outcome of all precisions, and what is wrong and right in forward."""
+        best: tuple[Outcome, list[Finding], list[str]] | None = None
+        least = math.inf
+        for attempt in _precisions(eps, self.submitted, self.trace):
+            plain = self._plainly(attempt)
+            forward, right = check_forward(
+                plain.search.ensemble, self.net.names, self.activations, self.probabilities
+            )
+            outcome = _search(plain, self.net.names, self.submitted)
+            cost = outcome.best.cost + UNEXPLAINED * len(forward)
+            if best is None or cost < least - 0.5:
+                best, least = (outcome, forward, right), cost
+            if not forward and not outcome.best.open:
+                break
+        assert best is not None  # noqa: S101 -- the loop ran
+        return best
 
 
 def _precisions(eps: float, submitted: Submitted, trace: Trace) -> tuple[float, ...]:
@@ -247,7 +275,7 @@ def _search_notes(outcome: Outcome, eps: float) -> list[str]:
         where = ", ".join(f"{count} in {name}" for name, count in ensemble.kinks.items())
         notes.append(
             f"rounding alone decides about some units ({where}): a ReLU's input that is next to 0, "
-            "or a tie in a pooling window. There either answer was taken as right"
+            "or a tie in a pooling window. Either answer was accepted there"
         )
     return notes
 

@@ -301,7 +301,7 @@ def _roundings(loss: BatchLoss, names: Sequence[str], rng: np.random.Generator) 
 def _submitted(
     net: Network, gradients: Mapping[str, ArrayLike], images: tuple[int, ...]
 ) -> tuple[dict[str, Array], dict[str, bool]]:
-    """Take a user's arrays: by our names, in float64, and whether they were computed in it."""
+    """Return a user's arrays by name, in float64, and whether they were computed in it."""
     shapes = {**{name: double.shape for name, double in net.parameters.items()}, "input": images}
     if not gradients:
         raise InputError(f"gradients holds no arrays; there are {', '.join(shapes)}")

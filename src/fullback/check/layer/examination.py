@@ -248,7 +248,7 @@ class Examination:
             ran = self.layer.run(single)
             found = self.layer.back(single, ran, dy.astype(np.float32))
         except Exception:  # noqa: BLE001 -- a layer may want float64
-            self.notes.append("float32 inputs are not taken")
+            self.notes.append("float32 inputs are not accepted")
             return
         wide = [n for n, v in {"y": ran.y, **found}.items() if v.dtype == np.float64 and v.ndim]
         if wide:
@@ -271,7 +271,7 @@ class Examination:
             self.findings = named
 
     def _as_plain(self, finding: LayerFinding) -> LayerFinding:
-        """Name what can be told without knowing what the layer does."""
+        """Name what is recognised without knowing what the layer does."""
         for wrong in self._wrong:
             if wrong.name == finding.quantity:
                 mistake = plain_mistake(

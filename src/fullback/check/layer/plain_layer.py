@@ -48,9 +48,8 @@ class PlainLayer:
         self.forward, self.backward, self.options = forward, backward, dict(options)
         self.forward_signature = CallSignature("forward", ("x",))
         self.backward_signature = CallSignature("backward", ("dy",))
-        self.live: dict[
-            str, Array
-        ] = {}  # parameters that are not handed over, but held by the functions
+        # parameters that are not passed, but held by the functions
+        self.live: dict[str, Array] = {}
 
     @property
     def takes_cache(self) -> bool:
@@ -68,7 +67,7 @@ class PlainLayer:
             self.live = _originals(parameters, None, self.object)
 
     def run(self, inputs: CallInputs) -> Ran:
-        """Run forward; the arrays are handed over as they are."""
+        """Run forward; the arrays are passed as they are."""
         self._place(inputs)
         return _ran(self.forward_signature.call(self.forward, inputs, None, None, self.options))
 
@@ -77,7 +76,7 @@ class PlainLayer:
             array[...] = inputs.parameters[name]
 
     def fresh(self, inputs: CallInputs, dy: Array) -> dict[str, Array]:
-        """Run forward and backward on copies; what backward adds to is taken off again."""
+        """Run forward and backward on copies; what backward adds to is subtracted again."""
         first = {n: np.array(a) for n, a in self.gradients(inputs.copy(), dy.copy()).items()}
         second = {n: np.array(a) for n, a in self.gradients(inputs.copy(), dy.copy()).items()}
         return {
@@ -86,7 +85,7 @@ class PlainLayer:
         }
 
     def gradients(self, inputs: CallInputs, dy: Array) -> dict[str, Array]:
-        """Run forward and backward; the arrays are handed over as they are."""
+        """Run forward and backward; the arrays are passed as they are."""
         return self.back(inputs, self.run(inputs), dy)
 
     def back(self, inputs: CallInputs, ran: Ran, dy: Array) -> dict[str, Array]:

@@ -173,12 +173,12 @@ def _keywords(
     signature: inspect.Signature, options: Mapping[str, Any]
 ) -> tuple[tuple[str, str], ...]:
     """Return the options that a function takes, by its own name for each."""
-    taken = []
+    accepted = []
     for name, parameter in signature.parameters.items():
         word = _option(name, options)
         if word is not None and parameter.default is not parameter.empty:
-            taken.append((name, f"option:{word}"))
-    return tuple(taken)
+            accepted.append((name, f"option:{word}"))
+    return tuple(accepted)
 
 
 def _option(name: str, options: Mapping[str, Any]) -> str | None:
