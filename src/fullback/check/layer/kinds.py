@@ -7,9 +7,9 @@ found by comparing its output with the reference's.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,15 +18,7 @@ from fullback.layers import AvgPool2D, BatchNorm2D, Conv2D, Dense, Layer, MaxPoo
 from fullback.layers.base import Array, Shape
 from fullback.layers.window import pair
 
-KINDS = ("conv2d", "dense", "relu", "maxpool2d", "avgpool2d", "batchnorm", "softmax_cross_entropy")
-
-_OPTIONS = {
-    "conv2d": {"kernel_size", "stride", "padding", "dilation", "groups"},
-    "maxpool2d": {"size", "stride", "padding"},
-    "avgpool2d": {"size", "stride", "padding"},
-    "batchnorm": {"epsilon"},
-}
-_NAMES = {"kernel_size": "size", "pool_size": "size", "eps": "epsilon", "pad": "padding"}
+Order: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +65,70 @@ class Layout:
         return p if p.shape == shape else None
 
 
+_IMAGES: list[Order] = [(0, 1, 2, 3), (0, 2, 3, 1)]  # (N, C, H, W) and (N, H, W, C)
+_FILTERS: list[Order] = [(0, 1, 2, 3), (2, 3, 1, 0), (0, 2, 3, 1), (2, 3, 0, 1)]
+_ROWS: list[Order] = [(-1,), (1, -1), (-1, 1), (1, -1, 1, 1), (1, 1, 1, -1)]
+
+
+def _layouts(
+    images: Sequence[Order | None] = (None,),
+    weights: Sequence[Order | None] = (None,),
+    rows: Sequence[Order] = ((-1,),),
+) -> tuple[Layout, ...]:
+    return tuple(itertools.starmap(Layout, itertools.product(images, weights, rows)))
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """What is known of a kind.
+
+    Attributes
+    ----------
+    reference : returns the layer, from its options
+    options : their names
+    layouts : those that are in use
+    shapes : of inputs; () where the layer takes images, whose shapes follow from the options
+    paddings : which ones may be meant where none is given
+    """
+
+    reference: Callable[..., Layer] | None
+    options: frozenset[str] = frozenset()
+    layouts: tuple[Layout, ...] = _layouts()
+    shapes: tuple[Shape, ...] = ()
+    paddings: tuple[str, ...] = ()
+
+
+_WINDOWS = frozenset({"size", "stride", "padding"})
+KINDS = {
+    "conv2d": _Spec(
+        lambda **own: Conv2D(3 * own.get("groups", 1), **own),
+        frozenset({"kernel_size", "stride", "padding", "dilation", "groups"}),
+        _layouts(_IMAGES, _FILTERS, _ROWS),
+        paddings=("valid", "same"),
+    ),
+    "dense": _Spec(
+        lambda: Dense(4),
+        layouts=_layouts([(0, 1), (1, 0)], [(0, 1), (1, 0)], _ROWS[:3]),
+        shapes=((5,), (7,)),
+    ),
+    "relu": _Spec(ReLU, shapes=((5,), (2, 3, 4))),
+    "maxpool2d": _Spec(MaxPool2D, _WINDOWS, _layouts(_IMAGES), paddings=("valid",)),
+    "avgpool2d": _Spec(AvgPool2D, _WINDOWS, _layouts(_IMAGES), paddings=("valid",)),
+    "batchnorm": _Spec(
+        BatchNorm2D,
+        frozenset({"epsilon"}),
+        (
+            *_layouts(_IMAGES, rows=_ROWS),
+            *(Layout(None, None, row, flat=True) for row in _ROWS[:2]),
+        ),
+    ),
+    "softmax_cross_entropy": _Spec(None),
+}
+"""Every kind by its name."""
+
+_NAMES = {"kernel_size": "size", "pool_size": "size", "eps": "epsilon", "pad": "padding"}
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of layer with its options."""
@@ -91,63 +147,30 @@ class Kind:
         """
         if name not in KINDS:
             raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {name!r}")
-        known = _OPTIONS.get(name, set())
-        own = {}
+        known = KINDS[name].options
+        checked = {}
         for key, value in options.items():
             word = key if key in known else _NAMES.get(key, key)
             if word not in known:
                 takes = ", ".join(sorted(known)) or "no options"
                 raise OptionError(f"kind={name!r} takes {takes}, got {key}={value!r}")
-            own[word] = tuple(value) if isinstance(value, list) else value
-        return cls(name, own)
-
-    @property
-    def images(self) -> bool:
-        """Whether the layer takes images, of four axes."""
-        return self.name in ("conv2d", "maxpool2d", "avgpool2d", "batchnorm")
+            checked[word] = tuple(value) if isinstance(value, list) else value
+        return cls(name, checked)
 
     def references(self) -> Iterator[Layer]:
         """Return the layers that may be meant, where an option was not given."""
-        options: dict[str, Any] = dict(self.options)
-        paddings: list[Any] = (
-            [options.pop("padding")] if "padding" in options else ["valid", "same"]
-        )
-        if self.name == "conv2d":
-            filters = 3 * options.get("groups", 1)
-            yield from (Conv2D(filters, padding=padding, **options) for padding in paddings)
-        elif self.name in ("maxpool2d", "avgpool2d"):
-            pool = MaxPool2D if self.name == "maxpool2d" else AvgPool2D
-            yield from (pool(padding=padding, **options) for padding in paddings[:1])
-        elif self.name == "dense":
-            yield Dense(4)
-        elif self.name == "relu":
-            yield ReLU()
-        elif self.name == "batchnorm":
-            yield BatchNorm2D(**options)
-
-    def layouts(self) -> Iterator[Layout]:
-        """Return the layouts that are in use."""
-        rows: list[tuple[int, ...]] = [(-1,), (1, -1), (-1, 1), (1, -1, 1, 1), (1, 1, 1, -1)]
-        orders: list[tuple[int, ...] | None]
-        if self.name == "conv2d":
-            orders = [(0, 1, 2, 3), (2, 3, 1, 0), (0, 2, 3, 1), (2, 3, 0, 1)]
-            images: list[tuple[int, ...]] = [(0, 1, 2, 3), (0, 2, 3, 1)]
-            yield from (Layout(*options) for options in itertools.product(images, orders, rows))
-        elif self.name == "dense":
-            yield from (
-                Layout(x, w, row)
-                for x in ((0, 1), (1, 0))
-                for w in ((0, 1), (1, 0))
-                for row in rows[:3]
-            )
-        elif self.name == "batchnorm":
-            for x, row in itertools.product(((0, 1, 2, 3), (0, 2, 3, 1)), rows):
-                yield Layout(x, None, row)
-            yield from (Layout(None, None, row, flat=True) for row in rows[:2])
-        elif self.images:
-            yield from (Layout(x, None, (-1,)) for x in ((0, 1, 2, 3), (0, 2, 3, 1)))
+        spec = KINDS[self.name]
+        if spec.reference is None:
+            return
+        if "padding" in self.options or not spec.paddings:
+            yield spec.reference(**self.options)
         else:
-            yield Layout(None, None, (-1,))
+            for padding in spec.paddings:
+                yield spec.reference(padding=padding, **self.options)
+
+    def layouts(self) -> Sequence[Layout]:
+        """Return the layouts that are in use."""
+        return KINDS[self.name].layouts
 
     def probes(self, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
         """Return inputs, in the reference's layout, with what each is."""
@@ -158,16 +181,15 @@ class Kind:
             yield "equal logits", np.zeros((3, 4))
             yield "one row of logits", rng.normal(size=(1, 5))
             return
-        if self.images:
+        shapes = KINDS[self.name].shapes
+        if not shapes:
             channels = 2 * int(self.options.get("groups", 1))
             rows, columns = pair(self.options.get("kernel_size", self.options.get("size", 2)))
             down, across = pair(self.options.get("stride") or 1)
-            shapes: list[Shape] = [
+            shapes = (
                 (channels, 3 * rows + 2 * down, 2 * columns + 2 * across),
                 (channels, 2 * rows + 2 * down + 1, 3 * columns + 2 * across + 1),
-            ]
-        else:
-            shapes = [(5,), (7,)] if self.name == "dense" else [(5,), (2, 3, 4)]
+            )
         for shape in shapes:
             yield f"3 inputs of {' x '.join(map(str, shape))}", _spread(rng, (3, *shape))
         shape = shapes[0]
