@@ -123,7 +123,7 @@ def test_the_program_by_hand_is_right(name):
 
 def test_mutants_of_one_stage_are_no_pair():
     def mutant(mistake, stage):
-        return Mutant(mistake, "delta", stage, lambda s, v, dy: v, "")
+        return Mutant("delta", stage, "", lambda s, v, dy: v, mistake=mistake)
 
     assert compatible([mutant("a", "sum"), mutant("b", "crop")])
     assert not compatible([mutant("a", "sum"), mutant("b", "sum")])

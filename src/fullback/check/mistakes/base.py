@@ -58,21 +58,22 @@ class Mutant:
 
     Attributes
     ----------
-    mistake : the catalogue's id; None for a convention, which is another right way
     target, stage : what it changes
-    change : the stage's function, (pass, value, dy) to value
     description : what was done, as the end of a sentence: "the filters were not turned ..."
-    unknown : "rate" or "decay", where the change takes such a number from the pass
+    change : the stage's function, (pass, value, dy) to value
     when : whether it makes sense in a pass
+    unknown : "rate" or "decay", where the change takes such a number from the pass
+    mistake : the catalogue's id, which ``Mutants.add`` gives it; None for a convention, which is
+        another right way
     """
 
-    mistake: str | None
     target: Target
     stage: str
-    change: Change = field(repr=False)
     description: str
-    unknown: Unknown | None = None
+    change: Change = field(repr=False)
     when: Condition = field(default=always, repr=False)
+    unknown: Unknown | None = None
+    mistake: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -80,19 +81,7 @@ class Mutant:
         return self.mistake or "", self.description
 
 
-def mutant(
-    target: Target,
-    stage: str,
-    description: str,
-    change: Change,
-    when: Condition = always,
-    unknown: Unknown | None = None,
-) -> Mutant:
-    """Return a mutant, for ``Mutants.add`` to say of which mistake it is."""
-    return Mutant(None, target, stage, change, description, unknown, when)
-
-
-delta, weight, bias = (partial(mutant, target) for target in ("delta", "weight", "bias"))
+delta, weight, bias = (partial(Mutant, target) for target in ("delta", "weight", "bias"))
 
 Maker: TypeAlias = Callable[[Any], Iterable[Mutant]]
 

@@ -17,7 +17,6 @@ from fullback.check.mistakes.base import (
     Mutants,
     Target,
     delta,
-    mutant,
     weight,
 )
 from fullback.check.mistakes.layer_pass import LayerPass
@@ -160,31 +159,31 @@ def add_to_delta(table: Mutants) -> None:
 
 def add_to_gradient(table: Mutants, of: Target) -> None:
     """Add what can happen to the gradient of any weight or bias."""
-    table.add(SIGN_FLIPPED, mutant(of, "out", "the sign is flipped", negative))
+    table.add(SIGN_FLIPPED, Mutant(of, "out", "the sign is flipped", negative))
     table.add(
         BATCH_SCALE,
-        mutant(of, "out", "the batch's sum stands where the mean belongs: N times too large",
+        Mutant(of, "out", "the batch's sum stands where the mean belongs: N times too large",
                times_images, several_images),
-        mutant(of, "out", "the batch's mean was taken twice: divided by N once more",
+        Mutant(of, "out", "the batch's mean was taken twice: divided by N once more",
                over_images, several_images),
     )  # fmt: skip
     table.add(
         LAST_SAMPLE_ONLY,
-        mutant(of, "delta", "only the last image was counted, and divided by N all the same",
+        Mutant(of, "delta", "only the last image was counted, and divided by N all the same",
                only_last, several_images),
-        mutant(of, "delta", "only the last image was counted: every image overwrote the one before",
+        Mutant(of, "delta", "only the last image was counted: every image overwrote the one before",
                lambda p, v, dy: only_last(p, v, dy) * p.images, several_images),
     )  # fmt: skip
     table.add(
         GRADIENTS_NOT_CLEARED,
-        mutant(of, "out", "it is double: it was added to what earlier calls had left",
+        Mutant(of, "out", "it is double: it was added to what earlier calls had left",
                lambda p, v, dy: v * 2),
-        mutant(of, "out", "it is three times as large: it was added to what earlier calls had left",
+        Mutant(of, "out", "it is three times as large: it was added to what earlier calls had left",
                lambda p, v, dy: v * 3),
     )  # fmt: skip
     table.add(
         L2_TERM,
-        mutant(of, "out", "it holds a multiple of the parameter itself, an L2 term",
+        Mutant(of, "out", "it holds a multiple of the parameter itself, an L2 term",
                lambda p, v, dy: v + p.decay * p.parameters[of],
                lambda p: bool(p.parameters[of].any()), "decay"),
     )  # fmt: skip

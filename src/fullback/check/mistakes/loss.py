@@ -157,10 +157,8 @@ MUTANTS.add(
     delta("out", "the mean was taken over the classes too: divided by N K in place of N",
           lambda p, v, dy: v / v.shape[1], lambda p: _classifies(p) and _several_outputs(p)),
 )  # fmt: skip
-SUM_CONVENTION = Mutant(
-    None, "delta", "mean", same,
-    "deltas are those of the batch's sum here, and gradients are divided by N at the end; in "
-    "fullback the deltas hold 1 / N already: both are right",
-    when=common.several_images,
+SUM_CONVENTION = delta(
+    "mean", "deltas are those of the batch's sum here, and gradients are divided by N at the end; "
+    "in fullback the deltas hold 1 / N already: both are right", same, common.several_images,
 )  # fmt: skip
 """Another right way for a whole pass: its gradients are divided by N."""
