@@ -31,17 +31,15 @@ class Summary:
     notes: list[str] = field(default_factory=list)
 
 
-def explain(
-    search: Search, found: list[Hypothesis], trace: Trace, submitted: Submitted, *, more: bool
-) -> Summary:
+def explain(search: Search, trace: Trace, submitted: Submitted, *, more: bool) -> Summary:
     """Put the best hypothesis into words, with those that explain as much for as little.
 
     ``more`` says that there are findings of another kind, which stay.
     """
-    best = found[0]
+    best = search.best
     others = [
         h
-        for h in found[1:]
+        for h in search.found[1:]
         if h.cost <= best.cost + _SAME_COST and len(h.open) == len(best.open) and h.assumed
     ]
     summary = Summary()
@@ -52,11 +50,8 @@ def explain(
     for match in best.matches:
         before = befores[match.name]
         if not before.matched:
-            (
-                summary.wrong
-                if match.mistakes or _computed_here(match, best)
-                else summary.inherited
-            ).append(match.name)
+            itself = match.mistakes or _computed_here(match, best)
+            (summary.wrong if itself else summary.inherited).append(match.name)
         elif best.assumed and _differs(match, best, trace, submitted, before.tolerance):
             summary.inherited.append(match.name)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -106,7 +105,7 @@ class _Case:
         }
         array = self.usable.get("probabilities")
         self.probabilities = array.readings[0].values if array else None
-        self._plain: dict[float, Outcome] = {}
+        self._plain: dict[float, Search] = {}
 
     def judged(self) -> Diagnosis:
         """Return the diagnosis."""
@@ -120,7 +119,7 @@ class _Case:
         setting = self._other_setting(eps)
         return setting or self._explained(eps)
 
-    def _plainly(self, eps: float) -> Outcome:
+    def _plainly(self, eps: float) -> Search:
         """Look for a right backward pass, in a precision."""
         if eps not in self._plain:
             ensemble = build_ensemble(
@@ -128,8 +127,30 @@ class _Case:
                 training=self.training, seed=self.seed,
                 deltas={name: rs[0].values for name, rs in self.submitted.deltas.items()},
             )  # fmt: skip
-            self._plain[eps] = _searched(ensemble, self.net.names, self.submitted, 0)
+            self._plain[eps] = self._searched(ensemble, 0)
         return self._plain[eps]
+
+    def _searched(
+        self,
+        ensemble: Ensemble,
+        depth: int,
+        margin: float = NARROW,
+        settled: Hypothesis | None = None,
+    ) -> Search:
+        search = Search(ensemble, self.net.names, self.submitted, depth, margin, settled)
+        return search.run(conventions(ensemble.exact.loss, self.submitted))
+
+    def _deeper(self, best: Search) -> Search:
+        """Search with one new mistake a stretch, then with two, as far as it takes."""
+        enough = 0.5
+        for depth, margin, next_enough in ((1, NARROW, 1.7), (1, WIDE, 9.0), (2, WIDE, 0.0)):
+            if not best.best.open and best.best.cost <= enough:
+                break
+            settled = best.best if margin == WIDE else None
+            search = self._searched(best.ensemble, depth, margin, settled)
+            best = search if search.best.cost < best.best.cost else best
+            enough = next_enough
+        return best
 
     def _other_setting(self, eps: float) -> Diagnosis | None:
         """Return the diagnosis where all is right in another setting, if there is one."""
@@ -153,12 +174,12 @@ class _Case:
 
     def _explained(self, eps: float) -> Diagnosis:
         """Return the diagnosis of the mistakes that explain the arrays."""
-        outcome, forward, right = self._best(eps)
+        search, forward, right = self._best(eps)
         more = bool(self.unusable or forward)
-        summary = explain(outcome.search, outcome.found, self.trace, self.submitted, more=more)
+        summary = explain(search, self.trace, self.submitted, more=more)
         wrong = [*self.unusable, *(finding.evidence.array for finding in forward), *summary.wrong]
-        notes = _layout_notes(self.submission, outcome.best, self.usable)
-        notes += _search_notes(outcome, eps)
+        notes = _layout_notes(self.submission, search.best, self.usable)
+        notes += _search_notes(search, eps)
         zeros = all(not array.readings[0].values.any() for array in self.usable.values())
         unnamed = not any(finding.mistake for finding in summary.findings)
         much = len(forward) > 1 or 2 * len(wrong) >= max(len(self.usable), 3)
@@ -180,23 +201,23 @@ class _Case:
             wrong=wrong,
             layers=[*reversed(self.net.names), "input"],
             notes=notes + summary.notes,
-            precision=_NAMES[outcome.search.ensemble.eps],
+            precision=_NAMES[search.ensemble.eps],
         )
 
-    def _best(self, eps: float) -> tuple[Outcome, list[Finding], list[str]]:
-        """Return the best outcome of all precisions, and what is wrong and right in forward."""
-        best: tuple[Outcome, list[Finding], list[str]] | None = None
+    def _best(self, eps: float) -> tuple[Search, list[Finding], list[str]]:
+        """Return the best search of all precisions, and what is wrong and right in forward."""
+        best: tuple[Search, list[Finding], list[str]] | None = None
         least = math.inf
         for attempt in _precisions(eps, self.submitted, self.trace):
             plain = self._plainly(attempt)
             forward, right = check_forward(
-                plain.search.ensemble, self.net.names, self.activations, self.probabilities
+                plain.ensemble, self.net.names, self.activations, self.probabilities
             )
-            outcome = _search(plain, self.net.names, self.submitted)
-            cost = outcome.best.cost + UNEXPLAINED * len(forward)
+            search = self._deeper(plain)
+            cost = search.best.cost + UNEXPLAINED * len(forward)
             if best is None or cost < least - 0.5:
-                best, least = (outcome, forward, right), cost
-            if not forward and not outcome.best.open:
+                best, least = (search, forward, right), cost
+            if not forward and not search.best.open:
                 break
         assert best is not None  # noqa: S101 -- the loop ran
         return best
@@ -216,57 +237,15 @@ def _precisions(eps: float, submitted: Submitted, trace: Trace) -> tuple[float, 
     return (_SINGLE,) if any(low < error < high for error in errors) else (eps, _SINGLE)
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """A search and the hypotheses that it left, the best one first."""
-
-    search: Search
-    found: list[Hypothesis]
-
-    @property
-    def best(self) -> Hypothesis:
-        """The hypothesis that costs least."""
-        return self.found[0]
-
-
-def _searched(
-    ensemble: Ensemble,
-    names: tuple[str, ...],
-    submitted: Submitted,
-    depth: int,
-    margin: float = NARROW,
-    settled: Hypothesis | None = None,
-) -> Outcome:
-    search = Search(ensemble, names, submitted, depth, margin, settled)
-    return Outcome(search, search.run(conventions(ensemble.exact.loss, submitted)))
-
-
-def _search(best: Outcome, names: tuple[str, ...], submitted: Submitted) -> Outcome:
-    """Search with one new mistake a stretch, then with two, as far as it takes.
-
-    ``best`` is the outcome of the search for a right backward pass.
-    """
-    ensemble, enough = best.search.ensemble, 0.5
-    for depth, margin, then_enough in ((1, NARROW, 1.7), (1, WIDE, 9.0), (2, WIDE, 0.0)):
-        if not best.best.open and best.best.cost <= enough:
-            break
-        settled = best.best if margin == WIDE else None
-        outcome = _searched(ensemble, names, submitted, depth, margin, settled)
-        if outcome.best.cost < best.best.cost:
-            best = outcome
-        enough = then_enough
-    return best
-
-
-def _search_notes(outcome: Outcome, eps: float) -> list[str]:
+def _search_notes(search: Search, eps: float) -> list[str]:
     """Say what limits the answer: the precision, the search, kinks."""
-    notes, ensemble = [], outcome.search.ensemble
+    notes, ensemble = [], search.ensemble
     if ensemble.eps > eps:
         notes.append(
             f"the arrays are {_NAMES[eps]}, but agree no better than {_NAMES[ensemble.eps]} does: "
             "somewhere they were computed in it"
         )
-    if outcome.search.pruned and outcome.best.open:
+    if search.pruned and search.best.open:
         notes.append(
             "there were too many possible pairs of mistakes to try them all; fewer images, or more "
             "deltas, make the search complete"

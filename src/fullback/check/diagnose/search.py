@@ -46,6 +46,7 @@ class Search:
 
     Attributes
     ----------
+    found : the hypotheses that are left, the best ones first
     pruned : whether there were too many hypotheses to carry them all on
     """
 
@@ -64,6 +65,7 @@ class Search:
         self.depth = depth
         self.margin = margin
         self.kinks = bool(ensemble.kinks)
+        self.found: list[Hypothesis] = []
         self.pruned = False
         largest = max(a.nbytes for a in ensemble.exact.activations.values())
         self._beam = int(min(max(_BYTES // (3 * largest), 100), _BEAM))
@@ -74,8 +76,13 @@ class Search:
         self._most = max(depth, 1)
         self._settled = _settled_steps(settled, self.names) if settled else {}
 
-    def run(self, conventions: Iterable[Convention] = (Convention(),)) -> list[Hypothesis]:
-        """Return the hypotheses that are left, the best ones first."""
+    @property
+    def best(self) -> Hypothesis:
+        """The hypothesis that costs least."""
+        return self.found[0]
+
+    def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
+        """Search, beginning with these conventions; return the search itself."""
         hypotheses = [h for one in conventions for h in self._at_the_loss(one)]
         for name in reversed(self.names):
             hypotheses = self._observe_delta(hypotheses, name)
@@ -85,7 +92,8 @@ class Search:
             hypotheses = self._branch(hypotheses, name)
         hypotheses = self._observe_delta(hypotheses, "input")
         hypotheses = [h for h in hypotheses if not h.chain.unresolved or not h.assumed]
-        return sorted(hypotheses, key=lambda h: h.cost)
+        self.found = sorted(hypotheses, key=lambda h: h.cost)
+        return self
 
     def _needed_below(self, name: str) -> bool:
         below = self.names[: self.names.index(name)]

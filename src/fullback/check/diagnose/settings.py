@@ -47,8 +47,7 @@ def other_setting(
         ensemble = build_ensemble(
             setting.net, images, targets, eps, {}, None, training=setting.training, seed=seed
         )
-        found = Search(ensemble, setting.net.names, setting.submitted, 0).run()
-        if not found[0].open:
+        if not Search(ensemble, setting.net.names, setting.submitted, 0).run().best.open:
             return setting.finding
     return None
 
