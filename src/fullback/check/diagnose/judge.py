@@ -99,25 +99,19 @@ class _Case:
             {n: m.readings for n, m in submission.deltas.items() if f"delta of {n}" in self.usable},
         )
         self.activations = {
-            name: m.readings[0].values
+            name: m.values
             for name, m in submission.activations.items()
             if f"output of {name}" in self.usable
         }
         array = self.usable.get("probabilities")
-        self.probabilities = array.readings[0].values if array else None
+        self.probabilities = array.values if array else None
         self._plain: dict[float, Search] = {}
 
     def judged(self) -> Diagnosis:
         """Return the diagnosis."""
-        eps = precision(
-            [
-                m.readings[0].values.astype(m.dtype)
-                for m in self.usable.values()
-                if m.dtype.kind == "f"
-            ]
-        )
-        setting = self._other_setting(eps)
-        return setting or self._explained(eps)
+        arrays = [m.values.astype(m.dtype) for m in self.usable.values() if m.dtype.kind == "f"]
+        eps = precision(arrays)
+        return self._other_setting(eps) or self._explained(eps)
 
     def _plainly(self, eps: float) -> Search:
         """Look for a right backward pass, in a precision."""
@@ -180,7 +174,7 @@ class _Case:
         wrong = [*self.unusable, *(finding.evidence.array for finding in forward), *summary.wrong]
         notes = _layout_notes(self.submission, search.best, self.usable)
         notes += _search_notes(search, eps)
-        zeros = all(not array.readings[0].values.any() for array in self.usable.values())
+        zeros = all(not array.values.any() for array in self.usable.values())
         unnamed = not any(finding.mistake for finding in summary.findings)
         much = len(forward) > 1 or 2 * len(wrong) >= max(len(self.usable), 3)
         if not zeros and unnamed and much:
@@ -191,7 +185,7 @@ class _Case:
             )
         return Diagnosis(
             findings=[
-                *(not_finite(name, m.readings[0].values) for name, m in self.unusable.items()),
+                *(not_finite(name, m.values) for name, m in self.unusable.items()),
                 *forward,
                 *summary.findings,
                 *conditions(self.net, self.images, self.trace),

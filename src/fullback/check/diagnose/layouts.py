@@ -55,6 +55,11 @@ class SubmittedArray:
     dtype: np.dtype[Any]
 
     @property
+    def values(self) -> Array:
+        """The values in the likeliest reading."""
+        return self.readings[0].values
+
+    @property
     def reordered(self) -> bool:
         """Whether its layout is certainly another than the network's."""
         return self.readings[0].layout not in ("", "with axes of length 1 added or left out")

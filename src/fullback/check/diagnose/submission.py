@@ -57,7 +57,7 @@ class Submission:
         usable: dict[str, SubmittedArray] = {}
         unusable: dict[str, SubmittedArray] = {}
         for name, array in self.every():
-            finite = np.isfinite(array.readings[0].values).all()
+            finite = np.isfinite(array.values).all()
             (usable if finite else unusable)[name] = array
         return usable, unusable
 
