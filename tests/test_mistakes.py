@@ -1,11 +1,13 @@
 """The catalogue of mistakes as mutants, and the tests' own backward pass that they must meet."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import byhand
 from cases import CASES, inputs
-from fullback import Network, ReLU, layers
+from fullback import Network, ReLU, check, layers
 from fullback.check.diagnose.ensemble import build_ensemble
 from fullback.check.diagnose.probe import Place, coincidences, probe
 from fullback.check.mistakes import (
@@ -69,6 +71,15 @@ def test_every_mutant_gives_an_array_of_the_right_shape_and_changes_no_input(cas
         else:
             made = propagate(scene, mutant.target, given.dy, [mutant])
             assert made.shape == given.parameters[mutant.target].shape, mutant
+
+
+def test_each_room_of_the_checks_uses_those_before_it():
+    rooms = ["mistakes", "gradients", "diagnose", "layer"]
+    root = Path(check.__path__[0])
+    for place, room in enumerate(rooms):
+        text = "".join(path.read_text(encoding="utf-8") for path in (root / room).glob("*.py"))
+        for later in rooms[place + 1 :]:
+            assert f"fullback.check.{later}" not in text, (room, later)
 
 
 def test_the_catalogue():

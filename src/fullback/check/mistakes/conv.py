@@ -1,5 +1,7 @@
 """A convolution: its stages, its mistakes, its rounding.
 
+The longest file of the catalogue, as half of what people do wrong they do here.
+
 Stages of the next delta: "delta" (which delta), "step" (how far apart its cells are laid), "weight"
 (which filters), "turn", "axes", "share" (how they are turned, exchanged and added up), "sum" (how
 products are gathered into the padded map), "crop", "out". Of a filter gradient: "delta", "step",
