@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fullback.check.diagnose import diagnose
-from fullback.check.match import Names
+from fullback.check.diagnose.names import Names
 from fullback.errors import OptionError
 from test_wrong_programs import CASES, setting
 

@@ -1,16 +1,26 @@
 """The catalogue of mistakes as mutants, and the tests' own backward pass that they must meet."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import byhand
 from cases import CASES, inputs
-from fullback import Network, ReLU
-from fullback.check.mistakes import MISTAKES, Mutant, compatible, gradient, mutants_of, next_delta
-from fullback.check.mistakes.loss import first_delta
-from fullback.check.probe import Place, coincidences, probe
-from fullback.check.scene import Scene, hashed
-from fullback.check.world import build_worlds
+from fullback import Network, ReLU, check, layers
+from fullback.check.diagnose.ensemble import build_ensemble
+from fullback.check.diagnose.probe import Place, coincidences, probe
+from fullback.check.mistakes import (
+    MISTAKES,
+    RULES,
+    LayerPass,
+    Mutant,
+    compatible,
+    first_delta,
+    mutants_of,
+    propagate,
+)
+from fullback.check.mistakes.kinks import hashed
 from fullback.errors import OptionError
 
 TEXT = """
@@ -25,40 +35,51 @@ TEXT = """
 CATALOGUE = TEXT.split()
 
 
-def worlds_of(net, images=5, **options):
+def ensemble_of(net, images=5, **options):
     x, y = byhand.batch(net, images)
     given = {"training": True, "seed": 0, **options}
-    return build_worlds(net, x, y, 2.0**-52, {}, None, **given)
+    return build_ensemble(net, x, y, 2.0**-52, {}, None, **given)
 
 
-def scene_of(case):
+def layer_pass_of(case):
     given = inputs(case)
     y, kept = case.layer.forward(given.x, given.parameters, training=case.training, key=case.key)
     activations = {"input": given.x, "own": y}
-    return Scene("own", case.layer, given.x, y, kept, given.parameters, activations, "input"), given
+    return LayerPass(
+        "own", case.layer, given.x, y, kept, given.parameters, activations, "input"
+    ), given
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_without_a_mistake_a_mutant_s_stages_are_the_layer_s_own_pass(case):
-    scene, given = scene_of(case)
-    dx, gradients = case.layer.backward(given.dy, scene.kept, given.parameters)
-    np.testing.assert_allclose(next_delta(scene, given.dy), dx, rtol=1e-12, atol=1e-12)
+    scene, given = layer_pass_of(case)
+    dx, gradients = case.layer.backward(given.dy, scene.cache, given.parameters)
+    np.testing.assert_allclose(propagate(scene, "delta", given.dy), dx, rtol=1e-12, atol=1e-12)
     for target, wanted in gradients.items():
-        made = gradient(scene, target, given.dy)
+        made = propagate(scene, target, given.dy)
         np.testing.assert_allclose(made, wanted, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_mutant_gives_an_array_of_the_right_shape_and_changes_no_input(case):
-    scene, given = scene_of(case)
+    scene, given = layer_pass_of(case)
     scene = scene.with_rates(0.1, 0.01)
     given.dy.flags.writeable = scene.x.flags.writeable = False
     for mutant in mutants_of(scene):
         if mutant.target == "delta":
-            assert next_delta(scene, given.dy, [mutant]).shape == scene.x.shape, mutant
+            assert propagate(scene, "delta", given.dy, [mutant]).shape == scene.x.shape, mutant
         else:
-            made = gradient(scene, mutant.target, given.dy, [mutant])
+            made = propagate(scene, mutant.target, given.dy, [mutant])
             assert made.shape == given.parameters[mutant.target].shape, mutant
+
+
+def test_each_room_of_the_checks_uses_those_before_it():
+    rooms = ["mistakes", "gradients", "diagnose", "layer"]
+    root = Path(check.__path__[0])
+    for place, room in enumerate(rooms):
+        text = "".join(path.read_text(encoding="utf-8") for path in (root / room).glob("*.py"))
+        for later in rooms[place + 1 :]:
+            assert f"fullback.check.{later}" not in text, (room, later)
 
 
 def test_the_catalogue():
@@ -72,12 +93,28 @@ def test_the_catalogue():
 def test_every_entry_of_the_catalogue_is_a_mutant_somewhere():
     found = set()
     for name in byhand.ARCHITECTURES:
-        worlds = worlds_of(byhand.network(name))
-        for scene in (worlds.true.loss, *worlds.true.scenes.values()):
+        ensemble = ensemble_of(byhand.network(name))
+        for scene in (ensemble.exact.loss, *ensemble.exact.layers.values()):
             found |= {mutant.mistake for mutant in mutants_of(scene)}
     net = Network.parse("conv2 dropout relu flatten dense3", (1, 4, 4), dtype="float64")
-    found |= {m.mistake for m in mutants_of(worlds_of(net).true.scenes["dropout1"])}
+    found |= {m.mistake for m in mutants_of(ensemble_of(net).exact.layers["dropout1"])}
     assert found - {None} == set(CATALOGUE)
+
+
+def test_every_kind_of_layer_has_rules_with_stages_for_all_that_it_computes():
+    kinds = {kind for kind in vars(layers).values() if isinstance(kind, type)}
+    kinds = {kind for kind in kinds if issubclass(kind, layers.Layer)} - {layers.Layer}
+    assert set(RULES) == kinds
+    for case in CASES:
+        targets = {"delta", *case.layer.parameter_shapes(case.input_shape)}
+        assert targets <= set(RULES[type(case.layer)].stages)
+
+
+def test_a_mutant_s_stage_is_one_of_its_kind_s_stages():
+    for case in CASES:
+        rules = RULES[type(case.layer)]
+        for mutant in mutants_of(layer_pass_of(case)[0]):
+            assert mutant.stage in dict(rules.stages[mutant.target]), mutant
 
 
 def test_every_entry_of_the_catalogue_has_a_switch():
@@ -97,7 +134,7 @@ def test_the_program_by_hand_is_right(name):
 
 def test_mutants_of_one_stage_are_no_pair():
     def mutant(mistake, stage):
-        return Mutant(mistake, "delta", stage, lambda s, v, dy: v, "")
+        return Mutant("delta", stage, "", lambda s, v, dy: v, mistake=mistake)
 
     assert compatible([mutant("a", "sum"), mutant("b", "crop")])
     assert not compatible([mutant("a", "sum"), mutant("b", "sum")])
@@ -109,8 +146,8 @@ def test_the_softmax_mistakes_by_hand():
     net = Network.parse("dense2", (2,), dtype="float64")
     net.parameters["dense1.weight"] = np.zeros((2, 2))
     x, y = np.ones((1, 2)), np.array([0])
-    loss = build_worlds(net, x, y, 2.0**-52, {}, None, training=True, seed=0).true.loss
-    made = {m.said[:24]: first_delta(loss, (m,)) for m in mutants_of(loss)}
+    loss = build_ensemble(net, x, y, 2.0**-52, {}, None, training=True, seed=0).exact.loss
+    made = {m.description[:24]: first_delta(loss, (m,)) for m in mutants_of(loss)}
     # p = (1/2, 1/2), t = (1, 0), p - t = (-1/2, 1/2)
     np.testing.assert_allclose(made["the softmax's Jacobian w"], [[-0.25, 0.25]])
     np.testing.assert_allclose(made["p - t was multiplied by "], [[-0.125, 0.125]])
@@ -123,16 +160,16 @@ class TestWorlds:
         net = byhand.network("strided")
         x, y = byhand.batch(net, 5)
         trace = net.trace(x, y)
-        for name, scene in worlds_of(net).true.scenes.items():
+        for name, scene in ensemble_of(net).exact.layers.items():
             np.testing.assert_array_equal(scene.y, trace.activations[name])
 
     def test_noisy_worlds_are_as_far_off_as_float32_is(self):
         net = byhand.network("small", dtype="float64")
         x, y = byhand.batch(net, 5, dtype="float32")
-        worlds = build_worlds(net, x, y, 2.0**-23, {}, None, training=True, seed=0)
+        ensemble = build_ensemble(net, x, y, 2.0**-23, {}, None, training=True, seed=0)
         single = byhand.run(net, x, y, dtype="float32").activations["dense2"]
-        exact = worlds.true.activations["dense2"]
-        noise = np.mean([(w.activations["dense2"] - exact) ** 2 for w in worlds.noisy]) ** 0.5
+        exact = ensemble.exact.activations["dense2"]
+        noise = np.mean([(w.activations["dense2"] - exact) ** 2 for w in ensemble.noisy]) ** 0.5
         assert np.sqrt(((single - exact) ** 2).mean()) < 6 * noise < 1e-4 * abs(exact).max()
 
     def test_equal_values_get_equal_noise(self):
@@ -147,15 +184,15 @@ class TestWorlds:
         net = Network([*Network.parse("dense2 relu dense2", (2,)).layers], (2,), dtype="float64")
         net.parameters["dense1.weight"] = [[1.0, -1.0], [1.0, 1.0]]
         x = np.array([[0.1 + 0.2, 0.3]])  # apart by one rounding
-        worlds = build_worlds(net, x, np.array([0]), 2.0**-52, {}, None, training=True, seed=0)
-        assert worlds.kinks == {"relu1": 1}
-        signs = {bool(w.scenes["relu1"].kept[0, 0] > 0) for w in worlds.noisy}
-        assert signs == {True, False} or signs == {False}
+        ensemble = build_ensemble(net, x, np.array([0]), 2.0**-52, {}, None, training=True, seed=0)
+        assert ensemble.kinks == {"relu1": 1}
+        positive = [bool(ensemble.at(r).layers["relu1"].cache[0, 0] > 0) for r in (0, 1)]
+        assert positive == [True, False]  # the first noisy pass decides otherwise
 
     def test_exact_ties_are_none(self):
         net = byhand.network("question")
         assert isinstance(net.layers[1], ReLU)
-        assert worlds_of(net).kinks == {}
+        assert ensemble_of(net).kinks == {}
 
 
 class TestProbe:
@@ -169,14 +206,15 @@ class TestProbe:
         assert len(set(y)) == min(len(x), *net.output_shape)
         assert coincidences(net, x, y) == []
 
-    def test_one_image_cannot_tell(self):
+    def test_what_a_batch_cannot_distinguish(self):
         net = byhand.network("small")
-        x, y = byhand.batch(net, 1)
-        places = {place for pair in coincidences(net, x, y) for place in pair}
-        assert Place("", "") in places or Place("flatten-order", "flatten1") not in places
+        right = Place("", "")
+        # one image is its own neighbour, and what needs several images cannot be made
+        assert coincidences(net, *byhand.batch(net, 1)) == [
+            (right, Place("labels-shifted", "loss"))
+        ]
         x = np.full((4, *net.input_shape), 0.5)
         pairs = coincidences(net, x, np.zeros(4, int))
-        right = Place("", "")
         assert (right, Place("labels-shifted", "loss")) in pairs
         assert (right, Place("images-mixed", "conv2")) not in pairs
 

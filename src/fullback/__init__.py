@@ -44,13 +44,9 @@ if TYPE_CHECKING:
     __version__: str
     from fullback import zoo
     from fullback.augment import Augment
-    from fullback.check.diagnose import diagnose
-    from fullback.check.gradient_report import GradientCheck
-    from fullback.check.gradients import check_gradients
-    from fullback.check.layer import check_layer
-    from fullback.check.layer_report import LayerCheck
-    from fullback.check.probe import probe
-    from fullback.check.report import Diagnosis, Finding
+    from fullback.check.diagnose import Diagnosis, Finding, diagnose, probe
+    from fullback.check.gradients import GradientCheck, check_gradients
+    from fullback.check.layer import LayerCheck, check_layer
     from fullback.data import Dataset, load_data
     from fullback.estimator import CNNClassifier, CNNRegressor, load_estimator
     from fullback.export.safetensors import save
@@ -91,13 +87,9 @@ else:  # the same imports, each when its name is first used
     }
     _NAMES = {
         "fullback.augment": "Augment",
-        "fullback.check.diagnose": "diagnose",
-        "fullback.check.gradient_report": "GradientCheck",
-        "fullback.check.gradients": "check_gradients",
-        "fullback.check.layer": "check_layer",
-        "fullback.check.layer_report": "LayerCheck",
-        "fullback.check.probe": "probe",
-        "fullback.check.report": "Diagnosis Finding",
+        "fullback.check.diagnose": "Diagnosis Finding diagnose probe",
+        "fullback.check.gradients": "GradientCheck check_gradients",
+        "fullback.check.layer": "LayerCheck check_layer",
         "fullback.data": "Dataset load_data",
         "fullback.estimator": "CNNClassifier CNNRegressor load_estimator",
         "fullback.export.safetensors": "save",

@@ -25,7 +25,7 @@ from fullback.cli.arguments import (
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors
 
 if TYPE_CHECKING:
-    from fullback.check.gradient_report import GradientRow
+    from fullback.check.gradients.report import GradientRow
 
 
 @one_line_errors

@@ -15,7 +15,7 @@ from fullback.cli.output import FAILURE, Output, one_line_errors
 from fullback.errors import OptionError
 
 if TYPE_CHECKING:
-    from fullback.check.report import Diagnosis
+    from fullback.check.diagnose.report import Diagnosis
     from fullback.network import Network
 
 # A name in an .npz file says what an array is: deltas/conv1, delta_conv1, grad.conv1.weight.
@@ -36,12 +36,12 @@ def diagnose(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Images x and labels y that it was given, .npz.",
+            help="Images x and labels y of the batch, .npz.",
             metavar="DATA",
             show_default=False,
         ),
     ],
-    theirs: Annotated[
+    computed: Annotated[
         Path | None,
         typer.Argument(
             help="What it computed of them, .npz.", metavar="COMPUTED", show_default=False
@@ -79,7 +79,7 @@ def diagnose(
     from fullback.network import load
 
     output = Output(as_json=as_json)
-    if probe == (theirs is not None):
+    if probe == (computed is not None):
         raise OptionError(
             "--probe writes DATA for your program, and takes no COMPUTED"
             if probe
@@ -87,12 +87,12 @@ def diagnose(
             "images and labels for it to compute on"
         )
     network = load(model)
-    if theirs is None:
+    if computed is None:
         _write_probe(network, data, seed, output)
     else:
-        result = _judge(network, data, theirs, output, training=training, seed=seed)
+        result = _judge(network, data, computed, output, training=training, seed=seed)
         output.fact("network", str(model))
-        output.fact("computed", f"{theirs}, of {data}")
+        output.fact("computed", f"{computed}, of {data}")
         output.show("", result.render())
         if not result.ok:
             raise typer.Exit(FAILURE)
@@ -102,7 +102,7 @@ def _write_probe(network: Network, path: Path, seed: int, output: Output) -> Non
     import numpy as np
 
     from fullback.atomic import write_atomically
-    from fullback.check.probe import probe
+    from fullback.check.diagnose.probe import probe
 
     x, y = probe(network, seed)
     file = io.BytesIO()
@@ -113,7 +113,7 @@ def _write_probe(network: Network, path: Path, seed: int, output: Output) -> Non
 
 
 def _judge(
-    network: Network, data: Path, theirs: Path, output: Output, *, training: bool, seed: int
+    network: Network, data: Path, computed: Path, output: Output, *, training: bool, seed: int
 ) -> Diagnosis:
     from fullback.check.diagnose import diagnose as find
     from fullback.data.npz import read_npz
@@ -122,7 +122,7 @@ def _judge(
     batch = read_npz(data, ("x", "y"))
     if batch["x"].shape[1:] != network.input_shape:
         batch["x"] = channels_first(batch["x"])
-    kinds = _sorted_out(read_npz(theirs))
+    kinds = _by_kind(read_npz(computed))
     result = find(network, batch["x"], batch["y"], **kinds, training=training, seed=seed)
     for finding in result.findings:
         output.event("finding", **dataclasses.asdict(finding))
@@ -137,8 +137,8 @@ def _judge(
     return result
 
 
-def _sorted_out(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Sort arrays by what their names say they are; without a word on it they are gradients."""
+def _by_kind(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Sort arrays by the kind that their names begin with; without one they are gradients."""
     kinds: dict[str, Any] = {}
     for name, array in arrays.items():
         kind = _KIND.match(name)

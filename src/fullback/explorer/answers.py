@@ -14,7 +14,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from fullback.check.probe import probe
+from fullback.check.diagnose.probe import probe
 from fullback.errors import FullbackError, InputError
 from fullback.explorer import lab
 from fullback.explorer.checks import checks

@@ -9,10 +9,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fullback.check.diagnose import diagnose
+from fullback.check.diagnose.probe import probe
+from fullback.check.diagnose.report import Diagnosis
 from fullback.check.gradients import check_gradients
-from fullback.check.probe import probe
-from fullback.check.report import Diagnosis
-from fullback.explorer.lab import Batch, Choice, Pass, backward, chosen, require_possible
+from fullback.check.mistakes import BackwardPass
+from fullback.explorer.lab import Batch, Choice, backward, chosen, require_possible
 
 _SAMPLES = 8  # entries of each array that finite differences are taken of
 
@@ -57,7 +58,7 @@ def _verdict(name: str, title: str, caught: bool, said: str) -> dict[str, Any]:
     return {"check": name, "title": title, "caught": bool(caught), "said": said}
 
 
-def _row_sums(batch: Batch, wrong: Pass) -> dict[str, Any]:
+def _row_sums(batch: Batch, wrong: BackwardPass) -> dict[str, Any]:
     delta = wrong.deltas[batch.net.names[-1]]
     sums = abs(delta.sum(axis=1)) / np.maximum(abs(delta).sum(axis=1), 1e-300)
     worst = float(sums.max())

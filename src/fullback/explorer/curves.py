@@ -51,8 +51,8 @@ class Student:
             gradients = backward(world, mutants, self.rate * factor).gradients
         names = self.net.trainable()
         self.optimizer.step(self.net.parameters, gradients, self.state, names, factor=factor)
-        for name, scene in world.scenes.items():
-            moved = scene.layer.next_statistics(scene.kept, self.net.arrays_of(name))
+        for name, own in world.layers.items():
+            moved = own.layer.next_statistics(own.cache, self.net.arrays_of(name))
             for key, value in moved.items():
                 self.net.statistics[f"{name}.{key}"] = value
         loss, _ = self.net.loss.forward(world.loss.logits, y)

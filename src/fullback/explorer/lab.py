@@ -6,17 +6,15 @@ the image on the page, first, and a few others, because some mistakes cannot be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from fullback.check.mistakes import MISTAKES, Mutant, gradient, mutants_of, next_delta
-from fullback.check.mistakes.loss import first_delta
-from fullback.check.scene import World
-from fullback.check.world import build_worlds
+from fullback.check.diagnose.ensemble import forward_pass
+from fullback.check.mistakes import MISTAKES, BackwardPass, ForwardPass, Mutant, every_mutant
+from fullback.check.mistakes import backward as mistaken_backward
 from fullback.errors import InputError
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -75,14 +73,6 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Pass:
-    """A backward pass: deltas and gradients, by the names of ``Network.trace``."""
-
-    deltas: dict[str, Array]
-    gradients: dict[str, Array]
-
-
-@dataclass(frozen=True, eq=False)
 class Batch:
     """A float64 network with checked images and targets; the first image is the page's."""
 
@@ -99,11 +89,9 @@ class Batch:
         return cls(double, images, double.loss.targets(y, len(images), double.output_shape[0]))
 
     @cached_property
-    def world(self) -> World:
+    def world(self) -> ForwardPass:
         """The forward pass, with all that mistakes are made of."""
-        return build_worlds(
-            self.net, self.x, self.y, 2.0**-52, {}, None, training=True, seed=0, noisy=False
-        ).true
+        return forward_pass(self.net, self.x, self.y)
 
 
 # What can be switched on ------------------------------------------------------------------------
@@ -112,9 +100,9 @@ class Batch:
 def catalogue(batch: Batch) -> list[dict[str, Any]]:
     """Return every mistake of the catalogue with the ways and places to make it here."""
     ways: dict[str, dict[str, list[str]]] = {name: {} for name in MISTAKES}
-    for layer, mutant in _every_mutant(batch.world):
+    for layer, mutant in every_mutant(batch.world):
         if mutant.mistake is not None:
-            places = ways[mutant.mistake].setdefault(mutant.said, [])
+            places = ways[mutant.mistake].setdefault(mutant.description, [])
             if layer not in places:
                 places.append(layer)
     classes = batch.net.output_shape[0]
@@ -134,22 +122,14 @@ def catalogue(batch: Batch) -> list[dict[str, Any]]:
     return entries
 
 
-def _every_mutant(world: World) -> Iterator[tuple[str, Mutant]]:
-    for mutant in mutants_of(world.loss):
-        yield "loss", mutant
-    for name in reversed(world.scenes):
-        for mutant in mutants_of(world.scenes[name]):
-            yield name, mutant
-
-
-def chosen(world: World, choice: Choice) -> dict[str, tuple[Mutant, ...]]:
+def chosen(world: ForwardPass, choice: Choice) -> dict[str, tuple[Mutant, ...]]:
     """Return the mutants that a choice switches on, by layer; none where it cannot be made.
 
     Of a layer's mutants with the same sentence, one for each thing that it computes is taken.
     """
     found: dict[str, dict[str, Mutant]] = {}
-    for layer, mutant in _every_mutant(world):
-        wanted = mutant.mistake == choice.mistake and mutant.said == choice.said
+    for layer, mutant in every_mutant(world):
+        wanted = mutant.mistake == choice.mistake and mutant.description == choice.said
         if wanted and choice.layer in (None, layer):
             found.setdefault(layer, {}).setdefault(mutant.target, mutant)
     return {layer: tuple(own.values()) for layer, own in found.items()}
@@ -175,24 +155,11 @@ def require_possible(batch: Batch, choice: Choice) -> dict[str, tuple[Mutant, ..
 # The wrong pass ---------------------------------------------------------------------------------
 
 
-def backward(world: World, mutants: dict[str, tuple[Mutant, ...]], rate: float = RATE) -> Pass:
-    """Run the backward pass of a world with these mistakes."""
-
-    def own(layer: str, target: str) -> tuple[Mutant, ...]:
-        return tuple(m for m in mutants.get(layer, ()) if m.target == target)
-
-    delta = first_delta(world.loss, own("loss", "delta"))
-    deltas: dict[str, Array] = {}
-    gradients: dict[str, Array] = {}
-    for name in reversed(world.scenes):
-        deltas[name] = delta
-        scene = world.scenes[name].with_rates(rate, DECAY)
-        for target in scene.layer.parameter_shapes(scene.x.shape[1:]):
-            mistakes = own(name, target)
-            gradients[f"{name}.{target}"] = gradient(scene, target, delta, mistakes)  # type: ignore[arg-type]
-        delta = next_delta(scene, delta, own(name, "delta"))
-    deltas["input"] = delta
-    return Pass(deltas, gradients)
+def backward(
+    world: ForwardPass, mutants: dict[str, tuple[Mutant, ...]], rate: float = RATE
+) -> BackwardPass:
+    """Run the backward pass of a forward pass with these mistakes."""
+    return mistaken_backward(world, mutants, rate=rate, decay=DECAY)
 
 
 def compared(batch: Batch, choice: Choice) -> dict[str, Any]:

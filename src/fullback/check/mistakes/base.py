@@ -1,8 +1,8 @@
-"""What a mutant is: one stage of a layer's backward pass, done as somebody did it by mistake.
+"""What a mutant is: one stage of a layer's backward pass, done as people do it by mistake.
 
-The backward pass of a layer is a short line of *stages*, each a function of the scene, the value
-that the stage before left, and the delta. A mutant puts its own function in place of one of them;
-two mutants of different stages make a pair.
+The backward pass of a layer is a short line of *stages*, each a function of the layer's pass, the
+value that the stage before left, and the delta. A mutant puts its own function in place of one of
+them; two mutants of different stages make a pair.
 
 ==========  ==========================================================================
 target      what the line of stages computes
@@ -15,16 +15,41 @@ target      what the line of stages computes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from fullback.check.scene import LossScene, Scene
 from fullback.layers.base import Array
 
 Target: TypeAlias = Literal["delta", "weight", "bias"]
+Unknown: TypeAlias = Literal["rate", "decay"]
 Change: TypeAlias = Callable[[Any, Any, Array], Any]
+Condition: TypeAlias = Callable[[Any], bool]
 Stages: TypeAlias = Sequence[tuple[str, Change]]
+
+
+def always(p: Any) -> bool:
+    """Put no condition on a mutant."""
+    return True
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One entry of the catalogue.
+
+    Attributes
+    ----------
+    id : its public name
+    sentence : what was done
+    mend : the right formula, in the notation of ``layers/``
+    hint : how that is written, in up to three lines of NumPy
+    """
+
+    id: str
+    sentence: str
+    mend: str
+    hint: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,46 +58,94 @@ class Mutant:
 
     Attributes
     ----------
-    mistake : the catalogue's id; None for a convention, which is another right way
     target, stage : what it changes
-    change : the stage's function, (scene, value, dy) to value
-    said : what was done, as the end of a sentence: "the filters were not turned ..."
-    unknown : "rate" or "decay", where the change takes such a number from the scene
+    description : what was done, as the end of a sentence: "the filters were not turned ..."
+    change : the stage's function, (pass, value, dy) to value
+    when : whether it makes sense in a pass
+    unknown : "rate" or "decay", where the change takes such a number from the pass
+    mistake : the catalogue's id, which ``Mutants.add`` gives it; None for a convention, which is
+        another right way
     """
 
-    mistake: str | None
     target: Target
     stage: str
+    description: str
     change: Change = field(repr=False)
-    said: str
-    unknown: Literal["rate", "decay"] | None = None
+    when: Condition = field(default=always, repr=False)
+    unknown: Unknown | None = None
+    mistake: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:
         """What makes two mutants of different layers the same mistake."""
-        return self.mistake or "", self.said
+        return self.mistake or "", self.description
 
 
-def run_stages(
-    stages: Stages, scene: Scene | LossScene, value: Any, dy: Array, mutants: Iterable[Mutant]
-) -> Any:
+delta, weight, bias = (partial(Mutant, target) for target in ("delta", "weight", "bias"))
+
+Maker: TypeAlias = Callable[[Any], Iterable[Mutant]]
+
+
+class Mutants:
+    """The mutants of a kind of layer, the likelier ones first, and their mistakes."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[Mistake] = []
+        self._entries: list[tuple[Mistake | None, Condition, Mutant | Maker]] = []
+
+    def add(
+        self, mistake: Mistake | None, *entries: Mutant | Maker, when: Condition = always
+    ) -> None:
+        """Add ways to make a mistake; without a mistake they are conventions.
+
+        Parameters
+        ----------
+        mistake : of which they are
+        entries : mutants, or functions that return mutants for a pass, where their number or their
+            words depend on it
+        when : whether they make sense in a pass
+        """
+        if mistake is not None:
+            self.mistakes.append(mistake)
+        for entry in entries:
+            entry = named(entry, mistake) if isinstance(entry, Mutant) else entry
+            self._entries.append((mistake, when, entry))
+
+    def of(self, p: Any) -> Iterator[Mutant]:
+        """Yield those that make sense in the pass of a layer, or of the loss."""
+        targets = {"delta", *getattr(p, "parameters", {})}
+        for mistake, when, entry in self._entries:
+            if when(p):
+                every = [entry] if isinstance(entry, Mutant) else entry(p)
+                every = [named(m, mistake) for m in every]
+                yield from (m for m in every if m.target in targets and m.when(p))
+
+
+def named(one: Mutant, mistake: Mistake | None) -> Mutant:
+    """Return a mutant as a way to make a mistake."""
+    if mistake is None or one.mistake == mistake.id:
+        return one
+    return replace(one, mistake=mistake.id)
+
+
+def run_stages(stages: Stages, p: Any, value: Any, dy: Array, mutants: Iterable[Mutant]) -> Any:
     """Run the stages, with the mutants' in place of the right ones; "out" takes any number."""
-    own: dict[str, list[Change]] = {}
-    for mutant in mutants:
-        own.setdefault(mutant.stage, []).append(mutant.change)
+    changes: dict[str, list[Change]] = {}
+    for one in mutants:
+        changes.setdefault(one.stage, []).append(one.change)
     for name, right in stages:
-        for change in own.get(name, [right]):
-            value = change(scene, value, dy)
+        for change in changes.get(name, [right]):
+            value = change(p, value, dy)
     return value
 
 
 def compatible(mutants: Sequence[Mutant]) -> bool:
     """Whether these mutants can be made at once: at most one a stage, but any number at the end."""
-    stages = [mutant.stage for mutant in mutants if mutant.stage != "out"]
-    ids = [mutant.mistake for mutant in mutants]
+    stages = [one.stage for one in mutants if one.stage != "out"]
+    ids = [one.mistake for one in mutants]
     return len(set(stages)) == len(stages) and len(set(ids)) == len(ids)
 
 
-def same(scene: Scene | LossScene, value: Any, dy: Array) -> Any:
+def same(p: Any, value: Any, dy: Array) -> Any:
     """Pass the value on: the right thing to do at most stages."""
     return value

@@ -1,4 +1,6 @@
-"""Mistakes in a convolution.
+"""A convolution: its stages, its mistakes, its rounding.
+
+The longest file of the catalogue, as half of what people do wrong they do here.
 
 Stages of the next delta: "delta" (which delta), "step" (how far apart its cells are laid), "weight"
 (which filters), "turn", "axes", "share" (how they are turned, exchanged and added up), "sum" (how
@@ -11,503 +13,441 @@ one for each output cell, are a strided view of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fullback.check.mistakes.base import Mutant, Stages, run_stages, same
-from fullback.check.mistakes.dense import inputs
-from fullback.check.mistakes.pool import crops
-from fullback.check.mistakes.whole import delta_mutants, gradient_mutants
-from fullback.check.scene import Scene
-from fullback.layers import Conv2D
+from fullback.check.mistakes import common
+from fullback.check.mistakes.base import (
+    Change,
+    Mistake,
+    Mutant,
+    Mutants,
+    Stages,
+    bias,
+    delta,
+    run_stages,
+    same,
+    weight,
+)
+from fullback.check.mistakes.layer_pass import LayerPass
+from fullback.check.mistakes.rules import Rules, Terms, positions, sum_noise
 from fullback.layers.base import Array
 from fullback.layers.window import crop, pad, pair
 
 
 @dataclass(frozen=True, eq=False)
-class Laid:
+class StridedDelta:
     """A delta with the steps it is laid out by, and, further down the line, filters or input."""
 
     dy: Array
     step: tuple[int, int]
-    other: Array | None = None
+    other: Any = None
 
 
-def _dilation(scene: Scene) -> tuple[int, int]:
-    assert isinstance(scene.layer, Conv2D)  # noqa: S101 -- for the types
-    return pair(scene.layer.dilation)
-
-
-def _view(scene: Scene, canvas: Array, r: int, s: int, laid: Laid) -> Array:
+def _view(p: LayerPass, canvas: Array, r: int, s: int, laid: StridedDelta) -> Array:
     """The cells of a padded map that the filter's place (r, s) meets: (N, C, P, Q)."""
-    (below, right), (down, across) = _dilation(scene), laid.step
+    (below, right), (down, across) = pair(p.layer.dilation), laid.step
     rows, columns = laid.dy.shape[2:]
     return canvas[:, :, r * below :: down, s * right :: across][:, :, :rows, :columns]
 
 
-def _through(dy: Array, tap: Array) -> Array:
-    """(N, K, P, Q) through the weights (K, C) of one place: (N, C, P, Q)."""
-    return np.moveaxis(np.tensordot(dy, tap, axes=(1, 0)), -1, 1)
-
-
-def _with_weights(scene: Scene, laid: Laid, dy: Array) -> Laid:
-    return replace(laid, other=scene.parameters["weight"])
-
-
-def _gather(scene: Scene, laid: Laid, dy: Array) -> Array:
-    """Add up over taps: dx of the padded input."""
-    w = _other(laid)
-    canvas = np.zeros((len(dy), w.shape[1], *scene.padded))
+def _gather(p: LayerPass, laid: StridedDelta, dy: Array, *, adds: bool = True) -> Array:
+    """Add up over taps, or assign: dx of the padded input."""
+    w = laid.other
+    canvas = np.zeros((len(dy), w.shape[1], *p.padded))
     for r, s in np.ndindex(*w.shape[2:]):
-        _view(scene, canvas, r, s, laid)[...] += _through(laid.dy, w[:, :, r, s])
+        part = np.moveaxis(np.tensordot(laid.dy, w[:, :, r, s], axes=(1, 0)), -1, 1)  # N, C, P, Q
+        cells = _view(p, canvas, r, s, laid)
+        cells[...] = cells + part if adds else part
     return canvas
 
 
-def _other(laid: Laid) -> Array:
-    assert laid.other is not None  # noqa: S101 -- for the types
-    return laid.other
+def _correlate(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
+    """The input correlated with the delta: (K, C, R, S)."""
+    x, rows = laid.other, p.window
+    dw = np.zeros((laid.dy.shape[1], x.shape[1], *rows))
+    for r, s in np.ndindex(*rows):
+        dw[:, :, r, s] = np.tensordot(laid.dy, _view(p, x, r, s, laid), ((0, 2, 3), (0, 2, 3)))
+    return dw
 
 
 DELTA: Stages = (
     ("delta", same),
-    ("step", lambda s, v, dy: Laid(v, s.stride)),
-    ("weight", _with_weights),
+    ("step", lambda p, v, dy: StridedDelta(v, p.stride)),
+    ("weight", lambda p, v, dy: replace(v, other=p.parameters["weight"])),
     ("turn", same),
     ("axes", same),
     ("share", same),
     ("sum", _gather),
-    ("crop", lambda s, v, dy: crop(v, s.around)),
+    ("crop", lambda p, v, dy: crop(v, p.around)),
     ("out", same),
 )
-
-
-def _correlate(scene: Scene, laid: Laid, dy: Array) -> Array:
-    """The input correlated with the delta: (K, C, R, S)."""
-    x, rows = _other(laid), scene.window
-    dw = np.zeros((laid.dy.shape[1], x.shape[1], *rows))
-    for r, s in np.ndindex(*rows):
-        dw[:, :, r, s] = np.tensordot(laid.dy, _view(scene, x, r, s, laid), ((0, 2, 3), (0, 2, 3)))
-    return dw
-
-
 WEIGHT: Stages = (
     ("delta", same),
-    ("step", lambda s, v, dy: Laid(v, s.stride)),
-    ("input", lambda s, v, dy: replace(v, other=s.kept[0])),
+    ("step", lambda p, v, dy: StridedDelta(v, p.stride)),
+    ("input", lambda p, v, dy: replace(v, other=p.cache[0])),
     ("sum", _correlate),
     ("out", same),
 )
-BIAS: Stages = (("delta", same), ("rule", lambda s, v, dy: v.sum(axis=(0, 2, 3))), ("out", same))
+BIAS: Stages = (("delta", same), ("rule", lambda p, v, dy: v.sum(axis=(0, 2, 3))), ("out", same))
+
+MUTANTS = Mutants()
 
 
-# The next delta ---------------------------------------------------------------------------------
+# Filters ------------------------------------------------------------------------------------------
 
 
-def _filters(change: Any) -> Any:
+def _filters(change: Callable[[Array], Array]) -> Change:
     """Turn a function of the filters (K, C, R, S) into a stage."""
-    return lambda s, v, dy: replace(v, other=change(_other(v)))
+    return lambda p, v, dy: replace(v, other=change(v.other))
 
 
-def _early(scene: Scene, laid: Laid, dy: Array) -> Laid:
-    gradient = run_stages(WEIGHT, scene, dy, dy, ())
-    return replace(laid, other=scene.parameters["weight"] - scene.rate * gradient)
-
-
-def _one_filter(which: int) -> Any:
+def _one_filter(which: int) -> Change:
     def change(w: Array) -> Array:
-        kept = np.zeros_like(w)
-        kept[which] = w[which]
-        return kept
+        alone = np.zeros_like(w)
+        alone[which] = w[which]
+        return alone
 
-    return change
-
-
-def _assign_taps(scene: Scene, laid: Laid, dy: Array) -> Array:
-    w = _other(laid)
-    canvas = np.zeros((len(dy), w.shape[1], *scene.padded))
-    for r, s in np.ndindex(*w.shape[2:]):
-        _view(scene, canvas, r, s, laid)[...] = _through(laid.dy, w[:, :, r, s])
-    return canvas
+    return _filters(change)
 
 
-def _assign_positions(scene: Scene, laid: Laid, dy: Array) -> Array:
-    w, (below, right), (down, across) = _other(laid), _dilation(scene), laid.step
-    canvas = np.zeros((len(dy), w.shape[1], *scene.padded))
+def _several_taps(p: LayerPass) -> bool:
+    return p.window != (1, 1)
+
+
+def _square(p: LayerPass) -> bool:
+    return p.window[0] == p.window[1] > 1
+
+
+def _several_filters(p: LayerPass) -> bool:
+    return len(p.parameters["weight"]) > 1
+
+
+def _exchangeable(p: LayerPass, *, equal: bool) -> bool:
+    filters, channels = p.parameters["weight"].shape[:2]
+    return bool(filters > 1 and channels > 1 and (filters == channels) == equal)
+
+
+MUTANTS.add(
+    Mistake("filter-not-turned",
+        "The next delta was computed without turning the filters by 180 degrees.",
+        "dx[n,c,i,j] = sum over k, r, s of w[k,c,r,s] dy[n,k,i-r,j-s]",
+        "turned = w[:, :, ::-1, ::-1]  # 180 degrees\n"
+        "wide = np.pad(dy, ((0, 0), (0, 0), (R - 1, R - 1), (S - 1, S - 1)))\n"
+        "dx = correlate(wide, turned.swapaxes(0, 1))"),
+    delta("turn", "the filters were not turned by 180 degrees for the full convolution",
+          _filters(lambda w: w[:, :, ::-1, ::-1])),
+    when=_several_taps,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("weight-gradient-turned",
+        "The filter gradient is turned by 180 degrees.",
+        "dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n,c,p+r,q+s]",
+        "for r, s in np.ndindex(R, S):  # no turn: only dx takes one\n"
+        "    seen = x[:, :, r:r + P, s:s + Q]\n"
+        "    dw[:, :, r, s] = np.einsum('nkpq,ncpq->kc', dy, seen)"),
+    weight("out", "the filter gradient is turned by 180 degrees",
+           lambda p, v, dy: v[:, :, ::-1, ::-1]),
+    when=_several_taps,
+)  # fmt: skip
+MUTANTS.add(
+    common.ROWS_COLUMNS_SWAPPED,
+    delta("turn", "the filters' rows and columns were exchanged",
+          _filters(lambda w: w.swapaxes(2, 3)), _square),
+    delta("turn", "the filters were turned by 180 degrees and had rows and columns exchanged",
+          _filters(lambda w: w[:, :, ::-1, ::-1].swapaxes(2, 3)), _square),
+    delta("out", "the map's rows and columns were exchanged",
+          lambda p, v, dy: v.swapaxes(2, 3), lambda p: p.x.shape[2] == p.x.shape[3] > 1),
+    weight("out", "the filter gradient's rows and columns are exchanged",
+           lambda p, v, dy: v.swapaxes(2, 3), _square),
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("channels-swapped",
+        "The filters' input and output channels were exchanged.",
+        "dx[n,c,...] = sum over k of w[k,c,...] dy[n,k,...]: the sum runs over filters k",
+        "back = w.swapaxes(0, 1)[:, :, ::-1, ::-1]  # (C, K, R, S), exchanged once\n"
+        "# reshape does not exchange axes: it would mix the weights up\n"
+        "dx = correlate(wide_dy, back)"),
+    delta("axes", "the filters' input and output channels were exchanged too often or too rarely",
+          _filters(lambda w: w.swapaxes(0, 1)), lambda p: _exchangeable(p, equal=True)),
+    delta("axes", "the filters were reshaped to (channels, filters, ...) where their axes had to "
+          "be exchanged",
+          _filters(lambda w: w.reshape(w.shape[1], w.shape[0], *w.shape[2:]).swapaxes(0, 1)),
+          lambda p: _exchangeable(p, equal=False)),
+    weight("out", "the filter gradient's input and output channels are exchanged",
+           lambda p, v, dy: v.swapaxes(0, 1), lambda p: _exchangeable(p, equal=True)),
+    weight("out", "the filter gradient came as (channels, filters, ...) and was reshaped where its "
+           "axes had to be exchanged",
+           lambda p, v, dy: v.swapaxes(0, 1).reshape(v.shape),
+           lambda p: _exchangeable(p, equal=False)),
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("filter-sum-lost",
+        "The next delta is not the sum over the filters.",
+        "dx[n,c,i,j] = sum over k, r, s of w[k,c,r,s] dy[n,k,i-r,j-s]",
+        "dx = np.zeros_like(x)\n"
+        "for k in range(K):\n"
+        "    dx += full_convolution(dy[:, k], w[k])  # +=, not ="),
+    delta("share", "it holds the last filter's share only, not the sum over the filters",
+          _one_filter(-1)),
+    delta("share", "it holds the first filter's share only, not the sum over the filters",
+          _one_filter(0)),
+    delta("out", "it is the mean over the filters, not the sum", lambda p, v, dy: v / dy.shape[1]),
+    when=_several_filters,
+)  # fmt: skip
+
+
+# Sums, strides and padding ------------------------------------------------------------------------
+
+
+def _assign_positions(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
+    w, (below, right), (down, across) = laid.other, pair(p.layer.dilation), laid.step
+    canvas = np.zeros((len(dy), w.shape[1], *p.padded))
     rows, columns = w.shape[2:]
-    for p in range(laid.dy.shape[2]):
-        for q in range(laid.dy.shape[3]):
-            part = np.tensordot(laid.dy[:, :, p, q], w, axes=(1, 0))  # (N, C, R, S)
-            cells = canvas[:, :, p * down :: below, q * across :: right]
-            cells[:, :, :rows, :columns] = part
+    for i, j in np.ndindex(*laid.dy.shape[2:]):
+        part = np.tensordot(laid.dy[:, :, i, j], w, axes=(1, 0))  # (N, C, R, S)
+        cells = canvas[:, :, i * down :: below, j * across :: right]
+        cells[:, :, :rows, :columns] = part
     return canvas
 
 
-def _squeezed(scene: Scene, canvas: Array, _: Array) -> Array:
+def _last_position(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
+    last = np.zeros_like(laid.dy)
+    last[:, :, -1, -1] = laid.dy[:, :, -1, -1]
+    return _correlate(p, replace(laid, dy=last), dy)
+
+
+TAPS_OVERWRITTEN = Mistake(
+    "taps-overwritten",
+    "Shares that had to be added were assigned, so later ones overwrote earlier ones.",
+    "dx[n,c,p+r,q+s] collects w[k,c,r,s] dy[n,k,p,q] of every p, q, r, s, k",
+    "dx = np.zeros_like(x)\n"
+    "for p, q in np.ndindex(P, Q):\n"
+    "    dx[:, :, p:p + R, q:q + S] += np.tensordot(dy[:, :, p, q], w, 1)",
+)
+MUTANTS.add(
+    TAPS_OVERWRITTEN,
+    delta("sum", "each window's share was assigned over the one before, where it had to be added",
+          _assign_positions),
+    delta("sum", "each tap's share was assigned over the one before, where it had to be added",
+          lambda p, v, dy: _gather(p, v, dy, adds=False)),
+    when=_several_taps,
+)  # fmt: skip
+
+MUTANTS.add(
+    Mistake("stride-not-dilated",
+        "The stride was left out on the way back.",
+        "dx[n,c,p stride+r,q stride+s] collects w[k,c,r,s] dy[n,k,p,q]",
+        "spread = np.zeros((N, K, (P - 1) * stride + 1, (Q - 1) * stride + 1))\n"
+        "spread[:, :, ::stride, ::stride] = dy  # zeros in between\n"
+        "dx = full_convolution(spread, w)"),
+    delta("step", "the delta's cells were laid side by side, with no zeros in between for the "
+          "stride", lambda p, v, dy: StridedDelta(v, (1, 1))),
+    weight("step", "the delta slid over the input side by side, as if the stride were 1",
+           lambda p, v, dy: StridedDelta(v, (1, 1))),
+    when=lambda p: max(p.stride) > 1,
+)  # fmt: skip
+
+
+def _leftover(p: LayerPass) -> tuple[int, int]:
+    """Rows and columns of the padded input that no window reaches."""
+    rows, columns = (n - m for n, m in zip(p.padded, _reach(p), strict=True))
+    return rows, columns
+
+
+def _reach(p: LayerPass) -> list[int]:
+    """Rows and columns of the padded input from the first window's begin to the last one's end."""
+    sizes = zip(p.y.shape[2:], p.stride, p.window, pair(p.layer.dilation), strict=True)
+    return [(n - 1) * step + (m - 1) * gap + 1 for n, step, m, gap in sizes]
+
+
+def _squeezed(p: LayerPass, canvas: Array, dy: Array) -> Array:
     """Crop as if nothing were left over, and fill up with zeros at the end."""
-    (above, below), (left, right) = scene.around
-    reach = [
-        (n - 1) * step + (m - 1) * gap + 1
-        for n, step, m, gap in zip(
-            scene.y.shape[2:], scene.stride, scene.window, _dilation(scene), strict=True
-        )
-    ]
+    ((above, below), (left, right)), reach = p.around, _reach(p)
     part = canvas[:, :, above : reach[0] - below, left : reach[1] - right]
-    whole = np.zeros((*canvas.shape[:2], *scene.x.shape[2:]))
+    whole = np.zeros((*canvas.shape[:2], *p.x.shape[2:]))
     part = part[:, :, : whole.shape[2], : whole.shape[3]]
     whole[:, :, : part.shape[2], : part.shape[3]] = part
     return whole
 
 
-def leftover(scene: Scene) -> tuple[int, int]:
-    """Rows and columns of the padded input that no window reaches."""
-    rows, columns = (
-        n - ((count - 1) * step + (m - 1) * gap + 1)
-        for n, count, step, m, gap in zip(
-            scene.padded,
-            scene.y.shape[2:],
-            scene.stride,
-            scene.window,
-            _dilation(scene),
-            strict=True,
-        )
+def _shifted_by_leftover(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
+    rows, columns = _leftover(p)
+    return replace(laid, other=np.roll(p.cache[0], (-rows, -columns), axis=(2, 3)))
+
+
+MUTANTS.add(
+    Mistake("stride-leftover",
+        "The rows and columns that the stride leaves over were misplaced.",
+        "dx has the shape of the padded x; the cells that no window reached, at its end, stay 0",
+        "dx = np.zeros_like(x_padded)  # its own size, leftovers included\n"
+        "dx[:, :, p * stride:p * stride + R, q * stride:q * stride + S] += ...\n"
+        "dx = dx[:, :, above:above + H, left:left + W]"),
+    delta("crop", "the rows and columns that the stride leaves over were not counted when the "
+          "padding was cut off", _squeezed),
+    delta("crop", "the rows and columns that the stride leaves over were put in front",
+          lambda p, v, dy: crop(np.roll(v, _leftover(p), axis=(2, 3)), p.around)),
+    weight("input", "the input was aligned with the delta at its end, where the stride leaves "
+           "cells over", _shifted_by_leftover),
+    when=lambda p: max(_leftover(p)) > 0,
+)  # fmt: skip
+MUTANTS.add(common.PADDING_CROPPED_WRONG, common.crops)
+
+
+def _placed_wrongly(p: LayerPass) -> Iterator[Mutant]:
+    """Yield weight gradients from an input that lies elsewhere in its padding."""
+
+    def placed(above: int, left: int) -> Change:
+        def change(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
+            canvas = np.zeros((*p.x.shape[:2], *p.padded))
+            rows, columns = p.x.shape[2:]
+            canvas[:, :, above : above + rows, left : left + columns] = p.x
+            return replace(laid, other=canvas)
+
+        return change
+
+    words = (
+        "the input lay at the upper left of its padding",
+        "the input lay at the lower right of its padding",
+        "the odd row and column of the padding were on the wrong side",
     )
-    return rows, columns
+    for corner, description in common.wrong_corners(p, words).items():
+        yield weight("input", description, placed(*corner))
 
 
-def _moved_by_leftover(scene: Scene, canvas: Array, _: Array) -> Array:
-    return crop(np.roll(canvas, leftover(scene), axis=(2, 3)), scene.around)
+MUTANTS.add(
+    Mistake(
+        "weight-gradient-padding",
+        "The filter gradient was computed from an input that lies wrongly in its padding.",
+        "dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x_padded[n,c,p+r,q+s]",
+        "around = ((0, 0), (0, 0), (above, below), (left, right))\n"
+        "x_padded = np.pad(x, around)  # the same one as in the forward pass\n"
+        "dw = correlate_images(x_padded, dy)",
+    ),
+    _placed_wrongly,
+)
 
 
-def _regroup(how: str) -> Any:
-    """Read the delta's columns, made in one order of images and positions, in another."""
-
-    def change(scene: Scene, dy: Array, _: Array) -> Array:
-        n, k, p, q = dy.shape
-        if how == "images last":  # made (P, Q, N), read (N, P, Q)
-            columns = dy.transpose(1, 2, 3, 0).reshape(k, -1)
-            return columns.reshape(k, n, p, q).swapaxes(0, 1)
-        if how == "images first":  # made (N, P, Q), read (P, Q, N)
-            columns = dy.swapaxes(0, 1).reshape(k, -1)
-            return columns.reshape(k, p, q, n).transpose(3, 0, 1, 2)
-        return dy.reshape(k, n, p, q).swapaxes(0, 1)  # images and filters not exchanged
-
-    return change
+# What other layers have too -----------------------------------------------------------------------
 
 
-REGROUPED = {
-    "images last": "the delta's columns ran over positions, then images, and were read the other "
-    "way round",
-    "images first": "the delta's columns ran over images, then positions, and were read the other "
-    "way round",
-    "not exchanged": "the delta was reshaped to (filters, ...) without its images and filters "
-    "having changed places",
-}
+def _early(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
+    gradient = run_stages(WEIGHT, p, dy, dy, ())
+    return replace(laid, other=p.parameters["weight"] - p.rate * gradient)
 
 
-def _regroupings(filters: int) -> list[tuple[str, str]]:
-    """With one filter, there is nothing to exchange with the images."""
-    return [entry for entry in REGROUPED.items() if filters > 1 or entry[0] != "not exchanged"]
+MUTANTS.add(
+    common.WEIGHTS_UPDATED_EARLY,
+    delta("weight", "the delta was taken through filters that had been updated already",
+          _early, unknown="rate"),
+)  # fmt: skip
+common.add_to_delta(MUTANTS)
+common.add_inputs(MUTANTS, lambda p, x, laid: replace(laid, other=pad(x, p.around)))
+common.add_to_gradient(MUTANTS, "weight")
+MUTANTS.add(
+    TAPS_OVERWRITTEN,
+    weight("sum", "each position's share was assigned over the one before: the last one's is left",
+           _last_position),
+)  # fmt: skip
 
 
-def _delta_mutants(scene: Scene) -> Iterator[Mutant]:
-    filters, channels, rows, columns = scene.parameters["weight"].shape
-    if rows * columns > 1:
-        yield Mutant(
-            "filter-not-turned",
-            "delta",
-            "turn",
-            _filters(lambda w: w[:, :, ::-1, ::-1]),
-            "the filters were not turned by 180 degrees for the full convolution",
-        )
-    if rows == columns and rows > 1:
-        yield Mutant(
-            "rows-columns-swapped",
-            "delta",
-            "turn",
-            _filters(lambda w: w.swapaxes(2, 3)),
-            "the filters' rows and columns were exchanged",
-        )
-        yield Mutant(
-            "rows-columns-swapped",
-            "delta",
-            "turn",
-            _filters(lambda w: w[:, :, ::-1, ::-1].swapaxes(2, 3)),
-            "the filters were turned by 180 degrees and had rows and columns exchanged",
-        )
-    if scene.x.shape[2] == scene.x.shape[3] > 1:
-        yield Mutant(
-            "rows-columns-swapped",
-            "delta",
-            "out",
-            lambda s, v, dy: v.swapaxes(2, 3),
-            "the map's rows and columns were exchanged",
-        )
-    if filters > 1 and channels > 1:
-        if filters == channels:
-            yield Mutant(
-                "channels-swapped",
-                "delta",
-                "axes",
-                _filters(lambda w: w.swapaxes(0, 1)),
-                "the filters' input and output channels were exchanged too often or too rarely",
-            )
-        else:
-            yield Mutant(
-                "channels-swapped",
-                "delta",
-                "axes",
-                _filters(lambda w: w.reshape(w.shape[1], w.shape[0], *w.shape[2:]).swapaxes(0, 1)),
-                "the filters were reshaped to (channels, filters, ...) where their axes had to be "
-                "exchanged",
-            )
-    if filters > 1:
-        for which, said in ((-1, "last"), (0, "first")):
-            yield Mutant(
-                "filter-sum-lost",
-                "delta",
-                "share",
-                _filters(_one_filter(which)),
-                f"it holds the {said} filter's share only, not the sum over the filters",
-            )
-        yield Mutant(
-            "filter-sum-lost",
-            "delta",
-            "out",
-            lambda s, v, dy: v / dy.shape[1],
-            "it is the mean over the filters, not the sum",
-        )
-    if rows * columns > 1:
-        yield Mutant(
-            "taps-overwritten",
-            "delta",
-            "sum",
-            _assign_positions,
-            "each window's share was assigned over the one before, where it had to be added",
-        )
-        yield Mutant(
-            "taps-overwritten",
-            "delta",
-            "sum",
-            _assign_taps,
-            "each tap's share was assigned over the one before, where it had to be added",
-        )
-    if max(scene.stride) > 1:
-        yield Mutant(
-            "stride-not-dilated",
-            "delta",
-            "step",
-            lambda s, v, dy: Laid(v, (1, 1)),
-            "the delta's cells were laid side by side, with no zeros in between for the stride",
-        )
-    if max(leftover(scene)) > 0:
-        yield Mutant(
-            "stride-leftover",
-            "delta",
-            "crop",
-            _squeezed,
-            "the rows and columns that the stride leaves over were not counted when the padding "
-            "was cut off",
-        )
-        yield Mutant(
-            "stride-leftover",
-            "delta",
-            "crop",
-            _moved_by_leftover,
-            "the rows and columns that the stride leaves over were put in front",
-        )
-    yield from crops(scene)
-    yield Mutant(
-        "weights-updated-early",
-        "delta",
-        "weight",
-        _early,
-        "the delta was taken through filters that had been updated already",
-        "rate",
-    )
-    yield from delta_mutants(scene)
-    if scene.images > 1:
-        for how, said in _regroupings(filters):
-            yield Mutant("images-mixed", "delta", "delta", _regroup(how), said)
+def _images_last(p: LayerPass, dy: Array, _: Array) -> Array:
+    """Columns made (P, Q, N) and read (N, P, Q)."""
+    n, k, rows, columns = dy.shape
+    return dy.transpose(1, 2, 3, 0).reshape(k, -1).reshape(k, n, rows, columns).swapaxes(0, 1)
 
 
-# The filter gradient ----------------------------------------------------------------------------
+def _images_first(p: LayerPass, dy: Array, _: Array) -> Array:
+    """Columns made (N, P, Q) and read (P, Q, N)."""
+    n, k, rows, columns = dy.shape
+    return dy.swapaxes(0, 1).reshape(k, -1).reshape(k, rows, columns, n).transpose(3, 0, 1, 2)
 
 
-def _from_padded(scene: Scene, laid: Laid, padded: Array) -> Laid:
-    return replace(laid, other=padded)
+def _not_exchanged(p: LayerPass, dy: Array, _: Array) -> Array:
+    n, k, rows, columns = dy.shape
+    return dy.reshape(k, n, rows, columns).swapaxes(0, 1)
 
 
-def _product(scene: Scene, x: Array, laid: Laid) -> Laid:
-    return replace(laid, other=pad(x, scene.around))
+for _target in (delta, weight):
+    MUTANTS.add(
+        common.IMAGES_MIXED,
+        _target("delta", "the delta's columns ran over positions, then images, and were read the "
+                "other way round", _images_last),
+        _target("delta", "the delta's columns ran over images, then positions, and were read the "
+                "other way round", _images_first),
+        _target("delta", "the delta was reshaped to (filters, ...) without its images and filters "
+                "having changed places", _not_exchanged, _several_filters),
+        when=common.several_images,
+    )  # fmt: skip
 
 
-def _placed(above: int, left: int) -> Any:
-    """Lay the input into its padded map at another corner."""
-
-    def change(scene: Scene, laid: Laid, dy: Array) -> Laid:
-        canvas = np.zeros((*scene.x.shape[:2], *scene.padded))
-        rows, columns = scene.x.shape[2:]
-        canvas[:, :, above : above + rows, left : left + columns] = scene.x
-        return replace(laid, other=canvas)
-
-    return change
+def _cells(p: LayerPass) -> int:
+    return int(p.y.shape[2] * p.y.shape[3])
 
 
-def _shifted_by_leftover(scene: Scene, laid: Laid, dy: Array) -> Laid:
-    rows, columns = leftover(scene)
-    return replace(laid, other=np.roll(scene.kept[0], (-rows, -columns), axis=(2, 3)))
+MUTANTS.add(
+    common.BIAS_AVERAGED,
+    bias("out", "it was averaged over the positions, where it had to be added up",
+         lambda p, v, dy: v / _cells(p), lambda p: _cells(p) > 1),
+    bias("out", "it was averaged over positions and batch, where it had to be added up",
+         lambda p, v, dy: v / (_cells(p) * p.images), lambda p: p.images > 1 and _cells(p) > 1),
+    bias("out", "it was averaged over the batch, where the delta already holds 1 / N",
+         common.over_images, common.several_images),
+)  # fmt: skip
+common.add_to_gradient(MUTANTS, "bias")
 
 
-def _last_position(scene: Scene, laid: Laid, dy: Array) -> Array:
-    kept = np.zeros_like(laid.dy)
-    kept[:, :, -1, -1] = laid.dy[:, :, -1, -1]
-    return _correlate(scene, replace(laid, dy=kept), dy)
+# Groups and rounding ------------------------------------------------------------------------------
 
 
-def _weight_mutants(scene: Scene) -> Iterator[Mutant]:
-    filters, channels, rows, columns = scene.parameters["weight"].shape
-    if rows * columns > 1:
-        yield Mutant(
-            "weight-gradient-turned",
-            "weight",
-            "out",
-            lambda s, v, dy: v[:, :, ::-1, ::-1],
-            "the filter gradient is turned by 180 degrees",
-        )
-    if rows == columns and rows > 1:
-        yield Mutant(
-            "rows-columns-swapped",
-            "weight",
-            "out",
-            lambda s, v, dy: v.swapaxes(2, 3),
-            "the filter gradient's rows and columns are exchanged",
-        )
-    if filters > 1 and channels > 1:
-        if filters == channels:
-            yield Mutant(
-                "channels-swapped",
-                "weight",
-                "out",
-                lambda s, v, dy: v.swapaxes(0, 1),
-                "the filter gradient's input and output channels are exchanged",
-            )
-        else:
-            yield Mutant(
-                "channels-swapped",
-                "weight",
-                "out",
-                lambda s, v, dy: v.swapaxes(0, 1).reshape(v.shape),
-                "the filter gradient came as (channels, filters, ...) and was reshaped where its "
-                "axes had to be exchanged",
-            )
-    if max(scene.stride) > 1:
-        yield Mutant(
-            "stride-not-dilated",
-            "weight",
-            "step",
-            lambda s, v, dy: Laid(v, (1, 1)),
-            "the delta slid over the input side by side, as if the stride were 1",
-        )
-    if max(leftover(scene)) > 0:
-        yield Mutant(
-            "stride-leftover",
-            "weight",
-            "input",
-            _shifted_by_leftover,
-            "the input was aligned with the delta at its end, where the stride leaves cells over",
-        )
-    (above, below), (left, right) = scene.around
-    places = {
-        (0, 0): "the input lay at the upper left of its padding",
-        (above + below, left + right): "the input lay at the lower right of its padding",
-        (below, right): "the odd row and column of the padding were on the wrong side",
-    }
-    for (top, start), said in places.items():
-        if (top, start) != (above, left):
-            yield Mutant("weight-gradient-padding", "weight", "input", _placed(top, start), said)
-    yield from inputs(scene, _product)
-    yield from gradient_mutants(scene, "weight")
-    yield Mutant(
-        "taps-overwritten",
-        "weight",
-        "sum",
-        _last_position,
-        "each position's share was assigned over the one before: the last one's is left",
-    )
-    if scene.images > 1:
-        for how, said in _regroupings(filters):
-            yield Mutant("images-mixed", "weight", "delta", _regroup(how), said)
-
-
-def _bias_mutants(scene: Scene) -> Iterator[Mutant]:
-    cells = scene.y.shape[2] * scene.y.shape[3]
-    if cells > 1:
-        yield Mutant(
-            "bias-averaged",
-            "bias",
-            "out",
-            lambda s, v, dy: v / cells,
-            "it was averaged over the positions, where it had to be added up",
-        )
-    if scene.images > 1 and cells > 1:
-        yield Mutant(
-            "bias-averaged",
-            "bias",
-            "out",
-            lambda s, v, dy: v / (cells * s.images),
-            "it was averaged over positions and batch, where it had to be added up",
-        )
-    if scene.images > 1:
-        yield Mutant(
-            "bias-averaged",
-            "bias",
-            "out",
-            lambda s, v, dy: v / s.images,
-            "it was averaged over the batch, where the delta already holds 1 / N",
-        )
-    yield from gradient_mutants(scene, "bias")
-
-
-def mutants(scene: Scene) -> Iterator[Mutant]:
-    """Yield the mutants of a convolution."""
-    yield from _delta_mutants(scene)
-    yield from _weight_mutants(scene)
-    if "bias" in scene.parameters:
-        yield from _bias_mutants(scene)
-
-
-# Groups -----------------------------------------------------------------------------------------
-
-
-def by_group(stages: Stages, scene: Scene, dy: Array, mutants: tuple[Mutant, ...]) -> Array:
+def _by_group(stages: Stages, p: LayerPass, dy: Array, mutants: Sequence[Mutant]) -> Array:
     """Run the stages on every group of channels, and join the results."""
-    assert isinstance(scene.layer, Conv2D)  # noqa: S101 -- for the types
-    groups = scene.layer.groups
-    if groups == 1:
-        whole: Array = run_stages(stages, scene, dy, dy, mutants)
+    groups = p.layer.groups
+    if groups == 1 or stages is BIAS:
+        whole: Array = run_stages(stages, p, dy, dy, mutants)
         return whole
-    padded, around = scene.kept
+    padded, around = p.cache
     parts = zip(
-        np.split(scene.x, groups, 1),
+        np.split(p.x, groups, 1),
         np.split(padded, groups, 1),
-        np.split(scene.parameters["weight"], groups, 0),
+        np.split(p.parameters["weight"], groups, 0),
         np.split(dy, groups, 1),
         strict=True,
     )
-    made = []
-    for group, (x, p, w, part) in enumerate(parts):
-        own = replace(
-            scene,
+    results = []
+    for group, (x, padded_x, w, part) in enumerate(parts):
+        of_group = replace(
+            p,
             x=x,
-            kept=(p, around),
-            parameters={**scene.parameters, "weight": w},
+            cache=(padded_x, around),
+            parameters={**p.parameters, "weight": w},
             activations={
-                name: np.split(a, groups, 1)[group] if a.shape[1] == scene.x.shape[1] else a
-                for name, a in scene.activations.items()
+                name: np.split(a, groups, 1)[group] if a.shape[1] == p.x.shape[1] else a
+                for name, a in p.activations.items()
             },
         )
-        made.append(run_stages(stages, own, part, part, mutants))
-    return np.concatenate(made, axis=0 if stages is WEIGHT else 1)
+        results.append(run_stages(stages, of_group, part, part, mutants))
+    return np.concatenate(results, axis=0 if stages is WEIGHT else 1)
+
+
+def _terms(layer: Any, x: Array, y: Array) -> Terms:
+    cells = int(np.prod(layer.parameter_shapes(x.shape[1:])["weight"][2:]))
+    return Terms(
+        output=x.shape[1] // layer.groups * cells + 1,
+        delta=layer.filters // layer.groups * cells,
+        gradient=positions(y),
+    )
+
+
+RULES = Rules(
+    MUTANTS,
+    {"delta": DELTA, "weight": WEIGHT, "bias": BIAS},
+    run=_by_group,
+    terms=_terms,
+    absolute=lambda p: {"cache": (abs(p.cache[0]), p.cache[1])},
+    noise=sum_noise(_terms),
+    weighs=True,
+)

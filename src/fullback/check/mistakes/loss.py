@@ -5,188 +5,160 @@ Stages: "target" makes t, "rule" makes the images' own deltas, "mean" divides by
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
-from fullback.check.mistakes.base import Mutant, Stages, run_stages, same
-from fullback.check.scene import LossScene
+from fullback.check.mistakes import common
+from fullback.check.mistakes.base import (
+    Change,
+    Mistake,
+    Mutant,
+    Mutants,
+    Stages,
+    delta,
+    run_stages,
+    same,
+)
+from fullback.check.mistakes.layer_pass import LossPass
 from fullback.layers.base import Array
 from fullback.passes import softmax
 
 
-def _rule(scene: LossScene, t: Array, dy: Array) -> Array:
-    difference: Array = scene.p - t
-    return difference if scene.loss.classifies else 2 * difference / difference.shape[1]
+def _rule(p: LossPass, t: Array, dy: Array) -> Array:
+    difference: Array = p.p - t
+    return difference if p.loss.classifies else 2 * difference / difference.shape[1]
 
 
-def _mean(scene: LossScene, value: Array, dy: Array) -> Array:
-    return value * scene.share[:, None]
+STAGES: Stages = (
+    ("target", same),
+    ("rule", _rule),
+    ("mean", lambda p, v, dy: v * p.share[:, None]),
+    ("out", same),
+)
 
 
-STAGES: Stages = (("target", same), ("rule", _rule), ("mean", _mean), ("out", same))
-
-
-def first_delta(scene: LossScene, mutants: tuple[Mutant, ...] = ()) -> Array:
+def first_delta(p: LossPass, mutants: Sequence[Mutant] = ()) -> Array:
     """Return dL/dlogits, of shape (N, K)."""
-    delta: Array = run_stages(STAGES, scene, scene.t, scene.p, mutants)
-    return delta
+    first: Array = run_stages(STAGES, p, p.t, p.p, mutants)
+    return first
 
 
-def _softmax_twice(scene: LossScene, t: Array, dy: Array) -> Array:
-    g = scene.p - t
-    changed: Array = scene.p * (g - (g * scene.p).sum(axis=1, keepdims=True))
-    return changed
+MUTANTS = Mutants()
 
 
-def _softmax_of_softmax(scene: LossScene, t: Array, dy: Array) -> Array:
-    g = softmax(scene.p) - t
-    changed: Array = scene.p * (g - (g * scene.p).sum(axis=1, keepdims=True))
-    return changed
+def _classifies(p: LossPass) -> bool:
+    return p.loss.classifies
 
 
-def _diagonal_of_difference(scene: LossScene, t: Array, dy: Array) -> Array:
-    changed: Array = (scene.p - t) * scene.p * (1 - scene.p)
-    return changed
+def _several_outputs(p: LossPass) -> bool:
+    return bool(p.logits.shape[1] > 1)
 
 
-def _diagonal_of_quotient(scene: LossScene, t: Array, dy: Array) -> Array:
-    changed: Array = -t * (1 - scene.p)  # -t / p, times the diagonal p (1 - p)
-    return changed
+def _jacobian(g: Array, p: Array) -> Array:
+    """The softmax's Jacobian applied to g."""
+    product: Array = p * (g - (g * p).sum(axis=1, keepdims=True))
+    return product
 
 
-def _shifted(by: int, *, wraps: bool):  # type: ignore[no-untyped-def]
-    def change(scene: LossScene, t: Array, dy: Array) -> Array:
-        if wraps:
-            return np.roll(t, by, axis=1)
-        places = np.clip(np.arange(t.shape[1]) - by, 0, t.shape[1] - 1)
-        moved: Array = np.where(
-            (np.arange(t.shape[1]) - by == places), np.take(t, places, axis=1), 0.0
-        )
+MUTANTS.add(
+    Mistake("softmax-twice",
+        "The softmax's derivative was applied twice.",
+        "dx[n,k] = (p[n,k] - t[n,k]) / N is the delta of the logits: softmax included",
+        "delta = (p - t) / N  # of the logits\n# no softmax_backward(delta) after it"),
+    delta("rule", "the softmax's Jacobian was applied to p - t, which already holds it",
+          lambda p, t, dy: _jacobian(p.p - t, p.p)),
+    delta("rule", "the loss, which takes a softmax itself, was given probabilities in place of "
+          "logits", lambda p, t, dy: _jacobian(softmax(p.p) - t, p.p)),
+    when=_classifies,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("softmax-diagonal",
+        "Only the diagonal of the softmax's Jacobian was used.",
+        "dp[j]/dx[k] = p[j] ((j == k) - p[k]), which with -t / p gives  p - t",
+        "delta = (p - t) / N  # softmax and cross-entropy together\n"
+        "# p * (1 - p) is the diagonal alone: rows of delta must sum to 0"),
+    delta("rule", "p - t was multiplied by p (1 - p), the diagonal of the softmax's Jacobian",
+          lambda p, t, dy: (p.p - t) * p.p * (1 - p.p)),
+    delta("rule", "only the diagonal p (1 - p) of the softmax's Jacobian met -t / p, so that only "
+          "the label's own logit gets a delta",
+          lambda p, t, dy: -t * (1 - p.p)),
+    when=_classifies,
+)  # fmt: skip
+
+
+def _cut_off(by: int) -> Change:
+    """Shift the labels; what would leave stays at the edge."""
+
+    def change(p: LossPass, t: Array, dy: Array) -> Array:
+        places = np.arange(t.shape[1]) - by
+        inside = np.clip(places, 0, t.shape[1] - 1)
+        moved: Array = np.where(places == inside, np.take(t, inside, axis=1), 0.0)
         edge = -1 if by > 0 else 0
-        moved[:, edge] += t[:, edge]  # what would leave stays at the edge
+        moved[:, edge] += t[:, edge]
         return moved
 
     return change
 
 
-def _next_image(by: int):  # type: ignore[no-untyped-def]
-    return lambda scene, t, dy: np.roll(t, by, axis=0)
+def _rolled(by: int, axis: int) -> Change:
+    return lambda p, t, dy: np.roll(t, by, axis=axis)
 
 
-def _last(scene: LossScene, value: Array, dy: Array) -> Array:
-    kept = np.zeros_like(value)
-    kept[-1] = value[-1]
-    return kept
-
-
-def mutants(scene: LossScene) -> Iterator[Mutant]:
-    """Yield the mutants that make sense at this loss."""
-    if scene.loss.classifies:
-        yield Mutant(
-            "softmax-twice",
-            "delta",
-            "rule",
-            _softmax_twice,
-            "the softmax's Jacobian was applied to p - t, which already holds it",
-        )
-        yield Mutant(
-            "softmax-twice",
-            "delta",
-            "rule",
-            _softmax_of_softmax,
-            "the loss, which takes a softmax itself, was given probabilities in place of logits",
-        )
-        yield Mutant(
-            "softmax-diagonal",
-            "delta",
-            "rule",
-            _diagonal_of_difference,
-            "p - t was multiplied by p (1 - p), the diagonal of the softmax's Jacobian",
-        )
-        yield Mutant(
-            "softmax-diagonal",
-            "delta",
-            "rule",
-            _diagonal_of_quotient,
-            "only the diagonal p (1 - p) of the softmax's Jacobian met -t / p, so that only the "
-            "label's own logit gets a delta",
-        )
-        for by, which in ((1, "one too high"), (-1, "one too low")):
-            yield Mutant(
-                "labels-shifted",
-                "delta",
-                "target",
-                _shifted(by, wraps=True),
-                f"the labels are {which}, the last class wrapping round to the other end",
-            )
-            yield Mutant(
-                "labels-shifted",
-                "delta",
-                "target",
-                _shifted(by, wraps=False),
-                f"the labels are {which}, and cut off at the last class",
-            )
-    else:
-        yield Mutant(
-            "batch-scale",
-            "delta",
-            "rule",
-            lambda s, t, dy: (s.p - t) / t.shape[1],
-            "the 2 of the square's derivative is missing",
-        )
-        if scene.logits.shape[1] > 1:
-            yield Mutant(
-                "batch-scale",
-                "delta",
-                "rule",
-                lambda s, t, dy: 2 * (s.p - t),
-                "the squares were added up over the outputs, where their mean belongs",
-            )
-            yield Mutant(
-                "batch-scale",
-                "delta",
-                "rule",
-                lambda s, t, dy: s.p - t,
-                "both the 2 of the square's derivative and the mean over the outputs are missing",
-            )
-    for by, which in ((1, "before"), (-1, "behind")):
-        yield Mutant(
-            "labels-shifted",
-            "delta",
-            "target",
-            _next_image(by),
-            f"each image got the label of the image {which} it",
-        )
-    yield Mutant("sign-flipped", "delta", "out", lambda s, v, dy: -v, "t - p stands for p - t")
-    if scene.images > 1:
-        yield Mutant(
-            "batch-scale",
-            "delta",
-            "mean",
-            lambda s, v, dy: v,
-            "the batch's sum stands where the mean belongs: nothing was divided by N",
-        )
-        yield Mutant(
-            "batch-scale",
-            "delta",
-            "out",
-            lambda s, v, dy: v / s.images,
-            "the batch's mean was taken twice: divided by N once more",
-        )
-        yield Mutant("last-sample-only", "delta", "out", _last, "only the last image has a delta")
-        yield Mutant(
-            "last-sample-only",
-            "delta",
-            "out",
-            lambda s, v, dy: _last(s, v, dy) * s.images,
-            "only the last image has a delta, and it was not divided by N",
-        )
-    if scene.logits.shape[1] > 1 and scene.loss.classifies:
-        yield Mutant(
-            "batch-scale",
-            "delta",
-            "out",
-            lambda s, v, dy: v / v.shape[1],
-            "the mean was taken over the classes too: divided by N K in place of N",
-        )
+LABELS_SHIFTED = Mistake(
+    "labels-shifted",
+    "The labels are off by one.",
+    "t[n,k] = 1 where k is the label of image n, else 0; classes count from 0",
+    "t = np.zeros((N, K))\nt[np.arange(N), y] = 1  # y from 0 to K - 1",
+)
+for _by, _which in ((1, "one too high"), (-1, "one too low")):
+    MUTANTS.add(
+        LABELS_SHIFTED,
+        delta("target", f"the labels are {_which}, the last class wrapping round to the other end",
+              _rolled(_by, 1)),
+        delta("target", f"the labels are {_which}, and cut off at the last class",
+              _cut_off(_by)),
+        when=_classifies,
+    )  # fmt: skip
+MUTANTS.add(
+    common.BATCH_SCALE,
+    delta("rule", "the 2 of the square's derivative is missing",
+          lambda p, t, dy: (p.p - t) / t.shape[1]),
+    delta("rule", "the squares were added up over the outputs, where their mean belongs",
+          lambda p, t, dy: 2 * (p.p - t), _several_outputs),
+    delta("rule", "both the 2 of the square's derivative and the mean over the outputs are missing",
+          lambda p, t, dy: p.p - t, _several_outputs),
+    when=lambda p: not p.loss.classifies,
+)  # fmt: skip
+MUTANTS.add(
+    LABELS_SHIFTED,
+    delta("target", "each image got the label of the image before it", _rolled(1, 0)),
+    delta("target", "each image got the label of the image behind it", _rolled(-1, 0)),
+)
+MUTANTS.add(common.SIGN_FLIPPED, delta("out", "t - p stands for p - t", common.negative))
+BATCH_SUM = delta(
+    "mean", "the batch's sum stands where the mean belongs: nothing was divided by N",
+    same, common.several_images,
+)  # fmt: skip
+MUTANTS.add(
+    common.BATCH_SCALE,
+    BATCH_SUM,
+    delta("out", "the batch's mean was taken twice: divided by N once more",
+          common.over_images, common.several_images),
+)  # fmt: skip
+MUTANTS.add(
+    common.LAST_SAMPLE_ONLY,
+    delta("out", "only the last image has a delta", common.only_last, common.several_images),
+    delta("out", "only the last image has a delta, and it was not divided by N",
+          lambda p, v, dy: common.only_last(p, v, dy) * p.images, common.several_images),
+)  # fmt: skip
+MUTANTS.add(
+    common.BATCH_SCALE,
+    delta("out", "the mean was taken over the classes too: divided by N K in place of N",
+          lambda p, v, dy: v / v.shape[1], lambda p: _classifies(p) and _several_outputs(p)),
+)  # fmt: skip
+SUM_CONVENTION = delta(
+    "mean", "deltas are those of the batch's sum here, and gradients are divided by N at the end; "
+    "in fullback the deltas hold 1 / N already: both are right", same, common.several_images,
+)  # fmt: skip
+"""Another right way for a whole pass: its gradients are divided by N."""

@@ -1,0 +1,166 @@
+"""The delta on its way down, as a program with certain mistakes computes it, in every pass.
+
+A chain is a linked list from the loss: each link carries the delta through one layer, rightly or
+as some mutants do it. What it computes in the noisy passes says how far off another program with
+the same mistakes may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from fullback.check.diagnose.ensemble import Ensemble
+from fullback.check.mistakes import Mutant, Target, first_delta, propagate, rules_of
+from fullback.check.mistakes.kinks import hashed
+from fullback.check.mistakes.rules import amplitude_of
+from fullback.layers.base import Array
+
+
+class Chain:
+    """The delta of one layer's output, or of the input.
+
+    Parameters
+    ----------
+    ensemble : the forward passes
+    parent : the delta that this one is computed from; None at the loss, and where it was submitted
+    through : the layer that lies between; "loss" for the first delta
+    mutants : the mistakes in this step
+    submitted : the delta itself, where a user submitted it
+    before : the chain that this one goes on from with a submitted delta
+    rate : learning rate of an early update in this step; None where it is not known yet
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        parent: Chain | None,
+        through: str,
+        mutants: tuple[Mutant, ...] = (),
+        *,
+        submitted: Array | None = None,
+        rate: float | None = None,
+        before: Chain | None = None,
+    ) -> None:
+        self.ensemble = ensemble
+        self.parent = parent
+        self.through = through
+        self.mutants = mutants
+        self.submitted = submitted
+        self.rate = rate
+        self.before = before
+        self._at: dict[int, Array] = {}
+        self._size: Array | None = None
+        self.bases: dict[tuple[object, ...], Array] = {}
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether a learning rate on the way is not known yet."""
+        here = self.rate is None and any(m.unknown == "rate" for m in self.mutants)
+        return here or (self.parent is not None and self.parent.unresolved)
+
+    def with_rate(self, rate: float) -> Chain:
+        """Return the chain with that learning rate where it is not known."""
+        if not self.unresolved:
+            return self
+        parent = self.parent.with_rate(rate) if self.parent is not None else None
+        return Chain(
+            self.ensemble,
+            parent,
+            self.through,
+            self.mutants,
+            submitted=self.submitted,
+            rate=rate if self.rate is None else self.rate,
+        )
+
+    def without_mistakes(self) -> Chain:
+        """Return the chain from the last submitted delta, or from the loss, all of it right."""
+        if self.submitted is not None:
+            return self
+        parent = self.parent.without_mistakes() if self.parent is not None else None
+        conventions = tuple(m for m in self.mutants if m.mistake is None)
+        return Chain(self.ensemble, parent, self.through, conventions)
+
+    def links(self) -> list[Chain]:
+        """Return the chain's deltas from this one upwards."""
+        above = self.parent or self.before
+        return [self, *(above.links() if above is not None else [])]
+
+    def at(self, index: int) -> Array:
+        """Return the delta in the exact pass (0) or in a noisy one (1, 2, ...)."""
+        if self.submitted is not None:
+            return self.submitted
+        if index not in self._at:
+            delta = self._step(index)
+            self._at[index] = delta + self._noise(delta, index) if index else delta
+        return self._at[index]
+
+    def _step(self, index: int) -> Array:
+        forward = self.ensemble.at(index)
+        if self.parent is None:
+            return first_delta(forward.loss, self.mutants)
+        p = forward.layers[self.through].with_rates(self.rate or 0.0, 0.0)
+        return propagate(p, "delta", self.parent.at(index), self.mutants)
+
+    def _noise(self, delta: Array, index: int) -> Array | float:
+        eps = self.ensemble.eps
+        if self.parent is None:
+            if self._size is None:
+                loss = self.ensemble.exact.loss
+                size = first_delta(replace(loss, t=-loss.t), self.mutants)
+                self._size = 4 * eps * (abs(size) + abs(self.at(0)))
+            return self._size * hashed(delta, index + 50)
+        p = self.ensemble.exact.layers[self.through]
+        rules = rules_of(p.layer)
+        if not rules.adds(p):
+            return 0.0
+        if self._size is None:
+            size = size_of(self.ensemble, self.through, "delta", self.parent.at(0), self.mutants)
+            self._size = amplitude_of(size, self.at(0), rules.terms(p.layer, p.x, p.y).delta, eps)
+        return self._size * hashed(delta, index + 50)
+
+
+def size_of(
+    ensemble: Ensemble, name: str, target: Target, dy: Array, mutants: tuple[Mutant, ...]
+) -> Array:
+    """Return the sums of absolute values behind one result of a layer."""
+    p, dy = ensemble.absolute.layers[name], abs(dy)
+    size = rules_of(p.layer).sizes(p, target, dy, mutants)
+    return abs(propagate(p, target, dy, mutants)) if size is None else size
+
+
+def gradient_in(
+    chain: Chain, name: str, target: Target, mutants: tuple[Mutant, ...], share: float, decay: float
+) -> Callable[[int], Array]:
+    """Return what computes a layer's own gradient from the chain's delta, pass by pass."""
+    ensemble = chain.ensemble
+    noise: list[Array] = []
+
+    def exactly() -> Array:
+        """Mistakes of the last stage work on what the stages before it computed once."""
+        p, dy = ensemble.exact.layers[name].with_rates(0.0, decay), chain.at(0) * share
+        if getattr(p.layer, "groups", 1) > 1:
+            return propagate(p, target, dy, mutants)
+        before = tuple(m for m in mutants if m.stage != "out")
+        key = (name, target, share, *map(id, before))
+        if key not in chain.bases:
+            chain.bases[key] = propagate(p, target, dy, before)
+        gradient: Array = chain.bases[key]
+        for mutant in mutants:
+            if mutant.stage == "out":
+                gradient = mutant.change(p, gradient, dy)
+        return gradient
+
+    def compute(index: int) -> Array:
+        if not index:
+            return exactly()
+        p = ensemble.at(index).layers[name].with_rates(0.0, decay)
+        gradient = propagate(p, target, chain.at(index) * share, mutants)
+        if not noise:
+            size = size_of(ensemble, name, target, chain.at(0) * share, mutants)
+            terms = rules_of(p.layer).terms(p.layer, p.x, p.y).gradient
+            noise.append(amplitude_of(size, compute(0), terms, ensemble.eps))
+        noisy: Array = gradient + noise[0] * hashed(gradient, index + 80)
+        return noisy
+
+    return compute

@@ -1,0 +1,374 @@
+"""From the hypotheses that a search leaves to findings in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from fullback.check.diagnose.chain import Chain, gradient_in
+from fullback.check.diagnose.compare import Fit, fit, length
+from fullback.check.diagnose.describe import describe
+from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match
+from fullback.check.diagnose.report import Alternative, Evidence, Finding
+from fullback.check.diagnose.search import Search
+from fullback.check.diagnose.submission import Submitted
+from fullback.check.mistakes import MISTAKES, propagate
+from fullback.layers.base import Array
+from fullback.passes import Trace
+
+_SAME_COST = 0.03
+_FOLLOWS = 30.0  # times what rounding explains, from where on an array is not the right one
+_TARGETS = {"delta": "next delta", "weight": "weight gradient", "bias": "bias gradient"}
+
+
+@dataclass
+class Summary:
+    """What a search comes to: findings, the arrays by verdict, and notes."""
+
+    findings: list[Finding] = field(default_factory=list)
+    right: list[str] = field(default_factory=list)
+    inherited: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def explain(search: Search, trace: Trace, submitted: Submitted, *, more: bool) -> Summary:
+    """Put the best hypothesis into words, with those that explain as much for as little.
+
+    ``more`` says that there are findings of another kind, which stay.
+    """
+    best = search.best
+    others = [
+        h
+        for h in search.found[1:]
+        if h.cost <= best.cost + _SAME_COST and len(h.open) == len(best.open) and h.assumed
+    ]
+    summary = Summary()
+    for one in best.assumed:
+        if one.mutant.mistake is None and one.mutant.description not in summary.notes:
+            summary.notes.append(one.mutant.description)
+    befores = {match.name: _before(search, match, best, submitted) for match in best.matches}
+    for match in best.matches:
+        before = befores[match.name]
+        if not before.matched:
+            itself = match.mistakes or _computed_here(match, best)
+            (summary.wrong if itself else summary.inherited).append(match.name)
+        elif best.assumed and _differs(match, best, trace, submitted, before.tolerance):
+            summary.inherited.append(match.name)
+        else:
+            summary.right.append(match.name)
+    summary.wrong += best.open
+    groups: dict[str, list[Assumed]] = {}
+    for one in best.assumed:
+        if one.mutant.mistake is not None:
+            groups.setdefault(one.mutant.mistake, []).append(one)
+    for mistake, places in groups.items():
+        finding = _finding(mistake, places, best, others, befores)
+        alone = len(groups) == 1 and not best.open and not more
+        fixed = summary.wrong + summary.inherited if alone else _fixed(mistake, best, befores)
+        summary.findings.append(replace(finding, expect=_expect(fixed, alone=alone)))
+    if best.open:
+        summary.findings.append(_unexplained(search, best, trace, submitted))
+    summary.findings.sort(key=lambda f: _depth(search, f.layer))
+    return summary
+
+
+def _depth(search: Search, layer: str) -> int:
+    """Layers from the loss down."""
+    return 0 if layer == "loss" else len(search.names) - search.names.index(layer)
+
+
+def _read(submitted: Submitted, name: str, h: Hypothesis) -> Array:
+    """Return a submitted array as the hypothesis reads it."""
+    chosen = dict(h.read)
+    if name in chosen:
+        return chosen[name].values
+    if name.startswith("delta of "):
+        return submitted.deltas[name.removeprefix("delta of ")][0].values
+    return submitted.gradients[name][0].values
+
+
+def _before(search: Search, match: Match, h: Hypothesis, submitted: Submitted) -> Fit:
+    """Compare an array with what a right backward pass computes from the last submitted delta."""
+    plain = match.chain.without_mistakes()
+    array = _read(submitted, match.name, h)
+    if match.name.startswith("delta of "):
+        return fit(array, plain.at, search.ensemble.eps, kinks=search.kinks, patient=True)
+    name, target = match.name.split(".")
+    computed = gradient_in(plain, name, target, (), h.share, 0.0)  # type: ignore[arg-type]
+    return fit(array, computed, search.ensemble.eps, kinks=search.kinks, patient=True)
+
+
+def _computed_here(match: Match, h: Hypothesis) -> bool:
+    """Whether a delta comes straight out of a step that has a mistake."""
+    return match.name.startswith("delta of ") and any(
+        one.layer == match.chain.through and one.mutant.mistake and one.mutant.target == "delta"
+        for one in h.assumed
+    )
+
+
+def _differs(
+    match: Match, h: Hypothesis, trace: Trace, submitted: Submitted, tolerance: float
+) -> bool:
+    """Whether an array that follows from the ones above it is not the right one all the same."""
+    if match.name.startswith("delta of "):
+        right = trace.deltas[match.name.removeprefix("delta of ")] / h.share
+    else:
+        right = trace.gradients[match.name]
+    return length(_read(submitted, match.name, h) - right) > _FOLLOWS * tolerance
+
+
+def _shows(one: Assumed, index: int, best: Hypothesis, befores: dict[str, Fit]) -> Match | None:
+    """Return the first array in which a mistake shows."""
+    for match in best.matches:
+        if any(m.mutant is one.mutant and m.layer == one.layer for m in match.mistakes):
+            return match
+    if one.mutant.target != "delta":
+        return None
+    for match in best.matches:
+        if match.assumed > index and not befores[match.name].matched:
+            return match
+    return None
+
+
+def _finding(
+    mistake: str,
+    places: list[Assumed],
+    best: Hypothesis,
+    others: list[Hypothesis],
+    befores: dict[str, Fit],
+) -> Finding:
+    entry, first = MISTAKES[mistake], places[0]
+    shown = next(
+        (s for one in places if (s := _shows(one, best.assumed.index(one), best, befores))), None
+    )
+    if shown is None:
+        evidence = Evidence("", float("nan"), None, "")
+    else:
+        before, after = befores[shown.name].relative, shown.fit.relative
+        gives = f"{_relative(after)} off" if after else "exactly"
+        evidence = Evidence(
+            shown.name,
+            before,
+            after,
+            f"{shown.name} is {_relative(before)} off the right values, and {gives} what this "
+            "mistake gives",
+        )
+    quantity = "first delta" if first.layer == "loss" else _TARGETS[first.mutant.target]
+    description = first.mutant.description
+    where = (
+        f"At the loss, {description}"
+        if first.layer == "loss"
+        else f"{first.layer}, {quantity}: {description}"
+    )
+    if first.number is not None:
+        unknown = "learning rate" if first.mutant.unknown == "rate" else "coefficient"
+        where += f" (the {unknown} is {first.number:.6g})"
+    message = f"{entry.sentence} {where}."
+    more = list(dict.fromkeys(f"{p.layer} ({_TARGETS[p.mutant.target]})" for p in places[1:]))
+    if more:
+        message += f" The same again in {', '.join(more)}."
+    return Finding(
+        mistake,
+        first.layer,
+        quantity,
+        exact=shown is not None,
+        evidence=evidence,
+        message=message,
+        mend=entry.mend,
+        hint=entry.hint,
+        alternatives=_alternatives(mistake, best, others),
+    )
+
+
+def _relative(error: float) -> str:
+    return f"{100 * error:.3g} %" if error >= 1e-5 else f"{error:.0e}"
+
+
+def _fixed(mistake: str, best: Hypothesis, befores: dict[str, Fit]) -> list[str]:
+    """Return the arrays that are wrong because of this mistake alone."""
+    fixed: list[str] = []
+    for match in best.matches:
+        if befores[match.name].matched:
+            continue
+        ids = {one.mutant.mistake for one in match.mistakes}
+        # mistakes in the formulas of other gradients do not reach this one
+        ids |= {
+            m.mutant.mistake for m in best.assumed[: match.assumed] if m.mutant.target == "delta"
+        }
+        if ids - {None} == {mistake}:
+            fixed.append(match.name)
+    return fixed
+
+
+def _expect(fixed: list[str], *, alone: bool) -> str:
+    if alone:
+        return f"Everything is right: {_listed(fixed)} too."
+    if not fixed:
+        return "The other findings remain, and what follows from them."
+    return f"{_listed(fixed)} should be right; the other findings remain."
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _alternatives(
+    mistake: str, best: Hypothesis, others: list[Hypothesis]
+) -> tuple[Alternative, ...]:
+    """Return what else a mistake could be: other mistakes, or the same one in another layer."""
+    places = {(one.mutant.mistake, one.layer) for one in best.assumed}
+    found: dict[tuple[str | None, str], Alternative] = {}
+    for other in others:
+        others_places = {(one.mutant.mistake, one.layer) for one in other.assumed}
+        if not any(m == mistake for m, _ in places - others_places):
+            continue
+        for one in other.assumed:
+            key = one.mutant.mistake, one.layer
+            if key in places or key in found or one.mutant.mistake is None:
+                continue
+            if (mistake, one.mutant.mistake) == ("bias-averaged", "batch-scale"):
+                continue  # of a bias alone, the two are one
+            where = "the loss" if one.layer == "loss" else one.layer
+            found[key] = Alternative(
+                one.mutant.mistake,
+                one.layer,
+                f"{one.mutant.mistake} at {where}: {one.mutant.description}.",
+                separator(best, other),
+            )
+    return tuple(found.values())
+
+
+def separator(one: Hypothesis, other: Hypothesis) -> str:
+    """Say which further input would distinguish two hypotheses."""
+    deltas = _deltas(one.chain)
+    rest = _deltas(other.chain)
+    for name, delta in deltas.items():
+        if name in rest and length(delta - rest[name]) > 1e-4 * max(length(delta), 1e-300):
+            return f"The delta of {name} would distinguish them."
+    return "Another batch would distinguish them: fullback.probe(net) makes one."
+
+
+def _deltas(chain: Chain) -> dict[str, Array]:
+    """Return the deltas of a chain by the layer whose output they belong to, from the top."""
+    found: dict[str, Array] = {}
+    for link in reversed(chain.links()):
+        if link.submitted is None:
+            name = link.through
+            if link.parent is not None:
+                name = link.ensemble.exact.layers[link.through].before
+            else:
+                name = next(reversed(link.ensemble.exact.layers))
+            found[name] = link.at(0)
+    return found
+
+
+# No match ---------------------------------------------------------------------------------------
+
+
+def _unexplained(search: Search, best: Hypothesis, trace: Trace, submitted: Submitted) -> Finding:
+    """Narrow down what no mistake of the catalogue explains, and describe it."""
+    name = best.open[0]
+    array = _read(submitted, name, best)
+    if name.startswith("delta of "):
+        layer, quantity, right, where = _open_delta(search, name, trace, submitted, best)
+    else:
+        layer, target = name.split(".")
+        quantity, right = _TARGETS[target], trace.gradients[name]
+        where = _open_gradient(search, best, layer, submitted)
+        above = _submitted_above(layer, best)
+        if above is not None:
+            p = search.ensemble.exact.layers[layer]
+            right = propagate(p, target, above)  # type: ignore[arg-type]
+    relative = length(array - right) / max(length(right), 1e-300)
+    words = "; ".join(describe(array, right, _axes(name, array)))
+    rest = list(best.open[1:])
+    message = (
+        f"{name} is wrong, and no mistake of the catalogue, nor two at once, explains it. {where}"
+    )
+    if rest:
+        message += f" Not explained either: {_listed(rest)}."
+    return Finding(
+        None,
+        layer,
+        quantity,
+        exact=False,
+        evidence=Evidence(
+            name, relative, None, f"{_relative(relative)} off the right values: {words}"
+        ),
+        message=message,
+        expect="",
+    )
+
+
+def _axes(name: str, array: Array) -> str:
+    if name.startswith("delta of "):
+        return "images channels rows columns" if array.ndim == 4 else "images features"
+    return "filters channels rows columns" if array.ndim == 4 else "units features"
+
+
+def _submitted_above(layer: str, best: Hypothesis) -> Array | None:
+    """Return the submitted delta of a layer."""
+    reading = dict(best.read).get(f"delta of {layer}")
+    return None if reading is None else reading.values
+
+
+def _open_delta(
+    search: Search, name: str, trace: Trace, submitted: Submitted, best: Hypothesis
+) -> tuple[str, str, Array, str]:
+    """Return the layer whose backward pass a wrong delta comes from, and the right delta."""
+    of = name.removeprefix("delta of ")
+    chain = ("input", *search.names)
+    above = chain[chain.index(of) + 1 :]
+    between: list[str] = []
+    for n in above:
+        between.append(n)
+        if n in submitted.deltas:
+            break
+    else:
+        between.append("loss")
+    ensemble = search.ensemble
+    if between == ["loss"]:
+        return "loss", "first delta", trace.deltas[of], "It is computed at the loss."
+    if between[-1] == "loss":
+        right = trace.deltas[of]
+    else:
+        right = _read(submitted, f"delta of {between[-1]}", best)
+        for n in reversed(between):
+            right = propagate(ensemble.exact.layers[n], "delta", right)
+    if len(between) == 1:
+        where = (
+            f"The delta of {between[0]}, from which it is computed, was submitted: it is "
+            f"{between[0]}'s own backward pass."
+        )
+        return between[0], "next delta", right, where
+    where = (
+        f"It lies between {between[-1]} and {of}; the deltas in between would show where: "
+        f"{_listed(between[:-1])}."
+    )
+    return between[-1] if between[-1] != "loss" else between[-2], "next delta", right, where
+
+
+def _open_gradient(search: Search, best: Hypothesis, layer: str, submitted: Submitted) -> str:
+    if layer in submitted.deltas:
+        return f"The delta of {layer} was submitted: it is the gradient's own formula."
+    names = search.names
+    above = [
+        n
+        for n in names[names.index(layer) + 1 :]
+        if n in submitted.deltas or any(key.split(".")[0] == n for key in submitted.gradients)
+    ]
+    below = [
+        s for s in best.matches if s.name.split(".")[-2:][0] in names[: names.index(layer) + 1]
+    ]
+    if any(
+        s.name.split(".")[0] == layer or s in below for s in best.matches[-len(below) :] if below
+    ):
+        return "Others that depend on the same delta are right, so it is this formula alone."
+    upper = above[0] if above else "the loss"
+    between = names[names.index(layer) : names.index(above[0]) if above else None]
+    return (
+        f"The mistake lies between {upper} and {layer}, or in this formula; the deltas of "
+        f"{_listed(list(reversed(between)))} would show where."
+    )

@@ -1,0 +1,98 @@
+"""What a search assumes, what it explains, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fullback.check.diagnose.chain import Chain
+from fullback.check.diagnose.compare import Fit
+from fullback.check.diagnose.layouts import Reading
+from fullback.check.mistakes import Mutant
+
+MISTAKE, CONVENTION, VARIANT, AGAIN = 1.0, 0.25, 0.3, 0.05
+_ABOVE = 0.005  # a delta that is wrong above a layer, where its gradients may be wrong themselves
+UNEXPLAINED = 2.5
+
+
+@dataclass(frozen=True, eq=False)
+class Assumed:
+    """A mistake, or a convention, assumed at one place.
+
+    ``number`` is the learning rate or coefficient that was found.
+    """
+
+    mutant: Mutant
+    layer: str
+    number: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """How one of the submitted arrays was explained: by what, and how exactly."""
+
+    name: str
+    fit: Fit
+    mistakes: tuple[Assumed, ...]  # in this gradient itself
+    chain: Chain  # the delta that it was computed from, or that it is
+    assumed: int  # mistakes assumed so far, this one's own among them
+    values: int = 0  # numbers in the array
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """A delta on its way down and what is assumed so far.
+
+    Attributes
+    ----------
+    chain : the delta
+    assumed : mistakes and conventions, from the loss down
+    matches : the arrays that were explained
+    open : names of the arrays that were not
+    new : mistakes since the last array that was explained
+    share : what gradients are multiplied by at the end: 1, or 1 / N for deltas of the batch's sum
+    rate, decay : the learning rate and the coefficient that were found
+    read : in which layout each array was read
+    """
+
+    chain: Chain
+    assumed: tuple[Assumed, ...] = ()
+    matches: tuple[Match, ...] = ()
+    open: tuple[str, ...] = ()
+    new: int = 0
+    share: float = 1.0
+    rate: float | None = None
+    decay: float | None = None
+    read: tuple[tuple[str, Reading], ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """Less is better."""
+        reading = sum(reading.cost for _, reading in self.read)
+        return cost_of(self.assumed) + UNEXPLAINED * len(self.open) + reading
+
+    def read_as(self, key: str, reading: Reading) -> Hypothesis:
+        """Return the hypothesis with a way to read one of the submitted arrays."""
+        return replace(self, read=(*self.read, (key, reading)))
+
+
+def cost_of(assumed: Sequence[Assumed]) -> float:
+    """Return what these mistakes cost together."""
+    cost, known = 0.0, dict[str | None, set[tuple[str, float | None]]]()
+    places: set[tuple[str, str, float | None]] = set()
+    for one in assumed:
+        variants = known.setdefault(one.mutant.mistake, set())
+        variant = (one.mutant.description, one.number)
+        if (one.layer, *variant) in places:
+            continue  # the weights and the biases of one layer
+        places.add((one.layer, *variant))
+        if one.mutant.target == "delta" and one.layer != "loss":
+            cost += _ABOVE
+        if one.mutant.mistake is None:
+            cost += AGAIN if variant in variants else CONVENTION
+        elif not variants:
+            cost += MISTAKE
+        else:
+            cost += AGAIN if variant in variants else VARIANT
+        variants.add(variant)
+    return cost

@@ -1,0 +1,387 @@
+"""The search: which mistakes, made together, give exactly the arrays that a program computed.
+
+From the loss down, a *hypothesis* is the delta that arrives at a layer in that program, with the
+mistakes assumed so far. At every layer it is compared with what was submitted of that layer; at
+every layer it branches, into the right next delta and that of each mutant. Fewer mistakes are
+better, and the same mistake at several layers, as a function that they share makes it, hardly
+counts more than once.
+
+The search is given the hypotheses that it begins with, at the loss (``conventions``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fullback.check.diagnose.chain import Chain, gradient_in, size_of
+from fullback.check.diagnose.compare import fit, length
+from fullback.check.diagnose.conventions import Convention
+from fullback.check.diagnose.ensemble import Ensemble
+from fullback.check.diagnose.hypothesis import UNEXPLAINED, Assumed, Hypothesis, Match, cost_of
+from fullback.check.diagnose.layouts import Reading
+from fullback.check.diagnose.submission import Submitted
+from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
+from fullback.layers.base import Array
+
+_SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
+NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
+_BEAM = 1500  # hypotheses carried on between two observations, at most,
+_BYTES = 2**30  # and only as many as this memory holds the deltas of
+_KEPT = 40  # and beyond one
+
+
+class Search:
+    """One search.
+
+    Parameters
+    ----------
+    ensemble, names, submitted : the forward passes, the layers in order, and the arrays to explain
+    depth : new mistakes that may lie between two arrays that are explained
+    margin : what a hypothesis may cost more than the best one and be carried on
+    settled : the best hypothesis of an earlier search, whose upper steps need no more searching
+
+    Attributes
+    ----------
+    found : the hypotheses that are left, the best ones first
+    pruned : whether there were too many hypotheses to carry them all on
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        names: Sequence[str],
+        submitted: Submitted,
+        depth: int,
+        margin: float = NARROW,
+        settled: Hypothesis | None = None,
+    ) -> None:
+        self.ensemble = ensemble
+        self.names = list(names)
+        self.submitted = submitted
+        self.depth = depth
+        self.margin = margin
+        self.kinks = bool(ensemble.kinks)
+        self.found: list[Hypothesis] = []
+        self.pruned = False
+        largest = max(a.nbytes for a in ensemble.exact.activations.values())
+        self._beam = int(min(max(_BYTES // (3 * largest), 100), _BEAM))
+        self._mutants = {
+            name: [m for m in mutants_of(s) if depth or m.mistake is None]
+            for name, s in ensemble.exact.layers.items()
+        }
+        self._most = max(depth, 1)
+        self._settled = _settled_steps(settled, self.names) if settled else {}
+
+    @property
+    def best(self) -> Hypothesis:
+        """The hypothesis that costs least."""
+        return self.found[0]
+
+    def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
+        """Search, beginning with these conventions; return the search itself."""
+        hypotheses = [h for one in conventions for h in self._at_the_loss(one)]
+        for name in reversed(self.names):
+            hypotheses = self._observe_delta(hypotheses, name)
+            hypotheses = self._observe_gradients(hypotheses, name)
+            if not self._needed_below(name):
+                break
+            hypotheses = self._branch(hypotheses, name)
+        hypotheses = self._observe_delta(hypotheses, "input")
+        hypotheses = [h for h in hypotheses if not h.chain.unresolved or not h.assumed]
+        self.found = sorted(hypotheses, key=lambda h: h.cost)
+        return self
+
+    def _needed_below(self, name: str) -> bool:
+        below = self.names[: self.names.index(name)]
+        keys = {key.split(".")[0] for key in self.submitted.gradients} | set(self.submitted.deltas)
+        return bool(keys & {*below, "input"})
+
+    # The loss and the steps between layers ------------------------------------------------------
+
+    def _at_the_loss(self, convention: Convention) -> Iterator[Hypothesis]:
+        mutants = mutants_of(self.ensemble.exact.loss) if self.depth else []
+        stages = {m.stage for m in convention.mutants}
+        free = [m for m in mutants if m.stage not in stages]
+        usual = not convention.mutants
+        for subset in self._choices(free, "loss") if usual else _subsets(free, self.depth):
+            whole = (*convention.mutants, *subset)
+            yield Hypothesis(
+                Chain(self.ensemble, None, "loss", whole),
+                tuple(Assumed(m, "loss") for m in whole),
+                new=len(subset),
+                share=convention.share,
+            )
+
+    def _branch(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
+        """Carry every hypothesis through a layer, rightly and with each of its mutants."""
+        mutants = [m for m in self._mutants[name] if m.target == "delta"]
+        found = []
+        for h in hypotheses:
+            for subset in self._choices(mutants, name):
+                known = {one.mutant.key for one in h.assumed}
+                new = h.new + sum(m.mistake is not None and m.key not in known for m in subset)
+                if new > self.depth:
+                    continue
+                early = any(m.unknown == "rate" for m in subset)
+                chain = Chain(self.ensemble, h.chain, name, subset, rate=h.rate if early else None)
+                number = h.rate if early else None
+                more = tuple(Assumed(m, name, number if m.unknown else None) for m in subset)
+                found.append(replace(h, chain=chain, assumed=h.assumed + more, new=new))
+        if len(found) > self._beam:
+            self.pruned = True
+            found = sorted(found, key=lambda h: h.cost)[: self._beam]
+        return found
+
+    def _choices(self, mutants: list[Mutant], name: str) -> Iterator[tuple[Mutant, ...]]:
+        """Yield the sets of mutants to try in a step: where it is settled, that one alone."""
+        if name in self._settled:
+            yield tuple(m for m in mutants if m.key in self._settled[name])
+        else:
+            yield from _subsets(mutants, self._most)
+
+    # Observations -------------------------------------------------------------------------------
+
+    def _observe_delta(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
+        """Compare the deltas with the submitted one, and go on with that."""
+        if name not in self.submitted.deltas:
+            return hypotheses
+        key, readings = f"delta of {name}", self.submitted.deltas[name]
+        met: list[Hypothesis] = []
+        for h in sorted(hypotheses, key=lambda h: h.cost):
+            alike = [m.cost for m in met if m.share == h.share]
+            if alike and h.cost > min(alike) + NARROW:
+                continue  # below, all go on with the same delta
+            for reading in readings:
+                met += self._meet_delta(h, key, reading)
+        met = _sharpest(met, key) if self.kinks else met
+        if not met:
+            best = min((h for h in hypotheses if not h.chain.unresolved), key=lambda h: h.cost)
+            best = best.read_as(key, replace(readings[0], cost=0.0))
+            met = [replace(best, open=(*best.open, key))]
+        return [
+            replace(
+                h,
+                chain=Chain(
+                    self.ensemble, None, name, submitted=dict(h.read)[key].values, before=h.chain
+                ),
+                new=0,
+            )
+            for h in _best(met, self.margin)
+        ]
+
+    def _meet_delta(self, h: Hypothesis, key: str, reading: Reading) -> list[Hypothesis]:
+        array = reading.values
+        solved = self._solve(h, array, lambda h: h.chain.at(0))
+        if solved is None or (not array.any() and len(solved.assumed) > 1):
+            return []  # zeros are no evidence of several mistakes
+        patient = not h.assumed
+        found = fit(array, solved.chain.at, self.ensemble.eps, kinks=self.kinks, patient=patient)
+        if not found.matched:
+            return []
+        match = Match(key, found, (), solved.chain, len(solved.assumed))
+        return [replace(solved, matches=(*solved.matches, match)).read_as(key, reading)]
+
+    def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
+        """Compare a layer's own gradients with those submitted, right and with each mutant."""
+        targets = [
+            key.split(".")[1] for key in self.submitted.gradients if key.split(".")[0] == name
+        ]
+        if not targets:
+            return hypotheses
+        for target in sorted(targets, reverse=True):  # the weights first: they say more
+            hypotheses = self._observe_gradient(hypotheses, name, target)  # type: ignore[arg-type]
+        keys = {f"{name}.{target}" for target in targets}
+        stuck = all(keys <= set(h.open) for h in hypotheses)  # nothing speaks for any mistake above
+        margin = NARROW if stuck else self.margin
+        return [replace(h, new=0) for h in _best(hypotheses, margin)]
+
+    def _observe_gradient(
+        self, hypotheses: list[Hypothesis], name: str, target: Target
+    ) -> list[Hypothesis]:
+        key = f"{name}.{target}"
+        readings = self.submitted.gradients[key]
+        mutants = [m for m in self._mutants[name] if m.target == target]
+        met: list[Hypothesis] = []
+        missed: list[Hypothesis] = []
+        for h in sorted(hypotheses, key=lambda h: h.cost):
+            if h.cost > min((m.cost for m in met), default=np.inf) + self.margin:
+                break
+            explained = []
+            for reading in readings:
+                solved = self._solve_by(h, reading.values, name, target)
+                if solved is not None:
+                    explained += self._explain(solved, reading, name, target, ())
+                    if solved is not h and not explained:  # the rate goes with the reading
+                        missed.append(solved)
+            met += explained
+            if not explained and not h.chain.unresolved:
+                missed.append(h)
+        for cost, h, subset in self._candidates(missed, mutants, name):
+            if cost > min((m.cost for m in met), default=np.inf) + self.margin:
+                break
+            for reading in readings:
+                met += self._explain(h, reading, name, target, subset)
+        met = _sharpest(met, key) if self.kinks else met
+        matched = {id(h.chain) for h in met}
+        still = [h for h in missed if id(h.chain) not in matched]
+        return met + [replace(h, open=(*h.open, key)) for h in still]
+
+    def _candidates(
+        self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str
+    ) -> list[tuple[float, Hypothesis, tuple[Mutant, ...]]]:
+        """Return every hypothesis with every set of a gradient's own mistakes, cheapest first."""
+        found = []
+        for h in hypotheses:
+            known = {one.mutant.mistake for one in h.assumed}
+            for subset in _subsets(mutants, self.depth):
+                new = sum(m.mistake not in known for m in subset)
+                if subset and h.new + new <= self.depth:
+                    assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
+                    found.append((cost_of(assumed) + UNEXPLAINED * len(h.open), h, subset))
+        return sorted(found, key=lambda entry: entry[0])
+
+    def _explain(
+        self,
+        h: Hypothesis,
+        reading: Reading,
+        name: str,
+        target: Target,
+        subset: tuple[Mutant, ...],
+    ) -> list[Hypothesis]:
+        """Return the hypothesis with these mistakes in a gradient, if they explain the array."""
+        array = reading.values
+        if subset and not array.any():
+            return []  # zeros are no evidence of a mistake in a formula
+        decay = h.decay or 0.0
+        fitted = h.decay
+        if any(m.unknown == "decay" for m in subset) and h.decay is None:
+            parameter = self.ensemble.exact.layers[name].parameters[target]
+            others = tuple(m for m in subset if m.unknown != "decay")
+            base = gradient_in(h.chain, name, target, others, h.share, 0.0)(0)
+            if array.size < 2 or base.shape != array.shape:
+                return []
+            decay = float(((array - base) * parameter).sum() / (parameter**2).sum())
+            fitted = decay
+        computed = gradient_in(h.chain, name, target, subset, h.share, decay)
+
+        def terms() -> Array:
+            return size_of(self.ensemble, name, target, h.chain.at(0) * h.share, subset)
+
+        found = fit(
+            array,
+            computed,
+            self.ensemble.eps,
+            kinks=self.kinks,
+            terms=None if subset else terms,
+            patient=not (h.assumed or subset),
+        )
+        if not found.matched:
+            return []
+        here = tuple(Assumed(m, name, decay if m.unknown == "decay" else None) for m in subset)
+        assumed = h.assumed + here
+        match = Match(f"{name}.{target}", found, here, h.chain, len(assumed), array.size)
+        h = replace(h, assumed=assumed, matches=(*h.matches, match), decay=fitted)
+        return [h.read_as(match.name, reading)]
+
+    # A learning rate that is not known ----------------------------------------------------------
+
+    def _solve_by(
+        self, h: Hypothesis, array: Array, name: str, target: Target
+    ) -> Hypothesis | None:
+        return self._solve(
+            h, array, lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
+        )
+
+    def _solve(
+        self, h: Hypothesis, array: Array, observed: Callable[[Hypothesis], Array]
+    ) -> Hypothesis | None:
+        """Find the learning rate of an early update from the first array that shows it."""
+        if not h.chain.unresolved:
+            return h
+
+        def at(rate: float) -> Array:
+            result: Array = observed(replace(h, chain=h.chain.with_rate(rate)))
+            return result
+
+        rate, step = 0.0, 1e-2
+        with np.errstate(all="ignore"):
+            for attempt in range(6):
+                here = at(rate)
+                if attempt and length(array - here) > 0.1 * length(array):
+                    return None
+                slope = (at(rate + step) - here) / step
+                if here.shape != array.shape or not (slope**2).sum() > 0:
+                    return None
+                change = float(((array - here) * slope).sum() / (slope**2).sum())
+                rate += change
+                if not np.isfinite(rate) or abs(rate) > 1e4:
+                    return None
+                if abs(change) <= 1e-10 * abs(rate):
+                    break
+        if rate <= 0 or (array.size < 2):
+            return None
+        assumed = tuple(
+            replace(one, number=rate) if one.mutant.unknown == "rate" else one for one in h.assumed
+        )
+        return replace(h, chain=h.chain.with_rate(rate), assumed=assumed, rate=rate)
+
+
+def _settled_steps(h: Hypothesis, names: Sequence[str]) -> dict[str, set[tuple[str, str]]]:
+    """Return the steps that need no more searching, with the mistakes in them.
+
+    A delta that explains a gradient of several numbers, without a mistake in that gradient's own
+    formula, need not be that of the program: the layer's input may be zero where the two differ.
+    But those from which the one of the next such layer above was computed are.
+    """
+    met = [
+        names.index(match.name.split(".")[0])
+        for match in h.matches
+        if not match.mistakes and not match.name.startswith("delta of ") and match.values > _SOME
+    ]
+    above = [place for place in met if place > min(met)]
+    if not above:
+        return {}
+    steps = ["loss", *(name for name in names if names.index(name) > min(above))]
+    return {
+        step: {o.mutant.key for o in h.assumed if o.layer == step and o.mutant.target == "delta"}
+        for step in steps
+    }
+
+
+def _subsets(mutants: Sequence[Mutant], most: int) -> Iterator[tuple[Mutant, ...]]:
+    """Yield every set of mutants that can be made at once, the empty one first."""
+    for count in range(most + 1):
+        for subset in itertools.combinations(mutants, count):
+            if compatible(subset):
+                yield subset
+
+
+def _sharpest(met: list[Hypothesis], key: str) -> list[Hypothesis]:
+    """Drop what matches so much worse than another match that rounding cannot be the reason.
+
+    Kinks can make tolerances wide.
+    """
+    if not met:
+        return met
+    errors = [next(s.fit for s in h.matches if s.name == key) for h in met]
+    floor = min(e.error for e in errors)
+    return [
+        h
+        for h, e in zip(met, errors, strict=True)
+        if not h.assumed or e.error <= max(100 * floor, 1e-3 * e.tolerance)
+    ]
+
+
+def _best(hypotheses: list[Hypothesis], margin: float) -> list[Hypothesis]:
+    """Return those within the margin of the best one.
+
+    Whether the deltas are those of the batch's sum or of its mean is settled by the gradients
+    alone, so each of the two has a best one of its own.
+    """
+    ordered = sorted(hypotheses, key=lambda h: h.cost)
+    least = {h.share: h.cost for h in reversed(ordered)}
+    return [h for h in ordered if h.cost <= least[h.share] + margin][:_KEPT]

@@ -1,0 +1,137 @@
+"""Settings in which a user's program may differ from the network: its backward pass is then right.
+
+Another one is a ``Setting`` that ``_settings`` yields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fullback.check.diagnose.ensemble import build_ensemble
+from fullback.check.diagnose.layouts import Reading
+from fullback.check.diagnose.report import Evidence, Finding
+from fullback.check.diagnose.search import Search
+from fullback.check.diagnose.submission import Submitted
+from fullback.check.mistakes import MISTAKES, rules_of
+from fullback.layers import Dense, Flatten
+from fullback.layers.base import Array
+from fullback.network import Network
+from fullback.passes import Seed
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A network that a program may have computed, with what was submitted brought to it."""
+
+    net: Network
+    training: bool
+    submitted: Submitted
+    finding: Finding
+
+
+def other_setting(
+    net: Network,
+    images: Array,
+    targets: Array,
+    submitted: Submitted,
+    eps: float,
+    *,
+    training: bool,
+    seed: Seed,
+) -> Finding | None:
+    """Return the finding of the setting in which everything submitted is right, if there is one."""
+    for setting in _settings(net, submitted, training=training):
+        ensemble = build_ensemble(
+            setting.net, images, targets, eps, {}, None, training=setting.training, seed=seed
+        )
+        if not Search(ensemble, setting.net.names, setting.submitted, 0).run().best.open:
+            return setting.finding
+    return None
+
+
+def _settings(net: Network, submitted: Submitted, *, training: bool) -> Iterator[Setting]:
+    modal = [
+        name
+        for name, layer in zip(net.names, net.layers, strict=True)
+        if rules_of(layer).modal and name not in net.frozen
+    ]
+    if modal:
+        yield Setting(net, not training, submitted, _other_mode(modal, training=training))
+    for index, layer in enumerate(net.layers):
+        shape = (net.input_shape, *net.shapes)[index]
+        if isinstance(layer, Flatten) and len(shape) == 3 and shape[0] > 1 < max(shape[1:]):
+            behind = next(
+                (n for n in range(index, len(net.layers)) if isinstance(net.layers[n], Dense)), None
+            )
+            if behind is not None:
+                yield _channels_last(
+                    net, submitted, net.names[index], net.names[behind], shape, training
+                )
+
+
+def _other_mode(modal: list[str], *, training: bool) -> Finding:
+    judged, computed = ("training", "prediction") if training else ("prediction", "training")
+    flag = f"training={not training}"
+    return Finding(
+        None,
+        modal[-1],
+        "mode",
+        exact=True,
+        evidence=Evidence("", float("nan"), None, f"with {flag} every submitted array is right"),
+        message=f"The arrays were computed in {computed}, and judged in {judged}: "
+        f"{', '.join(modal)} computes otherwise in each, with batch statistics or running "
+        "ones, with dropout or without.",
+        mend=f"diagnose(net, x, y, ..., {flag}), if that is what was meant",
+        expect=f"In the mode of {computed} everything is right.",
+    )
+
+
+def _channels_last(
+    net: Network,
+    submitted: Submitted,
+    flatten: str,
+    dense: str,
+    shape: tuple[int, ...],
+    training: bool,
+) -> Setting:
+    """Return the network whose Flatten puts channels last, as one with other weights."""
+    channels, rows, columns = shape
+    features = np.arange(channels * rows * columns).reshape(rows, columns, channels)
+    order = features.transpose(
+        2, 0, 1
+    ).ravel()  # where each feature of the network is among the program's
+    other = net.copy(dtype="float64")
+    weight = f"{dense}.weight"
+    other.parameters[weight] = net.parameters[weight][:, order]
+
+    def reordered(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+        return tuple(replace(r, values=r.values[:, order]) for r in readings)
+
+    gradients = {
+        name: reordered(readings) if name == weight else readings
+        for name, readings in submitted.gradients.items()
+    }
+    deltas = {
+        name: reordered(readings) if name == flatten else readings
+        for name, readings in submitted.deltas.items()
+    }
+    mistake = MISTAKES["flatten-order"]
+    finding = Finding(
+        mistake.id,
+        flatten,
+        "output",
+        exact=True,
+        evidence=Evidence("", float("nan"), None, "so read, every submitted array is right"),
+        message="Forwards and backwards, the maps were flattened in the order row, column, "
+        f"channel, but the columns of {weight} are in the order channel, row, column: each feature "
+        "met another feature's weight.",
+        mend=mistake.mend,
+        hint=f"w = w.reshape(-1, {channels}, {rows}, {columns})  # units, channels, rows, columns\n"
+        "w = w.transpose(0, 2, 3, 1).reshape(len(w), -1)  # channels last\n"
+        "# or flatten channels first: x.transpose(0, 3, 1, 2).reshape(N, -1)",
+        expect="Everything is right.",
+    )
+    return Setting(other, training, Submitted(gradients, deltas), finding)

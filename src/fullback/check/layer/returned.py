@@ -1,0 +1,134 @@
+"""What a user's backward function returned, or left on its object, by name: "dx", "dw", ..."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fullback.check.arrays import is_numeric, to_numpy
+from fullback.check.layer.words import BIAS, INPUT, WEIGHT
+from fullback.layers.base import Array
+
+_CONTAINERS = ("grads", "gradients", "grad", "dparams", "d")
+
+
+class ReturnedError(Exception):
+    """Something was returned that is no gradient."""
+
+
+def named_gradients(returned: Any, x: Array, parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """Name the arrays that a backward function returned.
+
+    Raises
+    ------
+    ReturnedError
+        What was returned cannot be the gradients of this layer.
+    """
+    found: dict[str, Array] = {}
+    loose: list[Array] = []
+    _collect(returned, parameters, found, loose)
+    names = ["dx", *(f"d{name}" for name in parameters)]
+    shapes = {"dx": x.shape, **{f"d{name}": array.shape for name, array in parameters.items()}}
+    free = [name for name in names if name not in found]
+    if len(loose) > len(free):
+        raise ReturnedError(f"returned {len(loose)} arrays, but there are {len(free)} gradients")
+    orders = [free[: len(loose)]]
+    if "dx" in free:
+        others = [name for name in free if name != "dx"]
+        orders += [
+            [*others, "dx"][: len(loose)] if len(loose) == len(free) else others[: len(loose)]
+        ]
+
+    def misfits(order: list[str]) -> int:
+        return sum(shapes[name] != array.shape for name, array in zip(order, loose, strict=False))
+
+    best = min((order for order in orders if len(order) == len(loose)), key=misfits)
+    if loose and misfits(best) == len(loose) and len(loose) > 1:
+        raise ReturnedError(f"returned arrays of shapes {[array.shape for array in loose]}")
+    return {**found, **dict(zip(best, loose, strict=True))}
+
+
+def on_object(layer: Any, parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the gradients that a layer's object keeps as attributes, or in a dict."""
+    found: dict[str, Array] = {}
+    attributes = {**vars(layer)} if hasattr(layer, "__dict__") else {}
+    for container in _CONTAINERS:
+        if isinstance(inside := attributes.get(container), Mapping):
+            attributes.update({f"d{key}": value for key, value in inside.items()})
+            attributes.update({key: value for key, value in inside.items() if _marked(str(key))})
+        elif isinstance(inside, list | tuple) and len(inside) == len(parameters):
+            attributes.update({f"d{n}": array for n, array in zip(parameters, inside, strict=True)})
+    for key, value in attributes.items():
+        name = _named(str(key), parameters) if _marked(str(key)) else None
+        if name and name != "dx" and _is_array(value):
+            found[name] = np.asarray(value)
+    return found
+
+
+def own_parameters(layer: Any) -> dict[str, Array]:
+    """Return the weights and biases that a layer's object keeps."""
+    held = dict(vars(layer)) if hasattr(layer, "__dict__") else {}
+    for container in ("params", "parameters"):
+        if isinstance(inside := held.get(container), Mapping):
+            held.update(inside)
+    return {
+        str(key): value
+        for key, value in held.items()
+        if isinstance(value, np.ndarray)
+        and value.dtype.kind == "f"
+        and str(key).lower() in WEIGHT | BIAS
+    }
+
+
+def _collect(
+    returned: Any, parameters: Mapping[str, Array], found: dict[str, Array], loose: list[Array]
+) -> None:
+    if returned is None:
+        return
+    if isinstance(returned, Mapping):
+        for key, value in returned.items():
+            name = _named(str(key), parameters)
+            if name is not None and value is not None:
+                found[name] = _array(value)
+    elif isinstance(returned, tuple | list):
+        for value in returned:
+            _collect(value, parameters, found, loose)
+    else:
+        loose.append(_array(returned))
+
+
+def _array(value: Any) -> Array:
+    array = to_numpy(value)
+    if not is_numeric(array):
+        raise ReturnedError(f"returned {type(value).__name__}, not arrays of numbers")
+    return array
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.floating | float) or hasattr(value, "detach")
+
+
+def _marked(key: str) -> bool:
+    """Whether a name says that it is a gradient's."""
+    return bool(re.match(r"(?i)(dl_?/?d|grad|d)_?\w|\w+_?grad(ient)?$", key))
+
+
+def _named(key: str, parameters: Mapping[str, Array]) -> str | None:
+    """Return the name of a gradient that is called so: "dW", "grad_w", "weight_grad", "w"."""
+    known = {name.lower(): name for name in parameters}
+    weights = [name for name, array in parameters.items() if array.ndim > 1] or list(parameters)
+    bare = key.lower()
+    stripped = re.sub(r"^(dl_?/?d|gradient|grad|d)_?|_?(gradient|grad)s?$", "", bare)
+    for word in (stripped, bare):
+        if word in known:
+            return f"d{known[word]}"
+        if word in INPUT:
+            return "dx"
+        if word in WEIGHT and weights:
+            return f"d{weights[0]}"
+        if word in BIAS and len(parameters) > 1:
+            return f"d{list(parameters)[-1]}"
+    return None

@@ -1,0 +1,268 @@
+"""Mistakes that several kinds of layer can have: scale, sign, images, inputs, padding, an L2 term.
+
+Every line of stages begins with "delta" and ends with "out".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fullback.check.mistakes.base import (
+    Change,
+    Mistake,
+    Mutant,
+    Mutants,
+    Target,
+    delta,
+    weight,
+)
+from fullback.check.mistakes.layer_pass import LayerPass
+from fullback.layers.base import Array
+
+ROWS_COLUMNS_SWAPPED = Mistake(
+    "rows-columns-swapped",
+    "Rows and columns were exchanged.",
+    "dw[k,c,r,s]: r runs down the rows, s along the columns; dx = dy w for a dense layer",
+    "w.shape == (K, C, R, S)  # rows before columns, everywhere\n"
+    "dx = dy @ w              # dense: w is (units, features)\n"
+    "dw = dy.T @ x",
+)
+PADDING_CROPPED_WRONG = Mistake(
+    "padding-cropped-wrong",
+    "The padding was cut off from the wrong side, which shifts the next delta.",
+    "dx[i,j] = dx_padded[i+above,j+left]",
+    "dx = dx_padded[:, :, above:above + H, left:left + W]\n"
+    "# for a padding of 1 on every side: dx_padded[:, :, 1:-1, 1:-1]",
+)
+CACHE_OVERWRITTEN = Mistake(
+    "cache-overwritten",
+    "What the backward pass took from the cache had been overwritten.",
+    "every image needs its own x of the forward pass",
+    "self.x = x.copy()  # one cache a layer, for the whole batch\n"
+    "# x *= mask and x[x < 0] = 0 change what others have kept",
+)
+BIAS_AVERAGED = Mistake(
+    "bias-averaged",
+    "The bias gradient was averaged where it has to be added up.",
+    "db[k] = sum over n, p, q of dy[n,k,p,q]",
+    "db = dy.sum(axis=(0, 2, 3))  # not mean: dy already holds 1 / N",
+)
+BATCH_SCALE = Mistake(
+    "batch-scale",
+    "The 1 / N of the batch's mean is missing, or there twice.",
+    "L = mean over n of l[n], so dx[n,k] = (p[n,k] - t[n,k]) / N, once, at the loss",
+    "delta = (p - t) / N  # once, here\ndw = delta.T @ x     # and nowhere below",
+)
+LAST_SAMPLE_ONLY = Mistake(
+    "last-sample-only",
+    "Only the last image's gradient is left of the batch's.",
+    "dw = sum over n of dy[n] x[n]",
+    "dw = np.zeros_like(w)\nfor n in range(N):\n    dw += gradient_of(n)  # +=, not =",
+)
+SIGN_FLIPPED = Mistake(
+    "sign-flipped",
+    "The sign is flipped.",
+    "dx[n,k] = (p[n,k] - t[n,k]) / N, and weights go against it: w -= rate dw",
+    "delta = (p - t) / N  # not (t - p)\nw -= rate * dw",
+)
+FLATTEN_ORDER = Mistake(
+    "flatten-order",
+    "Maps were flattened in one order and folded back in another.",
+    "feature (c H + i) W + j  is  x[c,i,j]: channel, row, column, both ways",
+    "flat = x.reshape(N, -1)      # forward\n"
+    "dx = delta.reshape(x.shape)  # back: the same shape, no transpose",
+)
+WEIGHTS_UPDATED_EARLY = Mistake(
+    "weights-updated-early",
+    "The weights were updated before the next delta was computed with them.",
+    "dx = dy w, with the w of the forward pass",
+    "dx = dy @ w     # first the next delta,\ndw = dy.T @ x\nw -= rate * dw  # then the update",
+)
+GRADIENTS_NOT_CLEARED = Mistake(
+    "gradients-not-cleared",
+    "The gradient was added to what an earlier call had left.",
+    "dw = sum over n of dy[n] x[n], of this batch alone",
+    "dw[...] = 0  # before every backward pass\n# or assign: dw = dy.T @ x, not dw += dy.T @ x",
+)
+L2_TERM = Mistake(
+    "l2-term",
+    "The gradient holds an L2 term that this loss does not have.",
+    "dw = sum over n of dy[n] x[n];  with a penalty a/2 |w|^2 in the loss, + a w, once",
+    "dw = dy.T @ x + a * w  # for a loss of ... + a / 2 * (w**2).sum()\n"
+    "# not divided by N, not doubled, and not for biases",
+)
+WRONG_CACHED_INPUT = Mistake(
+    "wrong-cached-input",
+    "The backward pass used another activation than the one the layer had seen.",
+    "dw = delta times the layer's own input x;  slopes in terms of the x or y they name",
+    "y = x @ w.T + b\nself.x = x  # keep this layer's own input\ndw = dy.T @ self.x",
+)
+IMAGES_MIXED = Mistake(
+    "images-mixed",
+    "Columns of different images were mixed up in a reshape.",
+    "reshape splits or joins neighbouring axes only; to exchange axes takes a transpose",
+    "columns = dy.transpose(1, 0, 2, 3).reshape(K, -1)  # (K, N P Q)\n"
+    "# (N, P, Q) or (P, Q, N): the same order for both factors",
+)
+
+
+def several_images(p: Any) -> bool:
+    """Whether the batch has several images."""
+    return bool(p.images > 1)
+
+
+def only_last(p: Any, value: Array, dy: Array) -> Array:
+    """Keep the last image's part."""
+    last = np.zeros_like(value)
+    last[-1] = value[-1]
+    return last
+
+
+def last_for_all(value: Array) -> Array:
+    """Put the last image's part in place of every image's."""
+    return np.broadcast_to(value[-1:], value.shape).copy()
+
+
+def negative(p: Any, value: Array, dy: Array) -> Array:
+    """Flip the sign."""
+    return -value
+
+
+def over_images(p: Any, value: Array, dy: Array) -> Array:
+    """Divide by N."""
+    quotient: Array = value / p.images
+    return quotient
+
+
+def times_images(p: Any, value: Array, dy: Array) -> Array:
+    """Multiply by N."""
+    product: Array = value * p.images
+    return product
+
+
+def add_to_delta(table: Mutants) -> None:
+    """Add what can happen to the next delta of a layer with parameters."""
+    table.add(SIGN_FLIPPED, delta("out", "its sign is flipped", negative))
+    table.add(
+        BATCH_SCALE,
+        delta("out", "it was divided by N once more on the way down", over_images, several_images),
+        delta("out", "it was multiplied by N on the way down", times_images, several_images),
+    )
+    table.add(
+        LAST_SAMPLE_ONLY,
+        delta("delta", "only the last image's was carried down", only_last, several_images),
+    )
+
+
+def add_to_gradient(table: Mutants, of: Target) -> None:
+    """Add what can happen to the gradient of any weight or bias."""
+    table.add(SIGN_FLIPPED, Mutant(of, "out", "the sign is flipped", negative))
+    table.add(
+        BATCH_SCALE,
+        Mutant(of, "out", "the batch's sum stands where the mean belongs: N times too large",
+               times_images, several_images),
+        Mutant(of, "out", "the batch's mean was taken twice: divided by N once more",
+               over_images, several_images),
+    )  # fmt: skip
+    table.add(
+        LAST_SAMPLE_ONLY,
+        Mutant(of, "delta", "only the last image was counted, and divided by N all the same",
+               only_last, several_images),
+        Mutant(of, "delta", "only the last image was counted: every image overwrote the one before",
+               lambda p, v, dy: only_last(p, v, dy) * p.images, several_images),
+    )  # fmt: skip
+    table.add(
+        GRADIENTS_NOT_CLEARED,
+        Mutant(of, "out", "it is double: it was added to what earlier calls had left",
+               lambda p, v, dy: v * 2),
+        Mutant(of, "out", "it is three times as large: it was added to what earlier calls had left",
+               lambda p, v, dy: v * 3),
+    )  # fmt: skip
+    table.add(
+        L2_TERM,
+        Mutant(of, "out", "it holds a multiple of the parameter itself, an L2 term",
+               lambda p, v, dy: v + p.decay * p.parameters[of],
+               lambda p: bool(p.parameters[of].any()), "decay"),
+    )  # fmt: skip
+
+
+def add_inputs(table: Mutants, product: Callable[[LayerPass, Array, Any], Any]) -> None:
+    """Add weight gradients from other inputs; ``product`` computes one from pass, x and delta."""
+
+    def met(name: str, order: tuple[int, ...] | None = None) -> Change:
+        def change(p: LayerPass, v: Any, dy: Array) -> Any:
+            x = p.activations[name]
+            x = x if order is None else x.transpose(order)
+            return product(p, x if x.ndim == p.x.ndim else x.reshape(len(p.x), -1), v)
+
+        return change
+
+    def others(p: LayerPass) -> Iterator[Mutant]:
+        names = [n for n, x in p.activations.items() if x.shape[1:] == p.x.shape[1:]]
+        names = [n for n in names if n != p.before]
+        for name in (*names, *(n for n in _folded(p) if not _is_input(p, n))):
+            words = f"the delta met the output of {name} in place of that of {p.before}"
+            yield weight("input", words, met(name))
+
+    def reordered(p: LayerPass) -> Iterator[Mutant]:
+        words = "the features it met were flattened in the order row, column, channel"
+        for name in _folded(p):
+            shape = p.activations[name].shape
+            if min(shape[1], max(shape[2:])) > 1 and _is_input(p, name):
+                yield weight("input", words, met(name, (0, 2, 3, 1)))
+
+    table.add(WRONG_CACHED_INPUT, others)
+    table.add(FLATTEN_ORDER, reordered)
+    table.add(
+        CACHE_OVERWRITTEN,
+        weight("input", "the last image's input stood in the cache for every image",
+               lambda p, v, dy: product(p, last_for_all(p.x), v), several_images),
+    )  # fmt: skip
+
+
+def _folded(p: LayerPass) -> list[str]:
+    """Return the maps that have as many cells as the layer's input has features."""
+    return [
+        name
+        for name, x in p.activations.items()
+        if x.ndim == 4 and p.x.ndim == 2 and x[0].size == p.x[0].size
+    ]
+
+
+def _is_input(p: LayerPass, name: str) -> bool:
+    """Whether maps, flattened, are the layer's input."""
+    maps = p.activations[name]
+    return np.array_equal(maps.reshape(len(maps), -1), p.x)
+
+
+def wrong_corners(p: LayerPass, words: tuple[str, str, str]) -> dict[tuple[int, int], str]:
+    """Return where else the input may begin in its padding: (row, column), with words for each.
+
+    The words are those for all of the padding behind it, all in front, and the two exchanged.
+    """
+    (above, below), (left, right) = p.around
+    corners = dict(zip([(0, 0), (above + below, left + right), (below, right)], words, strict=True))
+    corners.pop((above, left), None)
+    return corners
+
+
+def crops(p: LayerPass) -> Iterator[Mutant]:
+    """Yield wrong ways to take the padding off."""
+    words = (
+        "all of the padding was cut off below and on the right",
+        "all of the padding was cut off above and on the left",
+        "the odd row and column of the padding were cut off from the wrong side",
+    )
+    for corner, description in wrong_corners(p, words).items():
+        yield delta("crop", description, _cropped_at(*corner))
+
+
+def _cropped_at(above: int, left: int) -> Change:
+    def change(p: LayerPass, canvas: Array, dy: Array) -> Array:
+        rows, columns = p.x.shape[2:]
+        return canvas[:, :, above : above + rows, left : left + columns]
+
+    return change
