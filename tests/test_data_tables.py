@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 import fullback as fb
 from fullback.data import load_images
-from fullback.data.delimited import read_table
+from fullback.data.tables.delimited import read_table
 from fullback.errors import DataError, FullbackWarning, InputError, OptionError
 from test_cli import run
 
@@ -282,7 +282,7 @@ class TestForms:
                 fb.load_data(tmp_path / "d.csv.gz")
 
     def test_a_small_file_that_unpacks_to_much(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("fullback.data.delimited.MAX_BYTES", 100_000)
+        monkeypatch.setattr("fullback.data.tables.delimited.MAX_BYTES", 100_000)
         (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"0,1,2,3,4\n" * 100_000))
         with pytest.raises(DataError, match="has more than 100,000 characters"):
             fb.load_data(tmp_path / "d.csv.gz")
@@ -304,7 +304,7 @@ class TestForms:
             fb.load_data(path)
 
     def test_large_files_are_read_by_parts(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("fullback.data.delimited._AT_ONCE", 1000)
+        monkeypatch.setattr("fullback.data.tables.delimited._AT_ONCE", 1000)
         path = written(tmp_path / "d.csv", table(Y, X))
         np.testing.assert_array_equal(every(fb.load_data(path)), wanted())
         path = written(tmp_path / "d.csv", table(Y, X) + "1,2,3\n")

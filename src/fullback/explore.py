@@ -86,7 +86,7 @@ def _with_labels_of(net: Network, data: Dataset) -> Dataset:
 
 
 def _read_image(path: Path, net: Network, invert: bool) -> Array:
-    from fullback.data.images import read_image
+    from fullback.data.image_files.image_file import read_image
 
     resize = net.data_options.get("resize", "stretch")
     image = read_image(

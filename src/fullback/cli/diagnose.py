@@ -116,7 +116,7 @@ def _judge(
     network: Network, data: Path, theirs: Path, output: Output, *, training: bool, seed: int
 ) -> Diagnosis:
     from fullback.check.diagnose import diagnose as find
-    from fullback.data.npz import read_npz
+    from fullback.data.arrays.npz import read_npz
     from fullback.pixels import channels_first
 
     batch = read_npz(data, ("x", "y"))

@@ -10,20 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fullback.data.arrays_on_disk import is_array_folder, load_array_folder
+from fullback.data.arrays.arrays_on_disk import is_array_folder, load_array_folder
+from fullback.data.arrays.idx import find_idx_files, load_idx_pair
+from fullback.data.arrays.npz import load_npz
 from fullback.data.batches import load_batches
 from fullback.data.dataset import Dataset, Split, from_file
-from fullback.data.delimited import is_table, read_table
 from fullback.data.digits import digits
-from fullback.data.idx import find_idx_files, load_idx_pair
-from fullback.data.image_folder import load_image_folder
-from fullback.data.image_layout import refuse_other_files
-from fullback.data.image_list import as_image_list, load_image_list
-from fullback.data.images import RESIZES, Resize, check_image_shape
+from fullback.data.image_files.image_file import RESIZES, Resize, check_image_shape
+from fullback.data.image_files.image_folder import load_image_folder
+from fullback.data.image_files.image_layout import refuse_other_files
+from fullback.data.image_files.parquet import find_parquet, load_parquet
 from fullback.data.mnist import mnist
-from fullback.data.npz import load_npz
-from fullback.data.parquet import find_parquet, load_parquet
-from fullback.data.table import load_pixel_table
+from fullback.data.tables.delimited import is_table, read_table
+from fullback.data.tables.image_list import as_image_list, load_image_list
+from fullback.data.tables.pixel_table import load_pixel_table
 from fullback.errors import DataError, InputError, OptionError
 from fullback.pixels import ImageRecord
 

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.arrays_on_disk import map_array
+from fullback.data.arrays.arrays_on_disk import map_array
+from fullback.data.arrays.idx import load_idx
+from fullback.data.arrays.npz import read_npz
 from fullback.data.dataset import without_column
-from fullback.data.delimited import Table, is_table, read_table
-from fullback.data.idx import load_idx
-from fullback.data.image_layout import is_looked_at
-from fullback.data.image_list import ImageList, as_image_list, list_roles
-from fullback.data.image_parts import check_room
-from fullback.data.images import Resize, check_channels, load_image
-from fullback.data.npz import read_npz
-from fullback.data.roles import Roles, find_roles
-from fullback.data.table import pixel_values
+from fullback.data.image_files.image_file import Resize, check_channels, load_image
+from fullback.data.image_files.image_layout import is_looked_at
+from fullback.data.image_files.image_parts import check_room
+from fullback.data.tables.delimited import Table, is_table, read_table
+from fullback.data.tables.image_list import ImageList, as_image_list, list_roles
+from fullback.data.tables.pixel_table import pixel_values
+from fullback.data.tables.roles import Roles, find_roles
 from fullback.errors import DataError
 from fullback.pixels import ImageRecord
 

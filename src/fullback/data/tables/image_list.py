@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.column_names import (
+from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.image_files.image_file import Resize, check_image_shape
+from fullback.data.image_files.image_parts import Part, check_room, read_parts
+from fullback.data.image_files.image_sizes import chosen_shape, opened, sample
+from fullback.data.tables.column_names import (
     FILE_NAMES,
     IMAGE_SUFFIXES,
     LABEL_NAMES,
     PART_NAMES,
     is_image_name,
 )
-from fullback.data.dataset import Dataset, Split, from_file
-from fullback.data.delimited import Table
-from fullback.data.image_parts import Part, check_room, read_parts
-from fullback.data.image_sizes import chosen_shape, opened, sample
-from fullback.data.images import Resize, check_image_shape
-from fullback.data.roles import (
+from fullback.data.tables.delimited import Table
+from fullback.data.tables.pixel_table import class_labels, label_numbers, stem
+from fullback.data.tables.roles import (
     Roles,
     by_name,
     column_numbers,
@@ -31,7 +32,6 @@ from fullback.data.roles import (
     parts_of,
     same_labels,
 )
-from fullback.data.table import class_labels, label_numbers, stem
 from fullback.errors import DataError
 from fullback.pixels import ImageRecord
 

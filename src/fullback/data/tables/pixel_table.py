@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
-from fullback.data.delimited import Table
-from fullback.data.images import check_image_shape
-from fullback.data.roles import Roles, find_roles, parts_of
-from fullback.data.table_layout import is_number
+from fullback.data.image_files.image_file import check_image_shape
+from fullback.data.tables.delimited import Table
+from fullback.data.tables.roles import Roles, find_roles, parts_of
+from fullback.data.tables.table_layout import is_number
 from fullback.errors import DataError
 from fullback.pixels import ImageRecord, guessed_range
 

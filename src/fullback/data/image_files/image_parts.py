@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.files import MAX_BYTES
-from fullback.data.images import WHITE_16, Depth, ImageFile, Resize, read_image
+from fullback.data.image_files.image_file import WHITE_16, Depth, ImageFile, Resize, read_image
 from fullback.errors import DataError, FullbackWarning, InputError
 from fullback.pixels import ImageRecord
 

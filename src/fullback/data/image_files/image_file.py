@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.image_formats import bits_of, open_image
+from fullback.data.image_files.image_formats import bits_of, open_image
 from fullback.errors import DataError, OptionError, ShapeError
 
 if TYPE_CHECKING:

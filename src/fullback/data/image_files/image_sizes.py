@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fullback.data.image_formats import open_image
-from fullback.data.images import Resize, depth_of, is_coloured
+from fullback.data.image_files.image_file import Resize, depth_of, is_coloured
+from fullback.data.image_files.image_formats import open_image
 from fullback.errors import DataError, FullbackWarning
 
 LOOKED_AT = 200  # images by which size and colours are chosen

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
-from fullback.data.delimited import Table
-from fullback.data.table_layout import is_number
+from fullback.data.tables.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
+from fullback.data.tables.delimited import Table
+from fullback.data.tables.table_layout import is_number
 from fullback.errors import DataError, OptionError
 
 _MISSING = ("", "?", "-", ".", "na", "n/a", "#n/a", "null", "none", "nan", "missing")

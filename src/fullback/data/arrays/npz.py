@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.array_header import HEADER_BYTES, read_array_header
+from fullback.data.arrays.array_header import HEADER_BYTES, read_array_header
 from fullback.data.dataset import Dataset, Split, from_file, without_column
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
 from fullback.errors import DataError
