@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,11 @@ class _Short(reprlib.Repr):
 
 short = _Short().repr
 """``repr``, cut to a length that fits into a message."""
+
+
+def listed(names: Sequence[object], most: int = 4) -> str:
+    """List the first of some names in a message: ``cat, dog, ...``."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def shown(described: Any) -> str:

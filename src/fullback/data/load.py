@@ -14,13 +14,14 @@ from fullback.data.arrays.arrays_on_disk import is_array_folder, load_array_fold
 from fullback.data.arrays.idx import find_idx_files, load_idx_pair
 from fullback.data.arrays.npz import load_npz
 from fullback.data.batches import load_batches
-from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.dataset import Dataset
 from fullback.data.digits import digits
 from fullback.data.image_files.image_file import RESIZES, Resize, check_image_shape
 from fullback.data.image_files.image_folder import load_image_folder
 from fullback.data.image_files.image_layout import refuse_other_files
 from fullback.data.image_files.parquet import find_parquet, load_parquet
 from fullback.data.mnist import mnist
+from fullback.data.split import Split, from_file
 from fullback.data.tables.delimited import is_table, read_table
 from fullback.data.tables.image_list import as_image_list, load_image_list
 from fullback.data.tables.pixel_table import load_pixel_table

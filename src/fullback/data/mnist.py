@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from fullback.data.arrays.idx import find_idx_files, load_idx_pair
-from fullback.data.dataset import Dataset, from_file
+from fullback.data.dataset import Dataset
+from fullback.data.split import from_file
 from fullback.errors import DataError, DownloadError
 
 MIRRORS = (

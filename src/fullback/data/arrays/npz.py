@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.arrays.array_header import HEADER_BYTES, read_array_header
-from fullback.data.dataset import Dataset, Split, from_file, without_column
+from fullback.data.dataset import Dataset, without_column
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
+from fullback.data.split import Split, from_file
 from fullback.errors import DataError
 from fullback.pixels import channels_first
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.dataset import Dataset
 from fullback.data.image_files.image_file import Resize, check_image_shape
 from fullback.data.image_files.image_layout import File, find_layout
 from fullback.data.image_files.image_parts import Part, check_room, read_parts
 from fullback.data.image_files.image_sizes import chosen_shape, opened, sample
+from fullback.data.split import Split, from_file
 from fullback.errors import DataError
 from fullback.pixels import ImageRecord
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
+from fullback.data.dataset import MAX_LABEL, Dataset
 from fullback.data.files import open_data
 from fullback.data.image_files.image_file import Resize, check_image_shape
 from fullback.data.image_files.image_parts import Item, Part, check_room, read_parts
 from fullback.data.image_files.image_sizes import LOOKED_AT, chosen_shape, opened
+from fullback.data.split import Split, from_file
 from fullback.errors import DataError, FullbackWarning
 from fullback.pixels import ImageRecord
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.dataset import Dataset
 from fullback.data.image_files.image_file import Resize, check_image_shape
 from fullback.data.image_files.image_parts import Part, check_room, read_parts
 from fullback.data.image_files.image_sizes import chosen_shape, opened, sample
+from fullback.data.split import Split, from_file
 from fullback.data.tables.column_names import (
     FILE_NAMES,
     IMAGE_SUFFIXES,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
+from fullback.data.dataset import MAX_LABEL, Dataset
 from fullback.data.image_files.image_file import check_image_shape
+from fullback.data.split import Split, from_file
 from fullback.data.tables.delimited import Table
 from fullback.data.tables.roles import Roles, find_roles, parts_of
 from fullback.data.tables.table_layout import is_number
