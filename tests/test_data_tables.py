@@ -13,6 +13,7 @@ from fullback.data import load_images
 from fullback.data.tables.delimited import read_table
 from fullback.errors import DataError, FullbackWarning, InputError, OptionError
 from test_cli import run
+from test_data_idx import idx_bytes
 
 RNG = np.random.default_rng(0)
 
@@ -429,6 +430,16 @@ class TestNumbers:
         np.savez(tmp_path / "a.npz", x=x, y=np.where(y > 3, np.nan, y))
         with pytest.raises(DataError, match=r"y holds NaN or infinity in \d+ of 600 rows"):
             fb.load_data(tmp_path / "a.npz", numbers=True)
+
+    def test_idx_files(self, tmp_path):
+        x, y = X.reshape(-1, 8, 8).astype(np.uint8), RNG.normal(size=len(X))  # each number once
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(x))
+        (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(y))
+        for source in (tmp_path, tmp_path / "train-images-idx3-ubyte"):
+            data = fb.load_data(source, numbers=True)
+            np.testing.assert_array_equal(np.sort([*data.y_train, *data.y_test]), np.sort(y))
+            assert data.numbers
+            assert len(data.x_test) == 120
 
     def test_what_has_no_numbers(self, tmp_path):
         (tmp_path / "cat").mkdir()

@@ -6,25 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fullback.data.dataset import Dataset
-from fullback.data.image_files.image_file import Resize, check_image_shape
 from fullback.data.image_files.image_layout import File, find_layout
-from fullback.data.image_files.image_parts import Part, check_room, read_parts
-from fullback.data.image_files.image_sizes import chosen_shape, opened, sample
-from fullback.data.split import Split, from_file
-from fullback.errors import DataError
-from fullback.pixels import ImageRecord
+from fullback.data.image_files.image_parts import Part, read_parts
+from fullback.data.image_files.image_sizes import sample
+from fullback.data.options import ReadOptions
+from fullback.data.split import from_file
 
 
-def load_image_folder(
-    folder: Path,
-    image_shape: Sequence[int] | None = None,
-    *,
-    resize: Resize = "stretch",
-    how: Split | None = None,
-    nested: bool = False,
-    trained_on: ImageRecord | None = None,
-    progress: bool = True,
-) -> Dataset:
+def load_image_folder(folder: Path, options: ReadOptions) -> Dataset:
     """Load images whose folders are their classes.
 
     Parameters
@@ -35,15 +24,9 @@ def load_image_folder(
         ``folder/val/CLASS/image.png`` for validation. Training, testing, valid and validation do
         as names as well. Without a folder test, val is for testing. Classes are numbered in the
         order of their names, 2 before 10; names that differ in their Unicode form alone are one.
-    image_shape : (rows, columns) or (channels, rows, columns)
-        What images are brought to. By default their size, or where sizes differ one that fits most
-        of them, of at most 64 rows or columns: see ``image_sizes``; grey where all images are,
-        else RGB, as far as 200 of them tell.
-    resize : how images of other sizes are brought to it, see `load_image`
-    how : which images are kept for testing, where there is no folder for that
-    nested : whether the images of all folders inside of a class folder are of that class
-    trained_on : of a network that will answer, whose scale 16-bit images are brought to
-    progress : whether to show a bar on standard error
+    options : without an image shape images get their size, or where sizes differ one that fits most
+        of them, of at most 64 rows or columns: see ``image_sizes``; grey where all images are, else
+        RGB, as far as 200 of them tell
 
     Returns
     -------
@@ -64,26 +47,20 @@ def load_image_folder(
         no images are looked for; where most images are made much smaller or larger; where 16-bit
         images use little of their range.
     """
-    wanted = None if image_shape is None else check_image_shape(image_shape)
-    layout = find_layout(folder, nested=nested)
+    layout = find_layout(folder, nested=options.nested)
     names = layout.class_names
-    found = [opened(path) for path, _ in sample(layout.train[1])]
-    shape, notes = chosen_shape(found, wanted, resize)
-    if shape is None:
-        raise DataError(f"{layout.train[0]}: not one file in it can be read as an image")
     parts = [
         _part(*part, names) for part in (layout.train, layout.test, layout.val) if part is not None
     ]
-    deep = any(image.deep for image in found if image is not None)
-    check_room(str(folder), sum(part.size for part in parts), shape, 4 if deep else 1)
-    pairs, told = read_parts(parts, shape, str(folder), resize, trained_on, progress=progress)
+    files = (path for path, _ in sample(layout.train[1]))
+    pairs, notes = read_parts(str(folder), parts, files, options)
     return from_file(
         folder,
         folder.resolve().name,
         *pairs,
         class_names=names,
-        notes=(*layout.notes, *notes, *told),
-        how=how,
+        notes=(*layout.notes, *notes),
+        how=options.how,
     )
 
 
