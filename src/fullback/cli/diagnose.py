@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullback.cli.arguments import JsonOption
+from fullback.cli.options import JsonOption
 from fullback.cli.output import FAILURE, Output, one_line_errors
 from fullback.errors import OptionError
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import ImageFolderOption, InvertOption, JsonOption
 from fullback.cli.models import (
     ClassNamesOption,
     ModelOption,
@@ -15,6 +14,7 @@ from fullback.cli.models import (
     names_of,
     split_model,
 )
+from fullback.cli.options import ImageFolderOption, InvertOption, JsonOption
 from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fullback.cli.arguments import EngineName, build
+from fullback.cli.options import EngineName, build
 from fullback.cli.start_from import has_head_for, started_from
 from fullback.cli.train_options import MonitorName, OptimizerName
 from fullback.errors import InputError, OptionError
