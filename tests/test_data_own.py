@@ -134,7 +134,7 @@ class TestImageFolder:
         assert "deep" in texts[1]
 
     def test_a_bomb_is_left_out(self, folder, monkeypatch):
-        monkeypatch.setattr("fullback.data.image_formats.MOST_PIXELS", 100)
+        monkeypatch.setattr("fullback.data.image_files.image_formats.MOST_PIXELS", 100)
         picture(folder / "cat" / "bomb.png", (20, 20))
         with pytest.warns(FullbackWarning) as told:
             fb.load_data(folder)

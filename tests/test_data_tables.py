@@ -10,9 +10,10 @@ from sklearn.datasets import load_digits
 
 import fullback as fb
 from fullback.data import load_images
-from fullback.data.delimited import read_table
+from fullback.data.tables.delimited import read_table
 from fullback.errors import DataError, FullbackWarning, InputError, OptionError
 from test_cli import run
+from test_data_idx import idx_bytes
 
 RNG = np.random.default_rng(0)
 
@@ -282,7 +283,7 @@ class TestForms:
                 fb.load_data(tmp_path / "d.csv.gz")
 
     def test_a_small_file_that_unpacks_to_much(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("fullback.data.delimited.MAX_BYTES", 100_000)
+        monkeypatch.setattr("fullback.data.tables.delimited.MAX_BYTES", 100_000)
         (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"0,1,2,3,4\n" * 100_000))
         with pytest.raises(DataError, match="has more than 100,000 characters"):
             fb.load_data(tmp_path / "d.csv.gz")
@@ -304,7 +305,7 @@ class TestForms:
             fb.load_data(path)
 
     def test_large_files_are_read_by_parts(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("fullback.data.delimited._AT_ONCE", 1000)
+        monkeypatch.setattr("fullback.data.tables.delimited._AT_ONCE", 1000)
         path = written(tmp_path / "d.csv", table(Y, X))
         np.testing.assert_array_equal(every(fb.load_data(path)), wanted())
         path = written(tmp_path / "d.csv", table(Y, X) + "1,2,3\n")
@@ -429,6 +430,16 @@ class TestNumbers:
         np.savez(tmp_path / "a.npz", x=x, y=np.where(y > 3, np.nan, y))
         with pytest.raises(DataError, match=r"y holds NaN or infinity in \d+ of 600 rows"):
             fb.load_data(tmp_path / "a.npz", numbers=True)
+
+    def test_idx_files(self, tmp_path):
+        x, y = X.reshape(-1, 8, 8).astype(np.uint8), RNG.normal(size=len(X))  # each number once
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(x))
+        (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(y))
+        for source in (tmp_path, tmp_path / "train-images-idx3-ubyte"):
+            data = fb.load_data(source, numbers=True)
+            np.testing.assert_array_equal(np.sort([*data.y_train, *data.y_test]), np.sort(y))
+            assert data.numbers
+            assert len(data.x_test) == 120
 
     def test_what_has_no_numbers(self, tmp_path):
         (tmp_path / "cat").mkdir()

@@ -11,7 +11,7 @@ from PIL import Image
 import fullback as fb
 from fullback.data import Dataset, load_image
 from fullback.data.describe import describe
-from fullback.data.image_sizes import Opened, chosen_shape
+from fullback.data.image_files.image_sizes import Opened, chosen_shape
 from fullback.errors import DataError, FullbackWarning, InputError, ShapeError
 from test_cli import run
 from test_cli_process import posix

@@ -15,8 +15,8 @@ from PIL import Image, features
 
 import fullback
 from fullback.data import load_image
-from fullback.data.image_formats import FORMATS
-from fullback.data.image_sizes import opened
+from fullback.data.image_files.image_formats import FORMATS
+from fullback.data.image_files.image_sizes import opened
 from fullback.errors import DataError, InputError, ShapeError
 from fullback.pixels import ImageRecord
 

@@ -86,6 +86,11 @@ short = _Short().repr
 """``repr``, cut to a length that fits into a message."""
 
 
+def listed(names: Sequence[object], most: int = 4) -> str:
+    """List the first of some names in a message: ``cat, dog, ...``."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
+
+
 def shown(described: Any) -> str:
     """Show a dataclass by the options that differ from their defaults: ``Conv2D(8, stride=2)``.
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import JsonOption, build
 from fullback.cli.interrupt import raise_on_ctrl_c
+from fullback.cli.options import JsonOption, build
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors
 from fullback.errors import OptionError
 

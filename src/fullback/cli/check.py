@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import (
+from fullback.cli.options import (
     DataDirOption,
     DataOption,
     EngineName,

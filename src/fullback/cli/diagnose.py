@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullback.cli.arguments import JsonOption
+from fullback.cli.options import JsonOption
 from fullback.cli.output import FAILURE, Output, one_line_errors
 from fullback.errors import OptionError
 
@@ -116,7 +116,7 @@ def _judge(
     network: Network, data: Path, computed: Path, output: Output, *, training: bool, seed: int
 ) -> Diagnosis:
     from fullback.check.diagnose import diagnose as find
-    from fullback.data.npz import read_npz
+    from fullback.data.arrays.npz import read_npz
     from fullback.pixels import channels_first
 
     batch = read_npz(data, ("x", "y"))

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullback.cli.arguments import (
+from fullback.cli.models import (
+    ClassNamesOption,
+    label_of,
+    labels_by_name,
+    name_classes,
+    names_of,
+)
+from fullback.cli.options import (
     DataDirOption,
     DataOption,
     ImageFolderOption,
@@ -17,13 +24,6 @@ from fullback.cli.arguments import (
     LabelColumnOption,
     ModelArgument,
     load_dataset_for,
-)
-from fullback.cli.models import (
-    ClassNamesOption,
-    label_of,
-    labels_by_name,
-    name_classes,
-    names_of,
 )
 from fullback.cli.output import Output, one_line_errors, printable, warn
 from fullback.errors import InputError, OptionError

@@ -8,16 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullback.cli.arguments import (
-    DataDirOption,
-    ImageFolderOption,
-    InvertOption,
-    JsonOption,
-    LabelColumnOption,
-    load_dataset_for,
-    load_image_for,
-    open_classifier,
-)
 from fullback.cli.models import (
     ClassNamesOption,
     ModelOption,
@@ -26,6 +16,16 @@ from fullback.cli.models import (
     name_classes,
     names_of,
     split_model,
+)
+from fullback.cli.options import (
+    DataDirOption,
+    ImageFolderOption,
+    InvertOption,
+    JsonOption,
+    LabelColumnOption,
+    load_dataset_for,
+    load_image_for,
+    open_classifier,
 )
 from fullback.cli.output import Output, one_line_errors, printable, warn
 from fullback.errors import OptionError

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import (
+from fullback.cli.interrupt import raise_on_ctrl_c
+from fullback.cli.options import (
     DataDirOption,
     ImageSizeOption,
     JsonOption,
@@ -20,7 +21,6 @@ from fullback.cli.arguments import (
     load_dataset_for,
     open_classifier,
 )
-from fullback.cli.interrupt import raise_on_ctrl_c
 from fullback.cli.output import Output, one_line_errors
 from fullback.errors import DeadUnitWarning
 

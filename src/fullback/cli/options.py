@@ -1,102 +1,351 @@
-"""Options of a command that come from a file: ``--config``, and ``--resume`` of a run."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import difflib
+import os
+import re
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fullback.cli.run_folder import RunFolder, read_config
-from fullback.errors import FullbackError, OptionError
+from fullback.cli.interrupt import raise_on_ctrl_c
+from fullback.errors import DataError, InputError, OptionError, ShapeError
 
-_OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare"}
-_BESIDE_RESUME = {"epochs"}  # a run may be given more of them
-_PATHS = ("data", "data_dir", "start", "image_folder")
-_ON_THE_COMMAND_LINE = "COMMANDLINE"
+if TYPE_CHECKING:
+    from fullback.data import Dataset, ImageFile
+    from fullback.network import Network
+    from fullback.pixels import ImageRecord
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="**digits** (built in), **mnist**, a folder of images with a folder a class, a folder "
+        "of IDX, .npy or .parquet files, an IDX images file, or an .npz, .csv or .parquet file; a "
+        "CSV file has an image's pixels or the name of its file in each row.",
+        metavar="NAME|PATH",
+    ),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the four MNIST files, for --data mnist; without it FULLBACK_DATA, or a "
+        "download.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
+ImageSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What the images of a folder are brought to, or a CSV file's pixels make: rows x "
+        "columns, or channels x rows x columns.",
+        metavar="[C x]HxW",
+        show_default="one that fits most of the images",
+    ),
+]
 
 
-def take_config(context: typer.Context, file: Path | None) -> Path | None:
-    """Take a TOML file's options for the command's defaults."""
-    if file is not None:
-        _take(context, file)
-    return file
+class ResizeName(str, Enum):
+    """The ways to bring an image to a size that ``--resize`` takes."""
+
+    stretch = "stretch"
+    pad = "pad"
+    crop = "crop"
 
 
-def take_resumed(context: typer.Context, folder: Path | None) -> Path | None:
-    """Take the options that a run was started with."""
-    if folder is not None:
-        if not RunFolder(folder).config.is_file():
-            raise typer.BadParameter(f"{folder} holds no run: there is no config.toml in it")
-        _take(context, RunFolder(folder).config)
-    return folder
+ResizeOption = Annotated[
+    ResizeName,
+    typer.Option(
+        help="How image files of other proportions get their size: **stretch**; **pad**, with "
+        "black; or **crop**.",
+        metavar="NAME",
+    ),
+]
+NestedOption = Annotated[
+    bool,
+    typer.Option(
+        "--nested",
+        help="Take the images of all folders inside of a class folder for that class.",
+    ),
+]
+TestShareOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of each class to keep for testing, of data without test images.",
+        metavar="SHARE",
+        show_default="0.2",
+    ),
+]
+SplitSeedOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Fixes which images that are.", metavar="N", show_default="0"),
+]
+LabelColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The label column of a CSV file, by its name or its number, from 0 and, from the end, "
+        "-1; of numbers to predict several: x,y.",
+        metavar="NAME|NUMBER",
+        show_default="recognised",
+    ),
+]
+ImageFolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder of the images that a CSV file names.",
+        metavar="FOLDER",
+        show_default="the file's own",
+    ),
+]
+InvertOption = Annotated[
+    bool,
+    typer.Option(
+        "--invert",
+        help="Swap dark and light. Digits and MNIST are light on dark: give this for ink on paper.",
+    ),
+]
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A network of the zoo, layers in text form, or a saved model.",
+        metavar="NAME|LAYERS|MODEL",
+    ),
+]
+InputShapeOption = Annotated[
+    str, typer.Option(help="Shape of an image: channels x rows x columns.", metavar="CxHxW")
+]
+ClassesOption = Annotated[
+    int, typer.Option(min=1, help="Classes, for a network of the zoo.", metavar="N")
+]
 
 
-def started_with(context: typer.Context, **chosen: Any) -> dict[str, Any]:
-    """Return a command's options, as a configuration holds them.
+class EngineName(str, Enum):
+    """The engines that ``--engine`` takes."""
 
-    Parameters
-    ----------
-    chosen : values of options that were left to the command
+    lanes = "lanes"
+    reference = "reference"
+
+
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(
+        help="What computes: **lanes**, the fast one, or **reference**, the layers' own pages.",
+        metavar="NAME",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write one JSON object a line, and nothing else.")
+]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A model that was saved, .safetensors.", metavar="MODEL", show_default=False
+    ),
+]
+
+
+def image_shape(size: str | None) -> tuple[int, ...] | None:
+    """Read ``--image-size``."""
+    if size is None:
+        return None
+    if not re.fullmatch(r"(\d{1,5}x)?\d{1,5}x\d{1,5}", size):
+        raise OptionError(f"--image-size must be like 32x32 or 3x32x32, got {size!r}")
+    return tuple(map(int, size.split("x")))
+
+
+def check_picture(path: Path, option: str) -> None:
+    """Check that a PNG file can be written to a path that an option gives.
 
     Raises
     ------
     OptionError
-        An option was given beside ``--resume``, which has them all.
+        Its name is that of another kind of file.
+    InputError
+        It cannot be written.
     """
-    given = {
-        name: value
-        for name, value in {**context.params, **chosen}.items()
-        if name not in _OF_ONE_CALL and value is not None
-    }
-    names = _names(context)
-    if context.params["resume"] is not None:
-        for name in (*given, "run", "config"):
-            source = context.get_parameter_source(name)
-            on_command_line = source is not None and source.name == _ON_THE_COMMAND_LINE
-            if on_command_line and name not in _BESIDE_RESUME:
-                raise OptionError(
-                    "--resume goes on with the options of the run, and only --epochs may be "
-                    f"another; leave --{names[name].replace('_', '-')} out"
-                )
-    for name in _PATHS:
-        if name in given and Path(given[name]).exists():  # also from another working directory
-            given[name] = Path(given[name]).resolve()
-    return {names[name]: _plain(value) for name, value in given.items()}
+    from fullback.atomic import check_writable
+
+    if path.suffix.lower() not in ("", ".png"):
+        raise OptionError(f"{option} writes a PNG file; call it {path.with_suffix('.png')}")
+    check_writable(path)
 
 
-def _names(context: typer.Context) -> dict[str, str]:
-    """Return what every option is called in a configuration, by the name of its parameter."""
-    return {
-        str(parameter.name): parameter.opts[0].lstrip("-").replace("-", "_")
-        for parameter in context.command.params
-    }
+def load_dataset(
+    data: str,
+    data_dir: Path | None,
+    shape: tuple[int, ...] | None = None,
+    resize: Literal["stretch", "pad", "crop"] = "stretch",
+    test_share: float | None = None,
+    split_seed: int | None = None,
+    *,
+    nested: bool = False,
+    label_column: str | None = None,
+    image_folder: Path | None = None,
+    numbers: bool = False,
+    trained_on: ImageRecord | None = None,
+) -> Dataset:
+    """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
 
+    ``shape`` is what image files are brought to; ``numbers`` are to be predicted, not classes;
+    ``trained_on`` is of the network that will answer.
+    """
+    from fullback.data import load_data
 
-def _take(context: typer.Context, file: Path) -> None:
-    known = {
-        name: parameter
-        for parameter, name in _names(context).items()
-        if parameter not in _OF_ONE_CALL
-    }
+    if data_dir is not None and data != "mnist":
+        raise OptionError(f"--data-dir goes with --data mnist, not with --data {data}")
+    if data == "mnist":
+        raise_on_ctrl_c()  # a download takes away what it has begun
     try:
-        options = read_config(file)
-    except FullbackError as error:
-        raise typer.BadParameter(str(error)) from None
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise typer.BadParameter(f"{file} has the unknown option {name!r}{hint}")
-    taken = {known[name]: value for name, value in options.items()}
-    context.default_map = {**(context.default_map or {}), **taken}
+        return load_data(
+            data,
+            data_dir,
+            image_shape=shape,
+            resize=resize,
+            test_share=test_share,
+            split_seed=split_seed,
+            nested=nested,
+            label_column=label_column,
+            image_folder=image_folder,
+            numbers=numbers,
+            trained_on=trained_on,
+        )
+    except InputError as error:  # options that do not go with the data
+        raise OptionError(str(error)) from error
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    return [_plain(own) for own in value] if isinstance(value, list | tuple) else value
+def data_options(
+    resize: ResizeName,
+    test_share: float | None,
+    split_seed: int | None,
+    label_column: str | None = None,
+    *,
+    nested: bool = False,
+) -> dict[str, Any]:
+    """Return how images are read, as far as it is not by default."""
+    options: dict[str, Any] = {"nested": True} if nested else {}
+    if resize is not ResizeName.stretch:
+        options["resize"] = resize.value
+    if test_share is not None:
+        options["test_share"] = test_share
+    if split_seed is not None:
+        options["split_seed"] = split_seed
+    if label_column is not None:
+        options["label_column"] = label_column
+    return options
+
+
+def load_dataset_for(
+    network: Network,
+    model: str,
+    data: str,
+    data_dir: Path | None,
+    label_column: str | None = None,
+    image_folder: Path | None = None,
+) -> Dataset:
+    """Load what ``--data`` names, read as the images were that a network was trained on.
+
+    A label column that is given is taken in place of that one.
+
+    Raises
+    ------
+    ShapeError
+        The images are not what it takes.
+    """
+    shape, known = network.input_shape, network.data_options
+    resize = known.get("resize", "stretch")
+    given: dict[str, Any] = {"image_folder": image_folder, "trained_on": network.trained_on}
+    if label_column is not None:
+        given["label_column"] = label_column
+    if not network.loss.classifies:
+        given["numbers"] = True
+    split = {**{name: value for name, value in known.items() if name != "resize"}, **given}
+    dataset = None
+    shapes = [shape] if len(shape) == 3 and shape[0] in (1, 3) else []
+    for wanted in (*shapes, None):  # data may have images of a shape, and a split, of their own
+        for options in (split, given):
+            if dataset is None:
+                with contextlib.suppress(OptionError):
+                    dataset = load_dataset(data, data_dir, wanted, resize, **options)
+    dataset = load_dataset(data, data_dir, **given) if dataset is None else dataset
+    if shape != dataset.image_shape:
+        raise ShapeError(
+            f"{model} takes images of shape {shape}, but {dataset.name} has images of shape "
+            f"{dataset.image_shape}; give the data that it was trained on"
+        )
+    return dataset
+
+
+def load_image_for(network: Network, path: Path, *, invert: bool) -> ImageFile:
+    """Read an image file as the images were read that a network was trained on.
+
+    Its pixels are on the network's scale, or uint8, which the network brings to its scale itself.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or has 16 bits and the network's black and white are not known.
+    """
+    from fullback.data import load_image
+
+    resize = network.data_options.get("resize", "stretch")
+    image = load_image(path, network.input_shape, invert=invert, resize=resize)
+    try:
+        return dataclasses.replace(image, pixels=image.for_network(network.trained_on))
+    except InputError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:
+    """Build what ``--net`` names: a network of the zoo, or one in text form."""
+    from fullback import zoo
+    from fullback.layers import LAYERS
+    from fullback.network import Network
+
+    try:
+        if net in zoo.NETWORKS:
+            return zoo.NETWORKS[net](input_shape, classes, seed=seed)
+        return Network.parse(net, input_shape, seed=seed)
+    except (OptionError, ShapeError) as error:
+        word = net.strip().lower()
+        near = difflib.get_close_matches(word, zoo.NETWORKS, n=1)
+        if word.rstrip("0123456789") in LAYERS:  # a layer, that does not make a network
+            near = []
+        if near and near[0] != net:
+            raise OptionError(f"{net!r} is no network; did you mean {near[0]}?") from error
+        # On the command line, layers that do not fit are wrong usage.
+        raise OptionError(str(error)) from error
+
+
+def open_classifier(model: Path) -> Network:
+    """Load a saved network that tells classes apart."""
+    from fullback.export.safetensors import load
+
+    network = load(model)
+    if not network.loss.classifies:
+        raise InputError(
+            f"{model} answers in numbers, not in classes: its loss is {network.loss}; give a "
+            "model that was trained with SoftmaxCrossEntropy()"
+        )
+    return network
+
+
+def is_model(net: str) -> bool:
+    """Whether a text names a file that holds a saved model, and not a network."""
+    return net.endswith(".safetensors") or os.path.isfile(net)  # noqa: PTH113 -- any text may come
+
+
+def open_network(net: str, input_shape: str, classes: int) -> Network:
+    """Load a saved model, or build what the text names."""
+    from fullback.export.safetensors import load
+
+    if is_model(net):
+        return load(net)
+    if not re.fullmatch(r"\d{1,6}(x\d{1,6}x\d{1,6})?", input_shape):
+        raise OptionError(f"--input-shape must be like 1x28x28, got {input_shape!r}")
+    return build(net, tuple(map(int, input_shape.split("x"))), classes, seed=0)

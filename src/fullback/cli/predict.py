@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.arguments import ImageFolderOption, InvertOption, JsonOption
 from fullback.cli.models import (
     ClassNamesOption,
     ModelOption,
@@ -15,6 +14,7 @@ from fullback.cli.models import (
     names_of,
     split_model,
 )
+from fullback.cli.options import ImageFolderOption, InvertOption, JsonOption
 from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
 
@@ -80,8 +80,8 @@ def predict(
     """
     from fullback.atomic import check_writable
     from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
-    from fullback.data.delimited import is_table
-    from fullback.network import load
+    from fullback.data.tables.delimited import is_table
+    from fullback.export.safetensors import load
 
     path, sources = split_model(images, model)
     if not sources:

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.atomic import write_atomically
-from fullback.cli.arguments import load_image_for
 from fullback.cli.models import labels_from, names_of
+from fullback.cli.options import load_image_for
 from fullback.cli.output import fail
-from fullback.data.delimited import is_table
-from fullback.data.idx import find_idx_files
+from fullback.data.arrays.idx import find_idx_files
+from fullback.data.image_files.parquet import find_parquet
 from fullback.data.load_images import LoadedImages, image_files, is_collection, load_images
-from fullback.data.parquet import find_parquet
+from fullback.data.tables.delimited import is_table
 from fullback.errors import DataError, InputError, OptionError, ShapeError
 from fullback.network import Network
 from fullback.threshold import answers

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.arguments import (
+from fullback.cli.options import (
     ClassesOption,
     InputShapeOption,
     JsonOption,

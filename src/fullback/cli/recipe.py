@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullback.cli.arguments import build
+from fullback.cli.options import build
 from fullback.cli.start_from import has_head_for, started_from
 from fullback.cli.train_options import MonitorName, OptimizerName
 from fullback.errors import InputError, OptionError

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fullback.cli.arguments import JsonOption
+from fullback.cli.options import JsonOption
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors, printable
 from fullback.cli.run_folder import RunFolder, read_config
 from fullback.errors import FullbackError, InputError

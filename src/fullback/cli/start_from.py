@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullback.cli.arguments import load_dataset
+from fullback.cli.options import load_dataset
 from fullback.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fullback.cli.arguments import (
+from fullback.cli.options import (
     ClassesOption,
     InputShapeOption,
     JsonOption,

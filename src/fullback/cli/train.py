@@ -8,7 +8,10 @@ from pathlib import Path
 import typer
 
 from fullback.cli import train_options as own
-from fullback.cli.arguments import (
+from fullback.cli.config import started_with
+from fullback.cli.interrupt import raise_on_ctrl_c
+from fullback.cli.model_file import failed_path, previous_path
+from fullback.cli.options import (
     DataDirOption,
     DataOption,
     EngineName,
@@ -26,9 +29,6 @@ from fullback.cli.arguments import (
     image_shape,
     load_dataset,
 )
-from fullback.cli.interrupt import raise_on_ctrl_c
-from fullback.cli.model_file import failed_path, previous_path
-from fullback.cli.options import started_with
 from fullback.cli.output import Output, one_line_errors
 from fullback.cli.recipe import (
     Recipe,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.options import take_config, take_resumed
+from fullback.cli.config import take_config, take_resumed
 
 
 class OptimizerName(str, Enum):

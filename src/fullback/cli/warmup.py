@@ -6,7 +6,7 @@ import time
 
 import typer
 
-from fullback.cli.arguments import JsonOption
+from fullback.cli.options import JsonOption
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fullback.data.dataset import Dataset, Split, as_array, split, without_column
+from fullback.data.dataset import Dataset, as_array, without_column
 from fullback.data.files import MAX_BYTES
+from fullback.data.split import Split, split
 from fullback.errors import DataError, InputError, ShapeError
 from fullback.pixels import channels_first
 

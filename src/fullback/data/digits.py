@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullback.data.dataset import Dataset, Split, split
+from fullback.data.dataset import Dataset
+from fullback.data.split import Split, split
 
 
 def digits(how: Split | None = None) -> Dataset:

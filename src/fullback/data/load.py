@@ -6,25 +6,27 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fullback.data.arrays_on_disk import is_array_folder, load_array_folder
+from fullback.data.arrays.arrays_on_disk import is_array_folder, load_array_folder
+from fullback.data.arrays.idx import find_idx_files, load_idx_pair
+from fullback.data.arrays.npz import load_npz
 from fullback.data.batches import load_batches
-from fullback.data.dataset import Dataset, Split, from_file
-from fullback.data.delimited import is_table, read_table
+from fullback.data.dataset import Dataset
 from fullback.data.digits import digits
-from fullback.data.idx import find_idx_files, load_idx_pair
-from fullback.data.image_folder import load_image_folder
-from fullback.data.image_layout import refuse_other_files
-from fullback.data.image_list import as_image_list, load_image_list
-from fullback.data.images import RESIZES, Resize, check_image_shape
+from fullback.data.image_files.image_file import Resize
+from fullback.data.image_files.image_folder import load_image_folder
+from fullback.data.image_files.image_layout import refuse_other_files
+from fullback.data.image_files.parquet import find_parquet, load_parquet
 from fullback.data.mnist import mnist
-from fullback.data.npz import load_npz
-from fullback.data.parquet import find_parquet, load_parquet
-from fullback.data.table import load_pixel_table
-from fullback.errors import DataError, InputError, OptionError
+from fullback.data.options import ReadOptions
+from fullback.data.split import Split, from_file
+from fullback.data.tables.delimited import is_table, read_table
+from fullback.data.tables.image_list import as_image_list, load_image_list
+from fullback.data.tables.pixel_table import load_pixel_table
+from fullback.errors import DataError, InputError
 from fullback.pixels import ImageRecord
 
 _IMAGES = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)?-?images-idx\d-ubyte")
@@ -114,18 +116,16 @@ def load_data(
     InputError
         If an option is given that does not go with the source.
     """
-    if resize not in RESIZES:
-        raise OptionError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r}")
     how = None
     if test_share is not None or split_seed is not None:
         share = Split.share if test_share is None else test_share
         how = Split(share, 0 if split_seed is None else split_seed)
-    options = _Options(
-        image_shape,
-        resize,
-        how,
-        label_column,
-        image_folder,
+    options = ReadOptions(
+        image_shape=image_shape,
+        resize=resize,
+        how=how,
+        label_column=label_column,
+        image_folder=image_folder,
         numbers=numbers,
         nested=nested,
         trained_on=trained_on,
@@ -135,57 +135,40 @@ def load_data(
     for word, given in (("a label column", label_column), ("an image folder", image_folder)):
         if given is not None and not table:
             raise InputError(f"{word} goes with CSV files, and not with {source!r}")
-    if label_column is not None and type(label_column) not in (str, int):
-        raise OptionError(f"label_column must be a name or a number, got {label_column!r}")
     if not isinstance(source, str | os.PathLike):
         if not isinstance(source, Iterable):
             raise InputError(f"data is a name, a path or an iterable of batches, got {source!r}")
         data = load_batches(source, how, numbers=numbers)
-    elif source == "mnist":
-        if how is not None:
-            raise InputError("mnist has test images of its own; leave out the share for testing")
-        data = mnist(data_dir, progress=progress)
     else:
-        data = _load(source, data_dir, options)
+        data = _load_named(source, data_dir, options)
     if numbers and not data.numbers:
         data = replace(data, class_names=(), numbers=True)
-    if image_shape is not None:
-        wanted = check_image_shape(image_shape)
-        if data.image_shape[-len(wanted) :] != wanted:
-            raise InputError(
-                "an image shape goes with image files and CSV files; "
-                f"{data.name} has images of {' x '.join(map(str, data.image_shape))}"
-            )
+    wanted = options.image_shape
+    if wanted is not None and data.image_shape[-len(wanted) :] != wanted:
+        raise InputError(
+            "an image shape goes with image files and CSV files; "
+            f"{data.name} has images of {' x '.join(map(str, data.image_shape))}"
+        )
     return data
 
 
-@dataclass(frozen=True)
-class _Options:
-    """How a source is read, see ``load_data``."""
-
-    image_shape: Sequence[int] | None
-    resize: Resize
-    how: Split | None
-    label_column: str | int | None
-    image_folder: str | os.PathLike[str] | None
-    numbers: bool
-    nested: bool
-    trained_on: ImageRecord | None
-    progress: bool
-
-
-def _load(
-    source: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None, options: _Options
+def _load_named(
+    source: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None,
+    options: ReadOptions,
 ) -> Dataset:
-    """Load what is neither MNIST nor made of batches."""
+    """Load a data set by its name, or what is at a path."""
+    if source == "mnist":
+        if options.how is not None:
+            raise InputError("mnist has test images of its own; leave out the share for testing")
+        return mnist(data_dir, progress=options.progress)
     if data_dir is not None:
         raise InputError(
             f"data_dir (={str(data_dir)!r}) goes with 'mnist' only, but the data set is "
             f"{str(source)!r}; leave data_dir out, and give a data set of your own by its path"
         )
-    how, numbers = options.how, options.numbers
     if source == "digits":
-        return digits(how)
+        return digits(options.how)
     path = Path(source)
     if not os.fspath(source) or not os.path.exists(path):  # noqa: PTH110 -- Path.exists can raise
         close = difflib.get_close_matches(str(source).lower(), ("digits", "mnist"), 1)
@@ -195,48 +178,44 @@ def _load(
             "images, a folder with IDX, .npy or .parquet files, an IDX images file, or an .npz, "
             f".csv or .parquet file: {hint}"
         )
-    images: dict[str, Any] = {
-        "resize": options.resize,
-        "how": how,
-        "trained_on": options.trained_on,
-        "progress": options.progress,
-    }
-    if path.is_dir():
-        if is_array_folder(path):
-            return load_array_folder(path, how, numbers=numbers)
-        if find_idx_files(path):
-            return _load_folder(path, how)
-        files = find_parquet(path)
-        if numbers:
-            raise InputError(f"{path}: holds classes, and no numbers to predict")
-        if files:
-            return load_parquet(files, path, options.image_shape, **images)
-        return load_image_folder(path, options.image_shape, nested=options.nested, **images)
-    kind = path.suffix.lower()
+    return _load_folder(path, options) if path.is_dir() else _load_file(path, options)
+
+
+def _load_folder(path: Path, options: ReadOptions) -> Dataset:
+    """Load a folder: of arrays, IDX files, Parquet files or images, whichever it holds first."""
+    if is_array_folder(path):
+        return load_array_folder(path, options.how, numbers=options.numbers)
+    if find_idx_files(path):
+        return _load_idx_folder(path, options)
+    files = find_parquet(path)
+    _refuse_numbers(path, options)
+    return load_parquet(files, path, options) if files else load_image_folder(path, options)
+
+
+def _load_file(path: Path, options: ReadOptions) -> Dataset:
+    """Load a file: a table, an .npz or Parquet file, or else one of IDX images."""
     if is_table(path):
         table = read_table(path, options.label_column)
-        named = as_image_list(table, options.image_folder)
-        if named is not None:
-            images["numbers"] = numbers
-            return load_image_list(named, options.image_shape, options.label_column, **images)
+        images = as_image_list(table, options.image_folder)
+        if images is not None:
+            return load_image_list(images, options)
         if options.image_folder is not None:
             raise InputError(f"{path}: names no image files, with which an image folder goes")
-        return load_pixel_table(
-            table,
-            options.image_shape,
-            options.label_column,
-            how=how,
-            numbers=numbers,
-            trained_on=options.trained_on,
-        )
+        return load_pixel_table(table, options)
+    kind = path.suffix.lower()
     if kind == ".npz":
-        return load_npz(path, how, numbers=numbers)
+        return load_npz(path, options.how, numbers=options.numbers)
     if kind == ".parquet":
-        if numbers:
-            raise InputError(f"{path}: holds classes, and no numbers to predict")
-        return load_parquet([path], path, options.image_shape, **images)
+        _refuse_numbers(path, options)
+        return load_parquet([path], path, options)
     refuse_other_files(path)
-    return from_file(path, path.name, load_idx_pair(path, _labels_beside(path)), how=how)
+    pair = load_idx_pair(path, _labels_beside(path), numbers=options.numbers)
+    return from_file(path, path.name, pair, how=options.how, numbers=options.numbers)
+
+
+def _refuse_numbers(path: Path, options: ReadOptions) -> None:
+    if options.numbers:
+        raise InputError(f"{path}: holds classes, and no numbers to predict")
 
 
 def _labels_beside(images: Path) -> Path:
@@ -257,7 +236,7 @@ def _labels_beside(images: Path) -> Path:
     return found[wanted]
 
 
-def _load_folder(folder: Path, how: Split | None) -> Dataset:
+def _load_idx_folder(folder: Path, options: ReadOptions) -> Dataset:
     """Load the one data set of IDX files in a folder."""
     found = find_idx_files(folder)
     images = [(match, found[name]) for name in found if (match := _IMAGES.fullmatch(name))]
@@ -272,5 +251,8 @@ def _load_folder(folder: Path, how: Split | None) -> Dataset:
             "labels: give a folder with one data set, or one images file or .npz file"
         )
     order = ("train", "test") if whole else tuple(parts)
-    pairs = [load_idx_pair(parts[part], _labels_beside(parts[part])) for part in order]
-    return from_file(folder, folder.resolve().name, *pairs, how=how)
+    numbers = options.numbers
+    pairs = [
+        load_idx_pair(parts[part], _labels_beside(parts[part]), numbers=numbers) for part in order
+    ]
+    return from_file(folder, folder.resolve().name, *pairs, how=options.how, numbers=numbers)

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.arrays_on_disk import map_array
+from fullback.data.arrays.arrays_on_disk import map_array
+from fullback.data.arrays.idx import load_idx
+from fullback.data.arrays.npz import read_npz
 from fullback.data.dataset import without_column
-from fullback.data.delimited import Table, is_table, read_table
-from fullback.data.idx import load_idx
-from fullback.data.image_layout import is_looked_at
-from fullback.data.image_list import ImageList, as_image_list, list_roles
-from fullback.data.image_parts import check_room
-from fullback.data.images import Resize, check_channels, load_image
-from fullback.data.npz import read_npz
-from fullback.data.roles import Roles, find_roles
-from fullback.data.table import pixel_values
+from fullback.data.image_files.image_file import Resize, check_channels, load_image
+from fullback.data.image_files.image_layout import is_looked_at
+from fullback.data.image_files.image_parts import check_room
+from fullback.data.options import ReadOptions
+from fullback.data.tables.delimited import Table, is_table, read_table
+from fullback.data.tables.image_list import ImageList, as_image_list, list_roles
+from fullback.data.tables.pixel_table import pixel_values
+from fullback.data.tables.roles import Roles, find_roles
 from fullback.errors import DataError
 from fullback.pixels import ImageRecord
 
@@ -96,7 +97,13 @@ def load_images(
         There are 16-bit images, and the network's black and white are not known.
     """
     path = Path(source)
-    options = _Options(resize, invert, label_column, image_folder, trained_on)
+    options = ReadOptions(
+        resize=resize,
+        invert=invert,
+        label_column=label_column,
+        image_folder=image_folder,
+        trained_on=trained_on,
+    )
     if not os.path.exists(path):  # noqa: PTH110 -- Path.exists can raise
         raise DataError(
             f"{path}: no such file or folder; expected images, a folder of images, or an .npz, "
@@ -117,17 +124,6 @@ def load_images(
     if is_table(path):
         return _from_csv(path, shape, options)
     return _from_files(path.parent, [path], shape, options)
-
-
-@dataclass(frozen=True)
-class _Options:
-    """How images are read, see ``load_images``."""
-
-    resize: Resize
-    invert: bool
-    label_column: str | int | None
-    image_folder: str | os.PathLike[str] | None
-    trained_on: ImageRecord | None
 
 
 def _from_arrays(
@@ -173,7 +169,7 @@ def inverted(path: Path, x: NDArray[Any]) -> NDArray[Any]:
     return 255 - x
 
 
-def _from_csv(path: Path, shape: tuple[int, int, int], options: _Options) -> LoadedImages:
+def _from_csv(path: Path, shape: tuple[int, int, int], options: ReadOptions) -> LoadedImages:
     table = read_table(path, options.label_column)
     images = as_image_list(table, options.image_folder)
     if images is not None:
@@ -205,18 +201,14 @@ def is_collection(path: Path) -> bool:
     return known or bool(_IDX.fullmatch(path.name)) or is_table(path)
 
 
-def _from_list(images: ImageList, shape: tuple[int, int, int], options: _Options) -> LoadedImages:
+def _from_list(
+    images: ImageList, shape: tuple[int, int, int], options: ReadOptions
+) -> LoadedImages:
     roles = list_roles(images, options.label_column)
     labels = _labels(images.table, roles)
     names = images.table.text(images.column)
-    loaded, read = _read_files(images.table.path, images.files(), shape, options)
-    return replace(
-        loaded,
-        names=tuple(names[row] for row in read),
-        failed=tuple(names[row] for row in sorted({*range(len(names))} - {*read})),
-        labels=None if labels is None else labels[read],
-        notes=roles.notes,
-    )
+    loaded, read = _read_files(images.table.path, images.files(), names, shape, options)
+    return replace(loaded, labels=None if labels is None else labels[read], notes=roles.notes)
 
 
 def _labels(table: Table, roles: Roles) -> NDArray[Any] | None:
@@ -240,35 +232,38 @@ def image_files(folder: Path) -> Iterator[Path]:
 
 
 def _from_files(
-    folder: Path, files: list[Path], shape: tuple[int, int, int], options: _Options
+    folder: Path, files: list[Path], shape: tuple[int, int, int], options: ReadOptions
 ) -> LoadedImages:
     if not files:
         raise DataError(f"{folder}: holds no files; expected images")
-    loaded, read = _read_files(folder, files, shape, options)
     names = [path.relative_to(folder).as_posix() for path in files]
-    failed = sorted({*range(len(names))} - {*read})
-    return replace(
-        loaded, names=tuple(names[n] for n in read), failed=tuple(names[n] for n in failed)
-    )
+    return _read_files(folder, files, names, shape, options)[0]
 
 
 def _read_files(
-    source: Path, files: Sequence[Path], shape: tuple[int, int, int], options: _Options
+    source: Path,
+    files: Sequence[Path],
+    names: Sequence[str],
+    shape: tuple[int, int, int],
+    options: ReadOptions,
 ) -> tuple[LoadedImages, list[int]]:
     """Read image files: uint8, or floats on the network's scale where one is not of 8 bits.
 
-    The names of the images are left out; instead, the places of the files that could be read.
+    Returned are the images and the places of the files that could be read; ``names`` are what the
+    files are called.
     """
     check_channels(shape)
     check_room(str(source), len(files), shape, 1)
     x: NDArray[Any] = np.empty((len(files), *shape), np.uint8)
     read: list[int] = []
+    failed: list[str] = []
     errors: list[DataError] = []
     for place, path in enumerate(files):
         try:
             image = load_image(path, shape, resize=options.resize, invert=options.invert)
         except DataError as error:
             errors.append(error)
+            failed.append(names[place])
             continue
         if image.depth != "8-bit" and x.dtype == np.uint8:
             check_room(str(source), len(files), shape, 4)
@@ -281,7 +276,8 @@ def _read_files(
     if not read:
         found = f" ({errors[0]})" if len(files) == 1 else ""
         raise DataError(f"{source}: not one file in it can be read as an image{found}")
-    return LoadedImages(x[: len(read)], (), errors), read
+    known = tuple(names[place] for place in read)
+    return LoadedImages(x[: len(read)], known, errors, failed=tuple(failed)), read
 
 
 def _scaled(pixels: NDArray[Any], trained_on: ImageRecord | None) -> NDArray[Any]:

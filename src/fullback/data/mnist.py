@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fullback.data.dataset import Dataset, from_file
-from fullback.data.idx import find_idx_files, load_idx_pair
+from fullback.data.arrays.idx import find_idx_files, load_idx_pair
+from fullback.data.dataset import Dataset
+from fullback.data.split import from_file
 from fullback.errors import DataError, DownloadError
 
 MIRRORS = (

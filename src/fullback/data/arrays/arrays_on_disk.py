@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.array_header import HEADER_BYTES, read_array_header
-from fullback.data.dataset import Dataset, Split, from_file
+from fullback.data.arrays.array_header import HEADER_BYTES, read_array_header
+from fullback.data.arrays.npz import FORMS, image_pairs
+from fullback.data.dataset import Dataset
 from fullback.data.files import MAX_BYTES, open_data
-from fullback.data.npz import FORMS, image_pairs
+from fullback.data.split import Split, from_file
 
 
 def is_array_folder(folder: Path) -> bool:

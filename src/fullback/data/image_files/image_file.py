@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.image_formats import bits_of, open_image
+from fullback.data.image_files.image_formats import bits_of, open_image
 from fullback.errors import DataError, OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -111,7 +111,19 @@ def load_image(
         check_channels(shape)
         reason = "is no file" if os.path.exists(path) else "no such file"  # noqa: PTH110
         raise DataError(f"{path}: {reason}; expected an image: check the path")
+    check_resize(resize)
     return read_image(path, str(path), shape, invert=invert, resize=resize)
+
+
+def check_resize(resize: str) -> None:
+    """Raise OptionError unless this is a way to resize images.
+
+    Raises
+    ------
+    OptionError
+    """
+    if resize not in RESIZES:
+        raise OptionError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r}")
 
 
 def check_channels(shape: tuple[int, ...]) -> None:
@@ -140,8 +152,6 @@ def read_image(
     from PIL import ImageOps
 
     check_channels(shape)
-    if resize not in RESIZES:
-        raise OptionError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r}")
     with open_image(file, path, most_pixels=most_pixels) as image:
         mode, size, depth = image.mode, image.size, depth_of(image)
         reduced = depth == "8-bit" and bits_of(image) > 8

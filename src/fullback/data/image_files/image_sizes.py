@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fullback.data.image_formats import open_image
-from fullback.data.images import Resize, depth_of, is_coloured
+from fullback.data.image_files.image_file import Resize, depth_of, is_coloured
+from fullback.data.image_files.image_formats import open_image
 from fullback.errors import DataError, FullbackWarning
 
 LOOKED_AT = 200  # images by which size and colours are chosen
@@ -63,7 +63,7 @@ def opened(file: Path | io.BytesIO) -> Opened | None:
 
 
 def chosen_shape(
-    images: Iterable[Opened | None], wanted: tuple[int, ...] | None, resize: Resize
+    images: Iterable[Opened | None], wanted: Sequence[int] | None, resize: Resize
 ) -> tuple[tuple[int, int, int] | None, tuple[str, ...]]:
     """Return the (channels, rows, columns) that images are brought to, and a line about it.
 
@@ -129,7 +129,7 @@ def _warn_of_scale(sizes: Counter[tuple[int, int]], rows: int, columns: int) -> 
                 f"{share:.0%} of the images {what} at {rows} x {columns}, which was chosen for "
                 f"images of {_range(sizes)}; --image-size (image_shape) sets another size",
                 FullbackWarning,
-                stacklevel=5,
+                stacklevel=8,
             )
 
 

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.array_header import HEADER_BYTES, read_array_header
-from fullback.data.dataset import Dataset, Split, from_file, without_column
+from fullback.data.arrays.array_header import HEADER_BYTES, read_array_header
+from fullback.data.dataset import Dataset, without_column
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
+from fullback.data.split import Split, from_file
 from fullback.errors import DataError
+from fullback.options import listed
 from fullback.pixels import channels_first
 
 FORMS = (
@@ -131,7 +133,7 @@ def _find_members(
                 )
             return {key: members[key] for key in keys}
     names = sorted(members)  # quoted below: an archive can hold any names, and thousands
-    found = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+    found = listed([*map(repr, names)], 8)
     expected = ", or ".join(", ".join(keys) for keys in forms)
     raise DataError(
         f"{path}: has the arrays {found or '(none)'}; expected {expected}: save it under those "

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import Images, Labels, check_labels
+from fullback.data.dataset import Images, Labels, check_labels, check_numbers
 from fullback.data.files import MAX_BYTES, open_data, read_bounded
 from fullback.errors import DataError, InputError
 from fullback.pixels import channels_first
@@ -108,7 +108,7 @@ def _read_header(read: Callable[[int], bytes], path: Path) -> tuple[np.dtype[Any
 
 
 def load_idx_pair(
-    images: str | os.PathLike[str], labels: str | os.PathLike[str]
+    images: str | os.PathLike[str], labels: str | os.PathLike[str], *, numbers: bool = False
 ) -> tuple[Images, Labels]:
     """Read an IDX file of images and the IDX file of their labels.
 
@@ -119,19 +119,22 @@ def load_idx_pair(
         (N, H, W, C) where only the last axis is 1 or 3.
     labels : path-like
         A file of shape (N,).
+    numbers : bool, default=False
+        Whether the labels are numbers to predict, (N,) or (N, outputs).
 
     Returns
     -------
     x : ndarray of shape (N, C, H, W)
         In the file's element type.
     y : ndarray of shape (N,), int64
-        The labels.
+        The labels; with ``numbers`` float64.
 
     Raises
     ------
     DataError
         If a file cannot be read (see `load_idx`), has another shape, holds labels that are not
-        whole numbers from 0 to 65535, or if there is not one label per image.
+        whole numbers from 0 to 65535 (with ``numbers``: not finite), or if there is not one label
+        per image.
     """
     x, y = load_idx(images), load_idx(labels)
     if x.ndim not in (3, 4):
@@ -146,7 +149,7 @@ def load_idx_pair(
             f"{images}: has shape {stored}; expected 1 or 3 channels, as (N, C, H, W) or "
             "(N, H, W, C): save other images as .npz"
         )
-    if y.ndim != 1:
+    if y.ndim != 1 and not (numbers and y.ndim == 2):
         raise DataError(
             f"{labels}: has shape {y.shape}; expected labels, (N,): "
             "give the images file first and the labels file second"
@@ -157,7 +160,7 @@ def load_idx_pair(
             "give two files that belong together"
         )
     try:
-        return x, check_labels(y, str(labels))
+        return x, (check_numbers if numbers else check_labels)(y, str(labels))
     except InputError as error:
         raise DataError(str(error)) from error
 

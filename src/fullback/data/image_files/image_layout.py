@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fullback.errors import DataError, FullbackWarning
+from fullback.options import listed
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing")
@@ -79,7 +80,7 @@ def find_layout(folder: Path, *, nested: bool = False) -> Layout:
             f"left out: {test}; its images are not in class folders, so that their classes are not "
             "known",
             FullbackWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
         if val is None:
             notes = (
@@ -157,7 +158,7 @@ def _part(part: Path, *, nested: bool, least: int = 1) -> tuple[Path, list[File]
         try:
             own, others = _files_below(folder, nested=nested)
         except DataError as error:
-            warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=5)
+            warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=7)
             continue
         name = unicodedata.normalize("NFC", folder.name)
         files += [(path, name) for path in own]
@@ -175,9 +176,10 @@ def _part(part: Path, *, nested: bool, least: int = 1) -> tuple[Path, list[File]
 
 def _files_below(folder: Path, *, nested: bool) -> tuple[list[Path], list[Path]]:
     """Return the files of a class folder, and what else is in it."""
-    entries = _visible(folder)
-    files = [path for path in entries if path.is_file()]
-    others = [path for path in entries if not path.is_file()]
+    files: list[Path] = []
+    others: list[Path] = []
+    for path in _visible(folder):
+        (files if path.is_file() else others).append(path)
     if not nested:
         return files, others
     known: set[str] = set()
@@ -196,7 +198,7 @@ def _files_below(folder: Path, *, nested: bool) -> tuple[list[Path], list[Path]]
 
 def _tell_of_error(error: OSError) -> None:
     text = f"left out: {error.filename}: cannot be listed ({error.strerror})"
-    warnings.warn(text, FullbackWarning, stacklevel=7)
+    warnings.warn(text, FullbackWarning, stacklevel=10)
 
 
 def _likely_cause(part: Path, entries: Sequence[Path], files: Sequence[File]) -> str:
@@ -297,8 +299,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _listed(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
-    return ", ".join(names[:_SOME]) + (", ..." if len(names) > _SOME else "")
+    return listed([path.name for path in paths], _SOME)
 
 
 def _tell_of(unused: Sequence[Path], *, nested: bool) -> None:
@@ -310,5 +311,5 @@ def _tell_of(unused: Sequence[Path], *, nested: bool) -> None:
         warnings.warn(
             f"left out: {unused[0]}{more}; images are looked for in a folder a class{deeper}",
             FullbackWarning,
-            stacklevel=5,
+            stacklevel=8,
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fullback.data.column_names import is_image_name, is_usual_name, names_rows
+from fullback.data.tables.column_names import is_image_name, is_usual_name, names_rows
 from fullback.errors import DataError
 
 _DELIMITERS = ("\t", ";", ",", "|")

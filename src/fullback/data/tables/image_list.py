@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fullback.data.column_names import (
+from fullback.data.dataset import Dataset
+from fullback.data.image_files.image_parts import Part, read_parts
+from fullback.data.image_files.image_sizes import sample
+from fullback.data.options import ReadOptions
+from fullback.data.split import from_file
+from fullback.data.tables.column_names import (
     FILE_NAMES,
     IMAGE_SUFFIXES,
     LABEL_NAMES,
     PART_NAMES,
     is_image_name,
 )
-from fullback.data.dataset import Dataset, Split, from_file
-from fullback.data.delimited import Table
-from fullback.data.image_parts import Part, check_room, read_parts
-from fullback.data.image_sizes import chosen_shape, opened, sample
-from fullback.data.images import Resize, check_image_shape
-from fullback.data.roles import (
+from fullback.data.tables.delimited import Table
+from fullback.data.tables.pixel_table import labels_of, stem
+from fullback.data.tables.roles import (
     Roles,
     by_name,
     column_numbers,
@@ -31,9 +32,8 @@ from fullback.data.roles import (
     parts_of,
     same_labels,
 )
-from fullback.data.table import class_labels, label_numbers, stem
 from fullback.errors import DataError
-from fullback.pixels import ImageRecord
+from fullback.options import listed
 
 _MOST_NUMBERS = (
     48  # columns, beyond which they are pixels, and a file's name is what a row is called
@@ -113,27 +113,15 @@ def as_image_list(table: Table, image_folder: str | os.PathLike[str] | None) -> 
     return None if named is None or not differs(table, named) else ImageList(table, named, folder)
 
 
-def load_image_list(
-    images: ImageList,
-    image_shape: Sequence[int] | None = None,
-    label_column: str | int | None = None,
-    *,
-    resize: Resize = "stretch",
-    how: Split | None = None,
-    numbers: bool = False,
-    trained_on: ImageRecord | None = None,
-    progress: bool = True,
-) -> Dataset:
+def load_image_list(images: ImageList, options: ReadOptions) -> Dataset:
     """Load the image files that a table names.
 
     Parameters
     ----------
     images : the table. A column split (set, subset, usage) of train, val and test says what an
         image is for; without it a fixed fifth of each class is kept for testing
-    image_shape, resize, how, trained_on, progress : as for `load_image_folder`
-    label_column : the name or number of the label column
-    numbers : whether the labels are numbers to predict; then several columns may be given, and by
-        default all columns of numbers are taken
+    options : as for `load_image_folder`; of ``numbers`` to predict several label columns may be
+        given, and by default all columns of numbers are taken
 
     Raises
     ------
@@ -147,36 +135,29 @@ def load_image_list(
         Of each file that cannot be read, which is left out, and how many there are.
     """
     table = images.table
-    wanted = None if image_shape is None else check_image_shape(image_shape)
-    roles = list_roles(images, label_column, numbers=numbers)
+    roles = list_roles(images, options.label_column, numbers=options.numbers)
     if not roles.label:
         raise DataError(
             f"{table.path}: has no label column beside its files; name it with --label-column "
             "(label_column=); for images without labels use fullback predict"
         )
-    y: NDArray[np.generic]
-    y, names = (label_numbers(table, roles), ()) if numbers else class_labels(table, roles)
+    y, names = labels_of(table, roles, numbers=options.numbers)
     files = images.files()
     rows = parts_of(table, roles.part)
-    found = [opened(files[row]) for row in sample(rows[0].tolist())]
-    shape, notes = chosen_shape(found, wanted, resize)
-    if shape is None:
-        raise DataError(f"{table.path}: not one of its files can be read as an image")
     parts = [
         Part(str(table.path), len(part), ((files[row], str(files[row]), int(row)) for row in part))
         for part in rows
     ]
-    deep = any(image.deep for image in found if image is not None)
-    check_room(str(table.path), sum(part.size for part in parts), shape, 4 if deep else 1)
-    pairs, told = read_parts(parts, shape, str(table.path), resize, trained_on, progress=progress)
+    some = (files[row] for row in sample(rows[0].tolist()))
+    pairs, notes = read_parts(str(table.path), parts, some, options)
     return from_file(
         table.path,
         stem(table.path),
         *((x, y[read]) for x, read in pairs),
         class_names=names,
-        notes=(*roles.notes, *notes, *told),
-        how=how,
-        numbers=numbers,
+        notes=(*roles.notes, *notes),
+        how=options.how,
+        numbers=options.numbers,
     )
 
 
@@ -215,7 +196,7 @@ def _labels_of(table: Table, left: Sequence[int], *, numbers: bool) -> Sequence[
     few = [n for n in left if not differs(table, n)]
     if len(few) > 1:
         raise DataError(
-            f"{table.path}: {', '.join(table.named(n) for n in few[:4])} could each be the label "
+            f"{table.path}: {listed([table.named(n) for n in few])} could each be the label "
             "column; name it with --label-column (label_column=)"
         )
     return few

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.files import MAX_BYTES, open_data
-from fullback.data.table_layout import TableLayout, find_layout, with_point
+from fullback.data.tables.table_layout import TableLayout, find_layout, with_point
 from fullback.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".data")

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
-from fullback.data.delimited import Table
-from fullback.data.table_layout import is_number
+from fullback.data.tables.column_names import ID_NAMES, LABEL_NAMES, PART_NAMES, plain
+from fullback.data.tables.delimited import Table
+from fullback.data.tables.table_layout import is_number
 from fullback.errors import DataError, OptionError
+from fullback.options import listed
 
 _MISSING = ("", "?", "-", ".", "na", "n/a", "#n/a", "null", "none", "nan", "missing")
 _MOST_CLASSES = 1000  # of labels that are recognised by their values
@@ -92,7 +93,7 @@ def find_roles(
     others = _not_pixels(table, rest, pixels) if sure else []
     if others:
         rest = tuple(n for n in rest if n not in others)
-        named = ", ".join(table.named(n) for n in others[:4]) + (", ..." if len(others) > 4 else "")
+        named = listed([table.named(n) for n in others])
         notes.append(f"left out, as not named as the {len(rest)} pixels are: {named}")
     if bad := [n for n in rest if n in table.texts]:
         raise DataError(_stray_text(table, bad))
@@ -156,7 +157,7 @@ def _column_number(table: Table, column: str | int) -> int:
     try:
         number = int(column)
     except ValueError:
-        found = ", ".join(map(repr, table.names[:8])) + (", ..." if len(names) > 8 else "")
+        found = listed([*map(repr, table.names)], 8)
         raise OptionError(
             f"{table.path}: has no column {column!r}; it has "
             + (f"the columns {found}" if names else "no header: give the column's number, from 0")
@@ -256,29 +257,28 @@ def _called_labels(table: Table, columns: Sequence[int]) -> list[int]:
 
 def _named_otherwise(table: Table, left: Sequence[int]) -> int | None:
     """Return the one column whose name is not made as those of all others are: pixel0, pixel1."""
-    forms = _forms(table, left)
-    if not forms:
-        return None
-    common = Counter(forms.values()).most_common(1)[0][0]
-    others = [n for n in left if forms[n] != common]
-    return others[0] if len(others) == 1 and "0" in common and len(left) > 2 else None
+    others = _others(table, left)
+    return others[0] if len(others) == 1 and len(left) > 2 else None
 
 
 def _not_pixels(table: Table, left: Sequence[int], pixels: int | None) -> list[int]:
     """Return columns beside those of an image's pixels, whose names are all made alike."""
-    forms = _forms(table, left)
-    if not forms or (_fits(len(left), pixels) and not any(n in table.texts for n in left)):
+    if _fits(len(left), pixels) and not any(n in table.texts for n in left):
         return []
+    others = _others(table, left)
+    return others if _fits(len(left) - len(others), pixels) else []
+
+
+def _others(table: Table, left: Sequence[int]) -> list[int]:
+    """Return the columns beside those with the commonest form of name, where that has a number.
+
+    The form of pixel17 is pixel0.
+    """
+    if not table.names or not left:
+        return []
+    forms = {n: re.sub(r"\d+", "0", plain(table.names[n])) for n in left}
     common = Counter(forms.values()).most_common(1)[0][0]
-    others = [n for n in left if forms[n] != common]
-    return others if "0" in common and _fits(len(left) - len(others), pixels) else []
-
-
-def _forms(table: Table, left: Sequence[int]) -> dict[int, str]:
-    """Return columns' names with 0 in place of each number: pixel0 for pixel17."""
-    if not table.names:
-        return {}
-    return {n: re.sub(r"\d+", "0", plain(table.names[n])) for n in left}
+    return [n for n in left if forms[n] != common] if "0" in common else []
 
 
 def _says_the_same(table: Table, one: int, other: int) -> bool:
@@ -327,10 +327,10 @@ def _by_values(table: Table, left: Sequence[int]) -> tuple[tuple[int, ...], list
             f"labels are in {where}, by its values: {len(np.unique(column))} whole numbers from "
             f"{column.min():g} to {column.max():g}"
         ]
-    listed = ", ".join(table.named(n) for n in found[:4]) + (", ..." if len(found) > 4 else "")
+    could = listed([table.named(n) for n in found])
     raise DataError(
         f"{table.path}: which of its {table.width} columns holds the labels is not clear "
-        + (f"({listed} could)" if found else "(none has few whole numbers, unlike the pixels)")
+        + (f"({could} could)" if found else "(none has few whole numbers, unlike the pixels)")
         + "; name it with --label-column NAME or NUMBER, from 0 (label_column=)"
     )
 

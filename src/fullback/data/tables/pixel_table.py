@@ -10,24 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
-from fullback.data.delimited import Table
-from fullback.data.images import check_image_shape
-from fullback.data.roles import Roles, find_roles, parts_of
-from fullback.data.table_layout import is_number
+from fullback.data.dataset import MAX_LABEL, Dataset
+from fullback.data.options import ReadOptions
+from fullback.data.split import from_file
+from fullback.data.tables.delimited import Table
+from fullback.data.tables.roles import Roles, find_roles, parts_of
+from fullback.data.tables.table_layout import is_number
 from fullback.errors import DataError
 from fullback.pixels import ImageRecord, guessed_range
 
 
-def load_pixel_table(
-    table: Table,
-    image_shape: Sequence[int] | None = None,
-    label_column: str | int | None = None,
-    *,
-    how: Split | None = None,
-    numbers: bool = False,
-    trained_on: ImageRecord | None = None,
-) -> Dataset:
+def load_pixel_table(table: Table, options: ReadOptions) -> Dataset:
     """Load images from a table of pixels; a fixed fifth of each class is kept for testing.
 
     Parameters
@@ -36,12 +29,9 @@ def load_pixel_table(
         pixels from 0 to 255 become uint8, others float32. The label column is recognised by its
         name, or by its values, see `find_roles`. A column split (set, subset, usage) of train, val
         and test says what a row is for
-    image_shape : (rows, columns) or (channels, rows, columns); by default a square of one channel
-    label_column : the name or the number (from 0; from the end if negative) of the label column
-    how : which images are kept for testing
-    numbers : whether labels are numbers to predict; ``label_column`` may then name several columns,
-        with commas between them
-    trained_on : of a network that will answer, see `pixel_values`
+    options : without an image shape images are squares of one channel; of ``numbers`` to predict
+        ``label_column`` may name several columns, with commas between them; for ``trained_on`` see
+        `pixel_values`
 
     Raises
     ------
@@ -50,13 +40,11 @@ def load_pixel_table(
         pixels are not those of such images.
     """
     path = table.path
-    wanted = None if image_shape is None else check_image_shape(image_shape)
-    pixels = None if wanted is None else math.prod(wanted)
-    roles = find_roles(table, label_column, pixels, numbers=numbers)
-    shape = _shape_of(path, len(roles.pixels), wanted)
-    x = pixel_values(table, roles, trained_on).reshape(table.rows, *shape)
-    y: NDArray[Any]
-    y, names = (label_numbers(table, roles), ()) if numbers else class_labels(table, roles)
+    pixels = None if options.image_shape is None else math.prod(options.image_shape)
+    roles = find_roles(table, options.label_column, pixels, numbers=options.numbers)
+    shape = _shape_of(path, len(roles.pixels), options.image_shape)
+    x = pixel_values(table, roles, options.trained_on).reshape(table.rows, *shape)
+    y, names = labels_of(table, roles, numbers=options.numbers)
     parts = parts_of(table, roles.part)
     return from_file(
         path,
@@ -64,8 +52,8 @@ def load_pixel_table(
         *([(x, y)] if len(parts) == 1 else [(x[rows], y[rows]) for rows in parts]),
         class_names=names,
         notes=roles.notes,
-        how=how,
-        numbers=numbers,
+        how=options.how,
+        numbers=options.numbers,
     )
 
 
@@ -90,7 +78,18 @@ def stem(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
 
 
-def class_labels(table: Table, roles: Roles) -> tuple[NDArray[Any], tuple[str, ...]]:
+def labels_of(table: Table, roles: Roles, *, numbers: bool) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return each row's label and the classes' names, or the ``numbers`` to predict and no names.
+
+    Raises
+    ------
+    DataError
+        Labels are missing, or are not what is expected.
+    """
+    return (_numbers(table, roles), ()) if numbers else _classes(table, roles)
+
+
+def _classes(table: Table, roles: Roles) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return each row's label, and the classes' names where the labels are not numbers from 0.
 
     Raises
@@ -128,7 +127,7 @@ def class_labels(table: Table, roles: Roles) -> tuple[NDArray[Any], tuple[str, .
     return np.array([known[text] for text in texts], np.int64), tuple(values)
 
 
-def label_numbers(table: Table, roles: Roles) -> NDArray[np.float64]:
+def _numbers(table: Table, roles: Roles) -> NDArray[np.float64]:
     """Return each row's numbers to predict, of shape (N,) or (N, outputs).
 
     Raises
@@ -153,12 +152,12 @@ def _order(text: str) -> tuple[int, float, str]:
     return (0, float(text), "") if is_number(text) else (1, 0.0, text)
 
 
-def _shape_of(path: Path, pixels: int, image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+def _shape_of(path: Path, pixels: int, image_shape: Sequence[int] | None) -> tuple[int, ...]:
     if image_shape is None:
         side = math.isqrt(pixels)
         shape: tuple[int, ...] = (1, side, side)
     else:
-        shape = (1,) * (3 - len(image_shape)) + image_shape
+        shape = (*(1,) * (3 - len(image_shape)), *image_shape)
     if math.prod(shape) != pixels or not pixels:
         third = math.isqrt(pixels // 3)
         colours = f", as 3x{third}x{third}" if pixels and 3 * third * third == pixels else ""

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fullback.data.dataset import MAX_LABEL, Dataset, Split, from_file
+from fullback.data.dataset import MAX_LABEL, Dataset
 from fullback.data.files import open_data
-from fullback.data.image_parts import Item, Part, check_room, read_parts
-from fullback.data.image_sizes import LOOKED_AT, chosen_shape, opened
-from fullback.data.images import Resize, check_image_shape
+from fullback.data.image_files.image_parts import Item, Part, read_parts
+from fullback.data.image_files.image_sizes import LOOKED_AT
+from fullback.data.options import ReadOptions
+from fullback.data.split import from_file
 from fullback.errors import DataError, FullbackWarning
-from fullback.pixels import ImageRecord
 
 _AT_ONCE = 256  # rows that are read at a time
 _LISTED = 10  # of the files that are not used
@@ -34,12 +34,7 @@ def find_parquet(folder: Path) -> list[Path]:
 def load_parquet(
     files: Sequence[Path],
     source: Path,
-    image_shape: Sequence[int] | None = None,
-    *,
-    resize: Resize = "stretch",
-    how: Split | None = None,
-    trained_on: ImageRecord | None = None,
-    progress: bool = False,
+    options: ReadOptions,
 ) -> Dataset:
     """Load images from Parquet files; the extra ``parquet`` brings what reads them.
 
@@ -49,7 +44,7 @@ def load_parquet(
         testing and those that begin with validation are for validation, or for testing where there
         are no test files; else a fixed fifth of each class is kept for testing
     source : what to call them
-    image_shape, resize, how, trained_on, progress : as for ``load_image_folder``
+    options : as for ``load_image_folder``
 
     A file has a column of encoded images (bytes, or a struct with the field "bytes") and a column
     of whole numbers called label. Class names come from the hub's metadata, where it is there.
@@ -65,7 +60,6 @@ def load_parquet(
     FullbackWarning
         Of images that cannot be read, which are left out.
     """
-    wanted = None if image_shape is None else check_image_shape(image_shape)
     parts, notes = _parts(files, source)
     used = [path for part in parts for path in part]
     unused = [path for path in files if path not in used]
@@ -74,20 +68,16 @@ def load_parquet(
             f"left out: {', '.join(path.name for path in unused[:_LISTED])}, of {len(files):,} "
             "Parquet files; names begin with train, test and validation, or with none of them",
             FullbackWarning,
-            stacklevel=3,
+            stacklevel=5,
         )
-    found = [opened(file) for file, _, _ in itertools.islice(_items(parts[0]), LOOKED_AT)]
-    shape, told = chosen_shape(found, wanted, resize)
-    if shape is None:
-        raise DataError(f"{source}: not one image in it can be read")
     counted = [Part(str(part[0]), _count(part), _items(part)) for part in parts]
-    deep = any(image.deep for image in found if image is not None)
-    check_room(str(source), sum(part.size for part in counted), shape, 4 if deep else 1)
-    pairs, more = read_parts(counted, shape, str(source), resize, trained_on, progress=progress)
+    sample = (file for file, _, _ in itertools.islice(_items(parts[0]), LOOKED_AT))
+    pairs, more = read_parts(str(source), counted, sample, options)
     name = source.resolve().name.removesuffix(".parquet")
     names = _class_names(parts[0][0])
-    notes = (*notes, *told, *more)
-    return from_file(source, name, *pairs, class_names=names, notes=notes, how=how)
+    return from_file(
+        source, name, *pairs, class_names=names, notes=(*notes, *more), how=options.how
+    )
 
 
 def _parts(files: Sequence[Path], source: Path) -> tuple[list[Sequence[Path]], tuple[str, ...]]:

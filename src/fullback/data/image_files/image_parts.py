@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.files import MAX_BYTES
-from fullback.data.images import WHITE_16, Depth, ImageFile, Resize, read_image
+from fullback.data.image_files.image_file import WHITE_16, Depth, ImageFile, read_image
+from fullback.data.image_files.image_sizes import chosen_shape, opened
+from fullback.data.options import ReadOptions
 from fullback.errors import DataError, FullbackWarning, InputError
-from fullback.pixels import ImageRecord
 
 _LISTED = 10  # of the images that cannot be read
 _DARK = 1 / 8  # of the range of 16 bits, below which a network learns badly from what there is
@@ -76,24 +77,19 @@ class _Reading:
 
 
 def read_parts(
-    parts: Sequence[Part],
-    shape: tuple[int, int, int],
     source: str,
-    resize: Resize,
-    trained_on: ImageRecord | None = None,
-    *,
-    progress: bool = False,
+    parts: Sequence[Part],
+    sample: Iterable[Path | io.BytesIO],
+    options: ReadOptions,
 ) -> tuple[list[tuple[NDArray[Any], NDArray[np.int64]]], tuple[str, ...]]:
     """Read the images of all parts of a data set, brought to one shape and one scale.
 
     Parameters
     ----------
-    parts : for training first
-    shape : (C, H, W)
     source : what errors call the data set
-    resize : see ``load_image``
-    trained_on : of a network that will answer, whose scale 16-bit images are brought to
-    progress : whether to show a bar on standard error
+    parts : for training first
+    sample : some of the training images, by which the shape is chosen as far as it is not given
+    options : of them ``image_shape``, ``resize``, ``trained_on`` and ``progress``
 
     Returns
     -------
@@ -113,33 +109,36 @@ def read_parts(
         Of images that cannot be read, which are left out, and how many there are; of 16-bit images
         that use a small part of their range.
     """
-    seen = _Reading()
+    found = [opened(file) for file in sample]
+    shape, notes = chosen_shape(found, options.image_shape, options.resize)
+    if shape is None:
+        raise DataError(f"{parts[0].name}: not one file in it can be read as an image")
     total = sum(part.size for part in parts)
-    pairs = [
-        _read(part, shape, source, resize, seen, total, _bar(part.size, progress=progress))
-        for part in parts
-    ]
+    deep = any(image.deep for image in found if image is not None)
+    check_room(source, total, shape, 4 if deep else 1)
+    seen = _Reading()
+    pairs = [_read(part, shape, source, seen, total, options) for part in parts]
     for error in seen.unread[:_LISTED]:
-        warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=4)
+        warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=6)
     if seen.unread:
         warnings.warn(
             f"{len(seen.unread):,} of {total:,} files in {source} cannot be read as images, and "
             "are left out",
             FullbackWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
     for part, (x, _) in zip(parts, pairs, strict=True):
         if not len(x):
             raise DataError(f"{part.name}: not one file in it can be read as an image")
     if any(x.dtype != np.uint8 for x, _ in pairs):
         pairs = [(_as_floats(x), y) for x, y in pairs]
-    if trained_on is not None and "16-bit" in seen.first:
+    if options.trained_on is not None and "16-bit" in seen.first:
         try:
-            pairs = [(trained_on.from_shares(x), y) for x, y in pairs]
+            pairs = [(options.trained_on.from_shares(x), y) for x, y in pairs]
         except InputError as error:
             raise DataError(f"{source}: {error}") from None
-        return pairs, ("16-bit images are brought to the scale of the training images",)
-    return pairs, _notes(seen)
+        return pairs, (*notes, "16-bit images are brought to the scale of the training images")
+    return pairs, (*notes, *_notes(seen))
 
 
 def check_room(source: str, count: int, shape: Sequence[int], itemsize: int) -> None:
@@ -161,18 +160,16 @@ def _read(
     part: Part,
     shape: tuple[int, int, int],
     source: str,
-    resize: Resize,
     seen: _Reading,
     total: int,
-    bar: Any,
+    options: ReadOptions,
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Read the images of one part; uint8 as long as no other depth is met."""
-    check_room(source, total, shape, 1)
     x: NDArray[Any] = np.empty((part.size, *shape), np.uint8)
     y: list[int] = []
-    for file, name, label in bar(part.items):
+    for file, name, label in _bar(part.size, progress=options.progress)(part.items):
         try:
-            image = read_image(file, name, shape, resize=resize)
+            image = read_image(file, name, shape, resize=options.resize)
         except DataError as error:
             seen.unread.append(error)
             continue
@@ -212,7 +209,7 @@ def _notes(seen: _Reading) -> tuple[str, ...]:
                 f"({seen.highest * WHITE_16:.0f} of {WHITE_16}); begin the network with "
                 "normalize, which brings them to a scale that it learns from",
                 FullbackWarning,
-                stacklevel=5,
+                stacklevel=7,
             )
     if seen.reduced:
         notes.append(f"{seen.reduced:,} colour images of 16 bits a channel are read with 8 bits")

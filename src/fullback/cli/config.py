@@ -1,0 +1,102 @@
+"""Options of a command that come from a file: ``--config``, and ``--resume`` of a run."""
+
+from __future__ import annotations
+
+import difflib
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fullback.cli.run_folder import RunFolder, read_config
+from fullback.errors import FullbackError, OptionError
+
+_OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare"}
+_BESIDE_RESUME = {"epochs"}  # a run may be given more of them
+_PATHS = ("data", "data_dir", "start", "image_folder")
+_ON_THE_COMMAND_LINE = "COMMANDLINE"
+
+
+def take_config(context: typer.Context, file: Path | None) -> Path | None:
+    """Take a TOML file's options for the command's defaults."""
+    if file is not None:
+        _take(context, file)
+    return file
+
+
+def take_resumed(context: typer.Context, folder: Path | None) -> Path | None:
+    """Take the options that a run was started with."""
+    if folder is not None:
+        if not RunFolder(folder).config.is_file():
+            raise typer.BadParameter(f"{folder} holds no run: there is no config.toml in it")
+        _take(context, RunFolder(folder).config)
+    return folder
+
+
+def started_with(context: typer.Context, **chosen: Any) -> dict[str, Any]:
+    """Return a command's options, as a configuration holds them.
+
+    Parameters
+    ----------
+    chosen : values of options that were left to the command
+
+    Raises
+    ------
+    OptionError
+        An option was given beside ``--resume``, which has them all.
+    """
+    given = {
+        name: value
+        for name, value in {**context.params, **chosen}.items()
+        if name not in _OF_ONE_CALL and value is not None
+    }
+    names = _names(context)
+    if context.params["resume"] is not None:
+        for name in (*given, "run", "config"):
+            source = context.get_parameter_source(name)
+            on_command_line = source is not None and source.name == _ON_THE_COMMAND_LINE
+            if on_command_line and name not in _BESIDE_RESUME:
+                raise OptionError(
+                    "--resume goes on with the options of the run, and only --epochs may be "
+                    f"another; leave --{names[name].replace('_', '-')} out"
+                )
+    for name in _PATHS:
+        if name in given and Path(given[name]).exists():  # also from another working directory
+            given[name] = Path(given[name]).resolve()
+    return {names[name]: _plain(value) for name, value in given.items()}
+
+
+def _names(context: typer.Context) -> dict[str, str]:
+    """Return what every option is called in a configuration, by the name of its parameter."""
+    return {
+        str(parameter.name): parameter.opts[0].lstrip("-").replace("-", "_")
+        for parameter in context.command.params
+    }
+
+
+def _take(context: typer.Context, file: Path) -> None:
+    known = {
+        name: parameter
+        for parameter, name in _names(context).items()
+        if parameter not in _OF_ONE_CALL
+    }
+    try:
+        options = read_config(file)
+    except FullbackError as error:
+        raise typer.BadParameter(str(error)) from None
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise typer.BadParameter(f"{file} has the unknown option {name!r}{hint}")
+    taken = {known[name]: value for name, value in options.items()}
+    context.default_map = {**(context.default_map or {}), **taken}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(own) for own in value] if isinstance(value, list | tuple) else value
