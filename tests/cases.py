@@ -227,7 +227,9 @@ def _cast(array: Array, dtype: DTypeLike) -> Array:
 
 def reference(case: Case, given: Inputs) -> Results:
     """Return the layer's output, next delta and gradients."""
-    y, kept = case.layer.forward(given.x, given.parameters, training=case.training, key=case.key)
+    y, kept = case.layer.forward(
+        given.x, given.parameters, training=case.training, rng_key=case.key
+    )
     dx, gradients = case.layer.backward(given.dy, kept, given.parameters)
     return {"y": y, "dx": dx, **{f"d{name}": value for name, value in gradients.items()}}
 
@@ -364,7 +366,7 @@ def noisy_trace(
         given = activations[-1]
         active = training and name not in net.frozen
         own = net.arrays_of(name)
-        y, memory = layer.forward(given, own, training=active, key=random_key(seed, index))
+        y, memory = layer.forward(given, own, training=active, rng_key=random_key(seed, index))
         terms = _terms(Case(name, layer, given.shape[1:], len(given), active))
         if isinstance(layer, BatchNorm2D):
             z, scale, batch = memory

@@ -20,7 +20,7 @@ def plain(case):
 
     def forward(x, *own):
         parameters = {**fixed, **dict(zip(trained, own, strict=True))}
-        return case.layer.forward(x, parameters, training=case.training, key=case.key)
+        return case.layer.forward(x, parameters, training=case.training, rng_key=case.key)
 
     def backward(dy, cache, *own):
         parameters = {**fixed, **dict(zip(trained, own, strict=True))}

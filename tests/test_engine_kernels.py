@@ -244,7 +244,7 @@ def test_dropout_leaves_out_what_the_reference_leaves_out(
 ) -> None:
     ones = np.ones((images, 2, 3, 5), np.float32)
     given = Inputs(ones, {}, ones)
-    y, kept = Dropout(rate).forward(ones, {}, training=True, key=key)
+    y, kept = Dropout(rate).forward(ones, {}, training=True, rng_key=key)
     actual = lanes([Dropout(rate)], given, training=True, key=key)
     np.testing.assert_array_equal(actual["y"], y)  # of ones: the mask itself, bit for bit
     np.testing.assert_array_equal(actual["dx"], Dropout(rate).backward(ones, kept, {})[0])

@@ -505,7 +505,7 @@ def test_a_layer_of_somebodys_own(folder, visit):
     class Half(fb.ReLU):
         kind = "half"
 
-        def forward(self, x, parameters, *, training=False, key=0):
+        def forward(self, x, parameters, *, training=False, rng_key=0):
             return x / 2, None
 
         def backward(self, dy, kept, parameters):

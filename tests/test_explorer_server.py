@@ -413,7 +413,9 @@ class TestScaleAndNames:
         tab = open_tab(net, data)
         shown = tab.post("/image", {"part": "test", "index": 3})
         np.testing.assert_allclose(numbers(shown["input"]), scaled.x_test[3], atol=1e-4)
-        own = tab.post("/lab/pass", {"mistake": "sign-flipped", "said": "t - p stands for p - t"})
+        own = tab.post(
+            "/lab/pass", {"mistake": "sign-flipped", "description": "t - p stands for p - t"}
+        )
         assert own["rows"]
 
     def test_thumbnails_go_from_black_to_white(self, open_tab, data):
@@ -553,8 +555,8 @@ class TestRequests:
             ("/training/resume", b"{}", "no run to resume"),
             ("/reset", b'{"seed": -1}', "seed must be"),
             ("/network", b'{"text": 3}', "text must be a text"),
-            ("/lab/pass", b'{"mistake": "nope", "said": ""}', "no mistake 'nope'"),
-            ("/lab/pass", b'{"mistake": "filter-not-turned", "said": ""}', "cannot be made so"),
+            ("/lab/pass", b'{"mistake": "nope", "description": ""}', "no mistake 'nope'"),
+            ("/lab/pass", b'{"mistake": "pool-spread", "description": ""}', "cannot be made so"),
         ],
     )
     def test_what_is_wrong_is_said(self, tab, path, body, match):
@@ -756,7 +758,7 @@ class TestLimits:
             assert status[0] == 503
 
     def test_memory_of_a_batch(self, server, tab, monkeypatch):
-        monkeypatch.setattr(training, "_MOST_BYTES", 2**26)
+        monkeypatch.setattr(training, "MOST_BYTES", 2**26)
         tab.post("/network", {"text": "conv64 batchnorm relu pool flatten dense10"})
         error = tab.post("/training", {"epochs": 1, "batch_size": 640}, status=400)["error"]
         assert re.search(r"in batches of 640 takes [\d,.]+ (MiB|GiB) of memory, and one", error)
@@ -939,12 +941,14 @@ class TestUploads:
         assert numbers(shown["input"]).shape == (3, 12, 10)
         for path in ("/training", "/image", "/lab/curves"):
             body = {"epochs": 1, "part": "test", "index": 0, "mistake": "sign-flipped"}
-            body["said"] = "t - p stands for p - t"
+            body["description"] = "t - p stands for p - t"
             assert (
                 "but digits has images of 1 x 28 x 28" in tab.post(path, body, status=400)["error"]
             )
         assert tab.get("/lab")["mistakes"]
-        changed = tab.post("/lab/pass", {"mistake": "sign-flipped", "said": body["said"]})
+        changed = tab.post(
+            "/lab/pass", {"mistake": "sign-flipped", "description": body["description"]}
+        )
         assert all(row["changed"] for row in changed["rows"])
 
     def test_hostile_models(self, tab, net, tmp_path):
@@ -1140,7 +1144,7 @@ class TestTraining:
             assert tab.until_done()["finished"]
 
     def test_old_losses_are_thinned_out(self, monkeypatch, net, data):
-        monkeypatch.setattr(training, "_MOST_POINTS", 10)
+        monkeypatch.setattr(training, "MOST_POINTS", 10)
         own = net.copy()
         parts = (data.x_train, data.y_train), (data.x_test, data.y_test)
         trainer = training.Trainer(own, threading.RLock(), *parts, training.Run(epochs=5))
@@ -1159,7 +1163,7 @@ def test_weights_that_are_not_finite(net, data):
         shown = tab.get("/document")
         assert shown["loss"] is None
         assert np.isnan(numbers(shown["activations"]["conv2"])).all()
-        choice = {"mistake": "sign-flipped", "said": "t - p stands for p - t"}
+        choice = {"mistake": "sign-flipped", "description": "t - p stands for p - t"}
         for path, body in (("/step", {}), ("/lab/pass", choice)):
             status, _, content = tab.raw(
                 "POST", f"/api/sessions/{tab.session}{path}", json.dumps(body).encode()
@@ -1273,7 +1277,7 @@ class TestLinks:
 class TestLab:
     def choice(self, tab, mistake, way=0):
         (entry,) = [entry for entry in tab.get("/lab")["mistakes"] if entry["id"] == mistake]
-        return {"mistake": mistake, "said": entry["ways"][way]["said"]}
+        return {"mistake": mistake, "description": entry["ways"][way]["description"]}
 
     def test_the_whole_catalogue(self, tab):
         entries = tab.get("/lab")["mistakes"]
@@ -1294,7 +1298,7 @@ class TestLab:
 
     def test_the_right_pass_is_the_trace(self, net, data):
         batch = lab.Batch.of(net, data.x_train[:5], data.y_train[:5])
-        made = lab.backward(batch.world, {})
+        made = lab.backward(batch.forward_pass, {})
         trace = batch.net.trace(data.x_train[:5], data.y_train[:5])
         for name, array in trace.deltas.items():
             np.testing.assert_allclose(made.deltas[name], array, rtol=1e-9, atol=1e-15)
@@ -1331,7 +1335,7 @@ class TestLab:
         ]  # fmt: skip
         assert [row["caught"] for row in rows] == [False, False, *[True] * 5]
         assert found["diagnose"]["names_it"]
-        assert "conv1.weight" in found["batch"]["said"]
+        assert "conv1.weight" in found["batch"]["description"]
 
     @pytest.mark.parametrize(
         ("mistake", "check"),
@@ -1364,7 +1368,7 @@ class TestLab:
         x, y = data.x_train[:8], data.y_train[:8]
         for _ in range(3):
             student.learn(x, y, 1.0)
-        once = lab.backward(lab.Batch(student.net, x, y).world, {}).gradients["conv1.weight"]
+        once = lab.backward(lab.Batch(student.net, x, y).forward_pass, {}).gradients["conv1.weight"]
         np.testing.assert_allclose(student.left["conv1.weight"], 3 * once, rtol=1e-4)
 
 

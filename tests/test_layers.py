@@ -96,9 +96,9 @@ def slope(case: Case, given: Inputs, name: str, direction: Array) -> float:
         else:
             parameter = given.parameters[name] + step * direction
             moved = replace(given, parameters={**given.parameters, name: parameter})
-        return case.layer.forward(moved.x, moved.parameters, training=case.training, key=case.key)[
-            0
-        ]
+        return case.layer.forward(
+            moved.x, moved.parameters, training=case.training, rng_key=case.key
+        )[0]
 
     # The outputs are subtracted before they are added up: those that did not move cancel exactly.
     return float((given.dy * (output(STEP) - output(-STEP))).sum() / (2 * STEP))
@@ -159,7 +159,7 @@ def test_a_batch_equals_its_images_one_at_a_time(case: Case) -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_dropout_leaves_out_its_rate_and_keeps_the_mean(rate: float) -> None:
     x = np.ones((100, 1000))
-    y, _ = Dropout(rate).forward(x, {}, training=True, key=3)
+    y, _ = Dropout(rate).forward(x, {}, training=True, rng_key=3)
     assert set(np.unique(y)) == {0.0, 1 / (1 - rate)}
     # 100 000 draws: the share's standard deviation is sqrt(rate (1 - rate) / 100 000) <= 0.0016,
     # and five of them are allowed.

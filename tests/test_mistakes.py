@@ -43,7 +43,9 @@ def ensemble_of(net, images=5, **options):
 
 def layer_pass_of(case):
     given = inputs(case)
-    y, kept = case.layer.forward(given.x, given.parameters, training=case.training, key=case.key)
+    y, kept = case.layer.forward(
+        given.x, given.parameters, training=case.training, rng_key=case.key
+    )
     activations = {"input": given.x, "own": y}
     return LayerPass(
         "own", case.layer, given.x, y, kept, given.parameters, activations, "input"

@@ -588,3 +588,10 @@ class TestModel:
         assert (type(found), type(fullback.load(path))) == (Model, Network)
         for name, array in model.parameters.items():
             np.testing.assert_array_equal(found.parameters[name], array)
+
+    def test_it_is_trained(self, model):
+        net = Network.parse(TEXT, (2, 6, 7), seed=3)
+        for either in (model, net):
+            fullback.fit(either, X, Y, epochs=2, validation_data=(X, Y), verbose=False)
+        for name, array in net.parameters.items():
+            np.testing.assert_array_equal(model.parameters[name], array)

@@ -40,8 +40,6 @@ ROOMS = """
 """
 EXCEPTIONS = {
     ("network", "explorer"),  # net.explore()
-    ("engine", "network"),
-    ("training", "network"),
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -458,10 +458,10 @@ class Interrupting(Tanh):
 
     times = 1
 
-    def forward(self, x, parameters, *, training=False, key=0):
+    def forward(self, x, parameters, *, training=False, rng_key=0):
         for _ in range(self.times if training else 0):
             signal.raise_signal(signal.SIGINT)
-        return super().forward(x, parameters, training=training, key=key)
+        return super().forward(x, parameters, training=training, rng_key=rng_key)
 
 
 class TwiceInterrupting(Interrupting):

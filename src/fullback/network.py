@@ -13,12 +13,9 @@ from numpy.typing import ArrayLike
 from fullback.engine.choice import answers, loss_and_gradients
 from fullback.errors import OptionError
 from fullback.layers.base import Array
-from fullback.model import Engine, Model
-from fullback.model import check_weights as check_weights
+from fullback.model import Engine, Model, check_weights
 from fullback.options import require_whole
-from fullback.passes import Evaluation, Seed, Trace, adapt, softmax, trace_batch
-from fullback.passes import evaluate_logits as evaluate_logits
-from fullback.passes import in_batches as in_batches
+from fullback.passes import Evaluation, Seed, Trace, adapt, evaluate_logits, softmax, trace_batch
 
 if TYPE_CHECKING:
     import os

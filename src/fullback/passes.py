@@ -16,7 +16,6 @@ from fullback.errors import OptionError
 from fullback.layers import Loss, Normalize
 from fullback.layers.base import Array
 from fullback.memory import require_memory
-from fullback.model import Engine as Engine
 from fullback.model import Model
 
 Seed: TypeAlias = int | tuple[int, ...]
@@ -75,7 +74,7 @@ def forward_batch(
                 activations[-1],
                 net.arrays_of(name),
                 training=training and name not in net.frozen,
-                key=random_key(seed, index) if layer.random else 0,
+                rng_key=random_key(seed, index) if layer.random else 0,
             )
             activations.append(y)
             caches.append(cache)

@@ -102,7 +102,7 @@ def _write_probe(network: Network, path: Path, seed: int, output: Output) -> Non
     import numpy as np
 
     from fullback.atomic import write_atomically
-    from fullback.check.diagnose.probe import probe
+    from fullback.check.diagnose import probe
 
     x, y = probe(network, seed)
     file = io.BytesIO()

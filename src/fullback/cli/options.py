@@ -324,7 +324,7 @@ def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Ne
 
 def open_classifier(model: Path) -> Network:
     """Load a saved network that tells classes apart."""
-    from fullback.export.safetensors import load
+    from fullback.network import load
 
     network = load(model)
     if not network.loss.classifies:
@@ -342,7 +342,7 @@ def is_model(net: str) -> bool:
 
 def open_network(net: str, input_shape: str, classes: int) -> Network:
     """Load a saved model, or build what the text names."""
-    from fullback.export.safetensors import load
+    from fullback.network import load
 
     if is_model(net):
         return load(net)

@@ -81,7 +81,7 @@ def predict(
     from fullback.atomic import check_writable
     from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
     from fullback.data.tables.delimited import is_table
-    from fullback.export.safetensors import load
+    from fullback.network import load
 
     path, sources = split_model(images, model)
     if not sources:

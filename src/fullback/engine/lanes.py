@@ -14,11 +14,11 @@ from fullback.engine.lowering.plan import Purpose, Update
 from fullback.engine.machine import STAGED, Machine, readable, staged, threads
 from fullback.engine.simd import LANES
 from fullback.layers.base import Array
-from fullback.network import Network
+from fullback.model import Model
 from fullback.passes import Seed, random_key
 
 
-def answers(net: Network, images: Array, *, probabilities: bool = False) -> NDArray[np.float32]:
+def answers(net: Model, images: Array, *, probabilities: bool = False) -> NDArray[np.float32]:
     """Return the logits of checked images, or the probabilities, of shape (N, outputs)."""
     purpose: Purpose = "probabilities" if probabilities else "logits"
     idle = net.machines.setdefault(purpose, [])
@@ -44,7 +44,7 @@ def answers(net: Network, images: Array, *, probabilities: bool = False) -> NDAr
 
 
 def loss_and_gradients(
-    net: Network,
+    net: Model,
     images: Array,
     targets: Array,
     sample_weight: Array | None,
@@ -73,7 +73,7 @@ def loss_and_gradients(
     return float(figures[0, 0]), {name: gradients[name] for name in net.parameters}
 
 
-def program_of(net: Network, batch_size: int, *, training: bool) -> Program:
+def program_of(net: Model, batch_size: int, *, training: bool) -> Program:
     """Return a network's program for reading."""
     if not training:
         return listing(lower(net, "logits"))
@@ -82,7 +82,7 @@ def program_of(net: Network, batch_size: int, *, training: bool) -> Program:
     return listing(lower(net, "training", blocks=blocks, training=True, update=update))
 
 
-def keys(net: Network, seeds: Sequence[Seed]) -> NDArray[np.uint64]:
+def keys(net: Model, seeds: Sequence[Seed]) -> NDArray[np.uint64]:
     """Return what fixes the draws of every batch and random layer."""
     places = [n for n, layer in enumerate(net.layers) if layer.random]
     return np.array([[random_key(seed, n) for n in places] for seed in seeds], np.uint64)

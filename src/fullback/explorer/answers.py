@@ -14,7 +14,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from fullback.check.diagnose.probe import probe
+from fullback.check.diagnose import probe
 from fullback.errors import FullbackError, InputError
 from fullback.explorer import lab
 from fullback.explorer.checks import checks
@@ -226,7 +226,7 @@ def _batch(session: Session) -> lab.Batch:
 
 def _choice(fields: Fields) -> lab.Choice:
     layer = fields.text("layer", 60) if fields.has("layer") else None
-    return lab.Choice(fields.text("mistake", 60), fields.text("said", 400), layer)
+    return lab.Choice(fields.text("mistake", 60), fields.text("description", 400), layer)
 
 
 def mistakes(session: Session, fields: Fields) -> Answer:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fullback.check.diagnose import diagnose
-from fullback.check.diagnose.probe import probe
+from fullback.check.diagnose import diagnose, probe
 from fullback.check.diagnose.report import Diagnosis
 from fullback.check.gradients import check_gradients
 from fullback.check.mistakes import BackwardPass
@@ -21,7 +20,7 @@ _SAMPLES = 8  # entries of each array that finite differences are taken of
 def checks(batch: Batch, choice: Choice) -> Iterator[dict[str, Any]]:
     """Make every check on the wrong pass; yield what each was, whether it caught the mistake."""
     mutants = require_possible(batch, choice)
-    wrong = backward(batch.world, mutants)
+    wrong = backward(batch.forward_pass, mutants)
     with threadpool_limits(1, "blas"):
         fits = all(
             array.shape == batch.net.parameters[name].shape
@@ -42,20 +41,20 @@ def checks(batch: Batch, choice: Choice) -> Iterator[dict[str, Any]]:
             "batch", f"Finite differences, with these {len(batch.x)} images", batch, choice
         )
         probed = Batch.of(batch.net, *probe(batch.net))
-        theirs = backward(probed.world, chosen(probed.world, choice))
+        mistaken = backward(probed.forward_pass, chosen(probed.forward_pass, choice))
         for deltas, title in (
             (False, "fullback diagnose, from the gradients alone"),
             (True, "fullback diagnose, from gradients and deltas"),
         ):
             found = diagnose(
-                probed.net, probed.x, probed.y, gradients=theirs.gradients,
-                deltas=theirs.deltas if deltas else None,
+                probed.net, probed.x, probed.y, gradients=mistaken.gradients,
+                deltas=mistaken.deltas if deltas else None,
             )  # fmt: skip
             yield _named(title, found, choice)
 
 
-def _verdict(name: str, title: str, caught: bool, said: str) -> dict[str, Any]:
-    return {"check": name, "title": title, "caught": bool(caught), "said": said}
+def _verdict(name: str, title: str, caught: bool, description: str) -> dict[str, Any]:
+    return {"check": name, "title": title, "caught": bool(caught), "description": description}
 
 
 def _row_sums(batch: Batch, wrong: BackwardPass) -> dict[str, Any]:
@@ -77,25 +76,27 @@ def _noise(batch: Batch) -> Batch:
 
 
 def _differences(name: str, title: str, batch: Batch, choice: Choice) -> dict[str, Any]:
-    world = batch.world
-    wrong = backward(world, chosen(world, choice))
+    forward = batch.forward_pass
+    wrong = backward(forward, chosen(forward, choice))
     report = check_gradients(
         batch.net, batch.x, batch.y, gradients=wrong.gradients, samples=_SAMPLES, directions=1
     )
     bad = [row.name for row in report.rows if not row.ok]
     caught = bool(bad) or not all(row.ok for row in report.directional)
-    said = "every gradient passes"
+    description = "every gradient passes"
     if bad:
-        said = f"wrong: {', '.join(bad[:3])}" + (f" and {len(bad) - 3} more" * (len(bad) > 3))
-    return _verdict(name, title, caught, said)
+        description = f"wrong: {', '.join(bad[:3])}" + (
+            f" and {len(bad) - 3} more" * (len(bad) > 3)
+        )
+    return _verdict(name, title, caught, description)
 
 
 def _named(title: str, found: Diagnosis, choice: Choice) -> dict[str, Any]:
     named = [finding for finding in found.findings if finding.mistake is not None]
     name = "diagnose with deltas" if "deltas" in title else "diagnose"
     if not named:
-        said = "nothing is wrong" if found.ok else "wrong, but it has no name"
-        return _verdict(name, title, not found.ok, said)
-    said = "; ".join(f"{f.layer}: {f.mistake}" for f in named[:2])
+        description = "nothing is wrong" if found.ok else "wrong, but it has no name"
+        return _verdict(name, title, not found.ok, description)
+    description = "; ".join(f"{f.layer}: {f.mistake}" for f in named[:2])
     right = any(finding.mistake == choice.mistake for finding in named)
-    return _verdict(name, title, True, said) | {"names_it": right}
+    return _verdict(name, title, True, description) | {"names_it": right}

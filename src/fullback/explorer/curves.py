@@ -41,21 +41,21 @@ class Student:
 
     def learn(self, x: Array, y: Array, factor: float) -> float:
         """Make one step on a batch; return its loss. The rate is multiplied by the factor."""
-        world = Batch(self.net, self.net.check_images(x), y).world
+        forward = Batch(self.net, self.net.check_images(x), y).forward_pass
         if self.mutants is None and self.choice is not None:
-            self.mutants = chosen(world, self.choice)
+            self.mutants = chosen(forward, self.choice)
         mutants = self.mutants or {}
         if self.choice is not None and self.choice.mistake == "gradients-not-cleared":
-            gradients = self._with_what_is_left(backward(world, {}).gradients, mutants)
+            gradients = self._with_what_is_left(backward(forward, {}).gradients, mutants)
         else:
-            gradients = backward(world, mutants, self.rate * factor).gradients
+            gradients = backward(forward, mutants, self.rate * factor).gradients
         names = self.net.trainable()
         self.optimizer.step(self.net.parameters, gradients, self.state, names, factor=factor)
-        for name, own in world.layers.items():
+        for name, own in forward.layers.items():
             moved = own.layer.next_statistics(own.cache, self.net.arrays_of(name))
             for key, value in moved.items():
                 self.net.statistics[f"{name}.{key}"] = value
-        loss, _ = self.net.loss.forward(world.loss.logits, y)
+        loss, _ = self.net.loss.forward(forward.loss.logits, y)
         arrays = self.net.parameters.values()
         self.alive = bool(np.isfinite(loss)) and all(np.isfinite(a).all() for a in arrays)
         return loss

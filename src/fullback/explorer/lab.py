@@ -63,12 +63,12 @@ _ANY = (
 class Choice:
     """What is switched on: a mistake, how it was made, and where.
 
-    ``said`` is the mutant's sentence; ``layer`` is a layer's name, "loss", or None for everywhere
-    that it can be made.
+    ``description`` is the mutant's sentence; ``layer`` is a layer's name, "loss", or None for
+    everywhere that it can be made.
     """
 
     mistake: str
-    said: str
+    description: str
     layer: str | None = None
 
 
@@ -89,7 +89,7 @@ class Batch:
         return cls(double, images, double.loss.targets(y, len(images), double.output_shape[0]))
 
     @cached_property
-    def world(self) -> ForwardPass:
+    def forward_pass(self) -> ForwardPass:
         """The forward pass, with all that mistakes are made of."""
         return forward_pass(self.net, self.x, self.y)
 
@@ -100,7 +100,7 @@ class Batch:
 def catalogue(batch: Batch) -> list[dict[str, Any]]:
     """Return every mistake of the catalogue with the ways and places to make it here."""
     ways: dict[str, dict[str, list[str]]] = {name: {} for name in MISTAKES}
-    for layer, mutant in every_mutant(batch.world):
+    for layer, mutant in every_mutant(batch.forward_pass):
         if mutant.mistake is not None:
             places = ways[mutant.mistake].setdefault(mutant.description, [])
             if layer not in places:
@@ -114,7 +114,7 @@ def catalogue(batch: Batch) -> list[dict[str, Any]]:
             "sentence": mistake.sentence,
             "mend": mistake.mend,
             "hint": mistake.hint,
-            "ways": [{"said": said, "places": places} for said, places in ways[name].items()],
+            "ways": [{"description": way, "places": places} for way, places in ways[name].items()],
         }
         if not ways[name]:
             entry |= {"needs": needs, "network": text.format(classes=classes)}
@@ -122,14 +122,14 @@ def catalogue(batch: Batch) -> list[dict[str, Any]]:
     return entries
 
 
-def chosen(world: ForwardPass, choice: Choice) -> dict[str, tuple[Mutant, ...]]:
+def chosen(forward: ForwardPass, choice: Choice) -> dict[str, tuple[Mutant, ...]]:
     """Return the mutants that a choice switches on, by layer; none where it cannot be made.
 
     Of a layer's mutants with the same sentence, one for each thing that it computes is taken.
     """
     found: dict[str, dict[str, Mutant]] = {}
-    for layer, mutant in every_mutant(world):
-        wanted = mutant.mistake == choice.mistake and mutant.description == choice.said
+    for layer, mutant in every_mutant(forward):
+        wanted = mutant.mistake == choice.mistake and mutant.description == choice.description
         if wanted and choice.layer in (None, layer):
             found.setdefault(layer, {}).setdefault(mutant.target, mutant)
     return {layer: tuple(own.values()) for layer, own in found.items()}
@@ -145,7 +145,7 @@ def require_possible(batch: Batch, choice: Choice) -> dict[str, tuple[Mutant, ..
     """
     if choice.mistake not in MISTAKES:
         raise InputError(f"the catalogue has no mistake {choice.mistake[:60]!r}")
-    mutants = chosen(batch.world, choice)
+    mutants = chosen(batch.forward_pass, choice)
     if not mutants:
         where = f" in {choice.layer}" if choice.layer else ""
         raise InputError(f"{choice.mistake} cannot be made so{where} in this network")
@@ -156,10 +156,10 @@ def require_possible(batch: Batch, choice: Choice) -> dict[str, tuple[Mutant, ..
 
 
 def backward(
-    world: ForwardPass, mutants: dict[str, tuple[Mutant, ...]], rate: float = RATE
+    forward: ForwardPass, mutants: dict[str, tuple[Mutant, ...]], rate: float = RATE
 ) -> BackwardPass:
     """Run the backward pass of a forward pass with these mistakes."""
-    return mistaken_backward(world, mutants, rate=rate, decay=DECAY)
+    return mistaken_backward(forward, mutants, rate=rate, decay=DECAY)
 
 
 def compared(batch: Batch, choice: Choice) -> dict[str, Any]:
@@ -168,14 +168,14 @@ def compared(batch: Batch, choice: Choice) -> dict[str, Any]:
     Deltas are those of the first image. Maps of arrays that are too large to look at are left out.
     """
     mutants = require_possible(batch, choice)
-    world = batch.world
-    right, wrong = backward(world, {}), backward(world, mutants)
+    forward = batch.forward_pass
+    right, wrong = backward(forward, {}), backward(forward, mutants)
     rows = []
     for kind in ("deltas", "gradients"):
-        theirs: dict[str, Array] = getattr(wrong, kind)
+        mistaken: dict[str, Array] = getattr(wrong, kind)
         for name, array in getattr(right, kind).items():
-            row = {"name": name, "kind": kind[:-1], **difference(array, theirs[name])}
-            shown = [array[0], theirs[name][0]] if kind == "deltas" else [array, theirs[name]]
+            row = {"name": name, "kind": kind[:-1], **difference(array, mistaken[name])}
+            shown = [array[0], mistaken[name][0]] if kind == "deltas" else [array, mistaken[name]]
             if row["changed"] and shown[0].size <= _MOST_SENT:
                 row |= {"right": packed(shown[0]), "wrong": packed(shown[1])}
             rows.append(row)
@@ -186,15 +186,15 @@ def compared(batch: Batch, choice: Choice) -> dict[str, Any]:
 
 def difference(right: Array, wrong: Array) -> dict[str, Any]:
     """Return how far a wrong array is from the right one: in all, in direction, in length."""
-    size, theirs = float(np.linalg.norm(right)), float(np.linalg.norm(wrong))
+    size, mistaken = float(np.linalg.norm(right)), float(np.linalg.norm(wrong))
     off = float(np.linalg.norm(wrong - right))
     error = off / size if size else (0.0 if not off else float("inf"))
     product = float((right * wrong).sum())
     return {
-        "changed": bool(off > _SAME * max(size, theirs)),
+        "changed": bool(off > _SAME * max(size, mistaken)),
         "error": finite(error),
-        "cosine": finite(product / (size * theirs) if size and theirs else float("nan")),
-        "ratio": finite(theirs / size if size else float("nan")),
+        "cosine": finite(product / (size * mistaken) if size and mistaken else float("nan")),
+        "ratio": finite(mistaken / size if size else float("nan")),
     }
 
 

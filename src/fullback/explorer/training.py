@@ -41,11 +41,11 @@ PACES = {"full": 0.0, "slow": 0.1, "step": 0.5}
 """Seconds from one piece of a run to the next, by the name of the pace."""
 
 _MOST_EPOCHS = 500
-_MOST_BYTES = 2**30  # that one page's training takes
+MOST_BYTES = 2**30  # that one page's training takes
 _PIECE_SECONDS = 0.04  # of training in one piece: others wait for the network as long as that
 _BREATH = 0.004  # seconds between two pieces, in which they get it
 _WATCHED = 64  # images on which dead layers are looked for
-_MOST_POINTS = 20_000  # losses that are kept for the curve
+MOST_POINTS = 20_000  # losses that are kept for the curve
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Trainer:
         """Keep the figures of a piece, and of an epoch that it ends."""
         self._figures.add(piece)
         self.progress.losses.append((self.done, float(piece.figures[:, 0].mean())))
-        if len(self.progress.losses) > _MOST_POINTS:
+        if len(self.progress.losses) > MOST_POINTS:
             del self.progress.losses[1::2]
         if self.done % self.batches:
             return
@@ -264,10 +264,10 @@ def _require_room(net: Network, batch: int) -> None:
         size = memory_of(plan, threads())
     else:
         size = 2 * batch * net.pass_values * net.dtype.itemsize
-    if size > _MOST_BYTES:
+    if size > MOST_BYTES:
         raise InputError(
             f"training this network in batches of {batch} takes {gibibytes(size)} of memory, and "
-            f"one page may take {gibibytes(_MOST_BYTES)}; give a smaller batch_size, or build a "
+            f"one page may take {gibibytes(MOST_BYTES)}; give a smaller batch_size, or build a "
             "smaller network"
         )
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from fullback.data.images import read_image
+from fullback.data.image_files.image_file import read_image
 from fullback.errors import FullbackError, InputError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network, load

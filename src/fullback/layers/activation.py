@@ -36,7 +36,7 @@ class ReLU(Layer):
         return input_shape
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         return np.maximum(x, 0), x
 
@@ -74,7 +74,7 @@ class LeakyReLU(Layer):
         return input_shape
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         return np.where(x > 0, x, self.slope * x), x
 
@@ -96,7 +96,7 @@ class Sigmoid(Layer):
         return input_shape
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         y = (1 + np.tanh(x / 2)) / 2
         return y, y
@@ -119,7 +119,7 @@ class Tanh(Layer):
         return input_shape
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         y = np.tanh(x)
         return y, y

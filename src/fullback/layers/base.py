@@ -50,7 +50,7 @@ class Layer(ABC):
     """For activations: whether a unit that is always negative gets no gradient, and so can die."""
 
     random: ClassVar[bool] = False
-    """Whether ``forward`` draws random numbers in training, from its key."""
+    """Whether ``forward`` draws random numbers in training, from its ``rng_key``."""
 
     @abstractmethod
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -87,7 +87,7 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         """Compute the output of a batch.
 
@@ -96,7 +96,7 @@ class Layer(ABC):
         x : ndarray of shape (N, *input_shape)
         parameters : mapping of this layer's parameters and statistics, by their short names
         training : whether batch statistics and dropout are in force
-        key : the number that fixes a random layer's draws
+        rng_key : the number that fixes a random layer's draws
 
         Returns
         -------

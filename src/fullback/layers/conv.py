@@ -144,7 +144,7 @@ class Conv2D(Layer):
         )
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         around = pads(self.padding, x.shape[2:], self.kernel_size, self.stride, self.dilation)
         x = pad(x, around)

@@ -32,7 +32,7 @@ class Flatten(Layer):
         return (int(np.prod(input_shape, dtype=object)),)  # without overflow
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         return x.reshape(len(x), -1), x.shape
 
@@ -92,7 +92,7 @@ class Dense(Layer):
         return self.units * input_shape[0]
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         y = x @ parameters["weight"].T  # (N, K)
         if self.bias:

@@ -49,11 +49,11 @@ class Dropout(Layer):
         return input_shape
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         if not training:
             return x, None
-        stays = uniform(key, x.size).reshape(x.shape) >= self.rate
+        stays = uniform(rng_key, x.size).reshape(x.shape) >= self.rate
         mask = stays.astype(x.dtype) / (1 - self.rate)
         return x * mask, mask
 
@@ -64,13 +64,13 @@ class Dropout(Layer):
         return (dy if mask is None else dy * mask), {}
 
 
-def uniform(key: int, count: int) -> NDArray[np.float64]:
-    """Return ``count`` numbers in [0, 1); number i is a function of the key and i alone.
+def uniform(rng_key: int, count: int) -> NDArray[np.float64]:
+    """Return ``count`` numbers in [0, 1); number i is a function of the rng_key and i alone.
 
     That makes the draws independent of the order, and the thread, in which they are made.
     """
     z = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
-    z += np.uint64(key)
+    z += np.uint64(rng_key)
     return (split_mix(z) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -73,7 +73,7 @@ class BatchNorm2D(Layer):
         return {"mean": np.zeros(input_shape[0]), "variance": np.ones(input_shape[0])}
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         if training:
             mean, variance = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
@@ -137,7 +137,7 @@ class Normalize(Layer):
         }
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         return (x - _like(parameters["mean"], x)) / _like(parameters["deviation"], x), None
 

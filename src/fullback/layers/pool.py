@@ -109,7 +109,7 @@ class MaxPool2D(_Pool2D):
     kind: ClassVar[str] = "pool"
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         around = pads(self.padding, x.shape[2:], self.size, self.step)
         x = pad(x, around, -np.inf)
@@ -146,7 +146,7 @@ class AvgPool2D(_Pool2D):
     kind: ClassVar[str] = "avgpool"
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         around = pads(self.padding, x.shape[2:], self.size, self.step)
         x = pad(x, around)
@@ -177,7 +177,7 @@ class GlobalAvgPool2D(Layer):
         return (require_image("GlobalAvgPool2D", input_shape)[0],)
 
     def forward(
-        self, x: Array, parameters: Parameters, *, training: bool = False, key: int = 0
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
     ) -> tuple[Array, Any]:
         return x.mean(axis=(2, 3)), x.shape
 

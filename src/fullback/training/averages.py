@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from fullback.network import Network
+from fullback.model import Model
 from fullback.training.optimizers import State
 
 
@@ -17,12 +17,12 @@ def average_share(decay: float, step: int) -> float:
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
-def first_averages(net: Network) -> State:
+def first_averages(net: Model) -> State:
     """Return the averages before the first step, for the optimizer's state."""
     return {f"average.{name}": array.copy() for name, array in net.parameters.items()}
 
 
-def move_averages(net: Network, state: State, decay: float, names: Iterable[str]) -> None:
+def move_averages(net: Model, state: State, decay: float, names: Iterable[str]) -> None:
     """Move the averages of these parameters after a step."""
     share = average_share(decay, int(state["step"]))
     for name in names:
@@ -31,7 +31,7 @@ def move_averages(net: Network, state: State, decay: float, names: Iterable[str]
 
 
 @contextlib.contextmanager
-def averaged(net: Network, state: State) -> Iterator[None]:
+def averaged(net: Model, state: State) -> Iterator[None]:
     """Within this context the network has the averages of its parameters, where there are some."""
     before = {name: net.parameters[name].copy() for name in _averages(state)}
     give_averages(net, state)
@@ -42,7 +42,7 @@ def averaged(net: Network, state: State) -> Iterator[None]:
             net.parameters[name] = array
 
 
-def give_averages(net: Network, state: State) -> None:
+def give_averages(net: Model, state: State) -> None:
     """Give a network the averages of its parameters, where there are some."""
     for name in _averages(state):
         net.parameters[name] = state[f"average.{name}"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fullback.augment import Augment, partners
 from fullback.layers.base import Array
-from fullback.network import Network
+from fullback.model import Model
 from fullback.passes import Seed, scaled
 from fullback.training.training_data import TrainingData
 
@@ -58,7 +58,7 @@ class Batches:
 
 
 def shown_batch(
-    net: Network, data: TrainingData, batches: Batches, n: int, augment: Augment | None
+    net: Model, data: TrainingData, batches: Batches, n: int, augment: Augment | None
 ) -> tuple[Array, Array]:
     """Return what a batch shows the network: views of its images, mixed, and their targets."""
     x, y = data.images[batches.images(n)], data.targets[batches.images(n)]

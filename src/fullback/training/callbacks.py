@@ -10,7 +10,7 @@ from pathlib import Path
 from fullback.atomic import check_writable
 from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array
-from fullback.network import Network
+from fullback.model import Model
 from fullback.options import require_number, require_whole
 from fullback.training.history import (
     Epoch,
@@ -79,14 +79,14 @@ class EarlyStopping(Callback):
 
     def __init__(
         self,
-        net: Network,
+        net: Model,
         patience: int | None = 10,
         tol: float = 1e-4,
         *,
         monitor: Monitor = "loss",
         file: str | os.PathLike[str] | None = None,
     ) -> None:
-        if not isinstance(net, Network):
+        if not isinstance(net, Model):
             raise OptionError(f"EarlyStopping takes the network that is trained, got {net!r}")
         if patience is not None:
             require_whole("EarlyStopping: patience", patience, 1)

@@ -22,7 +22,7 @@ import numpy as np
 from fullback.atomic import check_writable, write_atomically
 from fullback.errors import FullbackWarning, InputError, ModelFileError
 from fullback.layers.base import Array
-from fullback.network import Network
+from fullback.model import Model
 from fullback.training.callbacks import WRITE_EVERY, EarlyStopping
 from fullback.training.history import Epoch, History
 from fullback.training.listeners import Listener
@@ -214,9 +214,7 @@ def _shown(value: Any) -> str:
     return (text if len(text) <= 120 else f"{text[:117]}...") or "none"
 
 
-def _best_of(
-    net: Network, n: int, found: Mapping[str, Array]
-) -> tuple[int, dict[str, Array]] | None:
+def _best_of(net: Model, n: int, found: Mapping[str, Array]) -> tuple[int, dict[str, Array]] | None:
     """Return the best epoch's number and arrays that an EarlyStopping kept, where there is one."""
     current = dict((*net.parameters.items(), *net.statistics.items()))
     best = found.get(f"best{n}")
@@ -281,7 +279,7 @@ def _description(run: TrainingRun) -> dict[str, Any]:
     return described
 
 
-def _arrays(net: Network, state: State) -> dict[str, Array]:
+def _arrays(net: Model, state: State) -> dict[str, Array]:
     arrays = {f"net.{name}": array for name, array in net.parameters.items()}
     arrays |= {f"net.{name}": array for name, array in net.statistics.items()}
     return arrays | {f"optimizer.{name}": array for name, array in state.items()}

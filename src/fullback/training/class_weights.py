@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array
-from fullback.network import Network
+from fullback.model import Model
 from fullback.options import require_number, require_whole
 
 ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
 
 
 def class_weights(
-    net: Network, targets: Array, class_weight: ClassWeight, weights: Array | None
+    net: Model, targets: Array, class_weight: ClassWeight, weights: Array | None
 ) -> NDArray[np.float64]:
     """Return the weight of every class.
 

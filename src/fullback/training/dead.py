@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fullback.engine import choice
 from fullback.errors import DeadUnitWarning, InputError
 from fullback.layers import GlobalAvgPool2D, Layer
 from fullback.layers.base import Array
-from fullback.network import Network, in_batches
-from fullback.passes import forward_batch
+from fullback.model import Model
+from fullback.passes import forward_batch, in_batches
 from fullback.training.history import Epoch, History
 from fullback.training.listeners import Listener, Stage
 from fullback.training.training_data import TrainingData
@@ -25,7 +26,7 @@ _BY_CHANCE = 1.1  # times the recall of chance
 _NO_BETTER = 0.99  # of the loss of a network that gives every image the same answer
 
 
-def dead_units(net: Network, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
+def dead_units(net: Model, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
     """Return the dead units of every ReLU layer that has some, by the layer's name.
 
     A unit is a channel of an image, or a feature; it is dead when it is 0, at every position, for
@@ -46,10 +47,10 @@ class Activity:
     which ends with the mean over an image: 0 for a channel that is 0 everywhere.
     """
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Model) -> None:
         self.net = net
         self.rectifiers = [index for index, layer in enumerate(net.layers) if layer.rectifies]
-        self._parts: dict[int, Network] = {}
+        self._parts: dict[int, Model] = {}
 
     def dead(self, images: Array) -> dict[str, NDArray[np.intp]]:
         """Return the dead units by layer, on checked images."""
@@ -72,7 +73,7 @@ class Activity:
             layers: list[Layer] = list(self.net.layers[: index + 1])
             if len(self.net.shapes[index]) == 3:
                 layers.append(GlobalAvgPool2D())
-            self._parts[index] = Network(layers, self.net.input_shape)
+            self._parts[index] = Model(layers, self.net.input_shape)
         part = self._parts[index]
         part.parameters.update({name: self.net.parameters[name] for name in part.parameters})
         part.statistics.update({name: self.net.statistics[name] for name in part.statistics})
@@ -103,7 +104,7 @@ class DeadUnitWatch(Listener):
 
     stage = Stage.JUDGE
 
-    def __init__(self, net: Network, data: TrainingData, epochs: int) -> None:
+    def __init__(self, net: Model, data: TrainingData, epochs: int) -> None:
         self.net, self.activity, order = net, Activity(net), data.order
         count = min(len(order), _MOST, max(_FEWEST, len(order) * epochs // _PART))
         self.images = data.images[order[np.linspace(0, len(order) - 1, count).astype(int)]]
@@ -147,7 +148,7 @@ class DeadUnitWatch(Listener):
             warnings.warn(message, DeadUnitWarning, stacklevel=8 if layers_only else 6)
 
 
-def broken(net: Network, images: Array) -> str | None:
+def broken(net: Model, images: Array) -> str | None:
     """Tell why a network will not learn however long it is trained, or None where it may.
 
     A whole ReLU layer is dead for checked images, or the network's answers are not finite.
@@ -156,13 +157,13 @@ def broken(net: Network, images: Array) -> str | None:
         if len(units) == net.shapes[net.names.index(name)][0]:
             return f"{name} is dead: it answers 0 to every image, so that all get the same answer"
     try:
-        net.logits(images)
+        choice.answers(net, images)
     except InputError:  # the images are checked, so it is the weights
         return "the network's answers are not finite: its weights are too large"
     return None
 
 
-def failed(net: Network, history: History, x: ArrayLike, y: ArrayLike) -> str | None:
+def failed(net: Model, history: History, x: ArrayLike, y: ArrayLike) -> str | None:
     """Tell why a training run has taught a network nothing, or None where it has.
 
     It failed where a whole ReLU layer is dead, where the network's answers are not finite, or where
@@ -187,7 +188,7 @@ def failed(net: Network, history: History, x: ArrayLike, y: ArrayLike) -> str | 
         return reason
     epochs = f"after {len(history)} epoch{'s' * (len(history) != 1)}"
     if net.loss.classifies:
-        p = net.predict_proba(images)
+        p = choice.answers(net, images, probabilities=True)
         shares = np.bincount(targets) / len(targets)
         chance = -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
         of_label = p[np.arange(len(targets)), targets].astype(np.float64)
@@ -203,7 +204,7 @@ def failed(net: Network, history: History, x: ArrayLike, y: ArrayLike) -> str | 
                 f"the commonest class alone is {shares.max():.1%} of them"
             )
         return None
-    error = float(((net.logits(images) - targets) ** 2).mean())
+    error = float(((choice.answers(net, images) - targets) ** 2).mean())
     variance = float(targets.var(axis=0).mean())
     if variance > 0 and error > _NO_BETTER * variance:
         return (

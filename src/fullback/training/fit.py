@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike
 
 from fullback.augment import Augment
 from fullback.errors import DivergenceError, OptionError
-from fullback.network import Network
+from fullback.model import Engine, Model
 from fullback.options import short
-from fullback.passes import Engine
 from fullback.pixels import record_of
 from fullback.training.checkpoint import Checkpoint
 from fullback.training.class_weights import ClassWeight
@@ -36,7 +35,7 @@ _PIECE_SECONDS = 0.1  # of training between two looks at the progress bar and at
 
 
 def fit(
-    net: Network,
+    net: Model,
     x: ArrayLike,
     y: ArrayLike,
     *,
@@ -128,7 +127,7 @@ def fit(
         Float images are taken for pixels that do not go from 0 to 1, or are on another scale than
         those that the network was trained on before.
     """
-    if not isinstance(net, Network):
+    if not isinstance(net, Model):
         raise OptionError(f"fit takes a Network first, got {short(net)}")
     options = TrainingOptions(
         epochs=epochs,

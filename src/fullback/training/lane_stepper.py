@@ -18,7 +18,7 @@ from fullback.engine.machine import STAGED, Machine, readable, staged, threads
 from fullback.engine.simd import LANES
 from fullback.errors import OptionError
 from fullback.layers.base import Array
-from fullback.network import Network
+from fullback.model import Model
 from fullback.training.averages import average_share
 from fullback.training.batches import Batches
 from fullback.training.optimizers import SGD, Adam, AdamW, Optimizer, State
@@ -78,7 +78,7 @@ class LaneStepper:
 
     def __init__(
         self,
-        net: Network,
+        net: Model,
         data: TrainingData,
         options: TrainingOptions,
         state: State,

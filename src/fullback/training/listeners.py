@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import ClassVar, TypeAlias
 
 from fullback.errors import OptionError
-from fullback.network import Network
+from fullback.model import Model
 from fullback.training.averages import averaged, give_averages
 from fullback.training.callbacks import Callback, EarlyStopping
 from fullback.training.history import Epoch, History, check_monitor
@@ -86,7 +86,7 @@ class Listeners:
     net, state : the network that is trained, and the state of its optimizer with any averages
     """
 
-    def __init__(self, listeners: Sequence[Listener], net: Network, state: State) -> None:
+    def __init__(self, listeners: Sequence[Listener], net: Model, state: State) -> None:
         self.listeners, self.net, self.state = listeners, net, state
 
     def begin(self, history: History) -> bool:
@@ -125,7 +125,7 @@ class Listeners:
         return any(value is True for value in returned)
 
 
-def user_callbacks(net: Network, callbacks: object, *, validates: bool) -> list[UserCallback]:
+def user_callbacks(net: Model, callbacks: object, *, validates: bool) -> list[UserCallback]:
     """Return users' callbacks as listeners.
 
     Raises

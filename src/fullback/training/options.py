@@ -8,9 +8,8 @@ from typing import Any
 
 from fullback.augment import Augment
 from fullback.errors import OptionError
-from fullback.network import Network
+from fullback.model import Engine, Model
 from fullback.options import require_number, require_whole
-from fullback.passes import Engine
 from fullback.training.class_weights import ClassWeight
 from fullback.training.history import check_monitor
 from fullback.training.optimizers import DEFAULT, Optimizer
@@ -62,9 +61,7 @@ class TrainingOptions:
         require_number("average", self.average, "[0, 1)")
         require_whole("seed", self.seed, 0)
 
-    def for_run(
-        self, net: Network, images: int, *, validates: bool | None = None
-    ) -> TrainingOptions:
+    def for_run(self, net: Model, images: int, *, validates: bool | None = None) -> TrainingOptions:
         """Return the options of a run of a network on that many images.
 
         Batches are no larger than all images, and the engine is chosen.

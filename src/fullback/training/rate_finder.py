@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fullback.errors import OptionError
-from fullback.network import Network
+from fullback.model import Engine, Model
 from fullback.options import require_number, require_whole
-from fullback.passes import Engine
 from fullback.training.batches import Batches
 from fullback.training.optimizers import DEFAULT, Optimizer
 from fullback.training.options import TrainingOptions
@@ -71,7 +70,7 @@ class RateFinding:
 
 
 def find_rate(
-    net: Network,
+    net: Model,
     x: ArrayLike,
     y: ArrayLike,
     *,

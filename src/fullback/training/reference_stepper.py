@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.augment import partners
-from fullback.network import Network
+from fullback.model import Model
 from fullback.passes import Trace, trace_batch
 from fullback.training.averages import move_averages
 from fullback.training.batches import Batches, shown_batch
@@ -19,7 +19,7 @@ class ReferenceStepper:
     """Training with the layers' own forward and backward passes; see Stepper."""
 
     def __init__(
-        self, net: Network, data: TrainingData, options: TrainingOptions, state: State
+        self, net: Model, data: TrainingData, options: TrainingOptions, state: State
     ) -> None:
         self.net, self.data, self.options, self.state = net, data, options, state
 
@@ -68,7 +68,7 @@ class ReferenceStepper:
         return right
 
 
-def _move_statistics(net: Network, trace: Trace) -> None:
+def _move_statistics(net: Model, trace: Trace) -> None:
     for name, layer, cache in zip(net.names, net.layers, trace.kept, strict=True):
         if name not in net.frozen:
             for key, value in layer.next_statistics(cache, net.arrays_of(name)).items():

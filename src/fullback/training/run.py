@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback import passes
 from fullback.augment import image_keys, mixture
 from fullback.errors import DivergenceError
 from fullback.layers import Normalize
-from fullback.network import Network
+from fullback.model import Model
 from fullback.options import require_number
 from fullback.passes import Seed, first_not_finite, forward_batch
 from fullback.pixels import ImageRecord
@@ -45,7 +46,7 @@ class TrainingRun:
     batches : batches an epoch
     """
 
-    def __init__(self, net: Network, data: TrainingData, options: TrainingOptions) -> None:
+    def __init__(self, net: Model, data: TrainingData, options: TrainingOptions) -> None:
         self.net, self.data, self.options = net, data, options
         # A callback may unfreeze layers: their parameters have a state as well.
         self.state = options.optimizer.initial_state(net.parameters, net.parameters)
@@ -191,7 +192,7 @@ class EpochFigures:
         return self.loss / self.images, accuracy, self.images / seconds
 
 
-def adapt(net: Network, data: TrainingData) -> None:
+def adapt(net: Model, data: TrainingData) -> None:
     """Adapt a Normalize layer that is neither adapted nor frozen to the images that take part."""
     first, name = net.layers[0], net.names[0]
     if (
@@ -199,7 +200,7 @@ def adapt(net: Network, data: TrainingData) -> None:
         and name not in net.frozen
         and not net.statistics[f"{name}.images"]
     ):
-        net.adapt(data.images if data.weights is None else data.images[data.order])
+        passes.adapt(net, data.images if data.weights is None else data.images[data.order])
 
 
 def _advice(epoch: int, optimizer: Optimizer) -> str:

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from fullback.network import Network
-from fullback.passes import Engine
+from fullback.model import Engine, Model
 from fullback.training.batches import Batches
 from fullback.training.optimizers import State
 from fullback.training.options import TrainingOptions
@@ -42,7 +41,7 @@ class Stepper(Protocol):
         """
 
 
-def stepper_of(net: Network, data: TrainingData, options: TrainingOptions, state: State) -> Stepper:
+def stepper_of(net: Model, data: TrainingData, options: TrainingOptions, state: State) -> Stepper:
     """Return what trains a network with the engine of the options; the state is its optimizer's."""
     if options.engine == "lanes":
         from fullback.training.lane_stepper import LaneStepper

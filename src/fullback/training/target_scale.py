@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.network import Network
+from fullback.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +32,13 @@ class TargetScale:
         )
         return standard
 
-    def into(self, network: Network) -> None:
+    def into(self, network: Model) -> None:
         """Bring a network's answers from deviation 1 to the targets' units."""
         weight, bias = _last(network)
         network.parameters[weight] = network.parameters[weight] * self.deviation[:, None]
         network.parameters[bias] = network.parameters[bias] * self.deviation + self.mean
 
-    def out_of(self, network: Network) -> None:
+    def out_of(self, network: Model) -> None:
         """Bring a network's answers from the targets' units to deviation 1."""
         weight, bias = _last(network)
         varies = self.deviation > 0
@@ -51,7 +51,7 @@ class TargetScale:
         )
 
 
-def _last(network: Network) -> tuple[str, str]:
+def _last(network: Model) -> tuple[str, str]:
     """Return the names of the last layer's parameters."""
     name = network.names[-1]
     return f"{name}.weight", f"{name}.bias"

@@ -10,9 +10,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fullback.engine import choice
 from fullback.errors import DataError, InputError, OptionError
 from fullback.layers.base import Array
-from fullback.network import Network, check_weights, evaluate_logits
+from fullback.model import Model, check_weights
+from fullback.passes import evaluate_logits
 from fullback.training.class_weights import ClassWeight, class_weights
 from fullback.training.history import ValidationFigures
 
@@ -40,7 +42,7 @@ class TrainingData:
     @classmethod
     def of(
         cls,
-        net: Network,
+        net: Model,
         images: Array,
         y: ArrayLike,
         *,
@@ -97,7 +99,7 @@ class Validation:
     weights: Array | None
 
     @classmethod
-    def of(cls, net: Network, data: object, of_class: Array | None) -> Validation:
+    def of(cls, net: Model, data: object, of_class: Array | None) -> Validation:
         """Check a pair of images and labels, and give the images the weights of their classes."""
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise OptionError("validation_data must be a pair (images, labels)")
@@ -108,11 +110,11 @@ class Validation:
             raise InputError("with this class_weight every validation image has weight 0")
         return cls(images, targets, weights)
 
-    def as_taken_by(self, net: Network) -> Validation:
+    def as_taken_by(self, net: Model) -> Validation:
         """Return the same with the images on the scale that a network is trained on."""
         return dataclasses.replace(self, images=net.check_images(self.images))
 
-    def measure(self, net: Network) -> ValidationFigures:
+    def measure(self, net: Model) -> ValidationFigures:
         """Return what a network is worth on these images.
 
         Raises
@@ -123,7 +125,7 @@ class Validation:
             A file that images are mapped from has become shorter.
         """
         check_files(self.images)
-        logits = net._finite_answers(self.images, None)  # they are checked
+        logits = choice.answers(net, self.images)
         if self.weights is None:
             loss = evaluate_logits(net.loss, logits, self.targets).loss
         else:

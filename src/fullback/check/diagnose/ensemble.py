@@ -131,7 +131,7 @@ class _Run:
         ys = []
         for r, x in enumerate(self.xs):
             parameters = self._parameters(name, r)
-            y, cache = layer.forward(x, parameters, training=active, key=key)
+            y, cache = layer.forward(x, parameters, training=active, rng_key=key)
             if rules.kinks:
                 cache = rules.kinks.chosen(layer, self.xs, r, y, cache, delta)
             ys.append(y)

@@ -100,7 +100,7 @@ class BatchLoss:
                     x,
                     {**arrays, **changed} if changed else arrays,
                     training=self.training and name not in self.net.frozen,
-                    key=random_key(self.seed, index) if layer.random else 0,
+                    rng_key=random_key(self.seed, index) if layer.random else 0,
                 )
                 inside = inside and (kinks is None or kinks.same(cache, at_point))
             loss, _ = self.net.loss.forward(x, self.targets)

@@ -27,9 +27,10 @@ from fullback.check.gradients.differences import (
 from fullback.check.gradients.report import DirectionRow, GradientCheck, GradientRow
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers.base import Array
+from fullback.model import Engine
 from fullback.network import Network
 from fullback.options import require_flag, require_whole
-from fullback.passes import Engine, trace_batch
+from fullback.passes import trace_batch
 
 _REFERENCE, _FOREIGN = (
     1e-8,

@@ -16,14 +16,14 @@ from fullback.engine.lowering.images import input_map
 from fullback.engine.lowering.plan import GRADIENTS, LowerTable, Plan, Purpose, Update
 from fullback.engine.program import Phase
 from fullback.errors import OptionError
-from fullback.network import Network
+from fullback.model import Model
 
 _PAGES = (activation, conv, dense, norm, pool)
 _LOWER: LowerTable = {kind: lower for page in _PAGES for kind, lower in page.LOWER.items()}
 
 
 def lower(
-    net: Network,
+    net: Model,
     purpose: Purpose,
     *,
     blocks: int = 1,

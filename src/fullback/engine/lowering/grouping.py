@@ -25,7 +25,7 @@ from fullback.layers import (
 )
 from fullback.layers.base import Shape
 from fullback.layers.window import pads, pair
-from fullback.network import Network
+from fullback.model import Model
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Step:
         return self.in_place or (self.relu and not self.pooled)
 
 
-def steps(net: Network) -> list[Step]:
+def steps(net: Model) -> list[Step]:
     """Group a network's layers."""
     shapes = (net.input_shape, *net.shapes)
     found: list[Step] = []

@@ -36,7 +36,7 @@ from fullback.layers import (
     SoftmaxCrossEntropy,
 )
 from fullback.layers.window import pads
-from fullback.network import Network
+from fullback.model import Model
 
 Purpose: TypeAlias = Literal["logits", "probabilities", "gradients", "training"]
 
@@ -111,7 +111,7 @@ class Plan:
 
     def __init__(
         self,
-        net: Network,
+        net: Model,
         purpose: Purpose,
         *,
         blocks: int,

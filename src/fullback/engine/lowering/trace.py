@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fullback.network import Network
+from fullback.model import Model
 
 
-def before(net: Network, name: str) -> str:
+def before(net: Model, name: str) -> str:
     """Return the name of the layer before one, or "input"."""
     return ("input", *net.names)[net.names.index(name)] if name in net.names else "input"
 
 
 def sources(
-    net: Network,
+    net: Model,
     layers: Sequence[str],
     operands: Iterable[str],
     reads: Sequence[tuple[str, str]],
@@ -67,7 +67,7 @@ def sources(
 
 
 def results(
-    net: Network,
+    net: Model,
     layers: Sequence[str],
     writes: Sequence[tuple[str, str]],
     *,
@@ -90,7 +90,7 @@ def results(
     return (*_deltas(net, deltas), *gradients)
 
 
-def _activations(net: Network, names: list[str]) -> tuple[str, ...]:
+def _activations(net: Model, names: list[str]) -> tuple[str, ...]:
     """Add the Flatten layers behind: they move nothing, so no instruction is theirs."""
     place = (-1 if names[-1] == "input" else net.names.index(names[-1])) + 1
     while place < len(net.names) and net.layers[place].kind == "flatten":
@@ -99,7 +99,7 @@ def _activations(net: Network, names: list[str]) -> tuple[str, ...]:
     return tuple(f"a:{name}" for name in names)
 
 
-def _deltas(net: Network, names: list[str]) -> tuple[str, ...]:
+def _deltas(net: Model, names: list[str]) -> tuple[str, ...]:
     """Add what lies before a Flatten: its delta is the same numbers in another shape."""
     while names and names[0] != "input" and net.layers[net.names.index(names[0])].kind == "flatten":
         names.insert(0, before(net, names[0]))

@@ -63,7 +63,7 @@ export class Lab {
       this.clear();
       return;
     }
-    ways.forEach(({ said }, n) => make(way, "option", { value: n, textContent: said }));
+    ways.forEach(({ description }, n) => make(way, "option", { value: n, textContent: description }));
     if (this.wanted) way.selectedIndex = Math.max(0, Math.min(ways.length - 1, this.wanted.way));
     this.places();
     if (this.wanted) this.byId("place").value = this.wanted.place;
@@ -110,7 +110,7 @@ export class Lab {
     this.running = running;
     const choice = {
       mistake: this.mistake.id,
-      said: this.mistake.ways[this.byId("way").value].said,
+      description: this.mistake.ways[this.byId("way").value].description,
       ...(this.byId("place").value ? { layer: this.byId("place").value } : {}),
     };
     this.byId("lab-view").dataset.state = "running";
@@ -163,11 +163,11 @@ export class Lab {
     const difference = { shape: right.shape, values: right.values.map((value, n) => wrong.values[n] - value) };
     const slices = telling(difference);
     const sides = make(part, "div", { className: "sides" });
-    for (const [said, array] of [["right", right], ["wrong", wrong], ["difference", difference]]) {
+    for (const [name, array] of [["right", right], ["wrong", wrong], ["difference", difference]]) {
       const figure = make(sides, "figure");
-      const label = `${title}, ${said}: up to ±${number(extent(array.values), 3)}`;
+      const label = `${title}, ${name}: up to ±${number(extent(array.values), 3)}`;
       this.maps(figure, picked(array, slices), most, colours, label);
-      make(figure, "figcaption", { textContent: said });
+      make(figure, "figcaption", { textContent: name });
     }
     if (slices && slices.length < slicesOf(right.shape)) make(part, "p", { className: "small", textContent: nameOf(slices, right.shape) });
   }
@@ -191,12 +191,12 @@ export class Lab {
 
   // Which check catches it -------------------------------------------------------------------------
 
-  showCheck({ check, title, caught, said, names_it: names }) {
+  showCheck({ check, title, caught, description, names_it: names }) {
     const item = make(this.byId("checks"), "li", { className: caught ? "caught" : "missed" });
     item.dataset.check = check;
     make(item, "strong", { textContent: caught ? (names ? "names it" : "catches it") : "does not see it" });
     make(item, "span", { textContent: title });
-    make(item, "span", { className: "small", textContent: said });
+    make(item, "span", { className: "small", textContent: description });
   }
 
   // The curves -------------------------------------------------------------------------------------
