@@ -120,11 +120,12 @@ class Declaration:
 
     def require_names(self, kernel: Kernel, names: Set[str]) -> None:
         """Raise TypeError where operands of a kernel are missing or unknown."""
+        if names == self.fields.keys():
+            return
         unknown, missing = names - self.fields.keys(), self.fields.keys() - names
-        if unknown or missing:
-            wrong = [f"{name} is unknown" for name in sorted(unknown)]
-            wrong += [f"{name} is missing" for name in self.fields if name in missing]
-            raise TypeError(f"{kernel.__name__} takes the operands {self}: {', '.join(wrong)}")
+        wrong = [f"{name} is unknown" for name in sorted(unknown)]
+        wrong += [f"{name} is missing" for name in self.fields if name in missing]
+        raise TypeError(f"{kernel.__name__} takes the operands {self}: {', '.join(wrong)}")
 
 
 DECLARATIONS: dict[Callable[..., None], Declaration] = {}

@@ -154,12 +154,12 @@ def row_of(kernel: Kernel, operands: Mapping[str, Operand]) -> tuple[int, ...]:
     row: list[int] = []
     for name, declared in declaration.fields.items():
         value: Any = operands[name]
-        if declared.kind is View and isinstance(value, Map):
-            value = value.view
-        elif declared.kind is None and isinstance(value, Map | Region):
-            value = value.place
-        whole = value if isinstance(value, tuple) else (NONE if value is None else value,)
-        if len(whole) != declared.size or not all(isinstance(n, int) for n in whole):
+        if declared.kind is None:
+            whole: Any = (NONE if value is None else getattr(value, "place", value),)
+        else:
+            whole = value.view if isinstance(value, Map) else value
+        good = type(whole) is not Region and len(whole) == declared.size
+        if not good or not all(isinstance(number, int) for number in whole):
             kind = str(declared).partition(":")[2] or "integer"
             raise TypeError(f"{kernel.__name__} takes for {name} one {kind}, got {value!r}")
         row += map(int, whole)

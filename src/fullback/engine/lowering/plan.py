@@ -186,7 +186,7 @@ class Plan:
         writes = [(name, named[name]) for name in declared.writes if named[name]]
         way = {"backward": self.in_backward, "early": early}
         if sources is None:
-            sources = trace.sources(self.net, layers, operands, reads, **way)
+            sources = trace.sources(self.net, self.parameters, layers, operands, reads, **way)
         instruction = Instruction(
             kernel,
             row,
@@ -194,7 +194,7 @@ class Plan:
             tuple(name for _, name in reads),
             tuple(name for _, name in writes),
             sources,
-            trace.results(self.net, layers, writes, **way),
+            trace.results(self.net, self.parameters, layers, writes, **way),
             self.in_backward,
             sentence,
         )

@@ -11,7 +11,7 @@ the first layer's weights. On the way back, kernels of the forward pass have del
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from fullback.model import Model
 
@@ -23,6 +23,7 @@ def before(net: Model, name: str) -> str:
 
 def sources(
     net: Model,
+    parameters: Collection[str],
     layers: Sequence[str],
     operands: Iterable[str],
     reads: Sequence[tuple[str, str]],
@@ -35,6 +36,7 @@ def sources(
     Parameters
     ----------
     net : the network
+    parameters : their names
     layers : names of the instruction's layers
     operands : names of its operands
     reads : of those that are read, the names and the names of what lies there in memory
@@ -45,13 +47,13 @@ def sources(
     if layers == ("loss",):
         return (f"a:{net.names[-1]}",)
     first, last = layers[0], layers[-1]
-    parameters = [f"p:{name}" for _, name in reads if name in net.parameters]
-    gradients = [f"g:{name[2:]}" for _, name in reads if name[2:] in net.parameters]
+    read = [f"p:{name}" for _, name in reads if name in parameters]
+    gradients = [f"g:{name[2:]}" for _, name in reads if name[2:] in parameters]
     if early or gradients:
-        return (*parameters, *gradients)
+        return (*read, *gradients)
     if not backward:
-        parameters = [f"p:{name}" for name in net.parameters if name.split(".")[0] in layers]
-        return (f"a:{before(net, first)}", *parameters)
+        own = [f"p:{name}" for name in parameters if name.split(".")[0] in layers]
+        return (f"a:{before(net, first)}", *own)
     operand_names = {name for name, _ in reads}
     deltas = "dy" in operand_names or any(
         name == "x" and array.startswith("d ") for name, array in reads
@@ -61,13 +63,14 @@ def sources(
         names.append(f"a:{last}")
     if any(name == "x" and not array.startswith("d ") for name, array in reads):
         names.append(f"a:{before(net, first)}")
-    if "w" in operands and f"{first}.weight" in net.parameters:
+    if "w" in operands and f"{first}.weight" in parameters:
         names.append(f"p:{first}.weight")
     return tuple(names)
 
 
 def results(
     net: Model,
+    parameters: Collection[str],
     layers: Sequence[str],
     writes: Sequence[tuple[str, str]],
     *,
@@ -86,7 +89,7 @@ def results(
     deltas = list(layers[:-1])  # layers that are computed together hand theirs on inside
     if operand_names & {"y", "dx"}:
         deltas.insert(0, before(net, layers[0]))
-    gradients = [f"g:{name[2:]}" for _, name in writes if name[2:] in net.parameters]
+    gradients = [f"g:{name[2:]}" for _, name in writes if name[2:] in parameters]
     return (*_deltas(net, deltas), *gradients)
 
 
