@@ -16,7 +16,7 @@ import fullback as fb
 from fullback.cli.models import labels_by_name, labels_from, name_classes
 from fullback.cli.output import FAILURE, NO_MEMORY, USAGE, one_line_errors
 from fullback.cli.prediction import looks_inverted
-from fullback.evaluate.metrics import choose_threshold, curves, measure
+from fullback.metrics import choose_threshold, curves, measure
 from fullback.pixels import record_of
 from test_cli import done, run
 from test_cli_process import command, environment, posix
@@ -482,7 +482,7 @@ class TestCurves:
     @pytest.mark.parametrize("classes", [2, 4, 30])
     def test_pictures(self, classes):
         pytest.importorskip("matplotlib")
-        from fullback.evaluate import plots
+        from fullback import plots
 
         y, p = RNG.integers(0, classes, 300), RNG.dirichlet([1] * classes, 300)
         names = [f"class {k}" for k in range(classes)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fullback as fb
-from fullback.evaluate.metrics import measure
+from fullback.metrics import measure
 from fullback.training.rate_finder import find_rate
 from test_cli import done, run
 

@@ -9,7 +9,7 @@ import byhand
 from cases import CASES, inputs
 from fullback import Network, ReLU, check, layers
 from fullback.check.diagnose.ensemble import build_ensemble
-from fullback.check.diagnose.probe import Place, coincidences, probe
+from fullback.check.diagnose.probe_images import Place, coincidences, probe
 from fullback.check.mistakes import (
     MISTAKES,
     RULES,

@@ -178,7 +178,7 @@ class TestParameters:
             p["dense2.bias"] = [0]
         with pytest.raises(InputError, match=r"dense2.bias takes numbers, got an array of <U1"):
             p["dense2.bias"] = ["a", "b", "c"]
-        with pytest.raises(KeyError, match=r"called 'dense2.bais'; did you mean 'dense2.bias'"):
+        with pytest.raises(KeyError, match=r"called 'dense2.bais'; did you mean dense2.bias"):
             p["dense2.bais"] = [0, 0, 0]
         with pytest.raises(KeyError, match=r"called 'w'; there are .*'conv1.weight'"):
             p["w"]

@@ -34,7 +34,7 @@ ROOMS = """
     errors options atomic memory pixels threshold
     layers architecture arrays
     model show passes
-    data augment engine export training evaluate
+    data augment engine export training metrics plots
     network zoo check estimator report explorer bench
     cli __main__
 """

@@ -10,8 +10,11 @@ from safetensors import safe_open
 
 import fullback as fb
 from fullback.training.options import TrainingOptions
+from fullback.training.run import EpochFigures, TrainingRun
+from fullback.training.schedules import constant
 from fullback.training.stepper import PieceLength
 from fullback.training.target_scale import TargetScale
+from fullback.training.training_data import TrainingData
 
 X = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 6), dtype=np.uint8)
 Y = np.arange(40) % 3
@@ -110,3 +113,35 @@ def test_the_scale_of_targets_goes_in_and_out():
     np.testing.assert_array_equal(net.logits(X)[:, 1], 0)
     targets = np.array([[7.0, -3.0], [3.0, -3.0]])
     np.testing.assert_array_equal(scale.standardised(targets), [[1, 0], [-1, 0]])
+
+
+@pytest.mark.parametrize("engine", ["lanes", "reference"])
+def test_an_epoch_is_the_same_in_any_pieces(engine):
+    results = []
+    for seconds, shared in [(0.0, False), (0.0, True), (1e9, False)]:  # one batch a piece, or more
+        net = network("flatten dense5 relu dense3")
+        options = TrainingOptions(epochs=1, batch_size=3, engine=engine).for_run(net, len(X))
+        run = TrainingRun(net, TrainingData.of(net, X, Y), options)
+        figures = EpochFigures(run)
+        for piece in run.epoch(1, constant, PieceLength(seconds), shared=shared):
+            figures.add(piece)
+        assert figures.batches == 14
+        results.append((figures.so_far()[:2], [p.tobytes() for p in net.parameters.values()]))
+    assert results[0] == results[1] == results[2]
+
+
+def test_pieces_that_are_closed_leave_what_was_learned():
+    learned = []
+    for shared in (False, True):
+        net = network()
+        options = TrainingOptions(batch_size=3).for_run(net, len(X))
+        pieces = TrainingRun(net, TrainingData.of(net, X, Y), options).epoch(
+            1, constant, PieceLength(0.0), shared=shared
+        )
+        before = net.parameters["dense1.weight"].copy()
+        next(pieces), next(pieces)
+        assert np.array_equal(before, net.parameters["dense1.weight"]) is not shared
+        pieces.close()
+        learned.append(net.parameters["dense1.weight"].copy())
+    assert not np.array_equal(learned[0], before)
+    np.testing.assert_array_equal(*learned)

@@ -13,7 +13,7 @@ data, augment                         every way in for images; images changed at
 engine                                the fast kernels, and the programs that call them
 export                                files in and out
 training                              ``fit``, optimizers, schedules, callbacks, checkpoints
-evaluate                              metrics and plots
+metrics, plots                        what predictions are worth, and pictures of it
 network, zoo                          what users call; named networks
 check                                 gradients checked, mistakes named, a layer examined
 estimator                             scikit-learn's interface
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     __version__: str
     from fullback import zoo
     from fullback.augment import Augment
-    from fullback.check.diagnose import Diagnosis, Finding, diagnose
-    from fullback.check.diagnose.probe import probe
+    from fullback.check.diagnose import Diagnosis, Finding, diagnose, probe
     from fullback.check.gradients import GradientCheck, check_gradients
     from fullback.check.layer import LayerCheck, check_layer
     from fullback.data import Dataset, load_data
@@ -88,8 +87,7 @@ else:  # the same imports, each when its name is first used
     }
     _NAMES = {
         "fullback.augment": "Augment",
-        "fullback.check.diagnose": "Diagnosis Finding diagnose",
-        "fullback.check.diagnose.probe": "probe",
+        "fullback.check.diagnose": "Diagnosis Finding diagnose probe",
         "fullback.check.gradients": "GradientCheck check_gradients",
         "fullback.check.layer": "LayerCheck check_layer",
         "fullback.data": "Dataset load_data",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from fullback.errors import InputError, ShapeError
 from fullback.layers.base import Array, Shape
+from fullback.options import did_you_mean
 
 
 class Arrays(MutableMapping[str, Array]):
@@ -29,9 +29,8 @@ class Arrays(MutableMapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._arrays:
-            near = difflib.get_close_matches(str(name), self._arrays, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {list(self._arrays)}"
-            raise KeyError(f"no array is called {name!r}; {hint}")
+            hint = did_you_mean(str(name), self._arrays, f"there are {list(self._arrays)}")
+            raise KeyError(f"no array is called {name!r}{hint}")
         return self._arrays[name]
 
     def __setitem__(self, name: str, value: ArrayLike) -> None:
@@ -42,6 +41,9 @@ class Arrays(MutableMapping[str, Array]):
             raise InputError(f"{name} takes numbers, got an array of {value.dtype}")
         with np.errstate(all="ignore"):  # what is too large becomes infinite, as in any cast
             array[...] = value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"{name!r} belongs to the network's layers and cannot be deleted")

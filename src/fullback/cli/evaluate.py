@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from fullback.cli.results import Answers
     from fullback.data import Dataset
-    from fullback.evaluate.metrics import Metrics
+    from fullback.metrics import Metrics
     from fullback.network import Network
 
 _HARDLY = 0.6  # the area under the ROC curve below which a threshold is of little use
@@ -117,11 +117,11 @@ def evaluate(
     """
     from fullback.atomic import check_writable
     from fullback.cli.results import show_answers, take_test
-    from fullback.evaluate.metrics import as_json as figures
-    from fullback.evaluate.metrics import measure
-    from fullback.evaluate.plots import require_matplotlib
     from fullback.export.safetensors import read_model, write_model
+    from fullback.metrics import as_json as figures
+    from fullback.metrics import measure
     from fullback.network import Network
+    from fullback.plots import require_matplotlib
 
     output = Output(as_json=as_json)
     network, described = read_model(model, Network)
@@ -248,7 +248,7 @@ def _choose(
     numbers: tuple[str, ...],
 ) -> dict[str, Any]:
     """Choose a threshold, give it to the network, and return how it was chosen."""
-    from fullback.evaluate.metrics import choose_threshold, measure
+    from fullback.metrics import choose_threshold, measure
 
     chosen_by_hand = part is not None
     if part is None:
@@ -304,7 +304,7 @@ def _show_threshold(
     found: Metrics,
     choice: dict[str, Any] | None,
 ) -> None:
-    from fullback.evaluate.metrics import measure
+    from fullback.metrics import measure
 
     threshold = network.threshold
     if threshold is None:

@@ -173,7 +173,7 @@ def _most_wrong(network: Network, dataset: Dataset, numbers: tuple[str, ...]) ->
     """Return the test image whose label has the least probability; wrong ones come first."""
     import numpy as np
 
-    from fullback.evaluate.metrics import most_wrong
+    from fullback.metrics import most_wrong
 
     labels = labels_by_name(network, dataset.name, dataset.class_names, dataset.y_test, numbers)
     p = network.predict_proba(dataset.x_test)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fullback import plots
 from fullback.cli.results import Answers
-from fullback.evaluate import plots
-from fullback.evaluate.metrics import Metrics, curves, measure
+from fullback.metrics import Metrics, curves, measure
 from fullback.network import Network
 from fullback.training.history import History
 

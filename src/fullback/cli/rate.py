@@ -53,7 +53,7 @@ def rate(
     as_json: JsonOption = False,
 ) -> None:
     """Find a learning rate: train a few steps while it grows, and see where the loss does, too."""
-    from fullback.evaluate.plots import require_matplotlib
+    from fullback.plots import require_matplotlib
     from fullback.training.rate_finder import find_rate
 
     output = Output(as_json=as_json)
@@ -85,7 +85,7 @@ def rate(
     output.show("", found.table())
     output.fact("suggestion", (f"--lr {found.suggestion:g}", "bold green"))
     if plot is not None:
-        from fullback.evaluate import plots
+        from fullback import plots
 
         plots.write(plots.rates(found), plot)
         output.fact("written", str(plot))

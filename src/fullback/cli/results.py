@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullback.cli.output import printable
-from fullback.evaluate.metrics import most_wrong
+from fullback.metrics import most_wrong
 from fullback.network import Network
 from fullback.passes import evaluate_logits, softmax
 from fullback.threshold import Threshold, answers

@@ -146,7 +146,7 @@ class Trainer:
         """Train, and yield every piece with the number of its epoch."""
         for epoch in range(1, self.run.epochs + 1):
             schedule = self.training.options.schedule
-            for piece in self.training.epoch(epoch, schedule, self._length):
+            for piece in self.training.epoch(epoch, schedule, self._length, shared=True):
                 yield epoch, piece
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -207,9 +208,10 @@ def _train_epoch(
     epoch, schedule = len(history) + 1, run.options.schedule
     if isinstance(schedule, Plateau):
         schedule = schedule.after(history.epochs)
-    figures, pieces = EpochFigures(run), run.epoch(epoch, schedule, PieceLength(_PIECE_SECONDS))
-    while not interrupt.requested and (piece := next(pieces, None)) is not None:
-        figures.add(piece)
-        listeners.batch(epoch, figures)
+    figures = EpochFigures(run)
+    with contextlib.closing(run.epoch(epoch, schedule, PieceLength(_PIECE_SECONDS))) as pieces:
+        while not interrupt.requested and (piece := next(pieces, None)) is not None:
+            figures.add(piece)
+            listeners.batch(epoch, figures)
     run.require_finite(epoch)
     return figures

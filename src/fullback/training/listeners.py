@@ -45,7 +45,10 @@ class Listener(Callback):
     sees_average: ClassVar[bool] = False
 
     def batch(self, epoch: int, figures: EpochFigures) -> None:
-        """Act after some batches of an epoch, which has these figures so far."""
+        """Act after some batches of an epoch, which has these figures so far.
+
+        What was learned in them is not in the network yet.
+        """
 
     def close(self) -> None:
         """Act when no epoch comes any more, for whatever reason, also an error."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,10 @@ class TrainingRun:
         arrays, self.net.trained_on, self.net.threshold = self._before
         restore(self.net, arrays)
 
-    def epoch(self, epoch: int, schedule: Schedule, length: PieceLength) -> Iterator[Piece]:
-        """Train one epoch, numbered from 1, and yield its pieces.
+    def epoch(
+        self, epoch: int, schedule: Schedule, length: PieceLength, *, shared: bool = False
+    ) -> Generator[Piece, None, None]:
+        """Train one epoch, numbered from 1, and yield its pieces, as ``pieces`` does.
 
         Raises
         ------
@@ -82,11 +85,13 @@ class TrainingRun:
         check_files(self.data.images)
         order = np.random.default_rng([self.options.seed, epoch]).permutation(self.data.order)
         part, done = functools.partial(self._part, order, epoch, schedule), 0
-        for piece in pieces(self.stepper, self.batches, part, length):
-            done += len(piece.figures)
-            if not piece.finite:
-                raise self._divergence(piece, epoch, done + 1)
-            yield piece
+        every_piece = pieces(self.stepper, self.batches, part, length, shared=shared)
+        with contextlib.closing(every_piece):
+            for piece in every_piece:
+                done += len(piece.figures)
+                if not piece.finite:
+                    raise self._divergence(piece, epoch, done + 1)
+                yield piece
 
     def _part(
         self, order: NDArray[np.int64], epoch: int, schedule: Schedule, start: int, stop: int
@@ -181,8 +186,9 @@ class EpochFigures:
         sizes[-1:] -= count * batches.size - images
         self.batches += count
         self.images += images
-        self.loss += float((figures[:, 0] * sizes).sum())
-        self.right += float(figures[:, 1].sum())
+        for loss, right in figures * np.stack([sizes, np.ones(count)], axis=1):
+            self.loss += float(loss)  # one by one: the sum must not depend on the pieces
+            self.right += float(right)
         self.learning_rate = self.rate * batches.factors[count - 1]
 
     def so_far(self) -> tuple[float, float | None, float]:

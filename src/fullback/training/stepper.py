@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,25 +94,41 @@ class PieceLength:
 
 
 def pieces(
-    stepper: Stepper, count: int, part: Callable[[int, int], Batches], length: PieceLength
-) -> Iterator[Piece]:
+    stepper: Stepper,
+    count: int,
+    part: Callable[[int, int], Batches],
+    length: PieceLength,
+    *,
+    shared: bool = False,
+) -> Generator[Piece, None, None]:
     """Train on ``count`` batches, and yield every piece, up to one whose loss is not finite.
 
-    While nothing is asked for, the network has what was learned, and may be changed.
+    When it ends, or is closed before its end, the network has what was learned.
 
     Parameters
     ----------
     stepper : what trains
     part : returns the batches from one number to another
     length : of the pieces, which may be changed between them
+    shared : whether the network has what was learned after every piece, too, and may be changed
     """
-    done, finite = 0, True
-    while finite and done < count:
+    done, going = 0, count > 0
+    begun = False
+    while going:
         batches = part(done, min(done + length.batches, count))
         start = time.perf_counter()
-        stepper.begin()
+        if not begun:
+            stepper.begin()
         piece = Piece(batches, stepper.train(batches))
-        stepper.end()
+        done += len(piece.figures)
+        going = piece.finite and done < count
+        begun = going and not shared
+        if not begun:
+            stepper.end()
         length.note(len(batches.factors), time.perf_counter() - start)
-        done, finite = done + len(piece.figures), piece.finite
-        yield piece
+        try:
+            yield piece
+        except GeneratorExit:
+            if begun:
+                stepper.end()
+            raise

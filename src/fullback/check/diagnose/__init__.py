@@ -9,7 +9,7 @@ makes a whole program right, into ``settings``; what stands before any backward 
 """
 
 from fullback.check.diagnose.judge import diagnose
-from fullback.check.diagnose.probe import probe
+from fullback.check.diagnose.probe_images import probe
 from fullback.check.diagnose.report import Diagnosis, Finding
 
 __all__ = ["Diagnosis", "Finding", "diagnose", "probe"]

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from fullback.atomic import write_atomically
 from fullback.errors import OptionError
-from fullback.evaluate.metrics import most_wrong
+from fullback.metrics import most_wrong
 from fullback.threshold import answers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fullback.evaluate.metrics import Curve, Metrics
+    from fullback.metrics import Curve, Metrics
     from fullback.model import Model
     from fullback.threshold import Threshold
     from fullback.training.history import Epoch
