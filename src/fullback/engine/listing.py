@@ -140,8 +140,8 @@ def _lines(plan: Plan) -> Iterator[Line]:
                 phase.scope == FOR_WORKERS,
                 _made(plan, instruction),
                 instruction.backward,
-                instruction.sources,
-                instruction.results,
+                instruction.sources(),
+                instruction.results(),
                 instruction.sentence or _plain_sentence(instruction),
             )
 

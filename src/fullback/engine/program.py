@@ -8,9 +8,10 @@ place, in floats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from operator import index
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -118,9 +119,10 @@ class Instruction:
     operands : the integers that it is called with
     layers : names of the layers whose composition, or a part of it, is computed
     reads, writes : names of what lies in memory
-    sources, results : what is read and computed, in the names of a trace: "a:conv1", "d:pool1"
     backward : whether it belongs to the backward pass
     sentence : what it does
+    sources, results : return what is read and computed, in the names of a trace: "a:conv1",
+        "d:pool1". Only listings ask
     """
 
     kernel: Kernel
@@ -128,10 +130,10 @@ class Instruction:
     layers: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
-    sources: tuple[str, ...] = ()
-    results: tuple[str, ...] = ()
-    backward: bool = False
-    sentence: str = ""
+    backward: bool
+    sentence: str
+    sources: Callable[[], tuple[str, ...]]
+    results: Callable[[], tuple[str, ...]]
 
     @property
     def row(self) -> list[int]:
@@ -155,14 +157,20 @@ def row_of(kernel: Kernel, operands: Mapping[str, Operand]) -> tuple[int, ...]:
     for name, declared in declaration.fields.items():
         value: Any = operands[name]
         if declared.kind is None:
-            whole: Any = (NONE if value is None else getattr(value, "place", value),)
+            value = NONE if value is None else getattr(value, "place", value)
+            numbers: Any = (value,)
         else:
-            whole = value.view if isinstance(value, Map) else value
-        good = type(whole) is not Region and len(whole) == declared.size
-        if not good or not all(isinstance(number, int) for number in whole):
+            numbers = value.view if isinstance(value, Map) else value
+        try:
+            fits = type(numbers) is not Region and len(numbers) == declared.size
+            row += map(index, numbers)
+        except TypeError:
+            fits = False
+        if not fits:
             kind = str(declared).partition(":")[2] or "integer"
-            raise TypeError(f"{kernel.__name__} takes for {name} one {kind}, got {value!r}")
-        row += map(int, whole)
+            raise TypeError(
+                f"{kernel.__name__} takes for {name} one {kind}, got {operands[name]!r}"
+            ) from None
     return tuple(row)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fullback.engine.lowering.window import Window
@@ -62,7 +63,7 @@ class Step:
         """Whether a max pooling joined, too."""
         return len(self.layers) > 2
 
-    @property
+    @cached_property
     def window(self) -> Window:
         """How a convolution's windows lie."""
         return Window.of(self.layer, self.input_shape[1:])

@@ -184,19 +184,23 @@ class Plan:
         named = {name: getattr(value, "name", "") for name, value in operands.items()}
         reads = [(name, named[name]) for name in declared.reads if named[name]]
         writes = [(name, named[name]) for name in declared.writes if named[name]]
-        way = {"backward": self.in_backward, "early": early}
-        if sources is None:
-            sources = trace.sources(self.net, self.parameters, layers, operands, reads, **way)
+        net, parameters, backward = self.net, self.parameters, self.in_backward
         instruction = Instruction(
             kernel,
             row,
             layers,
             tuple(name for _, name in reads),
             tuple(name for _, name in writes),
-            sources,
-            trace.results(self.net, self.parameters, layers, writes, **way),
-            self.in_backward,
+            backward,
             sentence,
+            lambda: (
+                trace.sources(
+                    net, parameters, layers, operands, reads, backward=backward, early=early
+                )
+                if sources is None
+                else sources
+            ),
+            lambda: trace.results(net, parameters, layers, writes, backward=backward, early=early),
         )
         if early or late:
             (self.early if early else self.late).append(instruction)
