@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fullback.cli.options import EngineName, build
+from fullback.cli.inputs import build
 from fullback.cli.start_from import has_head_for, started_from
 from fullback.cli.train_options import MonitorName, OptimizerName
 from fullback.errors import InputError, OptionError
@@ -73,7 +73,7 @@ class Recipe:
     monitor: MonitorName
     min_improvement: float
     seed: int
-    engine: EngineName
+    engine: Literal["lanes", "reference"]
     data_options: Mapping[str, Any]
 
     def loss(self, dataset: Dataset) -> Loss:
@@ -122,9 +122,9 @@ class Recipe:
         """Raise OptionError where the best epoch cannot be told as it is asked for."""
         if self.patience is not None and not self.validates(dataset):
             raise OptionError("--patience needs images to tell by; give --validation 0.1")
-        if dataset.numbers and self.monitor is not MonitorName.loss:
+        if dataset.numbers and self.monitor != "loss":
             raise OptionError(
-                f"--monitor {self.monitor.value} goes with classes; with --regression it is loss"
+                f"--monitor {self.monitor} goes with classes; with --regression it is loss"
             )
 
     def attempt(self, number: int) -> Recipe:
@@ -256,7 +256,7 @@ class Recipe:
                 average=self.average,
                 callbacks=callbacks,
                 seed=self.seed,
-                engine=self.engine.value,
+                engine=self.engine,
                 checkpoint=checkpoint,
                 verbose=verbose,
             )
@@ -275,11 +275,11 @@ def chosen_optimizer(
     """Return the optimizer that the options describe; gradients of any length are ``inf``."""
     from fullback.training.optimizers import CLIP_NORM, OPTIMIZERS, SGD
 
-    if clip is None and name is OptimizerName.sgd:
+    if clip is None and name == "sgd":
         clip = CLIP_NORM
     elif clip == math.inf:
         clip = None
-    if name is OptimizerName.sgd:
+    if name == "sgd":
         momentum = 0.9 if momentum is None else momentum
         return SGD(
             0.05 if lr is None else lr,
@@ -289,9 +289,9 @@ def chosen_optimizer(
             clip_norm=clip,
         )
     if momentum is not None:
-        raise OptionError(f"--momentum goes with sgd, not with {name.value}")
+        raise OptionError(f"--momentum goes with sgd, not with {name}")
     more = {} if weight_decay is None else {"weight_decay": weight_decay}
-    return OPTIMIZERS[name.value](0.001 if lr is None else lr, clip_norm=clip, **more)
+    return OPTIMIZERS[name](0.001 if lr is None else lr, clip_norm=clip, **more)
 
 
 def default_net(data: str) -> str:
@@ -318,7 +318,7 @@ def chosen_monitor(monitor: MonitorName | None, *, weighted: bool) -> MonitorNam
     """Return the figure by which epochs are compared: where classes are weighted, a fair one."""
     if monitor is not None:
         return monitor
-    return MonitorName.balanced if weighted else MonitorName.loss
+    return "balanced" if weighted else "loss"
 
 
 def class_weights(text: str | None, balanced: bool, dataset: Dataset) -> ClassWeight:
@@ -364,13 +364,14 @@ def class_weights(text: str | None, balanced: bool, dataset: Dataset) -> ClassWe
 
 def _label(name: str, names: Sequence[str]) -> int:
     """Return the number of the class that is called so, or has this number."""
+    from fullback.options import listed
+
     if name in names:
         return list(names).index(name)
     numbered = not any(own.isdecimal() for own in names)  # else a number is a name
     if numbered and name.isdecimal() and int(name) < len(names):
         return int(name)
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    raise OptionError(f"--class-weight has the class {name!r}; the classes are {shown}")
+    raise OptionError(f"--class-weight has the class {name!r}; the classes are {listed(names, 8)}")
 
 
 def with_frozen_filters(network: Network, recipe: Recipe, dataset: Dataset) -> Network:

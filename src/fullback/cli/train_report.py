@@ -87,7 +87,7 @@ def announce(
         schedule=schedule,
         augment=None if recipe.augment is None else repr(recipe.augment),
         seed=recipe.seed,
-        engine=recipe.engine.value,
+        engine=recipe.engine,
     )
     output.fact("data", _described(dataset))
     for note in dataset.notes:
@@ -142,10 +142,12 @@ def report(
     )
     output.show("")
     if trained.best:
+        monitor = trained.recipe.monitor
+        name = {"balanced": "balanced accuracy", "f1": "F1"}.get(monitor, monitor)
         early = len(history) < trained.recipe.epochs and not history.interrupted
         output.fact(
             "best epoch",
-            f"{trained.best} of {len(history)}, by validation {trained.recipe.monitor.figure}"
+            f"{trained.best} of {len(history)}, by validation {name}"
             + (f"; {trained.recipe.patience} brought nothing more" if early else ""),
         )
     if test.classes is not None:
