@@ -406,7 +406,7 @@ class TestThreshold:
             (["--cost", "1"], "--cost must be like 1:20"),
             (
                 ["--positive", "bird", "--recall", "0.9"],
-                "there is no class 'bird'; .* defect, good",
+                "unknown class 'bird'; .* defect, good",
             ),
             (["--store"], "a threshold is chosen for an aim"),
         ],
@@ -689,9 +689,9 @@ class TestExplain:
             (["a.png", "b.png"], "one image is explained at a time"),
             (
                 ["a.png", "--label", "bird"],
-                "there is no class 'bird'; the model knows defect, good",
+                "unknown class 'bird'; the model knows defect, good",
             ),
-            (["a.png", "--label", "2"], "there is no class '2'"),
+            (["a.png", "--label", "2"], "unknown class '2'"),
             (["--data", "digits", "--invert"], "--invert is for image files"),
             (["a.png", "--out", "m.safetensors"], "--out writes an HTML page"),
         ],

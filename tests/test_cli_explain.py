@@ -64,7 +64,7 @@ def test_without_a_label_it_is_what_the_model_says(folder):
     ("arguments", "code", "message"),
     [
         (["nowhere.png"], 1, "nowhere.png: no such file"),
-        (["a digit.png", "--label", "3"], 2, "there is no class '3'; the model knows 0, 1, 2"),
+        (["a digit.png", "--label", "3"], 2, "unknown class '3'; the model knows 0, 1, 2"),
         (["a digit.png", "--out", "nowhere/page.html"], 1, "does not exist"),
         (["a digit.png", "--model", "nothing"], 1, "nothing"),
         (["a digit.png", "--label", "-1"], 2, "--label"),
@@ -105,7 +105,7 @@ def test_an_image_is_read_as_the_model_s_were(tmp_path):
     from PIL import Image
 
     import fullback as fb
-    from fullback.cli.options import load_image_for
+    from fullback.cli.inputs import load_image_for
 
     Image.new("L", (8, 4), 200).save(tmp_path / "wide.png")
     net = fb.Network.parse("flatten dense2", (1, 4, 4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import Any
 
@@ -17,7 +16,7 @@ from fullback.cli.evaluate import evaluate
 from fullback.cli.explain import explain
 from fullback.cli.explore import explore
 from fullback.cli.interrupt import INTERRUPTED
-from fullback.cli.output import USAGE, fail, report
+from fullback.cli.output import USAGE, drop_output, fail, report
 from fullback.cli.predict import predict
 from fullback.cli.program import program
 from fullback.cli.rate import rate
@@ -101,7 +100,7 @@ def _message(error: UsageError) -> str:
 
 
 def _flush() -> None:
-    """Write what standard output still holds, while an error can be told.
+    """Write what standard output still holds, while an error can be reported.
 
     Raises
     ------
@@ -113,7 +112,5 @@ def _flush() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # The interpreter flushes once more at its end; that must not fail again.
-        with open(os.devnull, "wb") as nothing:  # noqa: PTH123 -- Path has no such name
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        drop_output(sys.stdout)
         raise

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fullback.cli import options
+from fullback.cli.inputs import build
 from fullback.cli.interrupt import raise_on_ctrl_c
-from fullback.cli.options import JsonOption, build
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors
 from fullback.errors import OptionError
 
@@ -16,56 +17,63 @@ if TYPE_CHECKING:
 
     from fullback.bench.comparison import Comparison, Entry
     from fullback.bench.peak import Peak
-    from fullback.bench.rival import Rival
 
 _QUICK_ROUNDS, _QUICK_SECONDS = 3, 0.1
 
 
+NetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="**question**, **small**, **wide**, **cifar-bn**, or layers for images of "
+        "1x28x28; may be repeated.",
+        metavar="NAME|LAYERS",
+        show_default="all four",
+    ),
+]
+BatchOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1, help="Images a step; may be repeated.", metavar="N", show_default="64 and 256"
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Threads of fullback; rivals are measured with 1 and with so many.",
+        metavar="N",
+        show_default="a thread a core",
+    ),
+]
+RivalOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="**pytorch**, **tensorflow** or **jax**; may be repeated.",
+        metavar="NAME",
+        show_default="what is installed",
+    ),
+]
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Turns of each, of which medians are taken.", metavar="N", show_default="5"
+    ),
+]
+QuickOption = Annotated[
+    bool,
+    typer.Option("--quick", help="3 short turns, batch 64, and without PyTorch's compiler."),
+]
+
+
 @one_line_errors
 def bench(
-    net: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="**question**, **small**, **wide**, **cifar-bn**, or layers for images of "
-            "1x28x28; may be repeated.",
-            metavar="NAME|LAYERS",
-            show_default="all four",
-        ),
-    ] = None,
-    batch: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1, help="Images a step; may be repeated.", metavar="N", show_default="64 and 256"
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Threads of fullback; rivals are measured with 1 and with so many.",
-            metavar="N",
-            show_default="a thread a core",
-        ),
-    ] = None,
-    rival: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="**pytorch**, **tensorflow** or **jax**; may be repeated.",
-            metavar="NAME",
-            show_default="what is installed",
-        ),
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Turns of each, of which medians are taken.", metavar="N", show_default="5"
-        ),
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="3 short turns, batch 64, and without PyTorch's compiler."),
-    ] = False,
-    as_json: JsonOption = False,
+    net: NetOption = None,
+    batch: BatchOption = None,
+    threads: ThreadsOption = None,
+    rival: RivalOption = None,
+    rounds: RoundsOption = None,
+    quick: QuickOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Time training steps beside other frameworks, after checking that all compute the same.
 
@@ -81,7 +89,10 @@ def bench(
     from fullback.engine.machine import threads as every_thread
 
     output = Output(as_json=as_json)
-    chosen = _chosen(rival, RIVALS)
+    for name in rival or ():
+        if name not in RIVALS:
+            raise OptionError(f"--rival must be one of {', '.join(RIVALS)}, got {name!r}")
+    chosen = {name: RIVALS[name] for name in rival or RIVALS}
     networks = {
         name: NETWORKS[name]() if name in NETWORKS else build(name, (1, 28, 28), 10, seed=0)
         for name in net or NETWORKS
@@ -112,13 +123,6 @@ def bench(
     if wrong:
         fail(f"{wrong} rows were refused, because they compute something else")
         raise typer.Exit(FAILURE)
-
-
-def _chosen(names: list[str] | None, rivals: dict[str, type[Rival]]) -> dict[str, type[Rival]]:
-    for name in names or ():
-        if name not in rivals:
-            raise OptionError(f"--rival must be one of {', '.join(rivals)}, got {name!r}")
-    return {name: kind for name, kind in rivals.items() if name in (names or rivals)}
 
 
 def _announce(output: Output, threads: int) -> dict[int, Peak]:
@@ -197,7 +201,7 @@ def _table(comparison: Comparison, peaks: dict[int, Peak]) -> Table:
     from rich import box
     from rich.table import Table
 
-    problem, ours, best = comparison.problem, comparison.ours, comparison.best
+    problem, best = comparison.problem, comparison.best
     megaflops = comparison.flops / problem.batch / 1e6
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -222,6 +226,6 @@ def _table(comparison: Comparison, peaks: dict[int, Peak]) -> Table:
             f"{gflops:.3g}" if gflops < 100 else f"{gflops:.0f}",
             f"{gflops / peaks[entry.threads].gflops:.1%}",
             f"{entry.ratio:.1f} x" if entry in comparison.rivals else "",
-            style="bold" if entry in (ours, best) else "",
+            style="bold" if entry in (comparison.ours, best) else "",
         )
     return table

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.options import (
-    DataDirOption,
-    DataOption,
-    EngineName,
-    EngineOption,
-    JsonOption,
-    LabelColumnOption,
-    NetworkArgument,
+from fullback.cli.inputs import (
     build,
     is_model,
     load_dataset,
     load_dataset_for,
     open_classifier,
+)
+from fullback.cli.options import (
+    DataDirOption,
+    DataOption,
+    EngineOption,
+    JsonOption,
+    LabelColumnOption,
+    NetworkArgument,
 )
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors
 
@@ -37,7 +38,7 @@ def check(
     images: Annotated[
         int, typer.Option(min=1, help="Training images that the loss is taken of.", metavar="N")
     ] = 4,
-    engine: EngineOption = EngineName.reference,
+    engine: EngineOption = "reference",
     samples: Annotated[
         int, typer.Option(min=1, help="Entries to check of each array.", metavar="N")
     ] = 50,
@@ -71,7 +72,7 @@ def check(
         network = build(net, dataset.image_shape, dataset.classes, seed)
     x, y = dataset.x_train[:images], dataset.y_train[:images]
     result = check_gradients(
-        network, x, y, samples=samples, training=training, seed=seed, engine=engine.value
+        network, x, y, samples=samples, training=training, seed=seed, engine=engine
     )
     for row in result.rows:
         whole = {f"whole_{key}": value for key, value in dataclasses.asdict(row.direction).items()}
@@ -83,14 +84,14 @@ def check(
         net=net,
         data=dataset.name,
         images=result.images,
-        engine=engine.value,
+        engine=engine,
         training=training,
         loss=result.loss,
         ok=result.ok,
         relative_error=result.relative,
         precision=result.precision,
     )
-    output.fact("network", f"{net}, {engine.value} engine")
+    output.fact("network", f"{net}, {engine} engine")
     output.fact("data", f"{dataset.name}, {result.images:,} training images")
     output.show(result.table())
     for line in result.mistakes():

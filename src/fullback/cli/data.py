@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullback.cli.options import (
-    DataDirOption,
-    ImageFolderOption,
-    ImageSizeOption,
-    JsonOption,
-    LabelColumnOption,
-    NestedOption,
-    ResizeName,
-    ResizeOption,
-    SplitSeedOption,
-    TestShareOption,
-    check_picture,
-    image_shape,
-    load_dataset,
-)
+from fullback.cli import options, train_options
+from fullback.cli.inputs import check_picture, data_options, image_shape, load_dataset
 from fullback.cli.output import Output, one_line_errors, printable
-from fullback.cli.train_options import RegressionOption
 from fullback.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,38 +27,43 @@ _LISTED = 8
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
+SourceArgument = Annotated[
+    str,
+    typer.Argument(help="What --data of other commands takes.", metavar="NAME|PATH"),
+]
+SheetOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write a picture of some images, a row a class, to this PNG file.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option(
+        help='Draw views of the images: "shift=2 rotate=10", see train.',
+        metavar="OPTIONS",
+        show_default=False,
+    ),
+]
+
+
 @one_line_errors
 def data(
-    source: Annotated[
-        str,
-        typer.Argument(help="What --data of other commands takes.", metavar="NAME|PATH"),
-    ] = "digits",
-    data_dir: DataDirOption = None,
-    image_size: ImageSizeOption = None,
-    resize: ResizeOption = ResizeName.stretch,
-    nested: NestedOption = False,
-    test_share: TestShareOption = None,
-    split_seed: SplitSeedOption = None,
-    label_column: LabelColumnOption = None,
-    image_folder: ImageFolderOption = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a picture of some images, a row a class, to this PNG file.",
-            metavar="FILE",
-            show_default=False,
-        ),
-    ] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            help='Draw views of the images: "shift=2 rotate=10", see train.',
-            metavar="OPTIONS",
-            show_default=False,
-        ),
-    ] = None,
-    regression: RegressionOption = False,
-    as_json: JsonOption = False,
+    source: SourceArgument = "digits",
+    data_dir: options.DataDirOption = None,
+    image_size: options.ImageSizeOption = None,
+    resize: options.ResizeOption = "stretch",
+    nested: options.NestedOption = False,
+    test_share: options.TestShareOption = None,
+    split_seed: options.SplitSeedOption = None,
+    label_column: options.LabelColumnOption = None,
+    image_folder: options.ImageFolderOption = None,
+    sheet: SheetOption = None,
+    augment: ViewsOption = None,
+    regression: train_options.RegressionOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Describe a data set: its classes, sizes and pixels, and what is suspicious in it.
 
@@ -93,41 +84,18 @@ def data(
         source,
         data_dir,
         image_shape(image_size),
-        resize.value,
-        test_share,
-        split_seed,
-        nested=nested,
-        label_column=label_column,
+        **data_options(resize, test_share, split_seed, label_column, nested=nested),
         image_folder=image_folder,
         numbers=regression,
     )
     found = describe(dataset)
-    parts = _parts(found)
-    low = min(part.low for part in parts.values())
-    high = max(part.high for part in parts.values())
-    output.event(
-        "data",
-        data=dataset.name,
-        image_shape=dataset.image_shape,
-        dtype=str(dataset.x_train.dtype),
-        class_names=dataset.class_names,
-        notes=dataset.notes,
-        **{f"{name}_counts": part.counts.tolist() for name, part in parts.items()},
-        low=low,
-        high=high,
-        mean=found.train.mean,
-        blank={name: part.blank for name, part in parts.items()},
-        repeated={name: part.repeated for name, part in parts.items()},
-        contradicted={name: part.contradicted for name, part in parts.items()},
-        test_images_in_training=found.shared,
-        validation_images_in_training=found.shared_val,
-        remarks=found.remarks,
-    )
+    figures = _figures(dataset, found)
+    output.event("data", **figures)
     shape = " x ".join(map(str, dataset.image_shape))
-    output.fact("data", f"{dataset.name}, {dataset.x_train.dtype} images of {shape}")
-    for note in dataset.notes:
-        output.fact("", note)
-    output.fact("pixels", f"from {low:g} to {high:g}, {found.train.mean:.4g} on average")
+    output.facts(
+        "data", f"{dataset.name}, {dataset.x_train.dtype} images of {shape}", dataset.notes
+    )
+    output.fact("pixels", "from {low:g} to {high:g}, {mean:.4g} on average".format(**figures))
     if dataset.numbers:
         _show_numbers(dataset, output)
     else:
@@ -139,6 +107,28 @@ def data(
     if sheet is not None:
         _write_sheet(dataset, sheet, views)
         output.fact("written", str(sheet))
+
+
+def _figures(dataset: Dataset, found: Description) -> dict[str, Any]:
+    """Return what is written for machines."""
+    parts = _parts(found)
+    return {
+        "data": dataset.name,
+        "image_shape": dataset.image_shape,
+        "dtype": str(dataset.x_train.dtype),
+        "class_names": dataset.class_names,
+        "notes": dataset.notes,
+        **{f"{name}_counts": part.counts.tolist() for name, part in parts.items()},
+        "low": min(part.low for part in parts.values()),
+        "high": max(part.high for part in parts.values()),
+        "mean": found.train.mean,
+        "blank": {name: part.blank for name, part in parts.items()},
+        "repeated": {name: part.repeated for name, part in parts.items()},
+        "contradicted": {name: part.contradicted for name, part in parts.items()},
+        "test_images_in_training": found.shared,
+        "validation_images_in_training": found.shared_val,
+        "remarks": found.remarks,
+    }
 
 
 def _parts(found: Description) -> dict[str, Part]:
@@ -186,6 +176,8 @@ def _classes(dataset: Dataset, found: Description) -> Table:
 
 
 def _suspicious(dataset: Dataset, found: Description) -> list[str]:
+    from fullback.options import listed
+
     lines = list(map(printable, found.remarks))
     for name, part in _parts(found).items():
         word = _WORDS[name]
@@ -197,17 +189,12 @@ def _suspicious(dataset: Dataset, found: Description) -> list[str]:
             (f"classes without {word} images", empty),
         ):
             if places:
-                lines.append(f"{len(places):,} {what}: {_some(places)}")
+                lines.append(f"{len(places):,} {what}: {listed(places, _LISTED)}")
     for word, shared in (("test", found.shared), ("validation", found.shared_val)):
         if shared:
             what = f"{word} images that are training images, too"
-            lines.append(f"{len(shared):,} {what}: {_some(shared)}")
+            lines.append(f"{len(shared):,} {what}: {listed(shared, _LISTED)}")
     return lines
-
-
-def _some(places: list[int] | list[str]) -> str:
-    more = ", ..." if len(places) > _LISTED else ""
-    return ", ".join(map(str, places[:_LISTED])) + more
 
 
 def _write_sheet(dataset: Dataset, path: Path, views: Augment | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fullback.cli.options import JsonOption
+from fullback.cli import options
 from fullback.cli.output import FAILURE, Output, one_line_errors
 from fullback.errors import OptionError
 
@@ -64,7 +64,7 @@ def diagnose(
     seed: Annotated[
         int, typer.Option(min=0, help="Fixes dropout, or what --probe draws.", metavar="N")
     ] = 0,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Say which mistake a hand-written backward pass has.
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fullback.cli import options
+from fullback.cli.inputs import load_dataset_for, load_image_for, open_classifier
 from fullback.cli.models import (
-    ClassNamesOption,
-    ModelOption,
     label_of,
     labels_by_name,
     name_classes,
     names_of,
     split_model,
-)
-from fullback.cli.options import (
-    DataDirOption,
-    ImageFolderOption,
-    InvertOption,
-    JsonOption,
-    LabelColumnOption,
-    load_dataset_for,
-    load_image_for,
-    open_classifier,
 )
 from fullback.cli.output import Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
@@ -41,7 +32,7 @@ _SURE = 0.999  # the probability of the label from which on deltas say nothing
 
 @dataclass(frozen=True, eq=False)
 class _Shown:
-    """An image, what to call it, and its label; of an image file that is the model's answer."""
+    """An image (C, H, W), what to call it, and the label to explain, with why it is that."""
 
     pixels: NDArray[Any]
     name: str
@@ -50,43 +41,49 @@ class _Shown:
     why: str
 
 
+ImageArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="An image file, of any format; a model may come first.",
+        metavar="[MODEL] [IMAGE]",
+        show_default="the test image of --data that the model gets most wrong",
+    ),
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What is on the image: the name of its class, or else its number.",
+        metavar="CLASS",
+        show_default="what the model says, or the data",
+    ),
+]
+WrongDataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Without an image: show the test image of this data that the model gets most wrong.",
+        metavar="NAME|PATH",
+        show_default=False,
+    ),
+]
+PageOption = Annotated[
+    Path, typer.Option("--out", "-o", help="Where the page goes.", metavar="HTML")
+]
+
+
 @one_line_errors
 def explain(
-    image: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="An image file, of any format; a model may come first.",
-            metavar="[MODEL] [IMAGE]",
-            show_default="the test image of --data that the model gets most wrong",
-        ),
-    ] = None,
-    model: ModelOption = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="What is on the image: the name of its class, or else its number.",
-            metavar="CLASS",
-            show_default="what the model says, or the data",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Without an image: show the test image of this data that the model gets most "
-            "wrong.",
-            metavar="NAME|PATH",
-            show_default=False,
-        ),
-    ] = None,
-    data_dir: DataDirOption = None,
-    label_column: LabelColumnOption = None,
-    image_folder: ImageFolderOption = None,
-    class_names: ClassNamesOption = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where the page goes.", metavar="HTML")
-    ] = Path("report.html"),
-    invert: InvertOption = False,
-    as_json: JsonOption = False,
+    image: ImageArgument = None,
+    model: options.ModelOption = None,
+    label: LabelOption = None,
+    data: WrongDataOption = None,
+    data_dir: options.DataDirOption = None,
+    label_column: options.LabelColumnOption = None,
+    image_folder: options.ImageFolderOption = None,
+    class_names: options.ClassNamesOption = None,
+    out: PageOption = Path("report.html"),
+    invert: options.InvertOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Write the backward pass of an image as a page to look at.
 
@@ -96,10 +93,7 @@ def explain(
     little to see: its deltas are almost 0. Choose one that it gets wrong, or another label.
     """
     from fullback.atomic import check_writable
-    from fullback.report.page import explain as write
-    from fullback.threshold import answers
 
-    output = Output(as_json=as_json)
     path, images = split_model(image or [], model)
     if len(images) > 1:
         raise OptionError(f"one image is explained at a time, but {len(images)} are given")
@@ -117,7 +111,6 @@ def explain(
     network = open_classifier(path)
     check_writable(out)
     numbers = name_classes(network, class_names)
-    names = names_of(network)
     wanted = None if label is None else label_of(network, label, "--label")
     if images:
         shown = _of_file(network, images[0], invert=invert)
@@ -126,23 +119,33 @@ def explain(
             network, str(path), str(data), data_dir, label_column, image_folder
         )
         shown = _most_wrong(network, dataset, numbers)
+    if wanted is not None:
+        shown = dataclasses.replace(shown, label=wanted, why="as --label says")
+    _write(Output(as_json=as_json), network, path, shown, out)
+
+
+def _write(output: Output, network: Network, model: Path, shown: _Shown, out: Path) -> None:
+    """Write the page, and say what is on it."""
+    from fullback.report.page import explain as write
+    from fullback.threshold import answers
+
+    names, label = names_of(network), shown.label
     p = network.predict_proba(shown.pixels[None])[0]
     predicted = int(answers(p[None], network.threshold)[0])
-    own = shown.label if wanted is None else wanted
     title = f"The backward pass of {printable(shown.title)}"
-    write(network, shown.pixels, own, out, classes=[printable(n) for n in names], title=title)
-    if p[own] > _SURE:
+    write(network, shown.pixels, label, out, classes=[*map(printable, names)], title=title)
+    if p[label] > _SURE:
         warn(
-            f"the model is {p[own]:.4%} sure of {names[own]}, so that all deltas are almost 0 and "
-            "the page shows little; give another class by --label, or --data NAME without an "
+            f"the model is {p[label]:.4%} sure of {names[label]}, so that all deltas are almost 0 "
+            "and the page shows little; give another class by --label, or --data NAME without an "
             "image for one that it gets wrong"
         )
     output.event(
         "result",
         image=shown.name,
-        model=str(path),
-        label=own,
-        name=printable(names[own]),
+        model=str(model),
+        label=label,
+        name=printable(names[label]),
         predicted=predicted,
         predicted_name=printable(names[predicted]),
         probability=float(p[predicted]),
@@ -150,9 +153,8 @@ def explain(
         bytes=out.stat().st_size,
     )
     output.fact("image", f"{shown.name}: the model says {names[predicted]} ({p[predicted]:.1%})")
-    why = "as --label says" if wanted is not None else shown.why
-    output.fact("label", f"{names[own]} ({p[own]:.1%}), {why}")
-    output.fact("model", str(path))
+    output.fact("label", f"{names[label]} ({p[label]:.1%}), {shown.why}")
+    output.fact("model", str(model))
     output.fact("page", f"{out}, {out.stat().st_size / 1024:,.0f} KB; open it in a browser")
 
 

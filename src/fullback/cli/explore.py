@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullback.cli.interrupt import raise_on_ctrl_c
-from fullback.cli.options import (
-    DataDirOption,
-    ImageSizeOption,
-    JsonOption,
-    LabelColumnOption,
+from fullback.cli import options
+from fullback.cli.inputs import (
     build,
     image_shape,
     is_model,
@@ -21,6 +17,7 @@ from fullback.cli.options import (
     load_dataset_for,
     open_classifier,
 )
+from fullback.cli.interrupt import raise_on_ctrl_c
 from fullback.cli.output import Output, one_line_errors
 from fullback.errors import DeadUnitWarning
 
@@ -31,64 +28,73 @@ if TYPE_CHECKING:
 _IMAGES_TO_SEE = 30_000  # by the network that is trained first; but one epoch at least
 
 
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A saved model, .safetensors; or a network of the zoo, or layers in text form, "
+        "which is trained first.",
+        metavar="MODEL|NAME|LAYERS",
+    ),
+]
+PickedDataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="What images are picked from, and networks trained on: as for fullback train. A "
+        "model's images are read as it was trained on them.",
+        metavar="NAME|PATH",
+        show_default="digits",
+    ),
+]
+SeedOption = Annotated[
+    int,
+    typer.Option(min=0, help="Fixes the initial weights of what is trained.", metavar="N"),
+]
+PortOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Where the page is served; 0 for any that is free.",
+        metavar="N",
+        show_default="8017, or any that is free",
+    ),
+]
+HostOption = Annotated[
+    str,
+    typer.Option(
+        help="The address to listen at. Only this machine reaches 127.0.0.1; others see "
+        "0.0.0.0, and whoever knows the page's address may use it.",
+        metavar="ADDRESS",
+    ),
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The secret word in the page's address, of 8 letters at least. With the same word "
+        "and --port, links stay good when the command is started again.",
+        metavar="TEXT",
+        show_default="a random one",
+    ),
+]
+BrowserOption = Annotated[
+    bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+]
+
+
 @one_line_errors
 def explore(
-    net: Annotated[
-        str,
-        typer.Argument(
-            help="A saved model, .safetensors; or a network of the zoo, or layers in text form, "
-            "which is trained first.",
-            metavar="MODEL|NAME|LAYERS",
-        ),
-    ] = "question",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            help="What images are picked from, and networks trained on: as for fullback train. A "
-            "model's images are read as it was trained on them.",
-            metavar="NAME|PATH",
-            show_default="digits",
-        ),
-    ] = None,
-    data_dir: DataDirOption = None,
-    image_size: ImageSizeOption = None,
-    label_column: LabelColumnOption = None,
-    seed: Annotated[
-        int,
-        typer.Option(min=0, help="Fixes the initial weights of what is trained.", metavar="N"),
-    ] = 0,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Where the page is served; 0 for any that is free.",
-            metavar="N",
-            show_default="8017, or any that is free",
-        ),
-    ] = None,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="The address to listen at. Only this machine reaches 127.0.0.1; others see "
-            "0.0.0.0, and whoever knows the page's address may use it.",
-            metavar="ADDRESS",
-        ),
-    ] = "127.0.0.1",
-    token: Annotated[
-        str | None,
-        typer.Option(
-            help="The secret word in the page's address, of 8 letters at least. With the same word "
-            "and --port, links stay good when the command is started again.",
-            metavar="TEXT",
-            show_default="a random one",
-        ),
-    ] = None,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
-    ] = True,
-    as_json: JsonOption = False,
+    net: NetworkArgument = "question",
+    data: PickedDataOption = None,
+    data_dir: options.DataDirOption = None,
+    image_size: options.ImageSizeOption = None,
+    label_column: options.LabelColumnOption = None,
+    seed: SeedOption = 0,
+    port: PortOption = None,
+    host: HostOption = "127.0.0.1",
+    token: TokenOption = None,
+    browser: BrowserOption = True,
+    as_json: options.JsonOption = False,
 ) -> None:
     """See the backward pass of a network, in a page to touch.
 
@@ -109,7 +115,7 @@ def explore(
         network = _trained(net, dataset, seed, output)
     page = explorer(network, dataset, name=net, host=host, port=port, token=token)
     if not page.access.loopback:
-        output.fact("careful", ("everybody who knows the address can use the page", "yellow"))
+        output.fact("careful", ("whoever knows the address can use the page", "yellow"))
     raise_on_ctrl_c()
     with page:
         output.event("address", address=page.address)

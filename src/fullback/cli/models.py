@@ -5,9 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from fullback.cli.output import warn
 from fullback.errors import InputError, ModelFileError, OptionError
@@ -19,25 +17,6 @@ if TYPE_CHECKING:
     from fullback.network import Network
 
 _DEFAULT = Path("model.safetensors")
-
-ModelOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="The saved model; it may also be given before the images.",
-        metavar="MODEL",
-        show_default=str(_DEFAULT),
-    ),
-]
-
-ClassNamesOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What classes 0, 1, 2, ... are called, where the model or the data has numbers alone "
-        "and the other names: zero,one,two.",
-        metavar="NAME,NAME,...",
-        show_default="by their names",
-    ),
-]
 
 
 def split_model(paths: Sequence[Path], model: Path | None) -> tuple[Path, list[Path]]:
@@ -91,13 +70,14 @@ def label_of(network: Network, text: str, option: str) -> int:
     OptionError
         There is no such class.
     """
+    from fullback.options import listed
+
     names = names_of(network)
     if text in names:
         return names.index(text)
     if text.isdecimal() and int(text) < len(names):
         return int(text)
-    some = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    raise OptionError(f"{option}: there is no class {text!r}; the model knows {some}")
+    raise OptionError(f"{option}: unknown class {text!r}; the model knows {listed(names, 12)}")
 
 
 def name_classes(network: Network, text: str | None) -> tuple[str, ...]:
@@ -155,6 +135,8 @@ def labels_by_name(
     """
     import numpy as np
 
+    from fullback.options import listed
+
     known = network.class_names
     plain = _are_numbers(class_names)
     if numbers and plain:
@@ -169,15 +151,15 @@ def labels_by_name(
                 f"but the model has {outputs} classes; give the data that it was trained on"
             )
         if not plain:
-            some = ", ".join(f"{n} for {name}" for n, name in enumerate(class_names[:outputs][:4]))
+            order = [f"{n} for {name}" for n, name in enumerate(class_names[:outputs])]
             warn(
-                f"the model's classes have no names; they are taken in the order of the data's: "
-                f"{some}{', ...' if min(len(class_names), outputs) > 4 else ''}"
+                "the model's classes have no names; they are taken in the order of the data's: "
+                + listed(order)
             )
         return labels
     unknown = [class_names[label] for label in present if class_names[label] not in known]
     if unknown:
-        some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+        some = listed(known, 12)
         if plain and not any(name.isdecimal() for name in known):
             raise InputError(
                 f"{data} has numbers for classes, and the model names: {some}; say what 0, 1, 2, "

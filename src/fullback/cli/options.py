@@ -1,25 +1,15 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands take, each declared once; see train_options, too.
+
+A command takes one by its annotation, ``data: DataOption = "digits"``, and says what it is by
+default. What it names is loaded by ``inputs.py``.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import difflib
-import os
-import re
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-
-from fullback.cli.interrupt import raise_on_ctrl_c
-from fullback.errors import DataError, InputError, OptionError, ShapeError
-
-if TYPE_CHECKING:
-    from fullback.data import Dataset, ImageFile
-    from fullback.network import Network
-    from fullback.pixels import ImageRecord
 
 DataOption = Annotated[
     str,
@@ -51,16 +41,8 @@ ImageSizeOption = Annotated[
 ]
 
 
-class ResizeName(str, Enum):
-    """The ways to bring an image to a size that ``--resize`` takes."""
-
-    stretch = "stretch"
-    pad = "pad"
-    crop = "crop"
-
-
 ResizeOption = Annotated[
-    ResizeName,
+    Literal["stretch", "pad", "crop"],
     typer.Option(
         help="How image files of other proportions get their size: **stretch**; **pad**, with "
         "black; or **crop**.",
@@ -125,15 +107,8 @@ ClassesOption = Annotated[
 ]
 
 
-class EngineName(str, Enum):
-    """The engines that ``--engine`` takes."""
-
-    lanes = "lanes"
-    reference = "reference"
-
-
 EngineOption = Annotated[
-    EngineName,
+    Literal["lanes", "reference"],
     typer.Option(
         help="What computes: **lanes**, the fast one, or **reference**, the layers' own pages.",
         metavar="NAME",
@@ -148,204 +123,24 @@ ModelArgument = Annotated[
         help="A model that was saved, .safetensors.", metavar="MODEL", show_default=False
     ),
 ]
-
-
-def image_shape(size: str | None) -> tuple[int, ...] | None:
-    """Read ``--image-size``."""
-    if size is None:
-        return None
-    if not re.fullmatch(r"(\d{1,5}x)?\d{1,5}x\d{1,5}", size):
-        raise OptionError(f"--image-size must be like 32x32 or 3x32x32, got {size!r}")
-    return tuple(map(int, size.split("x")))
-
-
-def check_picture(path: Path, option: str) -> None:
-    """Check that a PNG file can be written to a path that an option gives.
-
-    Raises
-    ------
-    OptionError
-        Its name is that of another kind of file.
-    InputError
-        It cannot be written.
-    """
-    from fullback.atomic import check_writable
-
-    if path.suffix.lower() not in ("", ".png"):
-        raise OptionError(f"{option} writes a PNG file; call it {path.with_suffix('.png')}")
-    check_writable(path)
-
-
-def load_dataset(
-    data: str,
-    data_dir: Path | None,
-    shape: tuple[int, ...] | None = None,
-    resize: Literal["stretch", "pad", "crop"] = "stretch",
-    test_share: float | None = None,
-    split_seed: int | None = None,
-    *,
-    nested: bool = False,
-    label_column: str | None = None,
-    image_folder: Path | None = None,
-    numbers: bool = False,
-    trained_on: ImageRecord | None = None,
-) -> Dataset:
-    """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
-
-    ``shape`` is what image files are brought to; ``numbers`` are to be predicted, not classes;
-    ``trained_on`` is of the network that will answer.
-    """
-    from fullback.data import load_data
-
-    if data_dir is not None and data != "mnist":
-        raise OptionError(f"--data-dir goes with --data mnist, not with --data {data}")
-    if data == "mnist":
-        raise_on_ctrl_c()  # a download takes away what it has begun
-    try:
-        return load_data(
-            data,
-            data_dir,
-            image_shape=shape,
-            resize=resize,
-            test_share=test_share,
-            split_seed=split_seed,
-            nested=nested,
-            label_column=label_column,
-            image_folder=image_folder,
-            numbers=numbers,
-            trained_on=trained_on,
-        )
-    except InputError as error:  # options that do not go with the data
-        raise OptionError(str(error)) from error
-
-
-def data_options(
-    resize: ResizeName,
-    test_share: float | None,
-    split_seed: int | None,
-    label_column: str | None = None,
-    *,
-    nested: bool = False,
-) -> dict[str, Any]:
-    """Return how images are read, as far as it is not by default."""
-    options: dict[str, Any] = {"nested": True} if nested else {}
-    if resize is not ResizeName.stretch:
-        options["resize"] = resize.value
-    if test_share is not None:
-        options["test_share"] = test_share
-    if split_seed is not None:
-        options["split_seed"] = split_seed
-    if label_column is not None:
-        options["label_column"] = label_column
-    return options
-
-
-def load_dataset_for(
-    network: Network,
-    model: str,
-    data: str,
-    data_dir: Path | None,
-    label_column: str | None = None,
-    image_folder: Path | None = None,
-) -> Dataset:
-    """Load what ``--data`` names, read as the images were that a network was trained on.
-
-    A label column that is given is taken in place of that one.
-
-    Raises
-    ------
-    ShapeError
-        The images are not what it takes.
-    """
-    shape, known = network.input_shape, network.data_options
-    resize = known.get("resize", "stretch")
-    given: dict[str, Any] = {"image_folder": image_folder, "trained_on": network.trained_on}
-    if label_column is not None:
-        given["label_column"] = label_column
-    if not network.loss.classifies:
-        given["numbers"] = True
-    split = {**{name: value for name, value in known.items() if name != "resize"}, **given}
-    dataset = None
-    shapes = [shape] if len(shape) == 3 and shape[0] in (1, 3) else []
-    for wanted in (*shapes, None):  # data may have images of a shape, and a split, of their own
-        for options in (split, given):
-            if dataset is None:
-                with contextlib.suppress(OptionError):
-                    dataset = load_dataset(data, data_dir, wanted, resize, **options)
-    dataset = load_dataset(data, data_dir, **given) if dataset is None else dataset
-    if shape != dataset.image_shape:
-        raise ShapeError(
-            f"{model} takes images of shape {shape}, but {dataset.name} has images of shape "
-            f"{dataset.image_shape}; give the data that it was trained on"
-        )
-    return dataset
-
-
-def load_image_for(network: Network, path: Path, *, invert: bool) -> ImageFile:
-    """Read an image file as the images were read that a network was trained on.
-
-    Its pixels are on the network's scale, or uint8, which the network brings to its scale itself.
-
-    Raises
-    ------
-    DataError
-        It cannot be read, or has 16 bits and the network's black and white are not known.
-    """
-    from fullback.data import load_image
-
-    resize = network.data_options.get("resize", "stretch")
-    image = load_image(path, network.input_shape, invert=invert, resize=resize)
-    try:
-        return dataclasses.replace(image, pixels=image.for_network(network.trained_on))
-    except InputError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
-def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:
-    """Build what ``--net`` names: a network of the zoo, or one in text form."""
-    from fullback import zoo
-    from fullback.layers import LAYERS
-    from fullback.network import Network
-
-    try:
-        if net in zoo.NETWORKS:
-            return zoo.NETWORKS[net](input_shape, classes, seed=seed)
-        return Network.parse(net, input_shape, seed=seed)
-    except (OptionError, ShapeError) as error:
-        word = net.strip().lower()
-        near = difflib.get_close_matches(word, zoo.NETWORKS, n=1)
-        if word.rstrip("0123456789") in LAYERS:  # a layer, that does not make a network
-            near = []
-        if near and near[0] != net:
-            raise OptionError(f"{net!r} is no network; did you mean {near[0]}?") from error
-        # On the command line, layers that do not fit are wrong usage.
-        raise OptionError(str(error)) from error
-
-
-def open_classifier(model: Path) -> Network:
-    """Load a saved network that tells classes apart."""
-    from fullback.network import load
-
-    network = load(model)
-    if not network.loss.classifies:
-        raise InputError(
-            f"{model} answers in numbers, not in classes: its loss is {network.loss}; give a "
-            "model that was trained with SoftmaxCrossEntropy()"
-        )
-    return network
-
-
-def is_model(net: str) -> bool:
-    """Whether a text names a file that holds a saved model, and not a network."""
-    return net.endswith(".safetensors") or os.path.isfile(net)  # noqa: PTH113 -- any text may come
-
-
-def open_network(net: str, input_shape: str, classes: int) -> Network:
-    """Load a saved model, or build what the text names."""
-    from fullback.network import load
-
-    if is_model(net):
-        return load(net)
-    if not re.fullmatch(r"\d{1,6}(x\d{1,6}x\d{1,6})?", input_shape):
-        raise OptionError(f"--input-shape must be like 1x28x28, got {input_shape!r}")
-    return build(net, tuple(map(int, input_shape.split("x"))), classes, seed=0)
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The saved model; it may also be given before the images.",
+        metavar="MODEL",
+        show_default="model.safetensors",
+    ),
+]
+ClassNamesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What classes 0, 1, 2, ... are called, where the model or the data has numbers alone "
+        "and the other names: zero,one,two.",
+        metavar="NAME,NAME,...",
+        show_default="by their names",
+    ),
+]
+TrainingOption = Annotated[
+    bool,
+    typer.Option("--training/--prediction", help="With dropout and batch statistics, or without."),
+]

@@ -9,13 +9,14 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, cast
 
 import typer
 
 from fullback.cli.interrupt import INTERRUPTED, NO_MEMORY, can_start_threads
 from fullback.errors import FullbackError, FullbackWarning, OptionError
+from fullback.memory import is_limited
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -122,6 +123,12 @@ class Output:
                 line.append(printable(words), style)
             self.console.print(line, soft_wrap=True)
 
+    def facts(self, name: str, text: str, notes: Sequence[str]) -> None:
+        """Write a line with a name in front, and notes in lines below it."""
+        self.fact(name, text)
+        for note in notes:
+            self.fact("", note)
+
     @property
     def progress(self) -> Console | bool:
         """What ``fit`` takes as ``verbose``."""
@@ -157,10 +164,15 @@ class _KeepGoing:
 
     def _give_up(self, error: OSError) -> None:
         self.error = error
-        with contextlib.suppress(OSError, ValueError):  # else Python's exit would try it once more
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
+        drop_output(self.stream)
+
+
+def drop_output(stream: TextIO) -> None:
+    """Send to nowhere what a stream still holds, so that Python's flush at its end cannot fail."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _without(table: Table, header: str) -> Table:
@@ -169,15 +181,15 @@ def _without(table: Table, header: str) -> Table:
 
     less = Table(box=table.box, pad_edge=table.pad_edge)
     columns = [column for column in table.columns if column.header != header]
-    for own in columns:
+    for column in columns:
         less.add_column(
-            own.header,
-            justify=own.justify,
-            style=own.style,
-            no_wrap=own.no_wrap,
-            overflow=own.overflow,
+            column.header,
+            justify=column.justify,
+            style=column.style,
+            no_wrap=column.no_wrap,
+            overflow=column.overflow,
         )
-    for row in zip(*(list(own.cells) for own in columns), strict=True):
+    for row in zip(*(list(column.cells) for column in columns), strict=True):
         less.add_row(*row)
     return less
 
@@ -253,8 +265,7 @@ def report(error: Exception) -> int:
     if isinstance(error, FullbackError):
         fail(reason)
         return USAGE if isinstance(error, OptionError) else FAILURE
-    own = isinstance(error, RuntimeError | SystemError) and not isinstance(error, RecursionError)
-    if own:
+    if isinstance(error, RuntimeError | SystemError) and not isinstance(error, RecursionError):
         raise error  # a mistake of fullback itself
     if isinstance(error, OSError):
         reason = error.strerror or reason
@@ -270,24 +281,15 @@ def report(error: Exception) -> int:
 
 
 def _is_of_memory(error: BaseException | None) -> bool:
-    """Whether an error comes of too little memory; libraries hide that behind errors of theirs."""
+    """Whether an error comes of too little memory; libraries hide that behind other errors."""
     while error is not None:
         text = str(error).lower()
-        if isinstance(error, MemoryError) or any(own in text for own in _OUT_OF_MEMORY):
+        if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
             return True
-        if isinstance(error, SystemError) and _memory_is_limited():
+        if isinstance(error, SystemError) and is_limited():
             return True  # compiled code that did not look whether it got its memory
         error = error.__cause__ or error.__context__
     return False
-
-
-def _memory_is_limited() -> bool:
-    """Whether ``ulimit -v`` limits what this process may take."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return False
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _text(name: Any) -> str:

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fullback.cli import options
 from fullback.cli.models import (
-    ClassNamesOption,
-    ModelOption,
     name_classes,
     names_of,
     split_model,
 )
-from fullback.cli.options import ImageFolderOption, InvertOption, JsonOption
 from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
 
@@ -26,52 +24,60 @@ _ROWS = 100  # that a terminal shows
 _MANY = 20  # images from which on the answers are counted
 
 
+ImagesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Image files of any format, folders of them, .npz, .npy or IDX files, or CSV "
+        "files of pixels; a model may come first.",
+        metavar="[MODEL] IMAGES",
+        show_default=False,
+    ),
+]
+TableOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Write a row an image into this file: file, label, probability.",
+        metavar="CSV",
+        show_default=False,
+    ),
+]
+ProbabilitiesOption = Annotated[
+    bool,
+    typer.Option("--probabilities", help="With --out: also the probability of every class."),
+]
+KaggleOption = Annotated[
+    bool,
+    typer.Option(
+        "--kaggle",
+        help="With --out: ImageId and Label alone. Ids are those of a CSV file's id column, "
+        "rows from 1, or the names of files without their ending.",
+    ),
+]
+ComparedColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column",
+        help="Name or number of the column of a CSV file that holds labels; they are compared.",
+        metavar="NAME|NUMBER",
+        show_default="recognised",
+    ),
+]
+
+
 @one_line_errors
 def predict(
-    images: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Image files of any format, folders of them, .npz, .npy or IDX files, or CSV "
-            "files of pixels; a model may come first.",
-            metavar="[MODEL] IMAGES",
-            show_default=False,
-        ),
-    ],
-    model: ModelOption = None,
-    invert: InvertOption = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Write a row an image into this file: file, label, probability.",
-            metavar="CSV",
-            show_default=False,
-        ),
-    ] = None,
-    probabilities: Annotated[
-        bool,
-        typer.Option("--probabilities", help="With --out: also the probability of every class."),
-    ] = False,
-    kaggle: Annotated[
-        bool,
-        typer.Option(
-            "--kaggle",
-            help="With --out: ImageId and Label alone. Ids are those of a CSV file's id column, "
-            "rows from 1, or the names of files without their ending.",
-        ),
-    ] = False,
-    label_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or number of the column of a CSV file that holds labels; they are compared.",
-            metavar="NAME|NUMBER",
-            show_default="recognised",
-        ),
-    ] = None,
-    image_folder: ImageFolderOption = None,
-    class_names: ClassNamesOption = None,
-    as_json: JsonOption = False,
+    images: ImagesArgument,
+    model: options.ModelOption = None,
+    invert: options.InvertOption = False,
+    out: TableOption = None,
+    probabilities: ProbabilitiesOption = False,
+    kaggle: KaggleOption = False,
+    label_column: ComparedColumnOption = None,
+    image_folder: options.ImageFolderOption = None,
+    class_names: options.ClassNamesOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Say what is on images.
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.atomic import write_atomically
+from fullback.cli.inputs import load_image_for
 from fullback.cli.models import labels_from, names_of
-from fullback.cli.options import load_image_for
 from fullback.cli.output import fail
 from fullback.data.arrays.idx import find_idx_files
 from fullback.data.image_files.parquet import find_parquet

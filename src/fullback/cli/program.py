@@ -7,26 +7,21 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.options import (
-    ClassesOption,
-    InputShapeOption,
-    JsonOption,
-    NetworkArgument,
-    open_network,
-)
+from fullback.cli import options
+from fullback.cli.inputs import open_network
 from fullback.cli.output import Output, one_line_errors
 
 
 @one_line_errors
 def program(
-    net: NetworkArgument = "question",
-    input_shape: InputShapeOption = "1x28x28",
-    classes: ClassesOption = 10,
+    net: options.NetworkArgument = "question",
+    input_shape: options.InputShapeOption = "1x28x28",
+    classes: options.ClassesOption = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.", metavar="N")] = 64,
     training: Annotated[
         bool, typer.Option("--training/--prediction", help="A training step, or a prediction.")
     ] = True,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Show the instructions that a network becomes, forward and backward side by side.
 

@@ -7,41 +7,25 @@ from typing import Annotated
 
 import typer
 
-from fullback.cli.options import (
-    DataDirOption,
-    DataOption,
-    ImageSizeOption,
-    JsonOption,
-    LabelColumnOption,
-    build,
-    check_picture,
-    image_shape,
-    load_dataset,
-)
+from fullback.cli import options, train_options
+from fullback.cli.inputs import build, check_picture, image_shape, load_dataset
 from fullback.cli.output import Output, one_line_errors
 from fullback.cli.recipe import chosen_optimizer, default_net
-from fullback.cli.train_options import (
-    BatchSizeOption,
-    NetOption,
-    OptimizerName,
-    OptimizerOption,
-    SeedOption,
-)
 
 
 @one_line_errors
 def rate(
-    data: DataOption = "digits",
-    data_dir: DataDirOption = None,
-    image_size: ImageSizeOption = None,
-    label_column: LabelColumnOption = None,
-    net: NetOption = None,
-    optimizer: OptimizerOption = OptimizerName.sgd,
-    batch_size: BatchSizeOption = None,
+    data: options.DataOption = "digits",
+    data_dir: options.DataDirOption = None,
+    image_size: options.ImageSizeOption = None,
+    label_column: options.LabelColumnOption = None,
+    net: train_options.NetOption = None,
+    optimizer: train_options.OptimizerOption = "sgd",
+    batch_size: train_options.BatchSizeOption = None,
     steps: Annotated[
         int, typer.Option(min=10, help="Steps from the least rate to the most.", metavar="N")
     ] = 300,
-    seed: SeedOption = 0,
+    seed: train_options.SeedOption = 0,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -50,7 +34,7 @@ def rate(
             show_default=False,
         ),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Find a learning rate: train a few steps while it grows, and see where the loss does, too."""
     from fullback.plots import require_matplotlib
@@ -81,7 +65,7 @@ def rate(
         losses=found.losses.tolist(),
     )
     output.fact("data", dataset.name)
-    output.fact("network", f"{net}, {optimizer.value}")
+    output.fact("network", f"{net}, {optimizer}")
     output.show("", found.table())
     output.fact("suggestion", (f"--lr {found.suggestion:g}", "bold green"))
     if plot is not None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullback.cli.options import build
+from fullback.cli.inputs import build
 from fullback.cli.start_from import has_head_for, started_from
 from fullback.cli.train_options import MonitorName, OptimizerName
 from fullback.errors import InputError, OptionError
@@ -105,10 +105,9 @@ class Recipe:
         if self.dataset.numbers:
             from fullback.cli.numbers import check_regressor
 
-            if self.monitor is not MonitorName.loss:
+            if self.monitor != "loss":
                 raise OptionError(
-                    f"--monitor {self.monitor.value} goes with classes; with --regression it is "
-                    "loss"
+                    f"--monitor {self.monitor} goes with classes; with --regression it is loss"
                 )
             check_regressor(network, self.dataset.outputs)
             _ = self.target_scale
@@ -260,11 +259,11 @@ def chosen_optimizer(
     """Return the optimizer that the options describe; gradients of any length are ``inf``."""
     from fullback.training.optimizers import CLIP_NORM, OPTIMIZERS, SGD
 
-    if clip is None and name is OptimizerName.sgd:
+    if clip is None and name == "sgd":
         clip = CLIP_NORM
     elif clip == math.inf:
         clip = None
-    if name is OptimizerName.sgd:
+    if name == "sgd":
         momentum = 0.9 if momentum is None else momentum
         return SGD(
             0.05 if lr is None else lr,
@@ -274,9 +273,9 @@ def chosen_optimizer(
             clip_norm=clip,
         )
     if momentum is not None:
-        raise OptionError(f"--momentum goes with sgd, not with {name.value}")
+        raise OptionError(f"--momentum goes with sgd, not with {name}")
     more = {} if weight_decay is None else {"weight_decay": weight_decay}
-    return OPTIMIZERS[name.value](0.001 if lr is None else lr, clip_norm=clip, **more)
+    return OPTIMIZERS[name](0.001 if lr is None else lr, clip_norm=clip, **more)
 
 
 def default_net(data: str) -> str:
@@ -303,7 +302,7 @@ def chosen_monitor(monitor: MonitorName | None, *, weighted: bool) -> MonitorNam
     """Return the figure by which epochs are compared: where classes are weighted, a fair one."""
     if monitor is not None:
         return monitor
-    return MonitorName.balanced if weighted else MonitorName.loss
+    return "balanced" if weighted else "loss"
 
 
 def class_weights(text: str | None, balanced: bool, dataset: Dataset) -> ClassWeight | None:
@@ -349,13 +348,14 @@ def class_weights(text: str | None, balanced: bool, dataset: Dataset) -> ClassWe
 
 def _label(name: str, names: Sequence[str]) -> int:
     """Return the number of the class that is called so, or has this number."""
+    from fullback.options import listed
+
     if name in names:
         return list(names).index(name)
     numbered = not any(known.isdecimal() for known in names)  # else a number is a name
     if numbered and name.isdecimal() and int(name) < len(names):
         return int(name)
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    raise OptionError(f"--class-weight has the class {name!r}; the classes are {shown}")
+    raise OptionError(f"--class-weight has the class {name!r}; the classes are {listed(names, 8)}")
 
 
 def with_frozen_filters(network: Network, recipe: Recipe) -> Network:

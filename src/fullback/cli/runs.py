@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fullback.cli.options import JsonOption
+from fullback.cli import options
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors, printable
 from fullback.cli.run_folder import RunFolder, read_config
 from fullback.errors import FullbackError, InputError
@@ -26,7 +26,7 @@ def runs(
             show_default="the working directory",
         ),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """List training runs that were kept with `fullback train --run`, side by side.
 

@@ -139,7 +139,7 @@ class Session:
             network,
             recipe.patience,
             recipe.min_improvement,
-            monitor=recipe.monitor.value,
+            monitor=recipe.monitor,
             file=file,
         )
 

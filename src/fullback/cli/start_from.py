@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullback.cli.options import load_dataset
+from fullback.cli.inputs import load_dataset
 from fullback.errors import OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -118,10 +118,11 @@ def what_is_kept(network: Network, dataset: Dataset, loss: Loss) -> str:
 
 
 def _described(classifies: bool, names: Sequence[str], outputs: int) -> str:
+    from fullback.options import listed
+
     if not classifies:
         return "numbers"
-    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-    return f"{outputs} classes" + (f" ({shown})" if names else "")
+    return f"{outputs} classes" + (f" ({listed(names, 6)})" if names else "")
 
 
 def _with_head(network: Network, outputs: int, loss: Loss, seed: int) -> Network:

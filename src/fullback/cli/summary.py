@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from fullback.cli.options import (
-    ClassesOption,
-    InputShapeOption,
-    JsonOption,
-    NetworkArgument,
-    open_network,
-)
+from fullback.cli import options
+from fullback.cli.inputs import open_network
 from fullback.cli.output import Output, one_line_errors
 
 
 @one_line_errors
 def summary(
-    net: NetworkArgument = "question",
-    input_shape: InputShapeOption = "1x28x28",
-    classes: ClassesOption = 10,
-    as_json: JsonOption = False,
+    net: options.NetworkArgument = "question",
+    input_shape: options.InputShapeOption = "1x28x28",
+    classes: options.ClassesOption = 10,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Show a network's layers with their shapes, parameters and multiply-adds."""
     from fullback.show.summary import summary_table

@@ -9,25 +9,21 @@ import typer
 
 from fullback.cli import train_options as own
 from fullback.cli.config import started_with
+from fullback.cli.inputs import data_options, image_shape, load_dataset
 from fullback.cli.interrupt import raise_on_ctrl_c
 from fullback.cli.model_file import failed_path, previous_path
 from fullback.cli.options import (
     DataDirOption,
     DataOption,
-    EngineName,
     EngineOption,
     ImageFolderOption,
     ImageSizeOption,
     JsonOption,
     LabelColumnOption,
     NestedOption,
-    ResizeName,
     ResizeOption,
     SplitSeedOption,
     TestShareOption,
-    data_options,
-    image_shape,
-    load_dataset,
 )
 from fullback.cli.output import Output, one_line_errors
 from fullback.cli.recipe import (
@@ -53,7 +49,7 @@ def train(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
-    resize: ResizeOption = ResizeName.stretch,
+    resize: ResizeOption = "stretch",
     nested: NestedOption = False,
     test_share: TestShareOption = None,
     split_seed: SplitSeedOption = None,
@@ -63,7 +59,7 @@ def train(
     start: own.FromOption = None,
     epochs: own.EpochsOption = None,
     batch_size: own.BatchSizeOption = None,
-    optimizer: own.OptimizerOption = own.OptimizerName.sgd,
+    optimizer: own.OptimizerOption = "sgd",
     lr: own.LearningRateOption = None,
     momentum: own.MomentumOption = None,
     schedule: own.ScheduleOption = "warm_cosine",
@@ -80,7 +76,7 @@ def train(
     patience: own.PatienceOption = None,
     monitor: own.MonitorOption = None,
     min_improvement: own.MinImprovementOption = 1e-4,
-    engine: EngineOption = EngineName.lanes,
+    engine: EngineOption = "lanes",
     freeze: own.FreezeOption = None,
     compare: own.CompareOption = None,
     seed: own.SeedOption = 0,
@@ -138,7 +134,7 @@ def train(
         mixup=mixup,
         average=average,
         seed=seed,
-        engine=engine.value,
+        engine=engine,
     )
     recipe = Recipe(
         dataset=dataset,

@@ -1,37 +1,16 @@
-"""The options of ``fullback train`` that it does not share with other commands."""
+"""The options of training: those of ``fullback train``, of which rate and data take some, too."""
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from fullback.cli.config import take_config, take_resumed
 
-
-class OptimizerName(str, Enum):
-    """The optimizers that ``--optimizer`` takes."""
-
-    sgd = "sgd"
-    adam = "adam"
-    adamw = "adamw"
-
-
-class MonitorName(str, Enum):
-    """The figures that ``--monitor`` takes."""
-
-    loss = "loss"
-    accuracy = "accuracy"
-    balanced = "balanced"
-    f1 = "f1"
-
-    @property
-    def figure(self) -> str:
-        """What it is called."""
-        return {"balanced": "balanced accuracy", "f1": "F1"}.get(self.value, self.value)
-
+OptimizerName: TypeAlias = Literal["sgd", "adam", "adamw"]
+MonitorName: TypeAlias = Literal["loss", "accuracy", "balanced", "f1"]
 
 NetOption = Annotated[
     str | None,

@@ -153,10 +153,12 @@ def report(
     )
     output.show("")
     if trained.best:
+        monitor = trained.recipe.monitor
+        name = {"balanced": "balanced accuracy", "f1": "F1"}.get(monitor, monitor)
         early = len(history) < training.epochs and not history.interrupted
         output.fact(
             "best epoch",
-            f"{trained.best} of {len(history)}, by validation {trained.recipe.monitor.figure}"
+            f"{trained.best} of {len(history)}, by validation {name}"
             + (f"; {trained.recipe.patience} brought nothing more" if early else ""),
         )
     if test.classes is not None:

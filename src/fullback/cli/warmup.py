@@ -6,12 +6,12 @@ import time
 
 import typer
 
-from fullback.cli.options import JsonOption
+from fullback.cli import options
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors
 
 
 @one_line_errors
-def warmup(as_json: JsonOption = False) -> None:
+def warmup(as_json: options.JsonOption = False) -> None:
     """Compile the kernels for this machine ahead of time, which is done once, in 10 to 20 s.
 
     Otherwise the first training or prediction does it. `FULLBACK_CACHE_DIR` is the folder where
