@@ -23,10 +23,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import byhand
 from fullback import Network
 from fullback.check.diagnose import Diagnosis, diagnose
 from fullback.check.mistakes import MISTAKES
+from support import byhand
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 

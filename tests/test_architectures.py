@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fullback import MeanSquaredError, Network, SoftmaxCrossEntropy, zoo
@@ -26,6 +26,7 @@ from fullback.layers import (
     Sigmoid,
     Tanh,
 )
+from support.networks import batch_for, deterministic
 
 HOSTILE = """
     conv1((((1)))) conv8(kernel_size=999999999) conv8(padding=999999999) dense999999999
@@ -158,14 +159,6 @@ def test_summary_of_a_small_network():
 
 # Random networks ----------------------------------------------------------------------------------
 
-# The same examples on every run, without a database; slow machines get the time they need.
-deterministic = settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-
 
 def pairs(least, most):
     return st.integers(least, most) | st.tuples(st.integers(least, most), st.integers(least, most))
@@ -218,17 +211,6 @@ def networks(draw):
     )
     seed = draw(st.integers(0, 999))
     return Network(layers, input_shape, loss=loss, seed=seed, dtype="float64")
-
-
-def batch_for(net, images, rng):
-    """Random images and targets; and parameters and statistics, which partly start at 0 and 1."""
-    for arrays in (net.parameters, net.statistics):
-        for name, array in arrays.items():
-            noise = rng.normal(scale=0.2, size=array.shape)
-            arrays[name] = array + (abs(noise) if arrays is net.statistics else noise)
-    x, outputs = rng.normal(size=(images, *net.input_shape)), net.output_shape[0]
-    squares = isinstance(net.loss, MeanSquaredError)
-    return x, rng.normal(size=(images, outputs)) if squares else rng.integers(0, outputs, images)
 
 
 @settings(deterministic, max_examples=150)

@@ -7,7 +7,7 @@ import fullback as fb
 from fullback.check.gradients import check_gradients
 from fullback.check.gradients.differences import central, measured_noise, slope_across
 from fullback.errors import InputError, OptionError, ShapeError
-from test_architectures import batch_for
+from support.networks import batch_for
 
 NETWORKS = {
     "pooled": ((2, 9, 8), "conv5 relu pool conv6 relu pool dropout0.2 flatten dense9 relu dense4"),

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cases import CASES, inputs
 from fullback.check.layer import check_layer
 from fullback.check.mistakes import MISTAKES
 from fullback.errors import InputError, OptionError
+from support.cases import CASES, inputs
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 5))

@@ -1,20 +1,17 @@
 """fullback train, on the built-in digits and on toy data: what it writes, saves and is told."""
 
-import dataclasses
-import json
 import re
 import signal
 from typing import get_args
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import fullback as fb
-from fullback.cli.app import app
 from fullback.cli.train_options import OptimizerName
 from fullback.training.optimizers import OPTIMIZERS
 from fullback.training.schedules import SCHEDULES
+from support.command import done, run
 
 pytestmark = pytest.mark.filterwarnings("default::fullback.errors.DeadUnitWarning")
 
@@ -28,40 +25,6 @@ COMPARISON = "test_accuracy frozen_test_accuracy"
 FIELDS = {"start": START, "epoch": EPOCH, "result": RESULT, "comparison": COMPARISON}
 RECIPE = ["--epochs", 4, "--lr", 0.02, "--seed", 3]
 RNG = np.random.default_rng(0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a command left behind: its exit code and what it wrote, without colours."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def events(self):
-        return [json.loads(line, parse_constant=pytest.fail) for line in self.out.splitlines()]
-
-    @property
-    def result(self):
-        (result,) = (event for event in self.events if event["event"] == "result")
-        return result
-
-
-def run(*arguments, columns=80):
-    result = CliRunner().invoke(
-        app, [str(a) for a in arguments], env={"COLUMNS": str(columns)}, catch_exceptions=False
-    )
-    out, err = (re.sub(r"\x1b\[[0-9;]*m", "", text) for text in (result.stdout, result.stderr))
-    return Run(result.exit_code, out, err)
-
-
-def done(*arguments, columns=80):
-    """Run a command that must succeed; standard error may hold warnings only."""
-    ran = run(*arguments, columns=columns)
-    assert ran.code == 0, ran.err
-    assert all(line.startswith("warning: ") for line in ran.err.splitlines())
-    return ran
 
 
 @pytest.fixture(scope="module")

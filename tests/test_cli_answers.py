@@ -18,8 +18,7 @@ from fullback.cli.output import FAILURE, NO_MEMORY, USAGE, one_line_errors
 from fullback.cli.prediction import looks_inverted
 from fullback.metrics import choose_threshold, curves, measure
 from fullback.pixels import record_of
-from test_cli import done, run
-from test_cli_process import command, environment, posix
+from support.command import command, done, environment, posix, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::fullback.errors.DeadUnitWarning")
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fullback.data import Dataset
 from fullback.data.describe import contact_sheet, describe
-from test_cli import run
+from support.command import run
 
 RNG = np.random.default_rng(0)
 

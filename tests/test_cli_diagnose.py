@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import byhand
 import fullback as fb
 from fullback.cli.app import app
+from support import byhand
 
 
 def run(*arguments):

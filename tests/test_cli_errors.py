@@ -16,9 +16,8 @@ from PIL import Image
 import fullback as fb
 from fullback.cli import main
 from fullback.data.mnist import SHA256
-from test_cli import run
-from test_data_idx import idx_bytes
-from test_images import as_png, header, png
+from support.command import run
+from support.files import as_png, header, idx_bytes, png
 
 pytestmark = pytest.mark.filterwarnings("ignore::fullback.errors.DeadUnitWarning")
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import fullback as fb
-from test_cli import run
+from support.command import run
 
 
 @pytest.fixture(scope="module")

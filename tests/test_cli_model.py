@@ -8,9 +8,8 @@ from PIL import Image
 
 import fullback as fb
 from fullback.data.mnist import SHA256
-from test_cli import done, run
-from test_data_idx import idx_bytes
-from test_data_mnist import REAL
+from support.command import done, run
+from support.files import REAL, idx_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore::fullback.errors.DeadUnitWarning")
 

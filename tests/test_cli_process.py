@@ -1,13 +1,10 @@
 """The command as a process of its own: exit codes, pipes, signals, terminals, help."""
 
-import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
-import sys
-import threading
 
 import numpy as np
 import pytest
@@ -15,9 +12,8 @@ import pytest
 import fullback as fb
 from fullback.cli.app import app
 from fullback.cli.interrupt import exit_on_ctrl_c, raise_on_ctrl_c
-from test_cli import run
+from support.command import command, environment, posix, run, start, time_limit
 
-posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 OPTIONS = {
     "train": """--data --data-dir --image-size --resize --nested --test-share --split-seed
         --label-column --image-folder --net --from --epochs --batch-size --optimizer --lr --momentum
@@ -46,33 +42,6 @@ OPTIONS = {
 }
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "fullback", *map(str, arguments)]
-
-
-def environment(**changed):
-    """This process's environment without what would colour or narrow the output."""
-    unwanted = ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "COLUMNS", "TERM")
-    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
-    return {**kept, "PYTHONUTF8": "1", **changed}
-
-
-def start(*arguments, env=None, **options):
-    """Start a command whose Ctrl-C is not ignored, as it is in a job in the background."""
-    if os.name == "posix":
-        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(
-        command(*arguments),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env=environment() if env is None else env,
-        **options,
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with toy data of 30 images, and a model."""
@@ -89,18 +58,6 @@ def endless(folder, tmp_path):
     """Arguments of a training run that takes very long, into an empty folder."""
     common = ("train", "--data", folder / "toy.npz", "--net", "conv2 relu flatten dense3")
     return *common, "--epochs", 10**6, "--out", tmp_path / "m.safetensors"
-
-
-@contextlib.contextmanager
-def time_limit(process):
-    """Kill a process that takes longer than a minute, or that a failed test leaves."""
-    watch = threading.Timer(60, process.kill)
-    watch.start()
-    try:
-        yield
-    finally:
-        watch.cancel()
-        process.kill()
 
 
 def imported(line):

@@ -15,8 +15,7 @@ import pytest
 
 import fullback as fb
 from fullback.training.checkpoint import read_run
-from test_cli import run
-from test_cli_process import command, environment, posix
+from support.command import command, environment, posix, run
 
 KILLS = int(os.environ.get("FULLBACK_KILLS", "8"))
 

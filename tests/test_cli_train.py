@@ -14,8 +14,7 @@ from fullback.cli import session
 from fullback.cli.model_file import save_model
 from fullback.cli.recipe import class_weights
 from fullback.training.checkpoint import read_run
-from test_cli import done, run
-from test_cli_process import command, environment, posix
+from support.command import command, done, environment, posix, run
 
 pytestmark = pytest.mark.filterwarnings("default::fullback.errors.FullbackWarning")
 

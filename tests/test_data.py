@@ -10,7 +10,7 @@ import pytest
 import fullback.data
 from fullback.data import Dataset, digits, load_data
 from fullback.errors import DataError, InputError, ShapeError
-from test_data_idx import idx_bytes
+from support.files import idx_bytes
 
 X = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
 GOOD = {"x_train": X, "y_train": [0, 4], "x_test": X[:1], "y_test": [2]}

@@ -16,16 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from fullback.data import load_idx, load_idx_pair
 from fullback.errors import DataError, FullbackWarning
-
-CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
-
-
-def idx_bytes(array):
-    """The array as an IDX file."""
-    array = np.asarray(array)
-    code = CODES[array.dtype.str[1:]]
-    head = struct.pack(f">4B{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
-    return head + array.astype(array.dtype.newbyteorder(">")).tobytes()
+from support.files import CODES, idx_bytes
 
 
 def write(path, content):

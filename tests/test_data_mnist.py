@@ -3,12 +3,10 @@
 import contextlib
 import gzip
 import hashlib
-import os
 import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pooch
@@ -16,9 +14,8 @@ import pytest
 
 from fullback.data import load_data, load_idx, mnist
 from fullback.errors import DataError, DownloadError
-from test_data_idx import idx_bytes
+from support.files import REAL, idx_bytes
 
-REAL = Path(os.environ.get("FULLBACK_DATA") or Path(__file__).parents[2] / "shared/data/mnist")
 NAMES = [
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",

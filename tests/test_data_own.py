@@ -12,7 +12,7 @@ from PIL import Image
 
 import fullback as fb
 from fullback.errors import DataError, FullbackWarning, InputError, OptionError, ShapeError
-from test_cli_process import posix
+from support.command import posix
 
 RNG = np.random.default_rng(0)
 

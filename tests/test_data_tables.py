@@ -12,8 +12,8 @@ import fullback as fb
 from fullback.data import load_images
 from fullback.data.tables.delimited import read_table
 from fullback.errors import DataError, FullbackWarning, InputError, OptionError
-from test_cli import run
-from test_data_idx import idx_bytes
+from support.command import run
+from support.files import idx_bytes
 
 RNG = np.random.default_rng(0)
 

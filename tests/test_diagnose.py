@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-import byhand
 import fullback as fb
 from fullback import MeanSquaredError, Network
 from fullback.check.diagnose import diagnose
 from fullback.check.mistakes import MISTAKES
 from fullback.errors import InputError, OptionError, ShapeError
+from support import byhand
 
 ROWS = [
     (name, dtype, everything)

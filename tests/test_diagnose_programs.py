@@ -8,7 +8,7 @@ import pytest
 from fullback.check.diagnose import diagnose
 from fullback.check.diagnose.names import Names
 from fullback.errors import OptionError
-from test_wrong_programs import CASES, setting
+from support.programs import CASES, setting
 
 
 def by_our_names(program, result, kind, dtype):

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from fullback import Network
 from fullback.check.diagnose import diagnose
-from test_architectures import deterministic
-from test_engine_networks import losses, texts, unusual
+from support.networks import deterministic, losses, texts, unusual
 
 CONDITIONS = {"output", "initial weights"}  # dead layers and the like, which are no mistakes
 

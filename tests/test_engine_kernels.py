@@ -13,7 +13,6 @@ from itertools import count
 import numpy as np
 import pytest
 
-from cases import CASES, Array, Case, Inputs, Results, inputs, reference, rounding
 from fullback import Network
 from fullback.engine.loop import FOR_BLOCKS
 from fullback.engine.lowering import write
@@ -33,6 +32,7 @@ from fullback.layers import (
     ReLU,
 )
 from fullback.layers.window import pad, pads, windows
+from support.cases import CASES, Array, Case, Inputs, Results, inputs, reference, rounding
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import EPS, assert_rounded, in_float64, noisy_trace
 from fullback import (
     SGD,
     Adam,
@@ -33,7 +32,7 @@ from fullback.engine.lowering import write
 from fullback.engine.lowering.plan import Plan
 from fullback.engine.machine import Machine
 from fullback.engine.simd import LANES
-from fullback.errors import DivergenceError, OptionError, ShapeError
+from fullback.errors import DivergenceError, OptionError
 from fullback.layers import LAYERS, ReLU
 from fullback.passes import softmax, trace_batch
 from fullback.training import lane_stepper as training_lanes
@@ -42,7 +41,8 @@ from fullback.training.batches import Batches
 from fullback.training.lane_stepper import LaneStepper
 from fullback.training.options import TrainingOptions
 from fullback.training.training_data import TrainingData
-from test_architectures import batch_for, deterministic
+from support.cases import EPS, assert_rounded, in_float64, noisy_trace
+from support.networks import deterministic, losses, texts, unusual
 
 DRAWS = 4  # noisy results that a result is compared with
 
@@ -77,15 +77,6 @@ def test_the_networks_hold_every_kind_of_layer():
 def network(name, **options):
     shape, text = NETWORKS[name]
     return Network.parse(text, shape, **options)
-
-
-def unusual(net, images, seed=0, dtype="float32"):
-    """Return images and targets, having put noise on what starts at 0 or 1 in the network."""
-    rng = np.random.default_rng(seed)
-    x, y = batch_for(net, images, rng)
-    if dtype == "uint8":
-        return rng.integers(0, 256, x.shape, dtype=np.uint8), y
-    return x.astype(dtype), y
 
 
 def assert_gradients_rounded(net, x, y, *, sample_weight=None, training=True, seed=1):
@@ -259,68 +250,6 @@ def test_frozen_layers_have_gradients(name, frozen, training):
     net.freeze(*frozen)
     x, y = unusual(net, 20)
     assert_gradients_rounded(net, x, y, training=training)
-
-
-@st.composite
-def texts(draw):
-    """Draw the text form of a network and the shape of its images."""
-    sizes = st.integers(1, 12)
-    shape = draw(st.tuples(st.integers(1, 4), sizes, sizes))
-    words = ["normalize"] if draw(st.booleans()) else []
-    between = st.sampled_from(
-        [
-            "relu",
-            "leakyrelu0.1",
-            "sigmoid",
-            "tanh",
-            "dropout0.3",
-            "batchnorm",
-            "pool",
-            "pool3(stride=1,padding=same)",
-            "pool3x2(stride=2,padding=1)",
-            "avgpool",
-            "avgpool3(stride=2,padding=same)",
-        ]
-    )
-    options = st.sampled_from(
-        [
-            "kernel_size=1",
-            "kernel_size=5",
-            "kernel_size=2x3",
-            "stride=2",
-            "stride=1x3",
-            "padding=valid",
-            "padding=2",
-            "padding=0x1",
-            "dilation=2",
-            "dilation=1x3",
-            "groups=2",
-            "groups=3",
-            "bias=false",
-        ]
-    )
-    convs = st.builds(
-        lambda filters, given, behind: f"conv{filters}({','.join(given)}){behind}",
-        st.integers(1, 9),
-        st.lists(options, max_size=2, unique_by=lambda option: option.split("=")[0]),
-        st.sampled_from(["", " relu", " relu pool", " batchnorm relu", " batchnorm relu pool"]),
-    )
-    for word in draw(st.lists(convs | between, max_size=6)):
-        try:
-            Network.parse(" ".join([*words, word, "flatten"]), shape)
-        except (OptionError, ShapeError):  # its groups or its window do not fit
-            continue
-        words.append(word)
-    words.append(draw(st.sampled_from(["flatten", "globalavgpool"])))
-    rows = st.sampled_from(["relu", "sigmoid", "leakyrelu", "tanh", "dropout0.5", "flatten"])
-    denses = st.builds(
-        "dense{}{}".format, st.integers(1, 20), st.sampled_from(["", "(bias=false)"])
-    )
-    words += draw(st.lists(rows | denses, max_size=4))
-    return " ".join([*words, f"dense{draw(st.integers(2, 12))}"]), shape
-
-
-losses = st.sampled_from([SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.1), MeanSquaredError()])
 
 
 @settings(deterministic, max_examples=100)

@@ -9,6 +9,7 @@ import pytest
 import fullback as fb
 from fullback.report.document import document
 from fullback.report.page import SCRIPTS, explain, page_file, report
+from support.pages import click, terms
 
 EVERY = (
     "normalize conv4(stride=2) batchnorm tanh avgpool(padding=1) conv4(groups=2, dilation=2) "
@@ -132,32 +133,6 @@ def test_the_sum_of_the_terms_is_the_number(show, name):
             scale = sum(map(abs, products)) + 1e-30
             # float32 rounds each product and each sum, in some order
             assert abs(sum(products) - origin["value"]) <= 4e-6 * scale, key
-
-
-def click(page, array, index):
-    """Press the mouse on a cell of the picture."""
-    cell = {"array": array, "index": index}
-    page.evaluate("(cell) => fullback.picture.place(cell)", cell)
-    page.evaluate(
-        "(array) => document.querySelector(`canvas[data-array='${array}']`)"
-        ".scrollIntoView({ inline: 'center', block: 'center' })",
-        array,
-    )
-    spot = page.evaluate("(cell) => fullback.picture.place(cell)", cell)
-    page.mouse.click(spot["x"], spot["y"])
-
-
-def terms(page):
-    """The rows of the panel's table: values and cells of the factors, product, running sum."""
-    return page.eval_on_selector_all(
-        ".panel tbody tr",
-        """(rows) => rows.map((row) => ({
-            factors: [...row.querySelectorAll(".reference, .padding, .constant")].map((one) =>
-                [one.dataset.cell ?? null, Number(one.dataset.value)]),
-            product: Number(row.querySelector(".product").dataset.value),
-            running: Number(row.querySelector(".running").dataset.value),
-        }))""",
-    )
 
 
 def written_index(formula, array, **values):

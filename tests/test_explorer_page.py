@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import fullback as fb
-from explored import trained
 from fullback.check.mistakes import MISTAKES, RULES
-from test_explain_page import click, terms
+from support.networks import trained
+from support.pages import click, terms
 
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")

@@ -26,9 +26,9 @@ import numpy as np
 import pytest
 
 import fullback as fb
-from explored import some_digits, trained
 from fullback.errors import InputError, OptionError, ShapeError
-from test_cli_process import start, time_limit
+from support.command import start, time_limit
+from support.networks import some_digits, trained
 
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fullback as fb
-from explored import some_digits, trained
 from fullback.report.page import explain
+from support.networks import some_digits, trained
 
 pytest.importorskip("starlette", reason="needs the extra explore")
 pytest.importorskip("uvicorn", reason="needs the extra explore")

@@ -13,8 +13,7 @@ from fullback.data import Dataset, load_image
 from fullback.data.describe import describe
 from fullback.data.image_files.image_sizes import Opened, chosen_shape
 from fullback.errors import DataError, FullbackWarning, InputError, ShapeError
-from test_cli import run
-from test_cli_process import posix
+from support.command import posix, run
 
 RNG = np.random.default_rng(0)
 

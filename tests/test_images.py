@@ -19,6 +19,7 @@ from fullback.data.image_files.image_formats import FORMATS
 from fullback.data.image_files.image_sizes import opened
 from fullback.errors import DataError, InputError, ShapeError
 from fullback.pixels import ImageRecord
+from support.files import as_png, header, png
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (28, 20), np.uint8)
@@ -255,24 +256,6 @@ def test_formats(saved, name):
     path = saved(smooth, name)
     misnamed = path.rename(path.with_suffix(".txt"))
     np.testing.assert_allclose(read(misnamed).pixels[0], smooth, rtol=0, atol=8)
-
-
-def png(*chunks):
-    parts = [b"\x89PNG\r\n\x1a\n"]
-    for kind, content in chunks:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        parts.append(struct.pack(">I", len(content)) + kind + content + checksum)
-    return b"".join(parts)
-
-
-def header(columns, rows):
-    return b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
-
-
-def as_png(array):
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "PNG")
-    return file.getvalue()
 
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"><path d="M0 0"/></svg>'

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cases import CASES, Array, Case, Inputs, inputs, reference, rounding
 from fullback.errors import OptionError, ShapeError
 from fullback.layers import (
     LAYERS,
@@ -22,6 +21,7 @@ from fullback.layers import (
     MaxPool2D,
 )
 from fullback.layers.dropout import uniform
+from support.cases import CASES, Array, Case, Inputs, inputs, reference, rounding
 
 STEP = 2.0**-15
 """Step of the central differences.

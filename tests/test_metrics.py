@@ -11,7 +11,7 @@ import pytest
 import fullback as fb
 from fullback.metrics import measure
 from fullback.training.rate_finder import find_rate
-from test_cli import done, run
+from support.command import done, run
 
 RNG = np.random.default_rng(0)
 

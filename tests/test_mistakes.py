@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import byhand
-from cases import CASES, inputs
 from fullback import Network, ReLU, check, layers
 from fullback.check.diagnose.ensemble import build_ensemble
 from fullback.check.diagnose.probe_images import Place, coincidences, probe
@@ -22,6 +20,8 @@ from fullback.check.mistakes import (
 )
 from fullback.check.mistakes.kinks import hashed
 from fullback.errors import OptionError
+from support import byhand
+from support.cases import CASES, inputs
 
 TEXT = """
     filter-not-turned weight-gradient-turned rows-columns-swapped channels-swapped filter-sum-lost

@@ -12,9 +12,9 @@ from autograd import grad
 from scipy.ndimage import maximum_filter, uniform_filter
 from scipy.signal import convolve2d, correlate2d
 
-from cases import CASES, inputs, reference
 from fullback import MeanSquaredError, Network, SoftmaxCrossEntropy
 from fullback.layers import AvgPool2D, Conv2D, MaxPool2D
+from support.cases import CASES, inputs, reference
 
 TOLERANCE = 1e-10
 

@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 import pytest
 
-from cases import CASES, inputs, reference
 from fullback import SGD, Adam, AdamW, Network, SoftmaxCrossEntropy, zoo
 from fullback.layers import (
     AvgPool2D,
@@ -26,6 +25,7 @@ from fullback.layers import (
     Sigmoid,
     Tanh,
 )
+from support.cases import CASES, inputs, reference
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # PyTorch's own, at import

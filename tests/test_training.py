@@ -34,20 +34,7 @@ from fullback import (
 )
 from fullback.errors import DataError, DivergenceError, InputError, OptionError, ShapeError
 from fullback.training.dead import failed
-
-TEXT = "conv3 batchnorm leakyrelu pool dropout0.2 flatten dense4"
-
-
-def net_and_data(images=20, text=TEXT, **options):
-    rng = np.random.default_rng(0)
-    net = Network.parse(text, (1, 6, 6), **options)
-    return net, rng.random((images, 1, 6, 6)), rng.integers(0, 4, images)
-
-
-def train(net, x, y, **options):
-    """Fit quietly, in small batches, at a learning rate that stays."""
-    options = {"epochs": 2, "batch_size": 8, "schedule": schedules.constant, **options}
-    return fit(net, x, y, verbose=False, **options)
+from support.networks import GOOD, TEXT, net_and_data, train
 
 
 def arrays(net):
@@ -256,7 +243,6 @@ def test_a_batch_has_all_images_where_there_are_fewer(engine):
     assert found[0] == found[1]
 
 
-GOOD = net_and_data()
 NAN = np.where(np.arange(20)[:, None, None, None] == 7, np.nan, GOOD[1])
 
 
