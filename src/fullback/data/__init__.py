@@ -1,4 +1,11 @@
-"""Data sets: the built-in digits, MNIST, and one's own IDX and npz files."""
+"""Every way in for images and labels, to a `Dataset`: arrays (N, C, H, W) with their labels.
+
+``load_data`` (``load.py``) finds out what a name, a file or a folder is, and hands it to its reader:
+``arrays/`` for IDX, npz and npy files, ``image_files/`` for pictures, folders and Parquet files of
+them, ``tables/`` for CSV files, ``batches.py`` for what is iterated. ``split.py`` keeps images for
+testing where a source has none, ``dataset.py`` checks the result, ``load_images.py`` reads images
+without labels. Begin with ``load.py``; another format is a reader and a line there.
+"""
 
 from fullback.data.arrays.idx import load_idx, load_idx_pair
 from fullback.data.arrays.npz import load_npz
