@@ -1,6 +1,6 @@
 """Every way in for images and labels, to a `Dataset`: arrays (N, C, H, W) with their labels.
 
-``load_data`` (``load.py``) finds out what a name, a file or a folder is, and hands it to its reader:
+``load_data`` (``load.py``) finds out what a name, a file or a folder is, and calls its reader:
 ``arrays/`` for IDX, npz and npy files, ``image_files/`` for pictures, folders and Parquet files of
 them, ``tables/`` for CSV files, ``batches.py`` for what is iterated. ``split.py`` keeps images for
 testing where a source has none, ``dataset.py`` checks the result, ``load_images.py`` reads images

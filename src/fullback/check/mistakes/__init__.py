@@ -4,8 +4,8 @@ A file a kind (``conv``, ``pool``, ``activation``, ``norm``, ``dense``, ``loss``
 for what several kinds share. Begin with ``base``, which says what a mutant is, then read ``dense``.
 
 To add a mistake: its function and its text in the kind's file, a switch in the program by hand
-(``tests/support/byhand.py``), its row in ``docs/diagnose.md``. To add a kind of layer: a file with its
-``Rules``, and its line in ``catalogue``. ``backward`` runs a backward pass with mistakes.
+(``tests/support/byhand.py``), its row in ``docs/diagnose.md``. To add a kind of layer: a file with
+its ``Rules``, and its line in ``catalogue``. ``backward`` runs a backward pass with mistakes.
 """
 
 from fullback.check.mistakes.backward import BackwardPass, backward, propagate
