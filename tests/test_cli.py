@@ -178,7 +178,7 @@ class TestTrain:
         options = ["--no-compare", "--json", "--out", tmp_path / "m.safetensors"]
         start = done("train", *options).events[0]
         assert (start["epochs"], start["batch_size"]) == (round(60_000 / 1437), 64)
-        monkeypatch.setattr("fullback.cli.recipe._IMAGES_TO_SEE", 24 * 4)
+        monkeypatch.setattr("fullback.cli.recipe.IMAGES_TO_SEE", 24 * 4)
         start = done("train", "--data", toy, *options).events[0]
         assert (start["epochs"], start["batch_size"]) == (5, 24)
 

@@ -156,7 +156,7 @@ class TestPredict:
         )
         at_once = done("predict", model, tmp_path / "x.npy", "--json").events
         assert calls == [120]
-        monkeypatch.setattr("fullback.cli.prediction._AT_ONCE", 7)
+        monkeypatch.setattr("fullback.cli.prediction.AT_ONCE", 7)
         assert done("predict", model, tmp_path / "x.npy", "--json").events == at_once
 
     def test_a_16_bit_image_among_others(self, folder, tmp_path):

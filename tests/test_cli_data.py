@@ -32,7 +32,7 @@ def test_nothing_suspicious():
 
 
 def test_what_is_suspicious(monkeypatch):
-    monkeypatch.setattr("fullback.data.describe._AT_ONCE", 100)  # in several parts
+    monkeypatch.setattr("fullback.data.describe.AT_ONCE", 100)  # in several parts
     data = data_set()
     x_train, x_test = data.x_train.copy(), data.x_test.copy()
     x_train[3] = 7

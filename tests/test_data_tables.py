@@ -305,7 +305,7 @@ class TestForms:
             fb.load_data(path)
 
     def test_large_files_are_read_by_parts(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("fullback.data.tables.delimited._AT_ONCE", 1000)
+        monkeypatch.setattr("fullback.data.tables.delimited.AT_ONCE", 1000)
         path = written(tmp_path / "d.csv", table(Y, X))
         np.testing.assert_array_equal(every(fb.load_data(path)), wanted())
         path = written(tmp_path / "d.csv", table(Y, X) + "1,2,3\n")

@@ -299,8 +299,8 @@ def test_processes_that_do_not_compile(two_functions, monkeypatch, served):
     if served is None:
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
     else:
-        monkeypatch.setattr(build, "_SERVE", served)
-    monkeypatch.setattr(build, "_PATIENCE", 0.5)
+        monkeypatch.setattr(build, "SERVE", served)
+    monkeypatch.setattr(build, "PATIENCE", 0.5)
     done = []
     code = build.compile_object(target_machine(), done.append, processes=1)
     assert done == ["gather", "output"]

@@ -138,7 +138,7 @@ def test_available_memory(monkeypatch, tmp_path):
     info = tmp_path / "meminfo"
     monkeypatch.setattr(memory, "_free", list)
     monkeypatch.setattr(memory, "_process", list)
-    monkeypatch.setattr(memory, "_LIMITS", (str(info),))
+    monkeypatch.setattr(memory, "LIMITS", (str(info),))
     assert memory.available_memory() is None
     info.write_text("max\n")
     assert memory.available_memory() is None

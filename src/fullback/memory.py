@@ -15,7 +15,7 @@ from fullback.errors import NotEnoughMemoryError
 _SMALL = 2**26
 """Bytes below which nothing is asked."""
 
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def require_memory(size: int, what: str, hint: str) -> None:
@@ -58,7 +58,7 @@ def _free() -> list[int]:
 
 def _container() -> list[int]:
     """Return what a container may have in all."""
-    for path in _LIMITS:
+    for path in LIMITS:
         with contextlib.suppress(OSError, ValueError):  # of a container without a limit: "max"
             return [int(Path(path).read_text(encoding="ascii"))]
     return []

@@ -31,7 +31,7 @@ from fullback.threshold import answers
 if TYPE_CHECKING:
     from fullback.pixels import ImageRecord
 
-_AT_ONCE = 1024  # images
+AT_ONCE = 1024  # images
 _BYTES = 2**26  # of images that are read together
 _LINES = 20  # of files that cannot be read
 _BAR = 500  # images from which on a bar shows how far it is
@@ -278,7 +278,7 @@ def _of_files(
 
 def _step(network: Network) -> int:
     """Return how many images are taken at a time."""
-    return max(1, min(_AT_ONCE, _BYTES // (4 * int(np.prod(network.input_shape)))))
+    return max(1, min(AT_ONCE, _BYTES // (4 * int(np.prod(network.input_shape)))))
 
 
 # Brightness -------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fullback.training.options import TrainingOptions
     from fullback.training.target_scale import TargetScale
 
-_IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
+IMAGES_TO_SEE = 60_000  # by default, epochs are as many as show this many images,
 _FEWEST, _MOST = 5, 1000  # but so many at least and at most
 _SAMPLE = 2000  # training images by which it is found out whether something was learned
 _SIMPLE_DATA = ("digits", "mnist")  # on which the question's network is known to learn
@@ -295,7 +295,7 @@ def why_net(data: str) -> str:
 
 def default_epochs(images: int) -> int:
     """Return how many epochs a number of training images is trained by default."""
-    return min(max(round(_IMAGES_TO_SEE / images), _FEWEST), _MOST)
+    return min(max(round(IMAGES_TO_SEE / images), _FEWEST), _MOST)
 
 
 def chosen_monitor(monitor: MonitorName | None, *, weighted: bool) -> MonitorName:

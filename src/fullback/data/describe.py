@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fullback.data.dataset import Dataset, Images, Labels
 
-_AT_ONCE = 2**24  # numbers that are looked at together
+AT_ONCE = 2**24  # numbers that are looked at together
 _DARK = 1 / 8  # of the range of pixels: images that stay below it are dark
 _ROWS = 10  # of a picture of images that have no classes
 _TINY = 5  # rows and columns, below which little can be seen
@@ -136,7 +136,7 @@ def _part(x: Images, y: Labels, data: Dataset) -> tuple[Part, dict[bytes, int]]:
 
 def _some(x: Images) -> Iterator[tuple[int, Images]]:
     """Yield images by parts that fit into memory, each with its first place."""
-    step = max(1, _AT_ONCE // x[0].size)
+    step = max(1, AT_ONCE // x[0].size)
     for start in range(0, len(x), step):
         yield start, x[start : start + step]
 

@@ -28,8 +28,8 @@ KNOWN_SYMBOLS = {"fullback_yield", "memset", "memcpy", "memmove"}
 """What compiled code may take from outside."""
 
 _PROCESSES = 4  # at most: each takes about 200 MB
-_PATIENCE = 120.0  # seconds without an answer, after which the processes are given up
-_SERVE = """
+PATIENCE = 120.0  # seconds without an answer, after which the processes are given up
+SERVE = """
 import sys
 
 sys.path = sys.argv[1:]
@@ -102,7 +102,7 @@ def _compiled_elsewhere(count: int, progress: Progress) -> dict[int, bytes]:
             asking += 1
         while asking:
             try:
-                answer = answers.get(timeout=_PATIENCE)
+                answer = answers.get(timeout=PATIENCE)
             except queue.Empty:
                 break
             if answer is None:
@@ -116,7 +116,7 @@ def _compiled_elsewhere(count: int, progress: Progress) -> dict[int, bytes]:
 def _start() -> subprocess.Popen[bytes]:
     """Start a process that serves, without what Numba would do to optimise the code."""
     return subprocess.Popen(  # noqa: S603 -- Python itself
-        [sys.executable, "-c", _SERVE, *sys.path],
+        [sys.executable, "-c", SERVE, *sys.path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

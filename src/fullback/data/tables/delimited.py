@@ -28,7 +28,7 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".data")
 
 _LONGEST_LINE = 2**24  # characters: a line is one image
 _SAMPLE = 100  # lines by which delimiter, header and columns of text are recognised
-_AT_ONCE = 2**21  # numbers that are parsed together
+AT_ONCE = 2**21  # numbers that are parsed together
 _MOST_TEXTS = 16  # columns of text
 _MOST_NAMED = 64  # columns that are kept to the last digit because of their names
 _NUMBERED = re.compile(r".*\d.*", re.DOTALL)
@@ -254,7 +254,7 @@ def _blocks(
     path: Path, layout: TableLayout, codes: dict[int, dict[str, int]]
 ) -> Iterator[NDArray[np.float64]]:
     """Yield (rows, columns) of numbers; a text is its place among the texts of its column."""
-    at_once = max(1, _AT_ONCE // layout.width)
+    at_once = max(1, AT_ONCE // layout.width)
 
     def coded(known: dict[str, int]) -> Any:
         return lambda text: known.setdefault(text.strip(), len(known))
