@@ -595,3 +595,22 @@ class TestModel:
             fullback.fit(either, X, Y, epochs=2, validation_data=(X, Y), verbose=False)
         for name, array in net.parameters.items():
             np.testing.assert_array_equal(model.parameters[name], array)
+
+
+class Small(Network):
+    """A subclass whose ``__init__`` takes nothing that Network's does."""
+
+    def __init__(self):
+        super().__init__([Flatten(), Dense(3)], (1, 2, 2))
+
+
+class TestSubclass:
+    def test_what_is_made_of_it_is_a_network(self):
+        for network in (Small().copy(), Small().copy(dtype="float64"), Small().with_head(2)):
+            assert type(network) is Network
+
+    def test_it_is_checked_like_a_network(self):
+        x, y = np.linspace(0, 1, 8, dtype="f4").reshape(2, 1, 2, 2), [0, 2]
+        net = Small()
+        assert fullback.check_gradients(net, x, y).ok
+        assert not fullback.diagnose(net, x, y, net.trace(x, y).gradients).findings

@@ -246,10 +246,14 @@ class Model:
     def _alike(self: M, layers: Sequence[Layer], loss: Loss, seed: int, dtype: DType | None) -> M:
         """Return a network of new parameters for the same images, read in the same way."""
         same: DType = "float32" if self.dtype == np.float32 else "float64"
-        network = type(self)(layers, self.input_shape, loss=loss, seed=seed, dtype=dtype or same)
+        network = self._new(layers, loss, seed, dtype or same)
         network.data_options = dict(self.data_options)
         network.trained_on, network.scale_unknown = self.trained_on, self.scale_unknown
         return network
+
+    def _new(self: M, layers: Sequence[Layer], loss: Loss, seed: int, dtype: DType) -> M:
+        """Return a new network of the same type for the same images."""
+        return type(self)(layers, self.input_shape, loss=loss, seed=seed, dtype=dtype)
 
     def arrays_of(self, name: str) -> dict[str, Array]:
         """Return a layer's own parameters and statistics, by their short names: "weight", ...

@@ -6,14 +6,16 @@ its layers, shapes and arrays, is ``Model``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
 from fullback.engine.choice import answers, loss_and_gradients
 from fullback.errors import OptionError
+from fullback.layers import Layer, Loss
 from fullback.layers.base import Array
-from fullback.model import Engine, Model, check_weights
+from fullback.model import DType, Engine, Model, check_weights
 from fullback.options import require_whole
 from fullback.passes import Evaluation, Seed, Trace, adapt, evaluate_logits, softmax, trace_batch
 
@@ -65,6 +67,10 @@ class Network(Model):
         The layers do not make a network, or one does not fit the shape it is given; the message
         names it.
     """
+
+    def _new(self, layers: Sequence[Layer], loss: Loss, seed: int, dtype: DType) -> Network:
+        # not of the type of a subclass, whose __init__ may take what it likes
+        return Network(layers, self.input_shape, loss=loss, seed=seed, dtype=dtype)
 
     def _repr_html_(self) -> str:
         from fullback.show.notebook import network_html
