@@ -45,7 +45,7 @@ class Loss(ABC):
 
     @abstractmethod
     def mixed(self, targets: Array, others: Array, share: float, outputs: int) -> Array:
-        """Return targets of images that were mixed: a share of their share, the rest of others."""
+        """Return targets of images that were mixed: their own by a share, others' by the rest."""
 
     @abstractmethod
     def forward(
