@@ -102,12 +102,12 @@ class EarlyStopping(Callback):
         self._restored: tuple[int, dict[str, Array]] | None = None
         self._written, self._last_write = 0, -math.inf
 
-    def best_so_far(self) -> tuple[int, dict[str, Array]]:
+    def kept(self) -> tuple[int, dict[str, Array]]:
         """Return the number of the best epoch, and its arrays, for a checkpoint."""
         return self.best, self._arrays
 
-    def resume(self, best: int, arrays: dict[str, Array]) -> None:
-        """Go on from what ``best_so_far`` returned, before training begins; ``begin`` uses it."""
+    def take_over(self, best: int, arrays: dict[str, Array]) -> None:
+        """Go on from what ``kept`` returned, before training begins; ``begin`` uses it."""
         self._restored = best, arrays
 
     def begin(self, history: History) -> bool:

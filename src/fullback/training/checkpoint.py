@@ -91,7 +91,7 @@ class Checkpoint(Listener):
         """
         arrays = {name: array.copy() for name, array in _arrays(self.net, self.state).items()}
         for n, callback in enumerate(self.stopping):
-            best, of_best = callback.best_so_far()
+            best, of_best = callback.kept()
             if best:
                 arrays[f"best{n}"] = np.array(best)
                 arrays |= {f"best{n}.{name}": array for name, array in of_best.items()}
@@ -165,7 +165,7 @@ class Checkpoint(Listener):
         for n, callback in enumerate(self.stopping):
             best = _best_of(net, n, found)
             if best is not None:
-                callback.resume(*best)
+                callback.take_over(*best)
         for name in wanted:
             place, _, key = name.partition(".")
             if place == "optimizer":
