@@ -164,12 +164,13 @@ def test_layers_equal_the_reference(case: Case) -> None:
     assert_near(lanes_of(case, given), reference(case, given), tolerance)
 
 
+FIRST = {(case.layer.kind, case.training): case for case in reversed(CASES)}
 SIZES = [
     case
     for case in CASES
-    if case.name
+    if case in FIRST.values()
+    or case.name
     in [
-        "conv-one-filter",
         "conv-9-filters",
         "conv-2x3-9-filters",
         "conv-all-options",
@@ -177,24 +178,11 @@ SIZES = [
         "conv-depthwise",
         "pool-overlapping",
         "avgpool-padding-1",
-        "globalavgpool",
-        "flatten-3-images",
         "dense-11-units",
-        "relu-image",
         "leakyrelu0.25-flat",
-        "sigmoid-image",
         "tanh-flat",
-        "dropout-training",
-        "dropout-prediction",
-        "batchnorm-training",
-        "batchnorm-prediction",
-        "normalize-training",
     ]
 ]
-
-
-def test_every_kind_of_layer_is_among_the_sizes() -> None:
-    assert {case.layer.kind for case in SIZES} == {case.layer.kind for case in CASES}
 
 
 @pytest.mark.parametrize(

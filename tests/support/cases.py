@@ -367,6 +367,7 @@ def noisy_trace(
         active = training and name not in net.frozen
         own = net.arrays_of(name)
         y, memory = layer.forward(given, own, training=active, rng_key=random_key(seed, index))
+        exact = y
         terms = _terms(Case(name, layer, given.shape[1:], len(given), active))
         if isinstance(layer, BatchNorm2D):
             z, scale, batch = memory
@@ -377,7 +378,7 @@ def noisy_trace(
         chooses = isinstance(layer, Flatten | MaxPool2D | ReLU)
         y = y if chooses else shaken(y, terms["y"])
         activations.append(y)
-        kept.append(y if isinstance(layer, Sigmoid | Tanh) else memory)  # which keep their y
+        kept.append(y if memory is exact else memory)  # a Sigmoid and a Tanh keep their y
         counts.append(None if chooses else terms)
     if isinstance(net.loss, MeanSquaredError):
         targets = shaken(targets, 0)

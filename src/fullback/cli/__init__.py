@@ -1,9 +1,10 @@
 """The command line: ``fullback train | eval | predict | check | diagnose | ...``.
 
 A command is a function in a file of its own, named in ``app.py``; its options are declared in
-``options.py`` where several have them, and what they name is loaded by ``inputs.py``. ``output.py``
-writes for people and for machines, and turns errors into one line and an exit code. ``train.py``
-makes a ``recipe``, which a ``session`` trains. Begin with ``program.py``, the smallest command.
+``options.py`` where several have them, those of training in ``train_options.py``, and what they
+name is loaded by ``inputs.py``. ``output.py`` writes for people and for machines, and turns errors
+into one line and an exit code. ``train.py`` makes a ``recipe``, which a ``session`` trains. Begin
+with ``program.py``, the smallest command.
 """
 
 import sys

@@ -14,7 +14,7 @@ from fullback.errors import FullbackError, OptionError
 
 _OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare"}
 _BESIDE_RESUME = {"epochs"}  # a run may be given more of them
-_PATHS = ("data", "data_dir", "start", "image_folder")
+_PATHS = ("data", "data_dir", "start", "image_folder")  # held whole, for other working folders
 _ON_THE_COMMAND_LINE = "COMMANDLINE"
 
 
@@ -62,7 +62,7 @@ def started_with(context: typer.Context, **chosen: Any) -> dict[str, Any]:
                     f"another; leave --{names[name].replace('_', '-')} out"
                 )
     for name in _PATHS:
-        if name in given and Path(given[name]).exists():  # also from another working directory
+        if name in given and (name != "data" or Path(given[name]).exists()):  # which may be a name
             given[name] = Path(given[name]).resolve()
     return {names[name]: _plain(value) for name, value in given.items()}
 

@@ -1,9 +1,10 @@
 """The layers: one page each, with its formula and its forward and backward pass in NumPy.
 
-``base.py`` says what a layer is and has the notation; ``text.py`` reads and writes layers as
-words, ``window.py`` is what convolution and pooling share. Another layer is a class on a page,
-named in ``LAYERS``, with a case in the tests; the lane engine, the doctor's mistakes and the page's
-formulas each take it up in a place of their own. Begin with ``dense.py``, then ``conv.py``.
+``base.py`` says what a layer is and has the notation; ``text.py`` reads and writes layers as words,
+``window.py`` is what convolution and pooling share. Another layer is a class on a page, named in
+``LAYERS``, with cases in the tests; the lane engine, the doctor's mistakes and the page's formulas
+each take it up in a place of their own; ``CONTRIBUTING.md`` lists them. Begin with ``dense.py``,
+then ``conv.py``.
 """
 
 from fullback.layers.activation import LeakyReLU, ReLU, Sigmoid, Tanh

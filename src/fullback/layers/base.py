@@ -44,7 +44,7 @@ class Layer(ABC):
     """The layer's word in the text form and in names: ``"conv"`` gives ``conv1``, ``conv2``."""
 
     gain: ClassVar[float | None] = None
-    """For activations: the factor by which a layer before it must scale its initial weights."""
+    """For activations alone: the factor by which a layer before it scales its initial weights."""
 
     rectifies: ClassVar[bool] = False
     """For activations: whether a unit that is always negative gets no gradient, and so can die."""

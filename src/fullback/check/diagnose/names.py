@@ -16,6 +16,7 @@ import numpy as np
 
 from fullback.check.arrays import is_numeric, to_numpy
 from fullback.errors import InputError, OptionError
+from fullback.layers import LAYERS
 from fullback.layers.base import Array, Shape
 
 _WEIGHT = {"w", "weight", "weights", "kernel", "kernels", "filter", "filters", "f", "k", "theta"}
@@ -34,7 +35,7 @@ _KINDS = {
     "in": "input", "input": "input", "x": "input", "image": "input", "images": "input",
     "logits": "logits", "logit": "logits", "scores": "logits", "z": "logits", "loss": "logits",
 }  # fmt: skip
-_ACTIVATIONS = {"relu", "leakyrelu", "sigmoid", "tanh"}
+_ACTIVATIONS = {kind for kind, layer in LAYERS.items() if layer.gain is not None}
 _LISTED = 4  # names or guesses, at most, in one message
 
 

@@ -18,11 +18,8 @@ from fullback.layers import (
     Conv2D,
     Dense,
     Layer,
-    LeakyReLU,
     MaxPool2D,
     ReLU,
-    Sigmoid,
-    Tanh,
 )
 from fullback.layers.base import Shape
 from fullback.layers.window import pads, pair
@@ -76,8 +73,8 @@ class Step:
 
     @property
     def in_place(self) -> bool:
-        """Whether the output may lie where the input lay."""
-        return isinstance(self.layer, ReLU | LeakyReLU | Sigmoid | Tanh)
+        """Whether the output may lie where the input lay: an activation's, which goes back by y."""
+        return self.layer.gain is not None
 
     @property
     def keeps_output(self) -> bool:
