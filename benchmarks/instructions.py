@@ -21,6 +21,7 @@ from rich.table import Table
 from fullback import zoo
 from fullback.engine.context import RATES_EACH
 from fullback.engine.kernels.optimizer import sgd
+from fullback.engine.lanes import keys
 from fullback.engine.lowering import lower
 from fullback.engine.lowering.plan import Update
 from fullback.engine.machine import Machine
@@ -53,9 +54,10 @@ def table(title: str, net: Network, batch: int) -> Table:
     images = rng.integers(0, 256, (batch * STEPS, *net.input_shape)).astype(np.uint8)
     labels = rng.integers(0, net.output_shape[0], len(images))
     rates = np.full((STEPS, RATES_EACH), 1e-4)
+    draws = keys(net, [(0, 0, n) for n in range(STEPS)])  # of dropout
 
     def run() -> None:
-        machine.run(images, batch=batch, total=len(images), targets=labels, rates=rates)
+        machine.run(images, batch=batch, total=len(images), targets=labels, keys=draws, rates=rates)
 
     step = fastest(run, 9) / STEPS
     machine.set_phases([])
