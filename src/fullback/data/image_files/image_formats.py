@@ -2,7 +2,8 @@
 
 Pillow reads some forty formats. Some of their readers start other programs (EPS starts
 Ghostscript), and some check no size before they reserve memory. Only the formats in ``FORMATS`` are
-tried, whose readers do nothing but decode pixels. What a file is, its content tells, not its name.
+tried, whose readers do nothing but decode pixels. Its content says
+what a file is, not its name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "AVIF", "TIFF", "PPM", "TGA")
 """The formats that are read, in Pillow's words; PPM stands for PBM, PGM, PPM and PFM."""
 
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".pgm"),
+    *(".ppm", ".tga"),
+)
+"""How the names of image files end."""
+
 MOST_PIXELS = 50_000_000
 _MOST_SIDE = 65_535
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -38,6 +45,11 @@ _OTHERS = (
 _DECODED_TWICE = ("WEBP", "AVIF")  # whose decoders hold the image several times
 _TILE = (322, 323)  # the TIFF tags of a tile's columns and rows
 _BITS = 258  # the TIFF tag of the bits of each channel
+
+
+def is_image_name(text: str) -> bool:
+    """Whether a text ends as the names of image files do."""
+    return text.strip().lower().endswith(IMAGE_SUFFIXES)
 
 
 @contextlib.contextmanager
@@ -57,8 +69,8 @@ def open_image(
     Raises
     ------
     DataError
-        It is no image of these formats, too large, or damaged; also where that is found out inside
-        of the ``with`` block.
+        It is not an image of these formats, too large, or damaged; also where that is found out
+        inside of the ``with`` block.
     """
     from PIL import Image, UnidentifiedImageError
 

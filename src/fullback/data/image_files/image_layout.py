@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from fullback.data.image_files.image_formats import IMAGE_SUFFIXES
 from fullback.errors import DataError, FullbackWarning
 from fullback.options import listed
 
@@ -20,7 +21,6 @@ _TEST = ("test", "testing")
 _VALIDATION = ("val", "valid", "validation")
 _NOT_IMAGES = ("__macosx", "thumbs.db", "desktop.ini", "@eadir")  # which systems put into folders
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
-_IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".heic")
 _TABLES = (".csv", ".tsv", ".csv.gz")
 _DEEPEST = 3  # folders below the one that was given, in which the classes are looked for
 _SOME = 4  # names that a message lists
@@ -119,7 +119,7 @@ def refuse_other_files(path: Path) -> None:
     name = path.name.lower()
     if name.endswith(_ARCHIVES):
         raise DataError(f"{path}: is an archive; unpack it, and give the folder that comes out")
-    if name.endswith(_IMAGES):
+    if name.endswith((*IMAGE_SUFFIXES, ".heic")):
         raise DataError(
             f"{path}: is one image; give the folder in which there is a folder of images for each "
             "class"
@@ -156,13 +156,13 @@ def _part(part: Path, *, nested: bool, least: int = 1) -> tuple[Path, list[File]
     empty: list[Path] = []
     for folder in folders:
         try:
-            own, others = _files_below(folder, nested=nested)
+            images, others = _files_below(folder, nested=nested)
         except DataError as error:
             warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=7)
             continue
         name = unicodedata.normalize("NFC", folder.name)
-        files += [(path, name) for path in own]
-        if own:
+        files += [(path, name) for path in images]
+        if images:
             _tell_of(others, nested=nested)
         else:
             empty.append(folder)

@@ -26,12 +26,6 @@ FILE_NAMES = (
 )
 """Columns of image files."""
 
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".pgm"),
-    *(".ppm", ".tga"),
-)
-"""How the names of image files end."""
-
 PART_NAMES = ("split", "usage", "subset", "set", "partition", "phase")
 """Columns that say whether a row is for training, validation or testing."""
 
@@ -49,8 +43,3 @@ def names_rows(name: str) -> bool:
 def is_usual_name(name: str) -> bool:
     """Whether columns of labels, ids, files or parts are called so."""
     return plain(name) in {*LABEL_NAMES, *ID_NAMES, *FILE_NAMES, *PART_NAMES} - {""}
-
-
-def is_image_name(text: str) -> bool:
-    """Whether a text ends as the names of image files do."""
-    return text.strip().lower().endswith(IMAGE_SUFFIXES)

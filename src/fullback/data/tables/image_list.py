@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from fullback.data.dataset import Dataset
+from fullback.data.image_files.image_formats import IMAGE_SUFFIXES, is_image_name
 from fullback.data.image_files.image_parts import Part, read_parts
 from fullback.data.image_files.image_sizes import sample
 from fullback.data.options import ReadOptions
 from fullback.data.split import from_file
 from fullback.data.tables.column_names import (
     FILE_NAMES,
-    IMAGE_SUFFIXES,
     LABEL_NAMES,
     PART_NAMES,
-    is_image_name,
 )
 from fullback.data.tables.delimited import Table
 from fullback.data.tables.pixel_table import labels_of, stem

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fullback.data.tables.column_names import is_image_name, is_usual_name, names_rows
+from fullback.data.image_files.image_formats import is_image_name
+from fullback.data.tables.column_names import is_usual_name, names_rows
 from fullback.errors import DataError
 
 _DELIMITERS = ("\t", ";", ",", "|")
@@ -45,15 +46,15 @@ def find_layout(path: Path, sample: list[str]) -> TableLayout:
     DataError
         There are no lines, or fewer names than columns.
     """
-    skipped, told = 0, None
+    skipped, stated = 0, None
     if sample and (match := re.fullmatch(r"sep=(.)\s*", sample[0])):  # as Excel reads it
-        skipped, told = 1, match[1]
+        skipped, stated = 1, match[1]
     lines = sample[skipped:]
     if not lines:
         raise DataError(
             f"{path}: holds no images; expected a line an image: its label and its pixels"
         )
-    delimiter = told or _delimiter(lines)
+    delimiter = stated or _delimiter(lines)
     rows = _split(lines, delimiter)
     width = len(rows[0])
     longest = max(len(row) for row in rows)
