@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fullback.cli import options
 from fullback.cli.inputs import (
     build,
     is_model,
     load_dataset,
     load_dataset_for,
     open_classifier,
-)
-from fullback.cli.options import (
-    DataDirOption,
-    DataOption,
-    EngineOption,
-    JsonOption,
-    LabelColumnOption,
-    NetworkArgument,
 )
 from fullback.cli.output import FAILURE, Output, fail, one_line_errors
 
@@ -31,30 +24,25 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def check(
-    net: NetworkArgument = "question",
-    data: DataOption = "digits",
-    data_dir: DataDirOption = None,
-    label_column: LabelColumnOption = None,
+    net: options.NetworkArgument = "question",
+    data: options.DataOption = "digits",
+    data_dir: options.DataDirOption = None,
+    label_column: options.LabelColumnOption = None,
     images: Annotated[
         int, typer.Option(min=1, help="Training images that the loss is taken of.", metavar="N")
     ] = 4,
-    engine: EngineOption = "reference",
+    engine: options.EngineOption = "reference",
     samples: Annotated[
         int, typer.Option(min=1, help="Entries to check of each array.", metavar="N")
     ] = 50,
-    training: Annotated[
-        bool,
-        typer.Option(
-            "--training/--prediction", help="With dropout and batch statistics, or without."
-        ),
-    ] = True,
+    training: options.TrainingOption = True,
     seed: Annotated[
         int,
         typer.Option(
             min=0, help="Fixes the weights of a new network, and what is looked at.", metavar="N"
         ),
     ] = 0,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Compare a network's gradients with finite differences of its loss.
 

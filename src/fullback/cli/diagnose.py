@@ -55,12 +55,7 @@ def diagnose(
             "hide, for your program to be run on.",
         ),
     ] = False,
-    training: Annotated[
-        bool,
-        typer.Option(
-            "--training/--prediction", help="With dropout and batch statistics, or without."
-        ),
-    ] = True,
+    training: options.TrainingOption = True,
     seed: Annotated[
         int, typer.Option(min=0, help="Fixes dropout, or what --probe draws.", metavar="N")
     ] = 0,

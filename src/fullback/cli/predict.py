@@ -85,7 +85,8 @@ def predict(
     read gets a line on standard error, and the exit code is then 1.
     """
     from fullback.atomic import check_writable
-    from fullback.cli.prediction import answer, hint_at_invert, write_answers, write_kaggle
+    from fullback.cli.answer_table import write_answers, write_kaggle
+    from fullback.cli.prediction import answer, hint_at_invert
     from fullback.data.tables.delimited import is_table
     from fullback.network import load
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.atomic import write_atomically
 from fullback.cli.inputs import load_image_for
-from fullback.cli.models import labels_from, names_of
+from fullback.cli.models import labels_from
 from fullback.cli.output import fail
 from fullback.data.arrays.idx import find_idx_files
 from fullback.data.image_files.parquet import find_parquet
 from fullback.data.load_images import LoadedImages, image_files, is_collection, load_images
 from fullback.data.tables.delimited import is_table
-from fullback.errors import DataError, InputError, OptionError, ShapeError
+from fullback.errors import DataError, OptionError, ShapeError
 from fullback.network import Network
 from fullback.threshold import answers
 
@@ -113,7 +109,7 @@ def answer(
             f"{network.input_shape}"
         )
     predict = network.predict_proba if network.loss.classifies else network.logits
-    found, told = Answered(), False
+    found, warned = Answered(), False
     parts: list[NDArray[Any]] = []
     inverted: list[NDArray[np.bool_]] = []
     progress = Progress(console=Console(stderr=True), transient=True)
@@ -131,9 +127,9 @@ def answer(
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 p = predict(batch.images)
-            for warning in caught[: not told]:  # once is enough
+            for warning in caught[: not warned]:  # once is enough
                 warnings.warn(warning.message, stacklevel=2)
-                told = True
+                warned = True
             parts.append(p)
             inverted.append(looks_inverted(network.trained_on, batch.images))
             found.names += batch.names
@@ -178,7 +174,7 @@ def _batches(
         found.notes += loaded.notes
         expect(len(loaded.x))
         if loaded.x.dtype.kind == "f":
-            with warnings.catch_warnings():  # of its scale, which is told with the first batch
+            with warnings.catch_warnings():  # of its scale, which is reported with the first batch
                 warnings.simplefilter("ignore")
                 network.check_images(loaded.x)  # a message names the place in the whole
         labels = None
@@ -192,14 +188,14 @@ def _batches(
                 fail(str(error))
         step = _step(network)
         for start in range(0, len(loaded.x), step):
-            own = slice(start, start + step)
-            names = loaded.names[own]
+            part = slice(start, start + step)
+            names = loaded.names[part]
             yield _Batch(
                 [place + name for name in names],
                 [""] * len(names),
                 [str(int(n) + 1) for n in names] if loaded.numbered else names,
-                loaded.x[own],
-                None if labels is None else labels[own],
+                loaded.x[part],
+                None if labels is None else labels[part],
             )
 
 
@@ -266,7 +262,7 @@ def _of_files(
                 if len(found.failed) <= _LINES:
                     fail(str(error))
         # uint8 pixels and those of 16-bit files, which are floats, must not be stacked.
-        for _, run in groupby(read, lambda own: own[1].pixels.dtype):
+        for _, run in groupby(read, lambda image: image[1].pixels.dtype):
             alike = list(run)
             yield _Batch(
                 [str(path) for path, _ in alike],
@@ -337,62 +333,3 @@ def hint_at_invert(found: Answered, record: ImageRecord | None, *, invert: bool)
     advice = "leave --invert out" if invert else "try --invert, which swaps dark and light"
     inverted = " with --invert" if invert else ""
     return f"{what}{inverted}, but the model was trained on images that are {trained}; {advice}"
-
-
-# Tables -----------------------------------------------------------------------------------------
-
-
-def write_answers(path: Path, found: Answered, network: Network, *, probabilities: bool) -> None:
-    """Write a CSV file with a row an image: file, label, probability, and those of every class.
-
-    Of a network that answers in numbers it is file and value, or value 0, value 1, and so on.
-    A file that could not be read has a row without an answer.
-    """
-    if not network.loss.classifies:
-        outputs = found.probabilities.shape[1]
-        values = [f"value {n}" for n in range(outputs)] if outputs > 1 else ["value"]
-        lines: list[Sequence[Any]] = [["file", *values]]
-        for name, row in zip(found.names, found.probabilities, strict=True):
-            lines.append([name, *(f"{value:.8g}" for value in row)])
-        _write(path, [*lines, *([name] + [""] * outputs for name, _ in found.failed)])
-        return
-    names = names_of(network)
-    header = ["file", "label", "probability"]
-    columns = [f"class {name}" if name in header else name for name in names]
-    rows: list[Sequence[Any]] = [[*header, *columns] if probabilities else header]
-    for name, label, p in zip(found.names, found.labels, found.probabilities, strict=True):
-        row = [name, names[label], f"{p[label]:.6g}"]
-        rows.append([*row, *(f"{value:.6g}" for value in p)] if probabilities else row)
-    rows += [[name, ""] + [""] * (len(rows[0]) - 2) for name, _ in found.failed]
-    _write(path, rows)
-
-
-def write_kaggle(path: Path, found: Answered, network: Network) -> None:
-    """Write a CSV file in the form of a Kaggle submission: ImageId,Label.
-
-    Raises
-    ------
-    InputError
-        Two images have one id, or the network answers with several numbers.
-    """
-    if network.loss.classifies:
-        names = names_of(network)
-        given = [names[label] for label in found.labels]
-    elif found.probabilities.shape[1] > 1:
-        raise InputError(f"Label is one number, but the model answers {network.output_shape[0]}")
-    else:
-        given = [f"{value:.8g}" for value in found.probabilities[:, 0]]
-    ids = [*found.ids, *(own for _, own in found.failed)]
-    for own, images in Counter(ids).items():
-        if images > 1:
-            raise InputError(f"{images} images have the id {own!r}; give them one at a time")
-    rows: list[Sequence[Any]] = [("ImageId", "Label")]
-    rows += zip(found.ids, given, strict=True)
-    rows += [(own, "") for _, own in found.failed]
-    _write(path, rows)
-
-
-def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
