@@ -122,7 +122,7 @@ def test_numbers_in_place_of_classes(tmp_path):
 def test_what_is_refused(tmp_path):
     done = run("data", tmp_path / "nothing")
     assert done.code == 1
-    assert "is no data set and no file" in done.err
+    assert "unknown data set" in done.err
     done = run("data", "--image-size", "large")
     assert done.code == 2
     for command, option in (("data", "--sheet"), ("rate", "--plot")):

@@ -94,9 +94,13 @@ def predict(*images, model="good.safetensors"):
 
 FAILURES = {
     # data
-    train(data="nowhere.npz"): r"nowhere\.npz' is no data set and no file; expected 'digits', 'mn",
-    ("train", "--data", "digit"): "'digit' is no data set and no file; .* did you mean 'digits'",
-    ("train", "--data", ""): "'' is no data set and no file",
+    train(data="nowhere.npz"): r"unknown data set '.*nowhere\.npz', and no such file; expected",
+    (
+        "train",
+        "--data",
+        "digit",
+    ): "unknown data set 'digit'.* did you mean 'digits'",
+    ("train", "--data", ""): "unknown data set '', and no such file",
     ("train", "--data", "mnist", "--data-dir", "{d}/no"): "no",
     ("train", "--data", "mnist", "--data-dir", "{d}/empty"): "has no train-images-idx3-ubyte",
     ("train", "--data", "mnist", "--data-dir", "{d}/mnist"): "t10k-images-idx3-ubyte.gz",
@@ -203,7 +207,7 @@ WRONG_OPTIONS = {  # exit code 2, in one line
     train("--weight-decay", "-1"): "weight_decay must be a number",
     train("--label-smoothing", "1"): "label_smoothing must be",
     train("--validation", "1"): "--validation must be a number",
-    train("--patience", "3"): "--patience needs images to tell by; give --validation 0.1",
+    train("--patience", "3"): "--patience needs images for validation; give --validation 0.1",
     ("train", "--data", "{d}/toy.npz", "--test-share", "2"): "test_share must be a number",
     train("--image-size", "5x5"): "an image shape goes with image files and CSV files",
     train("--lr", "0"): r"learning_rate must be a number in \(0, inf\), got 0",

@@ -105,7 +105,7 @@ def test_wrong_usage(toy, tmp_path):
     folder = tmp_path / "run"
     assert train(*started(toy, folder)).code == 0
     for arguments, message in (
-        (("--resume", tmp_path / "none"), "holds no run: there is no config.toml in it"),
+        (("--resume", tmp_path / "none"), "holds no run: it has no config.toml"),
         (("--resume", folder, "--seed", 5), "only --epochs may be another; leave --seed out"),
         (("--resume", folder, "--batch-size", 5), "leave --batch-size out"),
         (("--resume", folder, "--run", folder), "leave --run out"),

@@ -533,7 +533,7 @@ class TestValidation:
 def test_a_monitor_needs_images_to_tell_by(toy, tmp_path):
     ran = run("train", "--data", toy, "--monitor", "f1", "--out", tmp_path / "m.safetensors")
     assert (ran.code, ran.out) == (2, "")
-    assert "--monitor needs images to tell by; give --validation 0.1" in ran.err
+    assert "--monitor needs images for validation; give --validation 0.1" in ran.err
 
 
 def test_one_answer_to_all_test_images_is_told(toy, tmp_path):

@@ -191,11 +191,14 @@ class TestLoadData:
 
     @pytest.mark.parametrize("name", ["minst", "MNIST", "mnits"])
     def test_did_you_mean(self, name):
-        self.refuses(name, f"'{name}' is no data set and no file; .*: did you mean 'mnist'")
+        self.refuses(name, f"unknown data set '{name}', and no such file; .*: did you mean 'mnist'")
 
     @pytest.mark.parametrize("name", ["", "x/y.npz", "a\0b", "z" * 5000, Path("cifar")])
     def test_neither_name_nor_path(self, name):
-        self.refuses(name, "is no data set and no file; expected 'digits', 'mnist', .* check the p")
+        self.refuses(
+            name,
+            "unknown data set .* expected 'digits', 'mnist', .* check the p",
+        )
 
     def test_npz(self):
         np.savez("a.NPZ.npz", x=np.zeros((10, 6, 6), np.uint8), y=np.arange(10) % 2)

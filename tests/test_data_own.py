@@ -337,7 +337,7 @@ class TestBatches:
         ("batches", "error", "message"),
         [
             ([], DataError, "there are no batches"),
-            ([np.zeros((3, 4, 4))], InputError, "batch 0 is no pair"),
+            ([np.zeros((3, 4, 4))], InputError, "batch 0 must be a pair"),
             (
                 [(np.zeros((3, 4, 4)), [0, 1, 0]), (np.zeros((3, 4, 5)), [0, 1, 0])],
                 ShapeError,

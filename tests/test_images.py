@@ -373,7 +373,7 @@ class TestRefused:
     def test_no_file(self, tmp_path):
         with pytest.raises(DataError, match=r"nowhere\.png: no such file; expected an image"):
             load_image(tmp_path / "nowhere.png", SHAPE)
-        with pytest.raises(DataError, match="is no file; expected an image: check the path"):
+        with pytest.raises(DataError, match="is not a file; expected an image: check the path"):
             load_image(tmp_path, SHAPE)
 
     @pytest.mark.parametrize("shape", [(2, 28, 28), (784,), (4, 8, 8), ()])

@@ -29,7 +29,7 @@ def take_resumed(context: typer.Context, folder: Path | None) -> Path | None:
     """Take the options that a run was started with."""
     if folder is not None:
         if not RunFolder(folder).config.is_file():
-            raise typer.BadParameter(f"{folder} holds no run: there is no config.toml in it")
+            raise typer.BadParameter(f"{folder} holds no run: it has no config.toml")
         _take(context, RunFolder(folder).config)
     return folder
 
@@ -99,4 +99,4 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, Path):
         return str(value)
-    return [_plain(own) for own in value] if isinstance(value, list | tuple) else value
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

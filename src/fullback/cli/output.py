@@ -39,7 +39,7 @@ class Output:
     ----------
     as_json : whether it is JSON, for machines
     keep_going : whether a command goes on where nothing more can be written, as its reader has gone
-        or the disk is full; ``close`` tells of it in the end
+        or the disk is full; ``close`` reports it in the end
     """
 
     def __init__(self, *, as_json: bool, keep_going: bool = False) -> None:

@@ -21,19 +21,19 @@ def draw_run(
     folder: Path, network: Network, before: Network, answers: Answers, history: History
 ) -> list[Path]:
     """Draw curves, filters and a test's answers; return the files."""
-    own = {
+    pictures = {
         "training": plots.training(history.epochs),
         "filters": plots.filters(before, network),
     }
     found = measure(answers.labels, answers.probabilities, threshold=answers.threshold)
-    return [*_write(folder, own), *draw_answers(folder, found, answers, network.class_names)]
+    return [*_write(folder, pictures), *draw_answers(folder, found, answers, network.class_names)]
 
 
 def draw_answers(
     folder: Path, found: Metrics, answers: Answers, class_names: Sequence[str]
 ) -> list[Path]:
     """Draw confusion, calibration, curves and mistakes; return the files."""
-    own = (answers.images, answers.labels, answers.probabilities)
+    labelled = (answers.images, answers.labels, answers.probabilities)
     lines = curves(answers.labels, answers.probabilities)
     if found.confusion.shape[0] == 2:  # the two curves say the same
         shown = 1 if answers.threshold is None else answers.threshold.label
@@ -45,7 +45,7 @@ def draw_answers(
             "calibration": plots.calibration(found),
             "roc": plots.roc(lines, class_names, found),
             "precision_recall": plots.precision_recall(lines, class_names, found),
-            "mistakes": plots.mistakes(*own, class_names, answers.threshold),
+            "mistakes": plots.mistakes(*labelled, class_names, answers.threshold),
         },
     )
 

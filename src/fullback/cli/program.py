@@ -28,8 +28,8 @@ def program(
     Instructions with a * are run once a batch, the others for every block of sixteen images.
     """
     output = Output(as_json=as_json)
-    own = open_network(net, input_shape, classes).program(batch_size, training=training)
-    for line in own.lines:
+    shown = open_network(net, input_shape, classes).program(batch_size, training=training)
+    for line in shown.lines:
         output.event("instruction", **dataclasses.asdict(line))
-    output.event("memory", arena=own.arena, shared=own.shared)
-    output.show(own.table())
+    output.event("memory", arena=shown.arena, shared=shown.shared)
+    output.show(shown.table())

@@ -101,7 +101,7 @@ class Recipe:
         self.training.for_run(network, len(self.dataset.x_train), validates=self.validates)
         _ = self.held_out
         if self.patience is not None and not self.validates:
-            raise OptionError("--patience needs images to tell by; give --validation 0.1")
+            raise OptionError("--patience needs images for validation; give --validation 0.1")
         if self.dataset.numbers:
             from fullback.cli.numbers import check_regressor
 

@@ -44,8 +44,8 @@ def load_for_start(
     ShapeError
         The model does not take images of their shape.
     """
-    own = network.input_shape if len(network.input_shape) == 3 else None
-    shapes = [shape] if shape is not None else [own, None]
+    known = network.input_shape if len(network.input_shape) == 3 else None
+    shapes = [shape] if shape is not None else [known, None]
     ways = [{**network.data_options, **options}, options]
     for wanted in shapes:
         for way in ways:

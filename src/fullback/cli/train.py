@@ -150,7 +150,7 @@ def train(
         data_options=ways,
     )
     if monitor is not None and not recipe.validates:
-        raise OptionError("--monitor needs images to tell by; give --validation 0.1")
+        raise OptionError("--monitor needs images for validation; give --validation 0.1")
     network = recipe.network()
     if compare:
         with_frozen_filters(network, recipe)

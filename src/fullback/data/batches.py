@@ -45,7 +45,7 @@ def load_batches(
     Raises
     ------
     InputError, ShapeError
-        A batch is no such pair, or another shape or dtype than the first one.
+        A batch is not such a pair, or has another shape or dtype than the first one.
     DataError
         There are no batches, or they need more than 4 GiB.
     """
@@ -54,7 +54,7 @@ def load_batches(
     size = 0
     for number, batch in enumerate(batches):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise InputError(f"batch {number} is no pair (images, labels) but {type(batch)}")
+            raise InputError(f"batch {number} must be a pair (images, labels), got {type(batch)}")
         x, y = _arrays(number, *batch, numbers=numbers)
         if images and (x.shape[1:] != images[0].shape[1:] or x.dtype != images[0].dtype):
             raise ShapeError(

@@ -86,7 +86,7 @@ def describe(data: Dataset) -> Description:
 def _remarks(data: Dataset, train: Part, test: Part) -> Iterator[str]:
     """Say what is suspicious of a data set as a whole."""
     if not data.numbers and np.count_nonzero(train.counts) == 1:
-        yield "all training images are of one class: there is nothing to tell apart"
+        yield "all training images are of one class: there is nothing to learn"
     same: dict[str, str] = {}
     for name in data.class_names:
         key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())

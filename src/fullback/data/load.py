@@ -174,9 +174,9 @@ def _load_named(
         close = difflib.get_close_matches(str(source).lower(), ("digits", "mnist"), 1)
         hint = f"did you mean {close[0]!r}?" if close else "check the path"
         raise DataError(
-            f"{str(source)!r} is no data set and no file; expected 'digits', 'mnist', a folder of "
-            "images, a folder with IDX, .npy or .parquet files, an IDX images file, or an .npz, "
-            f".csv or .parquet file: {hint}"
+            f"unknown data set {str(source)!r}, and no such file; expected 'digits', 'mnist', a "
+            "folder of images, a folder with IDX, .npy or .parquet files, an IDX images file, or "
+            f"an .npz, .csv or .parquet file: {hint}"
         )
     return _load_folder(path, options) if path.is_dir() else _load_file(path, options)
 

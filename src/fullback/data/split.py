@@ -87,7 +87,7 @@ def _check_split(y: Labels, how: Split) -> None:
 
 
 def _check_classes(y: Labels) -> None:
-    """Raise InputError where all training images have one label: there is nothing to tell apart."""
+    """Raise InputError where all training images have one label."""
     if len(np.unique(y)) == 1:
         raise InputError(
             f"all training images have the label {y[0]}, and a classifier needs two classes or "

@@ -55,7 +55,7 @@ def read_array_header(start: bytes, total: int, what: str) -> ArrayHeader:
     Raises
     ------
     DataError
-        It is no such header, or does not fit the number of bytes.
+        It is not such a header, or does not fit the number of bytes.
     """
     header = io.BytesIO(start)  # NumPy would read as long a header as the file claims
     try:

@@ -62,10 +62,10 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             read = gzip.GzipFile(fileobj=raw).read if compressed else raw.read
             dtype, shape = _read_header(read, path)
             size = math.prod(shape) * dtype.itemsize
-            told = f"{' x '.join(map(str, shape))} {dtype.name} = {size} bytes"
+            claim = f"{' x '.join(map(str, shape))} {dtype.name} = {size} bytes"
             if size > MAX_BYTES:
                 raise DataError(
-                    f"{path}: its header says {told}; expected at most {MAX_BYTES}: split the file"
+                    f"{path}: its header says {claim}; expected at most {MAX_BYTES}: split the file"
                 )
             data = read_bounded(read, size)
         except (EOFError, OSError, zlib.error) as error:
@@ -76,7 +76,7 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     if len(data) != size:
         found = "goes on after that" if len(data) > size else f"ends after {len(data)} bytes"
         raise DataError(
-            f"{path}: its header says {told} of data but the file {found}; "
+            f"{path}: its header says {claim} of data but the file {found}; "
             "download or copy it again"
         )
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)

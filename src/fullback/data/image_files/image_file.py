@@ -90,8 +90,8 @@ def load_image(
 
     Parameters
     ----------
-    path : a PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF, PGM/PPM or TGA file; its content tells, not its
-        name
+    path : a PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF, PGM/PPM or TGA file; its content says which,
+        not its name
     shape : (C, H, W), with C 1 or 3
     invert : swap dark and light: networks that learned light digits on dark take ink on paper so
     resize : "stretch" the image to its size; "pad" it with black (with the smallest value, where
@@ -109,7 +109,7 @@ def load_image(
     """
     if not os.path.isfile(path):  # noqa: PTH113 -- Path.is_file can raise
         check_channels(shape)
-        reason = "is no file" if os.path.exists(path) else "no such file"  # noqa: PTH110
+        reason = "is not a file" if os.path.exists(path) else "no such file"  # noqa: PTH110
         raise DataError(f"{path}: {reason}; expected an image: check the path")
     check_resize(resize)
     return read_image(path, str(path), shape, invert=invert, resize=resize)
@@ -186,7 +186,7 @@ def depth_of(image: Image.Image) -> Depth:
 
 
 def is_coloured(image: Image.Image) -> bool:
-    """Whether an image that was opened has colours, as far as its header tells."""
+    """Whether an image that was opened has colours, by its header."""
     if image.mode == "P":
         palette = np.array(image.getpalette("RGB") or [0]).reshape(-1, 3)
         return bool((palette != palette[:, :1]).any())

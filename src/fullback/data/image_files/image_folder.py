@@ -26,7 +26,7 @@ def load_image_folder(folder: Path, options: ReadOptions) -> Dataset:
         order of their names, 2 before 10; names that differ in their Unicode form alone are one.
     options : without an image shape images get their size, or where sizes differ one that fits most
         of them, of at most 64 rows or columns: see ``image_sizes``; grey where all images are, else
-        RGB, as far as 200 of them tell
+        RGB, by 200 of them
 
     Returns
     -------

@@ -22,10 +22,10 @@ from fullback.errors import DataError, FullbackWarning
 
 LOOKED_AT = 200  # images by which size and colours are chosen
 _LONGEST = 64  # rows or columns, where sizes differ
-_LARGE = 256  # rows or columns, from which on a size that is kept is told
+_LARGE = 256  # rows or columns, from which on a note says that a size is kept
 _MAJORITY = 0.5  # of the images, whose size is taken
 _SIMILAR, _MOST = 1.25, 0.8  # proportions within this factor of their median, in so many images
-_SHRUNK, _ENLARGED = 8.0, 2.0  # times, from which on it is told
+_SHRUNK, _ENLARGED = 8.0, 2.0  # times, from which on a warning says so
 _MANY = 0.2  # of the images, which shrink or grow so much
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, 5  # the EXIF entry, and from where it exchanges the axes
 
@@ -51,7 +51,7 @@ def sample(files: Sequence[Any]) -> Sequence[Any]:
 
 
 def opened(file: Path | io.BytesIO) -> Opened | None:
-    """Look at the header of an image; None where it cannot be read, which is told later."""
+    """Look at the header of an image; None where it cannot be read, which is reported later."""
     try:
         with open_image(file, "image") as image:
             turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE

@@ -318,4 +318,4 @@ def _explained(path: Path, rows: int, error: ValueError) -> Exception:
             f"{path}: has {match[2]} columns in row {row} but {match[1]} in those before it; "
             "expected as many in every row"
         )
-    return DataError(f"{path}: is no CSV file of numbers ({' '.join(text.split())[:200]})")
+    return DataError(f"{path}: is not a CSV file of numbers ({' '.join(text.split())[:200]})")
