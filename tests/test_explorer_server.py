@@ -1431,7 +1431,7 @@ class TestCommand:
             (["nowhere.safetensors"], 1, "does not exist"),
             (["cnov8 dense10"], 2, "did you mean conv"),
             (["--host", "192.0.2.1"], 2, "cannot listen at 192.0.2.1"),
-            (["--data", "nowhere"], 1, "no data set and no file"),
+            (["--data", "nowhere"], 1, "unknown data set"),
         ],
     )
     def test_what_will_not_do(self, arguments, code, match):
