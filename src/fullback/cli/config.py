@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -76,6 +75,8 @@ def _names(context: typer.Context) -> dict[str, str]:
 
 
 def _take(context: typer.Context, file: Path) -> None:
+    from fullback.options import did_you_mean
+
     known = {
         name: parameter
         for parameter, name in _names(context).items()
@@ -87,8 +88,7 @@ def _take(context: typer.Context, file: Path) -> None:
         raise typer.BadParameter(str(error)) from None
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, known)
             raise typer.BadParameter(f"{file} has the unknown option {name!r}{hint}")
     taken = {known[name]: value for name, value in options.items()}
     context.default_map = {**(context.default_map or {}), **taken}

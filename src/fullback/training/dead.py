@@ -13,6 +13,7 @@ from fullback.errors import DeadUnitWarning, InputError
 from fullback.layers import GlobalAvgPool2D, Layer
 from fullback.layers.base import Array
 from fullback.model import Model
+from fullback.options import listed
 from fullback.passes import forward_batch, in_batches
 from fullback.training.history import Epoch, History
 from fullback.training.listeners import Listener, Stage
@@ -138,10 +139,9 @@ class DeadUnitWatch(Listener):
             elif layers_only:
                 continue
             else:
-                shown = ", ".join(map(str, units[:8])) + (", ..." if len(units) > 8 else "")
                 message = (
                     f"{name}: {len(units)} of {total} units are dead, 0 for all of "
-                    f"{len(self.images)} training images ({shown})"
+                    f"{len(self.images)} training images ({listed(units.tolist(), 8)})"
                 )
             self._known.add(name)
             # At the line that calls fit: from after an epoch, or from the end.

@@ -186,9 +186,9 @@ class EpochFigures:
         sizes[-1:] -= count * batches.size - images
         self.batches += count
         self.images += images
-        for loss, right in figures * np.stack([sizes, np.ones(count)], axis=1):
-            self.loss += float(loss)  # one by one: the sum must not depend on the pieces
-            self.right += float(right)
+        for (loss, right), size in zip(figures.tolist(), sizes.tolist(), strict=True):
+            self.loss += loss * size  # one by one: the sum must not depend on the pieces
+            self.right += right
         self.learning_rate = self.rate * batches.factors[count - 1]
 
     def so_far(self) -> tuple[float, float | None, float]:

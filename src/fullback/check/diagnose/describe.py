@@ -6,6 +6,7 @@ import numpy as np
 
 from fullback.check.diagnose.compare import length
 from fullback.layers.base import Array
+from fullback.options import listed
 
 
 def describe(array: Array, right: Array, axes: str) -> list[str]:
@@ -58,7 +59,7 @@ def _places(array: Array, right: Array, names: list[str]) -> list[str]:
         slices = wrong.any(axis=others)
         count = int(slices.sum())
         if 0 < count < len(slices):
-            which = ", ".join(map(str, np.flatnonzero(slices)[:6])) + ", ..." * (count > 6)
+            which = listed(np.flatnonzero(slices).tolist(), 6)
             found.append(f"only {count} of {len(slices)} {name} are wrong: {which}")
     return found
 
