@@ -38,11 +38,18 @@ _CHANNELS_LAST = _ORDERS[1:4]
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One way to read a submitted array: values of the network's shape, a phrase, and a cost."""
+    """One way to read a submitted array: values of the network's shape, a phrase, and a cost.
+
+    ``blur`` is how far off rounding may have left the values, as a norm. ``mistake`` is the
+    catalogue's id where reading it so means a mistake, and ``description`` says which.
+    """
 
     values: Array
     layout: str = ""
     cost: float = 0.0
+    blur: float = 0.0
+    mistake: str | None = None
+    description: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,21 @@ class Submitted:
     gradients: Mapping[str, tuple[Reading, ...]]
     deltas: Mapping[str, tuple[Reading, ...]]
 
+    def times(self, factor: float) -> Submitted:
+        """Return them multiplied by a number."""
+        if factor == 1:
+            return self
+
+        def scaled(every: Mapping[str, tuple[Reading, ...]]) -> dict[str, tuple[Reading, ...]]:
+            return {
+                name: tuple(
+                    replace(r, values=r.values * factor, blur=r.blur * factor) for r in readings
+                )
+                for name, readings in every.items()
+            }
+
+        return Submitted(scaled(self.gradients), scaled(self.deltas))
+
 
 @dataclass(eq=False)
 class Submission:
@@ -35,6 +50,7 @@ class Submission:
     gradients, deltas, activations : by the network's names
     probabilities : the probabilities, where they were submitted
     guessed : the user's names that were matched by their shape alone
+    scale_free : whether gradients may be right up to one factor, as an unknown learning rate
     """
 
     gradients: dict[str, SubmittedArray] = field(default_factory=dict)
@@ -42,6 +58,7 @@ class Submission:
     activations: dict[str, SubmittedArray] = field(default_factory=dict)
     probabilities: SubmittedArray | None = None
     guessed: list[str] = field(default_factory=list)
+    scale_free: bool = False
 
     def every(self) -> list[tuple[str, SubmittedArray]]:
         """Return every array with the words that it is called by in a diagnosis."""
