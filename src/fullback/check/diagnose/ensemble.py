@@ -82,7 +82,10 @@ def _others(exact: ForwardPass, undecided: Mapping[str, Array]) -> tuple[Forward
     found: list[ForwardPass] = []
     for name, units in undecided.items():
         p = exact.layers[name]
-        for choice in _kinks(p).choices(p.layer, p.x, p.cache, units):
+        below, closed = exact.layers.get(p.before), None
+        if below and below.layer.kind == "relu":
+            closed = (below.x <= 0) & ~undecided.get(p.before, np.False_)
+        for choice in _kinks(p).choices(p.layer, p.x, p.cache, units, closed):
             if len(found) == _GROUPS:
                 return ()
             other = replace(p, cache=choice.cache, computed={})
@@ -156,7 +159,6 @@ class _Run:
         self.absolute: dict[str, LayerPass] = {}
         self.undecided: dict[str, Array] = {}
         self.before = "input"
-        self.closed: Array | None = None  # cells of ``xs`` that let no delta pass below
 
     def start(self, images: Array) -> None:
         """Begin with the images."""
@@ -184,12 +186,9 @@ class _Run:
             self.layers[r][name] = passes[r]
         ys = [p.y for p in passes]
         if rules.kinks and self.noisy:
-            units = rules.kinks.undecided(layer, self.xs, passes[0].cache, self.closed)
+            units = rules.kinks.undecided(layer, self.xs, passes[0].cache)
             if units.any():
                 self.undecided[name] = units
-        self.closed = None
-        if layer.kind == "relu":
-            self.closed = (passes[0].x <= 0) & ~self.undecided.get(name, np.False_)
         self.absolute[name] = _absolute(self.layers[0][name])
         if submitted is not None:
             self.xs = [np.asarray(submitted, np.float64)] * len(ys)

@@ -52,9 +52,9 @@ def explain(search: Search, submitted: Submitted, *, more: bool) -> Summary:
         before = befores[match.name]
         if not match.fit.judged:
             summary.not_judged.append(match.name)
-        elif match.fit.undecided:
+        elif not (match.mistakes or _mistaken(match, best)):
             summary.right.append(match.name)
-        elif not before.matched:
+        elif match.fit.undecided or not before.matched:
             itself = match.mistakes or _computed_here(match, best)
             (summary.wrong if itself else summary.inherited).append(match.name)
         elif best.assumed and _differs(match, best, right, submitted, before.tolerance):
@@ -117,6 +117,13 @@ def _before(search: Search, match: Match, h: Hypothesis, submitted: Submitted) -
     name, target = match.name.split(".")
     computed = gradient_in(plain, name, target, (), h.share, 0.0)  # type: ignore[arg-type]
     return fit(array, computed, search.ensemble.eps, blur=blur, patient=True)
+
+
+def _mistaken(match: Match, h: Hypothesis) -> bool:
+    """Whether a mistake that reaches the array is assumed above it."""
+    return any(
+        one.mutant.mistake and one.mutant.target == "delta" for one in h.assumed[: match.assumed]
+    )
 
 
 def _computed_here(match: Match, h: Hypothesis) -> bool:

@@ -77,6 +77,11 @@ class Hypothesis:
         unsure = _UNDECIDED * (unjudged > 0) + _ONE_MORE * unjudged
         return cost_of(self.assumed) + UNEXPLAINED * len(self.open) + reading + unsure
 
+    @property
+    def right(self) -> bool:
+        """Whether no mistake is assumed, but conventions at most."""
+        return all(one.mutant.mistake is None for one in self.assumed)
+
     def read_as(self, key: str, reading: Reading) -> Hypothesis:
         """Return the hypothesis with a way to read one of the submitted arrays."""
         return replace(self, read=(*self.read, (key, reading)))

@@ -182,8 +182,8 @@ class Search:
         solved = self._solve(h, array, lambda h: h.chain.at(0))
         if solved is None or (not array.any() and len(solved.assumed) > 1):
             return []  # zeros are no evidence of several mistakes
-        found = self._fit(h, reading, solved.chain.at, patient=not h.assumed)
-        if not found.matched and not h.assumed and array.any():
+        found = self._fit(h, reading, solved.chain.at, patient=h.right)
+        if not found.matched and h.right:
             found = self._between(reading, solved.chain.bounds, found, solved.chain)
         if not found.matched:
             return []
@@ -313,9 +313,9 @@ class Search:
         def terms() -> Array:
             return size_of(self.ensemble, name, target, h.chain.at(0) * h.share, subset)
 
-        right = not (h.assumed or subset)
+        right = h.right and not subset
         found = self._fit(h, reading, computed, terms=None if subset else terms, patient=right)
-        if right and not found.matched and array.any():
+        if right and not found.matched:
 
             def bounds() -> Bounds:
                 return bounds_in(h.chain, name, target, (), h.share)

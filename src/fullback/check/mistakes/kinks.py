@@ -43,27 +43,27 @@ class Kinks:
     same : whether two forward passes chose the same cells, from their caches
     continued : runs forward with the choice of another pass, from layer, x and that pass's cache
     undecided : marks the units that rounding or an exact tie decides, from the layer, its inputs
-        (the exact one first, then noisy ones), its cache, and the cells of the input that no delta
-        passes below, or None
+        (the exact one first, then noisy ones) and its cache
     tied : the cache, and what else a pass has computed, in which these units are exact ties
     choices : the other decisions, one for each group of units that a program computes alike, from
-        layer, x, cache and undecided units
+        layer, x, cache, undecided units, and the cells of x that no delta passes below, or None:
+        what makes no difference further down is left out
     bounds : carries bounds of the delta back, from layer, cache, undecided units or None, and
         bounds
     """
 
     same: Callable[[Any, Any], bool]
     continued: Callable[[Any, Array, Any], Array]
-    undecided: Callable[[Any, list[Array], Any, Array | None], Array]
+    undecided: Callable[[Any, list[Array], Any], Array]
     tied: Callable[[Any, Any, Array], tuple[Any, dict[str, Array]]]
-    choices: Callable[[Any, Array, Any, Array], Iterator[Choice]]
+    choices: Callable[[Any, Array, Any, Array, Array | None], Iterator[Choice]]
     bounds: Callable[[Any, Any, Array | None, Bounds], Bounds]
 
 
 # ReLU and LeakyReLU: the cache is the input -------------------------------------------------------
 
 
-def _near_zero(layer: Any, xs: list[Array], cache: Any, below: Array | None) -> Array:
+def _near_zero(layer: Any, xs: list[Array], cache: Any) -> Array:
     spread = np.max([abs(x - xs[0]) for x in xs], axis=0)
     near: Array = abs(xs[0]) <= _CLOSE * spread
     return near
@@ -74,7 +74,9 @@ def _slope(layer: Any) -> float:
     return float(getattr(layer, "slope", 0.0))
 
 
-def _other_sides(layer: Any, x: Array, cache: Any, undecided: Array) -> Iterator[Choice]:
+def _other_sides(
+    layer: Any, x: Array, cache: Any, undecided: Array, closed: Array | None
+) -> Iterator[Choice]:
     """Yield the input with equal numbers of a channel on the other side of 0, one after another."""
     places = np.nonzero(undecided)
     values = x[places]
@@ -122,15 +124,13 @@ def _of_winners(layer: Any, x: Array, cache: Any) -> Array:
     return y[..., 0]
 
 
-def _rivals(layer: Any, xs: list[Array], cache: Any, below: Array | None) -> Array:
+def _rivals(layer: Any, xs: list[Array], cache: Any) -> Array:
     """Mark the cells of a window of which any may win, where there are several."""
     around = cache[-1]
     cells = cells_of(layer, xs[0], around)
     spread = np.max([abs(x - xs[0]) for x in xs], axis=0)
     noise = cells_of(layer, spread, around, 0.0).max(axis=-1, keepdims=True)
     rivals = cells >= cells.max(axis=-1, keepdims=True) - _CLOSE * noise
-    if below is not None:
-        rivals &= ~cells_of(layer, below.astype(float), around, 1.0).astype(bool)
     several: Array = rivals & (rivals.sum(axis=-1, keepdims=True) > 1)
     return several
 
@@ -144,10 +144,16 @@ def _ties(layer: Any, cache: Any, undecided: Array) -> tuple[Any, dict[str, Arra
     return (winner, *rest), {"ties": ties}
 
 
-def _other_winners(layer: Any, x: Array, cache: Any, undecided: Array) -> Iterator[Choice]:
+def _other_winners(
+    layer: Any, x: Array, cache: Any, undecided: Array, closed: Array | None
+) -> Iterator[Choice]:
     """Yield the windows of a channel that hold the same with another winner, place by place."""
     winner, *rest = cache
-    where = np.nonzero(undecided.any(axis=-1))
+    several = undecided.any(axis=-1)
+    if closed is not None:
+        passes = cells_of(layer, 1.0 - closed, rest[-1], 0.0) > 0
+        several = (undecided & passes).any(axis=-1)
+    where = np.nonzero(several)
     if not len(where[0]):
         return
     rivals = undecided[where]
