@@ -138,7 +138,8 @@ class _Judge:
         """Search with one new mistake a stretch, then with two, as far as it takes."""
         enough, ties = _ENOUGH, best.ties
         for depth, margin, next_enough in ((1, NARROW, 1.7), (1, WIDE, 9.0), (2, WIDE, 0.0)):
-            if not best.best.open and best.best.cost <= enough:
+            whole = not best.best.open and all(match.fit.judged for match in best.best.matches)
+            if whole and (not best.depth or best.best.cost <= enough):
                 break
             settled = best.best if margin == WIDE else None
             search = self._searched(best.ensemble, depth, margin, settled, ties=ties)
@@ -147,14 +148,21 @@ class _Judge:
         return best
 
     def _best(self, eps: float) -> tuple[Search, list[Finding], list[str]]:
-        """Return the best search of all precisions, and what is wrong and right in forward."""
+        """Return the best search of all precisions, and what is wrong and right in forward.
+
+        A wider precision is searched for mistakes only where it explains more without any.
+        """
         best: tuple[Search, list[Finding], list[str]] | None = None
-        least = math.inf
+        least, fewest = math.inf, math.inf
         for attempt in _precisions(eps, self.submitted, self.case.trace):
             plain = self._plainly(attempt)
             forward, right = check_forward(
                 plain.ensemble, self.case.net.names, self.activations, self.probabilities
             )
+            unexplained = len(plain.best.open) + len(forward)
+            if unexplained >= fewest:
+                continue
+            fewest = unexplained
             search = self._deeper(plain)
             cost = search.best.cost + UNEXPLAINED * len(forward)
             if best is None or cost < least - 0.5:
@@ -179,7 +187,7 @@ class _Judge:
                 setting.net, case.images, case.targets, eps, {}, None, training=setting.training,
                 seed=case.seed,
             )  # fmt: skip
-            found = self._right(ensemble, setting.submitted).best
+            found = self._searched(ensemble, 0, submitted=setting.submitted).best
             if not found.open and all(match.fit.judged for match in found.matches):
                 return self._in_setting(setting, best, found, eps)
         return None

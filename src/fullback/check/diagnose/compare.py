@@ -145,6 +145,8 @@ def _distance(array: Array, columns: Array) -> float:
 
 def between(array: Array, bounds: Bounds, tolerance: float) -> bool:
     """Whether an array lies between two bounds, but for rounding."""
+    if array.shape != bounds.low.shape:
+        return False
     outside = np.maximum(array - bounds.high, 0) + np.maximum(bounds.low - array, 0)
     return length(outside) <= tolerance
 

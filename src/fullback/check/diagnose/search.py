@@ -184,7 +184,7 @@ class Search:
             return []  # zeros are no evidence of several mistakes
         found = self._fit(h, reading, solved.chain.at, patient=h.right)
         if not found.matched and h.right:
-            found = self._between(reading, solved.chain.bounds, found, solved.chain)
+            found = self._between(h, reading, solved.chain.at, solved.chain.bounds, solved.chain)
         if not found.matched:
             return []
         match = Match(key, found, (), solved.chain, len(solved.assumed))
@@ -207,16 +207,23 @@ class Search:
         )  # fmt: skip
 
     def _between(
-        self, reading: Reading, bounds: Callable[[], Bounds], found: Fit, chain: Chain | None
+        self,
+        h: Hypothesis,
+        reading: Reading,
+        computed: Callable[[int], Array],
+        bounds: Callable[[], Bounds],
+        chain: Chain | None,
     ) -> Fit:
         """Explain an array by undecided units, each decided in any way.
 
         A delta is judged all the same where the rest of it holds: every undecided unit has a cell
         of its own there, up to the next layer that adds cells up.
         """
-        if not self.ensemble.undecided or found.error == float("inf"):
-            return found
-        allowed = bounds()
+        allowed = bounds() if self.ensemble.undecided else None
+        nearly = 0.1 * length(reading.values)
+        if allowed is None or not between(reading.values, allowed, nearly):
+            return Fit(float("inf"), 0.0)
+        found = self._fit(h, reading, computed, patient=True)
         if not between(reading.values, allowed, found.tolerance):
             return found
         judged = (
@@ -311,16 +318,21 @@ class Search:
         computed = gradient_in(h.chain, name, target, subset, h.share, decay)
 
         def terms() -> Array:
-            return size_of(self.ensemble, name, target, h.chain.at(0) * h.share, subset)
+            key = ("terms", name, target, h.share)
+            if key not in h.chain.bases:
+                h.chain.bases[key] = size_of(
+                    self.ensemble, name, target, h.chain.at(0) * h.share, ()
+                )
+            return h.chain.bases[key]
 
         right = h.right and not subset
-        found = self._fit(h, reading, computed, terms=None if subset else terms, patient=right)
+        found = self._fit(h, reading, computed, terms=None if subset else terms, patient=False)
         if right and not found.matched:
 
             def bounds() -> Bounds:
                 return bounds_in(h.chain, name, target, (), h.share)
 
-            found = self._between(reading, bounds, found, None)
+            found = self._between(h, reading, computed, bounds, None)
         if not found.matched:
             return []
         here = tuple(Assumed(m, name, decay if m.unknown == "decay" else None) for m in subset)
