@@ -11,7 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fullback.check.diagnose.ensemble import Ensemble
-from fullback.check.mistakes import Mutant, Target, first_delta, propagate, rules_of
+from fullback.check.mistakes import (
+    Memo,
+    Mutant,
+    Target,
+    first_delta,
+    propagate,
+    rules_of,
+)
 from fullback.check.mistakes.kinks import hashed
 from fullback.check.mistakes.rules import amplitude_of
 from fullback.layers.base import Array
@@ -51,7 +58,7 @@ class Chain:
         self.before = before
         self._at: dict[int, Array] = {}
         self._size: Array | None = None
-        self.bases: dict[tuple[object, ...], Array] = {}
+        self.memos: dict[float, Memo] = {}
 
     @property
     def unresolved(self) -> bool:
@@ -100,7 +107,8 @@ class Chain:
         if self.parent is None:
             return first_delta(forward.loss, self.mutants)
         p = forward.layers[self.through].with_rates(self.rate or 0.0, 0.0)
-        return propagate(p, "delta", self.parent.at(index), self.mutants)
+        memo = None if index else self.parent.memos.setdefault(1.0, {})
+        return propagate(p, "delta", self.parent.at(index), self.mutants, memo)
 
     def _noise(self, delta: Array, index: int) -> Array | float:
         eps = self.ensemble.eps
@@ -136,26 +144,12 @@ def gradient_in(
     ensemble = chain.ensemble
     noise: list[Array] = []
 
-    def exactly() -> Array:
-        """Mistakes of the last stage work on what the stages before it computed once."""
-        p, dy = ensemble.exact.layers[name].with_rates(0.0, decay), chain.at(0) * share
-        if getattr(p.layer, "groups", 1) > 1:
-            return propagate(p, target, dy, mutants)
-        before = tuple(m for m in mutants if m.stage != "out")
-        key = (name, target, share, *map(id, before))
-        if key not in chain.bases:
-            chain.bases[key] = propagate(p, target, dy, before)
-        gradient: Array = chain.bases[key]
-        for mutant in mutants:
-            if mutant.stage == "out":
-                gradient = mutant.change(p, gradient, dy)
-        return gradient
-
     def compute(index: int) -> Array:
-        if not index:
-            return exactly()
         p = ensemble.at(index).layers[name].with_rates(0.0, decay)
-        gradient = propagate(p, target, chain.at(index) * share, mutants)
+        memo = None if index else chain.memos.setdefault(share, {})
+        gradient = propagate(p, target, chain.at(index) * share, mutants, memo)
+        if not index:
+            return gradient
         if not noise:
             size = size_of(ensemble, name, target, chain.at(0) * share, mutants)
             terms = rules_of(p.layer).terms(p.layer, p.x, p.y).gradient

@@ -80,10 +80,47 @@ MUTANTS.add(
         "# p * (1 - p) is the diagonal alone: rows of delta must sum to 0"),
     delta("rule", "p - t was multiplied by p (1 - p), the diagonal of the softmax's Jacobian",
           lambda p, t, dy: (p.p - t) * p.p * (1 - p.p)),
-    delta("rule", "only the diagonal p (1 - p) of the softmax's Jacobian met -t / p, so that only "
-          "the label's own logit gets a delta",
-          lambda p, t, dy: -t * (1 - p.p)),
     when=_classifies,
+)  # fmt: skip
+
+
+# What is left out of p - t ------------------------------------------------------------------------
+
+MUTANTS.add(
+    Mistake("true-class-only",
+        "Only the true class has a delta.",
+        "dx[n,k] = (p[n,k] - t[n,k]) / N for every class k: p[n,k] / N where k is not the label",
+        "delta = p.copy()\ndelta[np.arange(N), y] -= 1  # every class, then 1 less at the label\n"
+        "delta /= N"),
+    delta("rule", "the label's own logit has p - 1 and the others have nothing, as also where only "
+          "the diagonal p (1 - p) of the softmax's Jacobian meets -t / p",
+          lambda p, t, dy: -t * (1 - p.p)),
+    delta("rule", "the label's own logit has -1, and p is missing", lambda p, t, dy: -t),
+    when=_classifies,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("softmax-jacobian-missing",
+        "The softmax's derivative is missing.",
+        "-t[k] / p[k] is dL/dp; through the softmax  dx[n,k] = (p[n,k] - t[n,k]) / N",
+        "delta = (p - t) / N  # of the logits; -t / p is the delta of the probabilities"),
+    delta("rule", "-t / p, the delta of the probabilities, was taken for that of the logits",
+          lambda p, t, dy: -t / p.p),
+    delta("rule", "(p - t) / (p (1 - p)), the delta of the probabilities, was taken for that of "
+          "the logits", lambda p, t, dy: (p.p - t) / (p.p * (1 - p.p))),
+    delta("rule", "the probabilities p were taken for the delta, without t",
+          lambda p, t, dy: p.p),
+    when=_classifies,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("softmax-axis",
+        "The softmax was taken over the wrong axis.",
+        "p[n,k] = exp(x[n,k]) / sum over j of exp(x[n,j]): over the classes, image by image",
+        "e = np.exp(x - x.max(axis=1, keepdims=True))\np = e / e.sum(axis=1, keepdims=True)"),
+    delta("rule", "the softmax was taken over the images, class by class",
+          lambda p, t, dy: softmax(p.logits.T).T - t),
+    delta("rule", "the softmax was taken over the whole batch at once",
+          lambda p, t, dy: softmax(p.logits.reshape(1, -1)).reshape(t.shape) - t),
+    when=lambda p: _classifies(p) and p.images > 1,
 )  # fmt: skip
 
 
