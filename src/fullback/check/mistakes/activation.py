@@ -108,6 +108,11 @@ RECTIFIER_RULES = Rules(
 SMOOTH_MUTANTS = Mutants()
 SMOOTH_MUTANTS.add(MASK_MISSING, _missing("slope"))
 SMOOTH_MUTANTS.add(
+    common.SLOPE_TWICE,
+    delta("rule", "the slope was applied twice",
+          lambda p, v, dy: layer_rule(p, layer_rule(p, v, dy), dy)),
+)  # fmt: skip
+SMOOTH_MUTANTS.add(
     common.WRONG_CACHED_INPUT,
     delta("rule", "the slope was computed from the input x, in a formula that takes the output y",
           _with_cache(lambda p: p.x)),
@@ -115,6 +120,11 @@ SMOOTH_MUTANTS.add(
           _with_cache(lambda p: p.layer.forward(p.y, {})[0])),
 )  # fmt: skip
 SMOOTH_MUTANTS.add(common.CACHE_OVERWRITTEN, _of_last_image("slope"))
+SMOOTH_MUTANTS.add(
+    MASK_MISSING,
+    delta("rule", "the slope is missing, and the sign is flipped: t - y, where (y - t) f'(x) "
+          "belongs", common.negative),
+)  # fmt: skip
 
 
 def _smooth_rules(largest: Any) -> Rules:
