@@ -154,6 +154,13 @@ SMOOTH_MUTANTS.add(
         "dx = dy f'(x): of a sigmoid dy y (1 - y), of a tanh dy (1 - y^2)",
         "dx = dy * y * (1 - y)  # sigmoid; tanh: dx = dy * (1 - y**2)"),
     delta("rule", "the slope is missing: the delta was handed down as it came", same),
+    delta("rule", "the slope is missing, and the sign is flipped: t - y, where (y - t) f'(x) "
+          "belongs", common.negative),
+)  # fmt: skip
+SMOOTH_MUTANTS.add(
+    common.SLOPE_TWICE,
+    delta("rule", "the slope was applied twice",
+          lambda p, v, dy: layer_rule(p, layer_rule(p, v, dy), dy)),
 )  # fmt: skip
 SMOOTH_MUTANTS.add(
     Mistake("slope-at-wrong-place",

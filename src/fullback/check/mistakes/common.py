@@ -70,6 +70,13 @@ SIGN_FLIPPED = Mistake(
     "dx[n,k] = (p[n,k] - t[n,k]) / N, and weights go against it: w -= rate dw",
     "delta = (p - t) / N  # not (t - p)\nw -= rate * dw",
 )
+SLOPE_TWICE = Mistake(
+    "slope-twice",
+    "The slope of an activation was applied twice.",
+    "dx = dy f'(x), once;  binary cross-entropy with sigmoid outputs: dx = (p - t) / N, with f' in",
+    "delta = (p - t) / N       # of the logits, for binary cross-entropy: no p (1 - p)\n"
+    "delta = dy * y * (1 - y)  # of a sigmoid's input, from the delta of its output: once",
+)
 FLATTEN_ORDER = Mistake(
     "flatten-order",
     "Maps were flattened in one order and folded back in another.",
