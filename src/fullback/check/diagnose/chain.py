@@ -11,7 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fullback.check.diagnose.ensemble import NOISY, Ensemble
-from fullback.check.mistakes import Mutant, Target, first_delta, propagate, rules_of
+from fullback.check.mistakes import (
+    Memo,
+    Mutant,
+    Target,
+    first_delta,
+    propagate,
+    rules_of,
+)
 from fullback.check.mistakes.kinks import Bounds, hashed
 from fullback.check.mistakes.rules import amplitude_of
 from fullback.layers.base import Array
@@ -52,7 +59,8 @@ class Chain:
         self._at: dict[int, Array] = {}
         self._size: Array | None = None
         self._bounds: Bounds | None = None
-        self.bases: dict[tuple[object, ...], Array] = {}
+        self.memos: dict[float, Memo] = {}
+        self.sizes: dict[tuple[str, Target, float], Array] = {}
 
     @property
     def unresolved(self) -> bool:
@@ -119,7 +127,8 @@ class Chain:
         if self.parent is None:
             return first_delta(forward.loss, self.mutants)
         p = forward.layers[self.through].with_rates(self.rate or 0.0, 0.0)
-        return propagate(p, "delta", self.parent.at(index), self.mutants)
+        memo = None if index else self.parent.memos.setdefault(1.0, {})
+        return propagate(p, "delta", self.parent.at(index), self.mutants, memo)
 
     def bounds(self) -> Bounds:
         """Return what the delta lies between, whichever way the undecided units are decided."""
@@ -177,27 +186,13 @@ def gradient_in(
     ensemble = chain.ensemble
     noise: list[Array] = []
 
-    def exactly() -> Array:
-        """Mistakes of the last stage work on what the stages before it computed once."""
-        p, dy = ensemble.exact.layers[name].with_rates(0.0, decay), chain.at(0) * share
-        if getattr(p.layer, "groups", 1) > 1:
-            return propagate(p, target, dy, mutants)
-        before = tuple(m for m in mutants if m.stage != "out")
-        key = (name, target, share, *map(id, before))
-        if key not in chain.bases:
-            chain.bases[key] = propagate(p, target, dy, before)
-        gradient: Array = chain.bases[key]
-        for mutant in mutants:
-            if mutant.stage == "out":
-                gradient = mutant.change(p, gradient, dy)
-        return gradient
-
     def compute(index: int) -> Array:
-        if not index or (index > NOISY and chain.untouched(index)):
-            return exactly()
+        if index > NOISY and chain.untouched(index):
+            return compute(0)
         p = ensemble.at(index).layers[name].with_rates(0.0, decay)
-        gradient = propagate(p, target, chain.at(index) * share, mutants)
-        if index > NOISY:
+        memo = None if index else chain.memos.setdefault(share, {})
+        gradient = propagate(p, target, chain.at(index) * share, mutants, memo)
+        if not index or index > NOISY:
             return gradient
         if not noise:
             size = size_of(ensemble, name, target, chain.at(0) * share, mutants)

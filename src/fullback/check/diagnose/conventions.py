@@ -16,7 +16,8 @@ from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import LossPass, Mutant, first_delta, mutants_of, rules_of
-from fullback.check.mistakes.common import BATCH_SCALE, GRADIENTS_NOT_CLEARED
+from fullback.check.mistakes.common import BATCH_SCALE
+from fullback.check.mistakes.gradient import GRADIENTS_NOT_CLEARED
 from fullback.check.mistakes.loss import SUM_CONVENTION, SUM_LOSS, factor
 from fullback.layers.base import Array
 from fullback.passes import Trace

@@ -21,7 +21,7 @@ from fullback.check.mistakes import ForwardPass, LayerPass, LossPass, rules_of
 from fullback.check.mistakes.kinks import Kinks, hashed
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.passes import Seed, random_key, scaled, softmax
+from fullback.passes import Seed, random_key, scaled
 
 NOISY = 4
 """Noisy passes: enough that an error measured in them is right within a factor of two."""
@@ -217,13 +217,14 @@ class _Run:
 def _loss_pass(
     net: Network, logits: Array, targets: Array, probabilities: Array | None
 ) -> LossPass:
-    """Return what is left of the loss; with submitted probabilities in place of the softmax."""
+    """Return what is left of the loss; with submitted probabilities in place of its own."""
     _, cache = net.loss.forward(logits, targets)
-    if not net.loss.classifies:
-        difference, share = cache
-        return LossPass(net.loss, logits, targets, logits, logits - difference, share)
+    p = net.loss.probabilities(logits)
+    if p is None:
+        _, share = cache
+        return LossPass(net.loss, logits, targets, logits, targets, share)
     _, t, share = cache
-    p = softmax(logits) if probabilities is None else np.asarray(probabilities)
+    p = p if probabilities is None else np.asarray(probabilities)
     return LossPass(net.loss, logits, targets, p, t, share)
 
 

@@ -12,7 +12,7 @@ from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.report import Alternative, Evidence, Finding
 from fullback.check.diagnose.search import Search
 from fullback.check.diagnose.submission import Submitted
-from fullback.check.mistakes import MISTAKES, BackwardPass, Mutant, backward, propagate
+from fullback.check.mistakes import MISTAKES, UNKNOWNS, BackwardPass, Mutant, backward, propagate
 from fullback.layers.base import Array
 
 _SAME_COST = 0.03
@@ -188,9 +188,8 @@ def _finding(
         if first.layer == "loss"
         else f"{first.layer}, {quantity}: {description}"
     )
-    if first.number is not None:
-        unknown = "learning rate" if first.mutant.unknown == "rate" else "coefficient"
-        where += f" (the {unknown} is {first.number:.6g})"
+    if first.number is not None and first.mutant.unknown is not None:
+        where += f" (the {UNKNOWNS[first.mutant.unknown]} is {first.number:.6g})"
     message = f"{entry.sentence} {where}."
     more = list(dict.fromkeys(f"{p.layer} ({_TARGETS[p.mutant.target]})" for p in places[1:]))
     if more:

@@ -307,23 +307,23 @@ class Search:
             return []  # zeros are no evidence of a mistake in a formula
         decay = h.decay or 0.0
         fitted = h.decay
-        if any(m.unknown == "decay" for m in subset) and h.decay is None:
-            parameter = self.ensemble.exact.layers[name].parameters[target]
-            others = tuple(m for m in subset if m.unknown != "decay")
+        numbered = next((m for m in subset if m.solve), None)
+        if numbered is not None and numbered.solve is not None and h.decay is None:
+            others = tuple(m for m in subset if m.solve is None)
             base = gradient_in(h.chain, name, target, others, h.share, 0.0)(0)
             if array.size < 2 or base.shape != array.shape:
                 return []
-            decay = float(((array - base) * parameter).sum() / (parameter**2).sum())
+            decay = numbered.solve(self.ensemble.exact.layers[name], base, array)
+            if not np.isfinite(decay):
+                return []
             fitted = decay
         computed = gradient_in(h.chain, name, target, subset, h.share, decay)
 
         def terms() -> Array:
-            key = ("terms", name, target, h.share)
-            if key not in h.chain.bases:
-                h.chain.bases[key] = size_of(
-                    self.ensemble, name, target, h.chain.at(0) * h.share, ()
-                )
-            return h.chain.bases[key]
+            key, sizes = (name, target, h.share), h.chain.sizes
+            if key not in sizes:
+                sizes[key] = size_of(self.ensemble, name, target, h.chain.at(0) * h.share, ())
+            return sizes[key]
 
         right = h.right and not subset
         found = self._fit(h, reading, computed, terms=None if subset else terms, patient=False)
@@ -335,7 +335,7 @@ class Search:
             found = self._between(h, reading, computed, bounds, None)
         if not found.matched:
             return []
-        here = tuple(Assumed(m, name, decay if m.unknown == "decay" else None) for m in subset)
+        here = tuple(Assumed(m, name, decay if m.solve else None) for m in subset)
         assumed = h.assumed + here
         match = Match(f"{name}.{target}", found, here, h.chain, len(assumed), array.size)
         h = replace(

@@ -137,7 +137,7 @@ def _rivals(layer: Any, xs: list[Array], cache: Any) -> Array:
 
 def _ties(layer: Any, cache: Any, undecided: Array) -> tuple[Any, dict[str, Array]]:
     winner, *rest = cache
-    several: Array = undecided.any(axis=-1)
+    several: Any = undecided.any(axis=-1)
     winner = np.where(several, undecided.argmax(axis=-1), winner)
     alone = winner[..., None] == np.arange(undecided.shape[-1])
     ties = np.where(several[..., None], undecided, alone).astype(np.float64)
@@ -149,7 +149,7 @@ def _other_winners(
 ) -> Iterator[Choice]:
     """Yield the windows of a channel that hold the same with another winner, place by place."""
     winner, *rest = cache
-    several: Array = undecided.any(axis=-1)
+    several: Any = undecided.any(axis=-1)
     if closed is not None:
         passes = cells_of(layer, 1.0 - closed, rest[-1], 0.0) > 0
         several = (undecided & passes).any(axis=-1)
@@ -176,7 +176,7 @@ def _shared(layer: Any, cache: Any, undecided: Array | None, delta: Bounds) -> B
     winner, shape, around = cache
     if undecided is None:
         undecided = np.zeros((*winner.shape, 1), bool)
-    several: Array = undecided.any(axis=-1)
+    several: Any = undecided.any(axis=-1)
     low, high = np.zeros(shape), np.zeros(shape)
     least, most = np.minimum(delta.low, 0), np.maximum(delta.high, 0)
     down, across = layer.step
