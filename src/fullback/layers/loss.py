@@ -257,10 +257,11 @@ def one_hot(targets: Array, outputs: int) -> Array:
 def share_right(answers: Array, targets: Array) -> Array:
     """Return how right labels that were answered are, (N,): the target's share of each, 0 to 1."""
     if targets.ndim == 1:
-        return answers == targets
-    if targets.shape[1] == 1:
-        return np.where(answers == 1, targets[:, 0], 1 - targets[:, 0])
-    shares: Array = targets[np.arange(len(targets)), answers]
+        shares: Array = answers == targets
+    elif targets.shape[1] == 1:
+        shares = np.where(answers == 1, targets[:, 0], 1 - targets[:, 0])
+    else:
+        shares = targets[np.arange(len(targets)), answers]
     return shares
 
 

@@ -69,7 +69,9 @@ def document(
         "layers": _layers(net),
         "input": packed(trace.activations["input"][0]),
         "range": list(shown_range(net, trace.activations["input"][0])),
-        "label": int(np.asarray(y).reshape(())) if net.loss.classifies and np.size(y) == 1 else None,
+        "label": int(np.asarray(y).reshape(()))
+        if net.loss.classifies and np.size(y) == 1
+        else None,
         "target": packed(_target(net, images, y)),
         "loss": trace.loss if math.isfinite(trace.loss) else None,
         "probabilities": None if trace.probabilities is None else packed(trace.probabilities[0]),
@@ -151,7 +153,8 @@ def _target(net: Network, images: Array, y: ArrayLike) -> Array:
     if targets.ndim:
         return targets
     if isinstance(net.loss, BinaryCrossEntropy):
-        return one_hot(targets[None], net.output_shape[0])[0]
+        row: Array = one_hot(targets[None], net.output_shape[0])[0]
+        return row
     smoothing = getattr(net.loss, "label_smoothing", 0.0)
     t = np.full(net.output_shape, smoothing / net.output_shape[0])
     t[targets] += 1 - smoothing
