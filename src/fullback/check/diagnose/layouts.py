@@ -109,6 +109,11 @@ class Axes:
             return inner + "U" if program.transposed else "U" + inner
         return self.letters
 
+    def lie(self, program: ProgramLayout) -> str:
+        """Return the order in a program of the axes that have more than one place."""
+        sizes = dict(zip(self.letters, self.sizes, strict=True))
+        return "".join(letter for letter in self.order(program) if sizes[letter] > 1)
+
     def fits(self, order: str, shape: Shape) -> bool:
         """Whether an array of this shape may lie in this order.
 
@@ -121,10 +126,10 @@ class Axes:
             return True
         count = self.sizes[0]
         rest = prod(sizes) // max(count, 1)
-        if given == (count, rest):
-            return order[0] == self.letters[0]
-        if given == (rest, count):
-            return order[-1] == self.letters[0]
+        if given == (count, rest) and order[0] == self.letters[0]:
+            return True
+        if given == (rest, count) and order[-1] == self.letters[0]:
+            return True
         return len(given) == 3 and _merges(full, given)
 
     def read(self, order: str, array: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,23 +92,35 @@ class Reader:
         self.channels_last = orders[0] in ("NHWC", "HWCN", "HWNC")
 
     def agreement(
-        self, net: Network, trace: Trace, program: ProgramLayout, gradients: Named
-    ) -> tuple[float, bool]:
-        """Return how many arrays a trace explains, in a layout, and whether it is all of them."""
-        counts = []
+        self,
+        net: Network,
+        trace: Trace,
+        program: ProgramLayout,
+        gradients: Named,
+        unclear: Collection[str],
+    ) -> tuple[float, float, bool]:
+        """Return how many arrays a trace explains, in a layout.
+
+        Counted are those that the layout does not concern, then the ``unclear`` ones, which it
+        does; last is whether it is all of them.
+        """
+        counts: dict[str, float] = {}
         for known, (_, array) in gradients.items():
             axes = self.axes[known]
             order = axes.order(program)
             if axes.fits(order, array.shape):
                 values = self._judged(net, known, axes.read(order, array.astype(np.float64)))
                 inputs = trace.activations[self._before[known.split(".")[0]]]
-                counts.append(explained(values, trace.gradients[known], inputs))
+                counts[known] = explained(values, trace.gradients[known], inputs)
         outputs = self.nearest("activation", trace.activations)
-        truths = [(m.values, trace.activations[known]) for known, m in outputs.items()]
+        truths = {f"output of {k}": (m.values, trace.activations[k]) for k, m in outputs.items()}
         if self.given.probabilities is not None and trace.probabilities is not None:
-            truths.append((self.probabilities(trace.probabilities).values, trace.probabilities))
-        counts += [explained(values, truth, None) for values, truth in truths]
-        return sum(counts), bool(counts) and min(counts) >= 1
+            read = self.probabilities(trace.probabilities)
+            truths["probabilities"] = read.values, trace.probabilities
+        counts |= {known: explained(*pair, None) for known, pair in truths.items()}
+        clear = sum(count >= 1 for known, count in counts.items() if known not in unclear)
+        rest = sum(count for known, count in counts.items() if known in unclear or count < 1)
+        return clear, rest, bool(counts) and min(counts.values()) >= 1
 
     def gradient(
         self,

@@ -114,6 +114,7 @@ def receive(
     layouts = program_layouts(
         axes, shapes, channels_last=reader.channels_last, every=weights is not None
     )
+    unclear = {known for known, one in axes.items() if len({one.lie(p) for p in layouts}) > 1}
 
     def traced(net: Network) -> tuple[Network, Trace]:
         judged = turn_filters(net) if given.convolution == "true" else net
@@ -121,8 +122,8 @@ def receive(
 
     def agreement(
         judged: Network, trace: Trace, program: ProgramLayout, way: int
-    ) -> tuple[float, bool]:
-        return reader.agreement(judged, trace, program, ways[min(way, len(ways) - 1)])
+    ) -> tuple[float, float, bool]:
+        return reader.agreement(judged, trace, program, ways[min(way, len(ways) - 1)], unclear)
 
     way, program = 0, layouts[0]
     if weights is not None:
@@ -132,7 +133,7 @@ def receive(
     else:
         net, trace = traced(net)
         if len(layouts) > 1:
-            program = max(layouts, key=lambda p: agreement(net, trace, p, 0)[0])
+            program = max(layouts, key=lambda p: sum(agreement(net, trace, p, 0)))
     for known, (name, array) in ways[min(way, len(ways) - 1)].items():
         read = reader.gradient(
             net, trace, known, name, array, program, blurs.get(known, 0.0), weights is not None

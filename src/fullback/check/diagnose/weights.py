@@ -31,7 +31,8 @@ Named = Mapping[str, tuple[str, Array]]
 """Arrays with the user's names, by the network's."""
 
 _SURE = 1 - 1e-5  # cosine with the truth of an array that is right, but for a factor
-_SOME = 5  # numbers whose cosine says something
+_SOME = 3  # numbers whose cosine says something
+_SPANNED = 0.4  # what a gradient counts that is a sum over the right inputs
 _MOST, _FEW = 64, 8  # layouts to try; of large networks and batches fewer
 _VALUES = 10**7  # of activations in all of them together
 
@@ -100,24 +101,23 @@ def _split(net: Network, name: str, vector: Array) -> list[dict[str, tuple[str, 
     return found if names != weights_first else found[:1]
 
 
-def place(
+def _placed(
     net: Network, named: Named, axes: Mapping[str, Axes], program: ProgramLayout
-) -> Network | None:
-    """Return the network with a program's weights, or None where they cannot lie so.
+) -> dict[str, Array] | None:
+    """Return the network's parameters as a program has them, or None where they cannot lie so.
 
     Biases that the program lacks are 0.
     """
-    copy = net.copy(dtype="float64")
-    for known in copy.parameters:
+    found = {}
+    for known, own in net.parameters.items():
         if known not in named:
-            if known.endswith(".bias"):
-                copy.parameters[known] = np.zeros_like(copy.parameters[known])
+            found[known] = np.zeros_like(own) if known.endswith(".bias") else own
             continue
         array, order = named[known][1], axes[known].order(program)
         if not axes[known].fits(order, array.shape):
             return None
-        copy.parameters[known] = axes[known].read(order, array.astype(np.float64))
-    return copy
+        found[known] = axes[known].read(order, array.astype(np.float64))
+    return found
 
 
 def turn_filters(net: Network) -> Network:
@@ -166,7 +166,7 @@ def place_weights(
     axes: Mapping[str, Axes],
     layouts: Sequence[ProgramLayout],
     traced: Callable[[Network], tuple[Network, Trace]],
-    agreement: Callable[[Network, Trace, ProgramLayout, int], tuple[float, bool]],
+    agreement: Callable[[Network, Trace, ProgramLayout, int], tuple[float, float, bool]],
 ) -> Placed:
     """Find the layout in which a program's weights give what it computed.
 
@@ -176,8 +176,8 @@ def place_weights(
     ways : the weights; more than one way to cut a vector into them is possible
     layouts : the layouts that may be, the likelier ones first
     traced : the network as it is to be judged, and its trace
-    agreement : how many of the submitted arrays such a trace explains, in a layout and a way, and
-        whether it explains all of them
+    agreement : how many of the submitted arrays such a trace explains, in a layout and a way: of
+        those that the layout does not concern, of the others; and whether all
 
     Raises
     ------
@@ -185,18 +185,24 @@ def place_weights(
         The shapes fit no layout.
     """
     best: tuple[float, Placed] | None = None
-    seen: list[Network] = []
+    seen: list[Mapping[str, Array]] = []
     most = _MOST
     for program, way in itertools.product(layouts, range(len(ways))):
-        candidate = place(net, ways[way], axes, program)
-        if candidate is None or any(_same(candidate, other) for other in seen):
+        parameters = _placed(net, ways[way], axes, program)
+        if parameters is None or any(_same(parameters, other) for other in seen):
             continue
-        seen.append(candidate)
+        seen.append(parameters)
+        candidate = net.copy(dtype="float64")
+        candidate.parameters.update(parameters)
         judged, trace = traced(candidate)
-        count, whole = agreement(judged, trace, program, way)
-        exported = _same(candidate, net)
+        clear, rest, whole = agreement(judged, trace, program, way)
+        count = clear or rest / 1000  # what the layout does not concern says more
+        exported = _same(parameters, net.parameters)
         if best is None or count > best[0] or exported:
-            best = count, Placed(judged, trace, program, way, count >= 1 or exported)
+            best = (
+                count,
+                Placed(judged, trace, program, way, max(clear, rest) >= _SPANNED or exported),
+            )
         if whole or exported:
             return best[1]
         most = min(most, max(_FEW, _VALUES // sum(a.size for a in trace.activations.values())))
@@ -207,11 +213,8 @@ def place_weights(
     return best[1] if len(seen) > 1 else replace(best[1], sure=True)
 
 
-def _same(one: Network, other: Network) -> bool:
-    return all(
-        np.allclose(array, other.parameters[name], rtol=1e-6, atol=0.0)
-        for name, array in one.parameters.items()
-    )
+def _same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
+    return all(np.allclose(array, other[name], rtol=1e-6, atol=0.0) for name, array in one.items())
 
 
 def _unfitting(axes: Mapping[str, Axes], named: Named) -> ShapeError:
@@ -227,10 +230,10 @@ def _unfitting(axes: Mapping[str, Axes], named: Named) -> ShapeError:
 
 
 def explained(array: Array, truth: Array, inputs: Array | None) -> float:
-    """Return 1 where a gradient is right but for a factor, or a sum over the layer's inputs.
+    """Return 1 where an array is right but for a factor, and otherwise less.
 
-    A dense layer's gradient is one, whatever its delta; with ``inputs`` of shape (N, features) that
-    shows, where there are fewer images than features. Otherwise the number is small.
+    A dense layer's gradient is a sum over the layer's ``inputs`` (N, features), whatever its delta;
+    that shows where there are fewer images than features, and is worth a part.
     """
     if array.size < _SOME:
         return 0.0
@@ -243,5 +246,5 @@ def explained(array: Array, truth: Array, inputs: Array | None) -> float:
             shares = np.linalg.lstsq(inputs.T, array.T, rcond=None)[0]
             rest = np.linalg.norm(inputs.T @ shares - array.T)
             if rest <= 1e-5 * np.linalg.norm(array) and array.any():
-                return 1.0
+                return _SPANNED
     return alike / 1000
