@@ -13,6 +13,7 @@ from fullback.check.diagnose.findings import explain
 from fullback.check.diagnose.forward import check_forward
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Hypothesis
 from fullback.check.diagnose.layouts import SubmittedArray
+from fullback.check.diagnose.memory_order import order_findings
 from fullback.check.diagnose.report import Diagnosis, Finding
 from fullback.check.diagnose.search import NARROW, WIDE, Search
 from fullback.check.diagnose.settings import Setting, other_settings
@@ -222,6 +223,7 @@ class _Judge:
             findings=[
                 *(not_finite(name, m.values) for name, m in self.unusable.items()),
                 *forward,
+                *order_findings(search.best.read),
                 *summary.findings,
             ],
             right=right + summary.right,
@@ -319,7 +321,7 @@ def _layout_notes(
 ) -> list[str]:
     """Say how names and shapes were read, where that is not plain."""
     chosen = dict(best.read)
-    notes, turned = [], []
+    notes, turned = list(submission.notes), []
     for name, array in usable.items():
         layout = chosen.get(name, array.readings[0]).layout
         if layout == "transposed":

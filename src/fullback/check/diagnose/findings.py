@@ -52,6 +52,8 @@ def explain(search: Search, submitted: Submitted, *, more: bool) -> Summary:
         before = befores[match.name]
         if not match.fit.judged:
             summary.not_judged.append(match.name)
+        elif _reading(submitted, match.name, best).mistake:
+            summary.wrong.append(match.name)
         elif not (match.mistakes or _mistaken(match, best)):
             summary.right.append(match.name)
         elif match.fit.undecided or not before.matched:

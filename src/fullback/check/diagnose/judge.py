@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import ArrayLike
 
+from fullback.check.diagnose.batch import images_of, labels_of
 from fullback.check.diagnose.case import Case
 from fullback.check.diagnose.conventions import Reduction
+from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.submission import receive
 from fullback.errors import OptionError
 from fullback.network import Network
-from fullback.options import shown
+from fullback.options import require_number, short
 from fullback.passes import Seed, trace_batch
 
 
@@ -21,12 +23,17 @@ def diagnose(
     net: Network,
     x: ArrayLike,
     y: ArrayLike,
-    gradients: Mapping[str, Any] | None = None,
+    gradients: Any = None,
     deltas: Mapping[str, Any] | None = None,
     activations: Mapping[str, Any] | None = None,
     probabilities: Any = None,
     *,
+    weights: Any = None,
+    after: Any = None,
+    lr: float | None = None,
     reduction: Reduction | None = None,
+    l2: float = 0.0,
+    convolution: Literal["correlation", "true"] = "correlation",
     training: bool = True,
     seed: Seed = 0,
 ) -> Diagnosis:
@@ -37,17 +44,26 @@ def diagnose(
 
     Parameters
     ----------
-    net : the network, with the weights that the program had
-    x, y : images and labels, as for ``Network.trace``
-    gradients : dL/dp by parameter: "conv1.weight", or what resembles it: "W1", "fc1.weight", "db2"
+    net : the network, with the weights that the program had, unless ``weights`` are given
+    x, y : images and labels, as for ``Network.trace``, or as the program has them: (N, H, W) or
+        (H, W) for one channel, (N, H, W, C), flat; labels may be one-hot
+    gradients : dL/dp by parameter: "conv1.weight", or what resembles it: "W1", "fc1.weight", "db2";
+        a dict, of dicts too, a list, an object with attributes, or one vector of all
     deltas : dL/d output by layer, and dL/d images as "input", of shape (N, *output_shape)
     activations : outputs by layer
     probabilities : softmax of the logits, of shape (N, classes)
-    reduction : what the program minimises: the batch's "mean" or its "sum"; None where either is
-        right
+    weights : the program's weights, in its own names and layout, as ``gradients``. The network is
+        judged with them, and gradients must have their layout
+    after : its weights after one step from these, in place of gradients, which are (weights -
+        after) / lr
+    lr : the learning rate of that step; None where it is not known
+    reduction : whether the loss is the batch's "mean" or "sum"; None where either is right
+    l2 : the coefficient a of a penalty a / 2 |w|^2 on the weights that their gradients hold
+    convolution : "true" where the program turns its filters on the way forward
     training, seed : as for ``Network.trace``
 
-    Arrays may be of NumPy, PyTorch or JAX, of any float type. Other orders of axes are recognised.
+    Arrays may be of NumPy, PyTorch or JAX, of any float type. Without ``weights``, gradients in
+    other orders of axes that programs usually have are recognised.
 
     Returns
     -------
@@ -57,16 +73,31 @@ def diagnose(
     Raises
     ------
     OptionError
-        Nothing was submitted, or a name is not known.
+        Nothing was submitted, a name is not known, or an option makes no sense.
     ShapeError, InputError
         An array, or x or y, does not fit.
     """
+    if lr is not None:
+        require_number("diagnose: lr", lr, "(0, inf)")
+    require_number("diagnose: l2", l2, "[0, inf)")
     if reduction not in (None, "mean", "sum"):
-        raise OptionError(f"reduction must be 'mean', 'sum' or None, got {shown(reduction)}")
-    images = net.check_images(x)
-    targets = net.loss.targets(y, len(images), net.output_shape[0])
-    double = net.copy(dtype="float64")
-    trace = trace_batch(double, images, targets, None, training=training, seed=seed)
-    submission = receive(double, trace, len(images), gradients, deltas, activations, probabilities)
+        raise OptionError(f"diagnose: reduction must be 'mean' or 'sum', got {short(reduction)}")
+    if convolution not in ("correlation", "true"):
+        raise OptionError(
+            f"diagnose: convolution must be 'correlation' or 'true', got {short(convolution)}"
+        )
+    images, form = images_of(net, x)
+    targets = net.loss.targets(labels_of(net, y, len(images)), len(images), net.output_shape[0])
+    double, trace, submission = receive(
+        net.copy(dtype="float64"),
+        len(images),
+        Given(
+            gradients, deltas, activations, probabilities, weights, after, lr, l2, convolution,
+            channels_last=form in ("NHWC", "HWC", "HWCN"),
+        ),
+        lambda one: trace_batch(one, images, targets, None, training=training, seed=seed),
+    )  # fmt: skip
+    if form not in ("NCHW", "CHW"):
+        submission.notes.append(f"the images were read as ({', '.join(form)})")
     case = Case(double, images, targets, trace, submission, reduction, training, seed)
     return case.diagnosis()
