@@ -15,7 +15,7 @@ ARCHITECTURE = (
 INPUT_SHAPE = (1, 12, 16)
 OPTIONS = {"lr": 0.1}
 MISTAKES = {
-    "z": ("tanh3", None, "next delta"),
+    "z": ("tanh3", "wrong-cached-input", "next delta"),
     "sigmoid": ("tanh3", None, "next delta"),
     "spread": ("avgpool2", "pool-spread", "next delta"),
 }

@@ -16,7 +16,7 @@ FACTOR = 2.0  # outputs / 2: 1 / 2 sum of squares, where fullback takes the mean
 OPTIONS = {"lr": 3.0}
 MISTAKES = {
     "no slope": ("sigmoid3", None, "next delta"),
-    "slope of a": ("sigmoid3", None, "next delta"),
+    "slope of a": ("sigmoid3", "wrong-cached-input", "next delta"),
 }
 
 

@@ -15,7 +15,7 @@ OPTIONS = {"lr": 0.03}
 SUM = True
 MISTAKES = {
     "p": ("loss", "sign-flipped", "first delta"),
-    "a": ("conv1", None, "weight gradient"),
+    "a": ("conv1", "wrong-cached-input", "weight gradient"),
     "softmax": ("loss", "other-probabilities", "first delta"),
 }
 

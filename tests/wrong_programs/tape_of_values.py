@@ -11,7 +11,7 @@ ARCHITECTURE = "conv2(padding=valid) relu conv3(padding=valid, stride=2) relu fl
 INPUT_SHAPE = (2, 9, 8)
 OPTIONS = {"lr": 0.2}
 MISTAKES = {
-    "assigned": ("dense1", "last-sample-only", "weight gradient"),
+    "assigned": ("loss", "last-sample-only", "first delta"),
     "not cleared": ("dense1", "gradients-not-cleared", "weight gradient"),
     "mask": ("relu2", "relu-mask-of-delta", "next delta"),
 }
