@@ -74,3 +74,39 @@ def gradients(program, net, x, y, wrong=""):
         if name.endswith("weight"):
             found[name] = found[name] - told.get("l2", 0) * array
     return found
+
+
+def ask(program, net, x, y, wrong=""):
+    """What the doctor says to a program; of one that hides its gradient, to what it does show."""
+    if getattr(program, "HIDES_ITS_GRADIENT", False):
+        return fb.diagnose(net, x, y, gradients(program, net, x, y, wrong))
+    return fb.diagnose_program(
+        lambda weights, images, labels: program.step(weights, images, labels, wrong),
+        program.create(dict(net.parameters)),
+        x,
+        y,
+        net=net,
+        **options(program, len(x)),
+    )
+
+
+def named(program, wrong, found):
+    """Whether the mistake is named with its layer, and nothing else is; False where none can be."""
+    layer, mistake, _ = program.MISTAKES[wrong]
+    told = [{(f.mistake, f.layer), *((a.mistake, a.layer) for a in f.alternatives)}
+            for f in found.findings]  # fmt: skip
+    also = getattr(program, "ALSO", {}).get(wrong)
+    return (
+        mistake is not None
+        and any((mistake, layer) in entry for entry in told)
+        and all({name for name, _ in entry} & {mistake, also} for entry in told)
+    )
+
+
+def narrowed(program, net, wrong, found):
+    """Whether the first finding is in the mistake's layer, or in the next that has weights."""
+    layer = program.MISTAKES[wrong][0]
+    order = ["loss", *reversed(net.names)]
+    below = order[order.index(layer) :]
+    last = next((n for n in below[1:] if f"{n}.weight" in net.parameters), below[-1])
+    return bool(found.findings) and found.findings[0].layer in below[: below.index(last) + 1]

@@ -25,6 +25,7 @@ Programs of ``STEPS`` are training steps, whose gradients are in their updates a
 - ``read(weights)``: the weights under fullback's names and in its layouts;
 - ``MISTAKES``: by the name that ``step`` knows, what the doctor must answer: the layer, the id in
   the catalogue, or None where the layer and the quantity are all there is to say, the quantity;
+- ``ALSO``, where a mistake is one more in the catalogue: that one's id, by the same name;
 - ``OPTIONS``: what ``diagnose_program`` has to be told: the learning rate, the convolution;
 - ``l2(images)``, where there is a penalty that depends on their number: its coefficient;
 - ``SUM``, where the loss is a sum over the batch; ``FACTOR``, where the loss has another constant;

@@ -19,6 +19,7 @@ MISTAKES = {
     "early": ("dense1", "weights-updated-early", "next delta"),
     "first": ("conv1", "one-window-only", "weight gradient"),
 }
+ALSO = {"assigned": "filter-sum-lost"}  # later filters overwrite earlier ones too
 
 
 def zeros(*shape):
