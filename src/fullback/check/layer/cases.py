@@ -313,7 +313,9 @@ class CaseMaker:
         else:
             shapes = layer.parameter_shapes(x.shape[1:])
             positive = isinstance(layer, BatchNorm2D)
-            draw = self.rng.normal if not positive else lambda size: self.rng.uniform(0.5, 1.5, size)
+            draw = (
+                self.rng.normal if not positive else lambda size: self.rng.uniform(0.5, 1.5, size)
+            )
             parameters = {name: draw(size=shape) for name, shape in shapes.items()}
             if "bias" in parameters and not layout.bias:
                 parameters["bias"] = np.zeros_like(parameters["bias"])
@@ -325,9 +327,7 @@ class CaseMaker:
         names = self._users(layout)
         return Reference(layer, self.kind.axes, layout, x, y, cache, parameters, names)
 
-    def _add(
-        self, result: Cases, layout: Layout, setting: Mapping[str, Any], *, few: bool
-    ) -> None:
+    def _add(self, result: Cases, layout: Layout, setting: Mapping[str, Any], *, few: bool) -> None:
         """Add the inputs of a setting; what forward refuses is kept as refused, or as a crash."""
         told = self._taken() & set(setting) - {"mode", "keep"}
         title = ", ".join(f"{name} {setting[name]}" for name in setting if name in told)

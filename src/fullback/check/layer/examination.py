@@ -203,9 +203,7 @@ class Examination:
 
     # Comparing --------------------------------------------------------------------------------
 
-    def _shaped(
-        self, case: Case, name: str, value: Array, shape: tuple[int, ...]
-    ) -> Array | None:
+    def _shaped(self, case: Case, name: str, value: Array, shape: tuple[int, ...]) -> Array | None:
         """Return a gradient in the shape of what it is a gradient of."""
         if value.shape != shape:
             message = f"{name} has shape {value.shape}, where {shape} is expected"

@@ -67,7 +67,10 @@ class Reference:
             mask = submitted / np.where(self.x == 0, 1, self.x)
             stays = mask[np.abs(mask) > same]
             if not stays.size or np.ptp(stays) > same * abs(stays[0]) or stays[0] <= 0:
-                return None, "forward does not multiply the input by a mask of 0 and one other value"
+                return (
+                    None,
+                    "forward does not multiply the input by a mask of 0 and one other value",
+                )
             mask = np.where(np.abs(mask) > same, stays[0], 0.0)
             rate = 1 - 1 / stays[0] if stays[0] > 1 else float((mask == 0).mean())
             return replace(self, layer=Dropout(min(rate, 0.99)), y=submitted, cache=mask), ""

@@ -108,7 +108,10 @@ class Slopes:
             off = abs(value - one.slope.value)
             error, precision = max(error, off / unit), max(precision, one.slope.error / unit)
             sure |= "random" in one.label and CERTAIN * one.slope.error < _SURE * unit
-            if off > CERTAIN * one.slope.error + (self.same + blur / largest) * unit and off / unit > most:
+            if (
+                off > CERTAIN * one.slope.error + (self.same + blur / largest) * unit
+                and off / unit > most
+            ):
                 most = off / unit
                 wrong = f"{one.label} is {value:.6g}, but finite differences give "
                 wrong += f"{one.slope.value:.6g}"

@@ -202,7 +202,9 @@ class UserLayer:
             try:
                 found = self.gradients(inputs, np.ones_like(ran.y))
             except UserError as error:
-                if signature.certain and not isinstance(error.__cause__, TypeError | AttributeError):
+                if signature.certain and not isinstance(
+                    error.__cause__, TypeError | AttributeError
+                ):
                     return [signature]  # it is called rightly: the error is the function's
                 tried.append(f"{signature}: {error}")
                 continue
