@@ -239,4 +239,6 @@ def _remark(pair: tuple[Place, Place]) -> str:
     one, other = pair
     if not one.mistake:
         return f"{other.mistake} in {other.layer} changes nothing here"
-    return f"{one.mistake} in {one.layer} and {other.mistake} in {other.layer} give the same numbers"
+    return (
+        f"{one.mistake} in {one.layer} and {other.mistake} in {other.layer} give the same numbers"
+    )

@@ -200,10 +200,13 @@ def _inner(p: LayerPass, canvas: Array, share: int, *, corner: bool = False) -> 
 
 def _loses(p: LayerPass, share: int) -> bool:
     """Whether that cuts off more than the padding, and leaves something."""
-    (above, _), (left, _) = p.around
-    rows, columns = _margins(p)
-    cut = rows * share > 2 * above or columns * share > 2 * left
-    return cut and min(n - m * share for n, m in zip(reach(p), (rows, columns), strict=True)) > 0
+    sides = zip(_margins(p), reach(p), p.around, p.x.shape[2:], strict=True)
+    kept = [
+        (margin * share // 2, length - (margin * share + 1) // 2, first, min(first + n, length))
+        for margin, length, (first, _), n in sides
+    ]
+    more = any(begin > first or end < last for begin, end, first, last in kept)
+    return more and all(end > begin for begin, end, _, _ in kept)
 
 
 MUTANTS.add(

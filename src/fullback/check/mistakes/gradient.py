@@ -101,9 +101,8 @@ def add_to_gradient(table: Mutants, of: Target) -> None:
     )  # fmt: skip
     table.add(
         GRADIENT_NORMALISED,
-        Mutant(of, "out", "it was divided by its norm", _divided(_norm), common.several_values(of)),
-        Mutant(of, "out", "it was divided by its largest value",
-               _divided(_largest), common.several_values(of)),
+        Mutant(of, "out", "it was divided by its norm", _divided(_norm)),
+        Mutant(of, "out", "it was divided by its largest value", _divided(_largest)),
         Mutant(of, "out", "its mean was taken off, and it was divided by its deviation",
                lambda p, v, dy: _divided(np.std)(p, v - v.mean(), dy), common.several_values(of)),
     )  # fmt: skip

@@ -154,12 +154,15 @@ def _several_windows(p: LayerPass) -> bool:
     return bool(p.y[0, 0].size > 1)
 
 
-def _add_windows(table: Mutants, shares: Any) -> None:
-    """Add what goes wrong with strides, where windows overlap, and where there is padding."""
+def _add_windows(table: Mutants, shares: Any, firsts: Any) -> None:
+    """Add what goes wrong with strides, where windows overlap, and where there is padding.
+
+    ``shares`` are the right ones, and ``firsts`` are these where the first of a tie wins.
+    """
     table.add(
         STRIDE_LOST,
         delta("rule", "the windows were laid side by side, each one cell behind the one before",
-              lambda p, v, dy: _share_out(p, v, shares(p), step=(1, 1))),
+              lambda p, v, dy: _share_out(p, v, firsts(p), step=(1, 1))),
         when=lambda p: max(p.stride) > 1 and _several_windows(p),
     )  # fmt: skip
     table.add(
@@ -203,8 +206,19 @@ MAX_MUTANTS.add(
 )  # fmt: skip
 
 
+def _largest(p: LayerPass) -> Array:
+    """The place of each window's largest cell: of a tie, the first one's, as ``argmax`` has it."""
+    place: Array = _cells(p, -np.inf).argmax(axis=-1)
+    return place
+
+
+def _firsts(p: LayerPass) -> Array:
+    """1 at each window's largest cell, else 0."""
+    return _only(_largest(p), _size(p))
+
+
 def _exchanged(p: LayerPass) -> Array:
-    rows, columns = np.divmod(p.cache[0], p.window[1])
+    rows, columns = np.divmod(_largest(p), p.window[1])
     return _only(columns * p.window[0] + rows, _size(p))
 
 
@@ -225,13 +239,13 @@ MAX_MUTANTS.add(
           lambda p, v, dy: _share_out(p, v, np.eye(_size(p))[-1])),
     when=lambda p: _size(p) > 1,
 )  # fmt: skip
-_add_windows(MAX_MUTANTS, _winners)
+_add_windows(MAX_MUTANTS, _winners, _firsts)
 MAX_MUTANTS.add(
     common.CACHE_OVERWRITTEN,
     delta("rule", "the last image's winners stood in the cache for every image",
-          lambda p, v, dy: _share_out(p, v, common.last_for_all(_winners(p)))),
+          lambda p, v, dy: _share_out(p, v, common.last_for_all(_firsts(p)))),
     delta("rule", "the winners in the cache were those of the image before",
-          lambda p, v, dy: _share_out(p, v, common.before_for_all(_winners(p)))),
+          lambda p, v, dy: _share_out(p, v, common.before_for_all(_firsts(p)))),
     when=common.several_images,
 )  # fmt: skip
 MAX_MUTANTS.add(
@@ -262,7 +276,7 @@ AVERAGE_MUTANTS.add(
     POOL_SPREAD,
     delta("rule", "every cell of the window got the whole delta", _whole, lambda p: _size(p) > 1),
 )
-_add_windows(AVERAGE_MUTANTS, _evenly)
+_add_windows(AVERAGE_MUTANTS, _evenly, _evenly)
 AVERAGE_RULES = Rules(
     AVERAGE_MUTANTS, {"delta": _stages(_evenly)}, terms=_terms, noise=sum_noise(_terms)
 )
