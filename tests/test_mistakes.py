@@ -21,7 +21,7 @@ from fullback.check.mistakes import (
 )
 from fullback.check.mistakes.kinks import hashed
 from fullback.errors import OptionError
-from support import byhand
+from support import byhand, losses
 from support.cases import CASES, inputs
 
 
@@ -89,6 +89,13 @@ def test_every_entry_of_the_catalogue_is_a_mutant_somewhere():
             found |= {mutant.mistake for mutant in mutants_of(scene)}
     net = Network.parse("conv2 dropout relu flatten dense3", (1, 4, 4), dtype="float64")
     found |= {m.mistake for m in mutants_of(ensemble_of(net).exact.layers["dropout1"])}
+    for kind in ("binary", "squares sigmoid"):
+        net, (x, y) = losses.network(kind), losses.batch()
+        ensemble = build_ensemble(
+            net, x, net.loss.targets(y, len(x), 4), 2.0**-52, {}, None, training=True, seed=0
+        )
+        for scene in (ensemble.exact.loss, *ensemble.exact.layers.values()):
+            found |= {mutant.mistake for mutant in mutants_of(scene)}
     assert found - {None} == {*MISTAKES}
 
 
@@ -109,7 +116,8 @@ def test_a_mutant_s_stage_is_one_of_its_kind_s_stages():
 
 
 def test_every_entry_of_the_catalogue_has_a_switch():
-    assert {mistake for mistake, _ in byhand.SWITCHES.values()} == {*MISTAKES}
+    switches = (*byhand.SWITCHES.values(), *losses.SWITCHES.values())
+    assert {mistake for mistake, _ in switches} == {*MISTAKES}
 
 
 @pytest.mark.parametrize("name", byhand.ARCHITECTURES)

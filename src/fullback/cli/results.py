@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullback.cli.output import printable
+from fullback.layers.loss import class_probabilities
 from fullback.metrics import most_wrong
 from fullback.network import Network
-from fullback.layers.loss import class_probabilities
 from fullback.passes import evaluate_logits
 from fullback.threshold import Threshold, answers
 

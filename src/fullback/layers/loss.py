@@ -76,6 +76,10 @@ class Loss(ABC):
         """Return what the loss makes of logits (N, outputs), or None where they are no logits."""
         return None
 
+    def classes(self, outputs: int) -> int:
+        """Return how many classes so many outputs tell apart."""
+        return outputs
+
     def __repr__(self) -> str:
         return shown(self)
 
@@ -166,7 +170,7 @@ class BinaryCrossEntropy(Loss):
         given = np.asarray(y)
         if given.shape == (images,) and (given.dtype.kind in "iu" or outputs > 1):
             bound = "one output, for 0 and 1" if outputs == 1 else f"{outputs} outputs"
-            return _labels(given, max(outputs, 2), f"the network has {bound}")
+            return _labels(given, self.classes(outputs), f"the network has {bound}")
         rows = _rows(given.astype(np.int64) if given.dtype.kind == "b" else given, images, outputs)
         if rows.size and not (rows.min() >= 0 and rows.max() <= 1):
             wrong = int(np.flatnonzero(((rows < 0) | (rows > 1)).any(axis=1))[0])
@@ -197,6 +201,10 @@ class BinaryCrossEntropy(Loss):
     def probabilities(self, x: Array) -> Array:
         """Return the sigmoids."""
         return _sigmoid(x)
+
+    def classes(self, outputs: int) -> int:
+        """Return how many classes so many outputs tell apart: one output, 0 and 1."""
+        return max(outputs, 2)
 
 
 @dataclass(frozen=True, repr=False)
@@ -257,10 +265,11 @@ def one_hot(targets: Array, outputs: int) -> Array:
 def share_right(answers: Array, targets: Array) -> Array:
     """Return how right labels that were answered are, (N,): the target's share of each, 0 to 1."""
     if targets.ndim == 1:
-        return answers == targets
-    if targets.shape[1] == 1:
-        return np.where(answers == 1, targets[:, 0], 1 - targets[:, 0])
-    shares: Array = targets[np.arange(len(targets)), answers]
+        shares: Array = answers == targets
+    elif targets.shape[1] == 1:
+        shares = np.where(answers == 1, targets[:, 0], 1 - targets[:, 0])
+    else:
+        shares = targets[np.arange(len(targets)), answers]
     return shares
 
 

@@ -153,7 +153,8 @@ def _target(net: Network, images: Array, y: ArrayLike) -> Array:
     if targets.ndim:
         return targets
     if isinstance(net.loss, BinaryCrossEntropy):
-        return one_hot(targets[None], net.output_shape[0])[0]
+        row: Array = one_hot(targets[None], net.output_shape[0])[0]
+        return row
     smoothing = getattr(net.loss, "label_smoothing", 0.0)
     t = np.full(net.output_shape, smoothing / net.output_shape[0])
     t[targets] += 1 - smoothing

@@ -13,7 +13,7 @@ from fullback.check.diagnose.conditions import conditions, not_finite
 from fullback.check.diagnose.conventions import conventions
 from fullback.check.diagnose.ensemble import Ensemble, build_ensemble
 from fullback.check.diagnose.findings import explain
-from fullback.check.diagnose.forward import check_forward
+from fullback.check.diagnose.forward import check_forward, target_notes
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Hypothesis
 from fullback.check.diagnose.layouts import SubmittedArray
 from fullback.check.diagnose.report import Diagnosis, Finding
@@ -74,7 +74,10 @@ def diagnose(
     double = net.copy(dtype="float64")
     trace = trace_batch(double, images, targets, None, training=training, seed=seed)
     submission = receive(double, trace, len(images), gradients, deltas, activations, probabilities)
-    return _Case(double, images, targets, trace, submission, training=training, seed=seed).judged()
+    case = _Case(double, images, targets, trace, submission, training=training, seed=seed)
+    diagnosis = case.judged()
+    diagnosis.notes.extend(target_notes(net, y))
+    return diagnosis
 
 
 class _Case:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.compare import length
+from fullback.check.diagnose.forward import read_activations
 from fullback.check.diagnose.layouts import UNUSUAL, USUAL, Reading, SubmittedArray, read
 from fullback.check.diagnose.names import Names, as_array
 from fullback.errors import OptionError
@@ -107,9 +108,7 @@ def receive(
     gradient, delta, activation = readings
     submission = Submission(gradient, delta, activation, guessed=guessed)
     submission.gradients = _squares(submission.gradients)
-    submission.activations = {
-        name: _nearest(m, trace.activations[name]) for name, m in submission.activations.items()
-    }
+    submission.activations = read_activations(net, trace, submission.activations)
     if probabilities is not None:
         if trace.probabilities is None:
             raise OptionError(f"probabilities need a classifier, but the loss is {net.loss}")

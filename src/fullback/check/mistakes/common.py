@@ -74,8 +74,8 @@ SLOPE_TWICE = Mistake(
     "slope-twice",
     "The slope of an activation was applied twice.",
     "dx = dy f'(x), once;  binary cross-entropy with sigmoid outputs: dx = (p - t) / N, with f' in",
-    "delta = (p - t) / N       # of the logits, for binary cross-entropy: no p (1 - p)\n"
-    "delta = dy * y * (1 - y)  # of a sigmoid's input, from the delta of its output: once",
+    "delta = (p - t) / N       # of logits, binary cross-entropy: no p (1 - p)\n"
+    "delta = dy * y * (1 - y)  # of a sigmoid's input: once",
 )
 FLATTEN_ORDER = Mistake(
     "flatten-order",

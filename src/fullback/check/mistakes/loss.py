@@ -61,7 +61,7 @@ def _squares(p: LossPass) -> bool:
 
 
 def _classes(p: LossPass) -> bool:
-    """Whether every class has an output, which is to be one value at the label, another elsewhere."""
+    """Whether every class has an output, with one target at the label and another elsewhere."""
     at_label = p.t == p.t.max()
     one_hot = bool((at_label.sum(axis=1) == 1).all()) and len(np.unique(p.t)) == 2
     return _several_outputs(p) and (p.loss.classifies or one_hot)
@@ -79,7 +79,8 @@ def _jacobian(g: Array, p: Array) -> Array:
 
 def _slope(p: LossPass) -> Array:
     """The slope of a sigmoid, from its output."""
-    return np.maximum(p.p * (1 - p.p), np.finfo(float).tiny)
+    slope: Array = np.maximum(p.p * (1 - p.p), np.finfo(float).tiny)
+    return slope
 
 
 MUTANTS.add(
@@ -120,7 +121,7 @@ MUTANTS.add(
         "The delta of the probabilities was taken for that of the logits.",
         "dx[n,k] = (p[n,k] - t[n,k]) / N: the slope of the softmax or sigmoid is in it",
         "delta = (p - t) / N  # of the logits\n"
-        "# -t / p is the delta of p: the slope of the softmax or sigmoid is still missing"),
+        "# -t / p is the delta of p: the slope is still missing"),
     delta("rule", "-t / p, the delta of the softmax's output, stands for that of the logits",
           lambda p, t, dy: -t / np.maximum(p.p, np.finfo(float).tiny), _softmax),
     delta("rule", "(p - t) / (p (1 - p)), the delta of the softmax's output, stands for that of "
