@@ -150,7 +150,7 @@ def test_the_softmax_mistakes_by_hand():
     # p = (1/2, 1/2), t = (1, 0), p - t = (-1/2, 1/2)
     np.testing.assert_allclose(made["the softmax's Jacobian w"], [[-0.25, 0.25]])
     np.testing.assert_allclose(made["p - t was multiplied by "], [[-0.125, 0.125]])
-    np.testing.assert_allclose(made["the label's own logit h"], [[-0.5, 0.0]])
+    np.testing.assert_allclose(made["the label's own logit ha"], [[-0.5, 0.0]])
     np.testing.assert_allclose(made["t - p stands for p - t"], [[0.5, -0.5]])
 
 

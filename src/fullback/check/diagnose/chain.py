@@ -120,7 +120,7 @@ class Chain:
             return self._size * hashed(delta, index + 50)
         p = self.ensemble.exact.layers[self.through]
         rules = rules_of(p.layer)
-        if not rules.adds(p):
+        if not (rules.adds(p) or self.mutants):
             return 0.0
         if self._size is None:
             size = size_of(self.ensemble, self.through, "delta", self.parent.at(0), self.mutants)
