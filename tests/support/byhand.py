@@ -135,7 +135,7 @@ SWITCHES = {
     "gradient-clipped": ("gradient-clipped", "all"),
     "gradient-clipped-norm": ("gradient-clipped", "all"),
     "gradient-normalised": ("gradient-normalised", "all"),
-    "momentum-term": ("momentum-term", "all"),
+    "momentum-term": ("update-in-gradient", "all"),
     "wrong-cached-input": ("wrong-cached-input", "dense"),
     "images-mixed": ("images-mixed", "conv"),
     "images-mixed-back": ("images-mixed", "conv"),
