@@ -121,17 +121,28 @@ RECTIFIER_MUTANTS.add(
 
 
 def _at_zero(p: LayerPass) -> bool:
-    """Whether the input of a ReLU, which has no slope at 0, is 0 somewhere."""
-    return p.layer.kind == "relu" and bool((p.cache == 0).any())
+    """Whether the input of a rectifier, which has no slope at 0, is 0 somewhere."""
+    return bool((p.cache == 0).any())
+
+
+def _with_slope_at_zero(share: float) -> Change:
+    """Take the slope at exactly 0 as so much of 1, and the rest of that below 0."""
+
+    def rule(p: LayerPass, v: Array, dy: Array) -> Array:
+        closed = getattr(p.layer, "slope", 0.0)
+        slope = np.where(p.cache > 0, 1.0, closed)
+        passed: Array = v * np.where(p.cache == 0, share + (1 - share) * closed, slope)
+        return passed
+
+    return rule
 
 
 RECTIFIER_MUTANTS.add(
     None,
-    delta("rule", "the slope at exactly 0 is taken as 1 here, and as 0 in fullback: both are right",
-          lambda p, v, dy: np.where(p.cache >= 0, v, 0), _at_zero),
-    delta("rule", "the slope at exactly 0 is taken as 1/2 here, and as 0 in fullback: both are "
-          "right",
-          lambda p, v, dy: np.where(p.cache == 0, v / 2, np.where(p.cache > 0, v, 0)), _at_zero),
+    delta("rule", "the slope at exactly 0 is taken as 1 here, as above 0, and in fullback as below "
+          "0: both are right", _with_slope_at_zero(1.0), _at_zero),
+    delta("rule", "the slope at exactly 0 is taken as the mean of those on its sides here, and in "
+          "fullback as below 0: both are right", _with_slope_at_zero(0.5), _at_zero),
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from fullback.check.mistakes.base import (
     Mutants,
     Stages,
     delta,
+    named,
     run_stages,
     same,
 )
@@ -241,6 +242,28 @@ MUTANTS.add(
     delta("out", "the mean was taken over the classes too: divided by N K in place of N",
           lambda p, v, dy: v / v.shape[1], lambda p: p.loss.classifies and _several_outputs(p)),
 )  # fmt: skip
+SUM_LOSS = delta(
+    "mean", "the loss is the batch's sum here, and its mean in fullback: both are right, and every "
+    "gradient is N times fullback's", same, common.several_images,
+)  # fmt: skip
+"""Another right way: everything is N times as large."""
+
+CONSTANT_FACTOR = Mistake(
+    "constant-factor",
+    "Everything is the right value times one factor.",
+    "L = mean over n of l[n], so dx[n,k] = (p[n,k] - t[n,k]) / N: every delta and gradient has "
+    "the loss's own factor, and no other",
+    "delta = (p - t) / N  # no 1/2, no learning rate, no number of classes\n"
+    "# a factor of the loss belongs to the loss that is printed, too",
+)
+MUTANTS.mistakes.append(CONSTANT_FACTOR)
+
+
+def factor(c: float, description: str, mistake: Mistake = CONSTANT_FACTOR) -> Mutant:
+    """Return the mistake by which everything is multiplied by c."""
+    return named(delta("out", description, lambda p, v, dy: c * v), mistake)
+
+
 SUM_CONVENTION = delta(
     "mean", "deltas are those of the batch's sum here, and gradients are divided by N at the end; "
     "in fullback the deltas hold 1 / N already: both are right", same, common.several_images,
