@@ -245,7 +245,7 @@ LARGE = "conv32 relu pool conv64 relu pool flatten dense128 relu dense10"
 
 
 def times(seed: int) -> None:
-    """Time ``probe``, and ``diagnose`` on right gradients, named mistakes and one without a name."""
+    """Time ``probe``, and ``diagnose`` on right gradients, named mistakes and an unnamed one."""
     print("\nseconds: probe; right; filters turned; filter not turned; unnamed\n")
     nets = {
         "small": fb.zoo.small(seed=seed, dtype="float64"),
