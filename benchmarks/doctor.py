@@ -77,14 +77,9 @@ def ask(
 def differs(
     one: byhand.Computed, other: byhand.Computed, tolerance: float, *, everything: bool
 ) -> bool:
-    """Whether two programs computed different arrays."""
+    """Whether two programs computed different arrays, and more than zeros."""
     kinds = ("gradients", "deltas") if everything else ("gradients",)
-    return any(
-        np.linalg.norm(a - getattr(other, kind)[name])
-        > tolerance * max(np.linalg.norm(getattr(other, kind)[name]), 1e-300)
-        for kind in kinds
-        for name, a in getattr(one, kind).items()
-    )
+    return byhand.shows(one, other, tolerance, kinds)
 
 
 def explained(found: Diagnosis) -> list[set[str | None]]:
