@@ -198,6 +198,8 @@ def pytorch_program(net, x, y, dtype="float64"):
             h = functional.linear(h, w, b)
         elif layer.kind in ("relu", "leakyrelu"):
             h = functional.leaky_relu(h, layer.slope) if hasattr(layer, "slope") else torch.relu(h)
+        elif layer.kind in ("tanh", "sigmoid"):
+            h = getattr(torch, layer.kind)(h)
         elif layer.kind == "pool":
             h = functional.max_pool2d(h, layer.size, layer.stride)
         elif layer.kind == "avgpool":

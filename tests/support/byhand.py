@@ -123,6 +123,7 @@ SWITCHES = {
     "softmax-of-images": ("other-probabilities", "loss"),
     "softmax-of-batch": ("other-probabilities", "loss"),
     "slope-of-probabilities-missing": ("slope-of-probabilities-missing", "loss"),
+    "constant-factor": ("constant-factor", "loss"),
     "sign-flipped": ("sign-flipped", "loss"),
     "sign-flipped-gradients": ("sign-flipped", "all"),
     "labels-shifted": ("labels-shifted", "loss"),
@@ -135,7 +136,7 @@ SWITCHES = {
     "gradient-clipped": ("gradient-clipped", "all"),
     "gradient-clipped-norm": ("gradient-clipped", "all"),
     "gradient-normalised": ("gradient-normalised", "all"),
-    "momentum-term": ("update-in-gradient", "all"),
+    "momentum-term": ("update-in-gradient", "conv"),
     "wrong-cached-input": ("wrong-cached-input", "dense"),
     "images-mixed": ("images-mixed", "conv"),
     "images-mixed-back": ("images-mixed", "conv"),
@@ -302,6 +303,8 @@ def loss_backward(p, logits, y, wrong):
             jacobian = np.diag(p[i]) - np.outer(p[i], p[i])
             new[i] = jacobian @ d[i]
         d = new
+    if wrong("constant-factor", "loss"):
+        d = d * p.dtype.type(0.37)
     if wrong("sign-flipped", "loss"):
         d = -d
     if wrong("last-sample-only-loss", "loss"):
