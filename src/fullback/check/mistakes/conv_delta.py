@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from fullback.check.mistakes import common
-from fullback.check.mistakes.base import Change, Mistake, Mutants, delta, run_stages
+from fullback.check.mistakes.base import Change, Mistake, Mutant, Mutants, delta, run_stages
 from fullback.check.mistakes.conv_stages import (
     WEIGHT,
     StridedDelta,
@@ -294,22 +294,37 @@ MUTANTS.add(
 )  # fmt: skip
 
 
-def _order_matters(p: LayerPass) -> bool:
-    return several_taps(p) and (several_channels(p) or several_filters(p))
+_ORDERS = ((0, 2, 3, 1), (2, 3, 1, 0), (2, 3, 0, 1), (1, 2, 3, 0))
+
+
+def _filters_reshaped(p: LayerPass) -> Iterator[Mutant]:
+    """Yield the filters read as if they lay in memory in another order, and the reverse."""
+    shape = p.parameters["weight"].shape
+    seen: set[tuple[int, ...]] = {(0, 1, 2, 3)}
+    for order in _ORDERS:
+        lies = tuple(axis for axis in order if shape[axis] > 1)  # axes of one cell do not count
+        if lies in seen or lies == tuple(sorted(lies)):
+            continue
+        seen.add(lies)
+        other = ", ".join("KCRS"[axis] for axis in order)
+        for words, change in (
+            (f"({other}) were reshaped to (K, C, R, S)", _laid(order)),
+            (f"(K, C, R, S) were reshaped to ({other})", _read(order)),
+        ):
+            yield delta("axes", f"the filters {words}, which mixes them up", change)
+
+
+def _laid(order: tuple[int, ...]) -> Change:
+    return _filters(lambda w: w.transpose(order).reshape(w.shape))
+
+
+def _read(order: tuple[int, ...]) -> Change:
+    return _filters(lambda w: common.read_as(w, order))
 
 
 MUTANTS.add(
     common.MEMORY_ORDER,
-    delta("axes", "the filters (K, R S C) were reshaped to (K, C, R, S), which mixes them up",
-          _filters(lambda w: w.transpose(0, 2, 3, 1).reshape(w.shape)),
-          lambda p: several_taps(p) and several_channels(p)),
-    delta("axes", "the filters (K, C R S) were reshaped to (K, R, S, C), which mixes them up",
-          _filters(lambda w: common.read_as(w, (0, 2, 3, 1))),
-          lambda p: several_taps(p) and several_channels(p)),
-    delta("axes", "the filters (R, S, C, K) were reshaped to (K, C, R, S), which mixes them up",
-          _filters(lambda w: w.transpose(2, 3, 1, 0).reshape(w.shape)), _order_matters),
-    delta("axes", "the filters (K, C, R, S) were reshaped to (R, S, C, K), which mixes them up",
-          _filters(lambda w: common.read_as(w, (2, 3, 1, 0))), _order_matters),
+    _filters_reshaped,
     delta("out", "the maps (N, H, W, C) were reshaped to (N, C, H, W), which mixes them up",
           lambda p, v, dy: v.transpose(0, 2, 3, 1).reshape(v.shape), several_channels),
     delta("out", "the maps (N, C, H, W) were reshaped to (N, H, W, C), which mixes them up",
