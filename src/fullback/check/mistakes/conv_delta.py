@@ -230,12 +230,15 @@ def _bordered(mode: str) -> Change:
     """Return the stage in which the delta goes on beyond its border, as ``np.pad`` has it."""
 
     def change(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
-        (down, across), (rows, columns) = laid.step, _margins(p)
+        (down, right), (rows, columns) = laid.step, _margins(p)
         height, width = laid.dy.shape[2:]
-        spread = np.zeros((*laid.dy.shape[:2], (height - 1) * down + 1, (width - 1) * across + 1))
-        spread[:, :, ::down, ::across] = laid.dy
-        beyond = ((0, 0), (0, 0), (rows, rows), (columns, columns))
-        wide = np.pad(spread, beyond, mode=mode)  # type: ignore[call-overload]
+        spread = np.zeros((*laid.dy.shape[:2], (height - 1) * down + 1, (width - 1) * right + 1))
+        spread[:, :, ::down, ::right] = laid.dy
+        high, across = (
+            np.pad(np.arange(n), margin, mode=mode)  # type: ignore[call-overload]
+            for n, margin in zip(spread.shape[2:], (rows, columns), strict=True)
+        )
+        wide = spread[:, :, high[:, None], across]
         size = wide.shape[2] + rows, wide.shape[3] + columns
         full = gather(p, replace(laid, dy=wide, step=(1, 1)), dy, padded=size)
         full = full[:, :, rows : size[0] - rows, columns : size[1] - columns]
