@@ -96,9 +96,8 @@ def _last_tie(p: LayerPass) -> Array:
 
 def _largest(p: LayerPass) -> Array:
     """The place of each window's largest cell: of a tie, the first one's, as ``argmax`` has it."""
-    if "largest" not in p.computed:
-        p.computed["largest"] = _cells(p, -np.inf).argmax(axis=0)
-    return p.computed["largest"]
+    place: Array = _all_ties(p).argmax(axis=0)
+    return place
 
 
 def _firsts(p: LayerPass) -> Array:
