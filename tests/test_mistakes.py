@@ -14,7 +14,9 @@ from fullback.check.mistakes import (
     RULES,
     LayerPass,
     Mutant,
+    backward,
     compatible,
+    every_mutant,
     first_delta,
     mutants_of,
     propagate,
@@ -130,6 +132,50 @@ def test_the_program_by_hand_is_right(name):
     for kind in ("activations", "deltas", "gradients"):
         for key, wanted in getattr(trace, kind).items():
             np.testing.assert_allclose(getattr(made, kind)[key], wanted, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("switch", byhand.SWITCHES)
+def test_what_a_switch_computes_a_mutant_of_its_mistake_computes_too(switch):
+    mistake, kind = byhand.SWITCHES[switch]
+    if mistake == CONSTANT_FACTOR.id:
+        return  # which no mutant makes
+    tried = 0
+    for name in byhand.ARCHITECTURES:
+        net = byhand.network(name, dropout=kind == "dropout")
+        x, y = byhand.batch(net)
+        right = byhand.run(net, x, y)
+        forward = ensemble_of(net, 6).exact
+        for place in byhand.places(net, switch)[:2]:
+            made = byhand.run(net, x, y, [(switch, place)])
+            if byhand.shows(made, right, 1e-9):
+                assert any(alike(made, computed) for computed in passes(forward, mistake, place))
+                tried += 1
+        if tried > 1:
+            return
+    assert tried
+
+
+def passes(forward, mistake, place):
+    """The backward passes with one mutant of a mistake, at a place, or with it in all layers."""
+    every = [(layer, m) for layer, m in every_mutant(forward) if m.mistake == mistake]
+    every = [(layer, m) for layer, m in every if place in ("all", layer)]
+    for description in dict.fromkeys(m.description for _, m in every):
+        for targets in (["delta"], ["weight"], ["bias"], ["weight", "bias"]):
+            chosen = {}
+            for layer, m in every:
+                if m.description == description and m.target in targets:
+                    chosen.setdefault(layer, []).append(m)
+            for number in (byhand.DECAY, byhand.CLIP) if chosen else ():
+                yield backward(forward, chosen, rate=byhand.RATE, decay=number)
+
+
+def alike(made, computed):
+    pairs = [(made.gradients, computed.gradients), (made.deltas, computed.deltas)]
+    return all(
+        np.allclose(one[name], other[name], rtol=1e-9, atol=1e-13)
+        for one, other in pairs
+        for name in other
+    )
 
 
 def test_mutants_of_one_stage_are_no_pair():

@@ -345,7 +345,7 @@ def _early(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
 
 MUTANTS.add(
     common.WEIGHTS_UPDATED_EARLY,
-    delta("weight", "the delta was taken through filters that had been updated already",
+    delta("weight", "the delta was taken through weights that had been updated already",
           _early, unknown="rate"),
 )  # fmt: skip
 common.add_to_delta(MUTANTS)
