@@ -166,7 +166,7 @@ class Chain:
             return self._size * hashed(delta, index + 50)
         p = self.ensemble.exact.layers[self.through]
         rules = rules_of(p.layer)
-        if not rules.adds(p):
+        if not (rules.adds(p) or self.mutants):
             return 0.0
         if self._size is None:
             size = size_of(self.ensemble, self.through, "delta", self.parent.at(0), self.mutants)
@@ -199,7 +199,8 @@ def gradient_in(
         if not index or index > NOISY:
             return gradient
         if not noise:
-            size = size_of(ensemble, name, target, chain.at(0) * share, mutants)
+            linear = tuple(m for m in mutants if m.solve is None)  # a threshold cuts errors off
+            size = size_of(ensemble, name, target, chain.at(0) * share, linear)
             terms = rules_of(p.layer).terms(p.layer, p.x, p.y).gradient
             noise.append(amplitude_of(size, compute(0), terms, ensemble.eps))
         noisy: Array = gradient + noise[0] * hashed(gradient, index + 80)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.describe import describe
@@ -19,7 +20,7 @@ from fullback.check.diagnose.report import Evidence, Finding
 from fullback.check.mistakes import LayerPass, rules_of
 from fullback.check.mistakes.forward import forward_ways
 from fullback.check.mistakes.forward_ways import Way
-from fullback.layers import BatchNorm2D, Dropout
+from fullback.layers import BatchNorm2D, Dropout, SoftmaxCrossEntropy
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.passes import Trace
@@ -68,6 +69,16 @@ def check_forward(
         else:
             findings.append(stretch.finding("loss", probabilities, expected))
     return findings, right
+
+
+def target_notes(net: Network, y: ArrayLike) -> list[str]:
+    """Say how labels were taken by a loss that compares rows."""
+    if isinstance(net.loss, SoftmaxCrossEntropy) or np.ndim(y) != 1 or net.output_shape[0] == 1:
+        return []
+    return [
+        "the labels were taken as one-hot rows, 1 at the label and 0 elsewhere; rows of shape "
+        "(N, outputs) can be given in place of them"
+    ]
 
 
 @dataclass(frozen=True)

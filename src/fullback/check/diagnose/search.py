@@ -189,8 +189,8 @@ class Search:
     def _meet_delta(self, h: Hypothesis, key: str, reading: Reading) -> list[Hypothesis]:
         array = reading.values
         solved = self._solve(h, array, lambda h: h.chain.at(0))
-        if solved is None or (not array.any() and len(solved.assumed) > 1):
-            return []  # zeros are no evidence of several mistakes
+        if solved is None or (not array.any() and solved.new):
+            return []  # zeros are no evidence of a mistake
         found = self._fit(h, reading, solved.chain.at, patient=h.right)
         if not found.matched and h.right:
             found = self._between(h, reading, solved.chain.at, solved.chain.bounds, solved.chain)
@@ -322,8 +322,8 @@ class Search:
     ) -> list[Hypothesis]:
         """Return the hypothesis with these mistakes in a gradient, if they explain the array."""
         array = reading.values
-        if subset and not array.any():
-            return []  # zeros are no evidence of a mistake in a formula
+        if (subset or h.new) and not array.any():
+            return []  # zeros are no evidence of a mistake
         decay = h.decay or 0.0
         fitted = h.decay
         numbered = next((m for m in subset if m.solve), None)
