@@ -133,17 +133,17 @@ class _Stretch:
     def _named(self, name: str, submitted: Array, within: float) -> tuple[str, Way, float] | None:
         """Return the layer and the way in which a mistake of the stretch gives the array."""
         best: tuple[float, str, Way] | None = None
+        if name == "loss":
+            for way, wrong in forward_ways(self.ensemble.exact.loss):
+                error = length(submitted - wrong)
+                if error <= within and (best is None or error < best[0] / 2):
+                    best = error, "loss", way
         for place, layer in enumerate(self.layers):
             for way, wrong in forward_ways(self.ensemble.exact.layers[layer]):
                 output = self._onwards(self.layers[place + 1 :], wrong, name)
                 error = length(submitted - output)
                 if error <= within and (best is None or error < best[0] / 2):
                     best = error, layer, way
-        if name == "loss":
-            for way, wrong in forward_ways(self.ensemble.exact.loss):
-                error = length(submitted - wrong)
-                if error <= within and (best is None or error < best[0] / 2):
-                    best = error, "loss", way
         return best and (best[1], best[2], best[0] / max(length(submitted), 1e-300))
 
     def _onwards(self, layers: Sequence[str], output: Array, name: str) -> Array:
