@@ -375,7 +375,7 @@ class TestNamesAndShapes:
         g = self.made.gradients
         theirs = {
             "conv1.weight": g["conv1.weight"].transpose(2, 3, 1, 0),
-            "conv2.weight": g["conv2.weight"].transpose(0, 2, 3, 1),
+            "conv2.weight": g["conv2.weight"].transpose(2, 3, 1, 0),
             "conv1.bias": g["conv1.bias"][:, None],
             "dense1.bias": g["dense1.bias"][None],
             "dense2.weight": g["dense2.weight"].ravel(),

@@ -17,6 +17,7 @@ from fullback.check.mistakes.base import (
     Mutants,
     Stages,
     delta,
+    named,
     run_stages,
     same,
 )
@@ -102,9 +103,18 @@ MUTANTS.add(
         "# p * (1 - p) is the diagonal alone: rows of delta must sum to 0"),
     delta("rule", "p - t was multiplied by p (1 - p), the diagonal of the softmax's Jacobian",
           lambda p, t, dy: (p.p - t) * p.p * (1 - p.p)),
-    delta("rule", "only the diagonal p (1 - p) of the softmax's Jacobian met -t / p, so that only "
-          "the label's own logit gets a delta",
+    when=_softmax,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("true-class-only",
+        "Only the true class has a delta.",
+        "dx[n,k] = (p[n,k] - t[n,k]) / N for every class k: p[n,k] / N where k is not the label",
+        "delta = p.copy()\ndelta[np.arange(N), y] -= 1  # every class, then 1 less at the label\n"
+        "delta /= N"),
+    delta("rule", "the label's own logit has p - 1 and the others have nothing, as also where only "
+          "the diagonal p (1 - p) of the softmax's Jacobian meets -t / p",
           lambda p, t, dy: -t * (1 - p.p)),
+    delta("rule", "the label's own logit has -1, and p is missing", lambda p, t, dy: -t),
     when=_softmax,
 )  # fmt: skip
 MUTANTS.add(
@@ -115,6 +125,8 @@ MUTANTS.add(
         "# -t / p is the delta of p: the slope is still missing"),
     delta("rule", "-t / p, the delta of the softmax's output, stands for that of the logits",
           lambda p, t, dy: -t / np.maximum(p.p, np.finfo(float).tiny), _softmax),
+    delta("rule", "(p - t) / (p (1 - p)), the delta of the softmax's output, stands for that of "
+          "the logits", lambda p, t, dy: (p.p - t) / _slope(p), _softmax),
     delta("rule", "(p - t) / (p (1 - p)), the delta of the sigmoid's output, stands for that of "
           "the logits: the slope p (1 - p) is missing",
           lambda p, t, dy: (p.p - t) / _slope(p), _sigmoid),
@@ -148,6 +160,9 @@ MUTANTS.add(
         "p = 1 / (1 + np.exp(-x))              # sigmoid"),
     delta("rule", "the softmax was taken over the images, down the columns, not over the classes",
           lambda p, t, dy: softmax(p.logits.T).T - t,
+          lambda p: _softmax(p) and common.several_images(p)),
+    delta("rule", "the softmax was taken over the whole batch at once, not image by image",
+          lambda p, t, dy: softmax(p.logits.reshape(1, -1)).reshape(t.shape) - t,
           lambda p: _softmax(p) and common.several_images(p)),
     delta("rule", "p is a sigmoid, each class for itself, where it has to be a softmax",
           lambda p, t, dy: 1 / (1 + np.exp(-p.logits)) - t, _softmax),
@@ -227,6 +242,28 @@ MUTANTS.add(
     delta("out", "the mean was taken over the classes too: divided by N K in place of N",
           lambda p, v, dy: v / v.shape[1], lambda p: p.loss.classifies and _several_outputs(p)),
 )  # fmt: skip
+SUM_LOSS = delta(
+    "mean", "the loss is the batch's sum here, and its mean in fullback: both are right, and every "
+    "gradient is N times fullback's", same, common.several_images,
+)  # fmt: skip
+"""Another right way: everything is N times as large."""
+
+CONSTANT_FACTOR = Mistake(
+    "constant-factor",
+    "Everything is the right value times one factor.",
+    "L = mean over n of l[n], so dx[n,k] = (p[n,k] - t[n,k]) / N: every delta and gradient has "
+    "the loss's own factor, and no other",
+    "delta = (p - t) / N  # no 1/2, no learning rate, no number of classes\n"
+    "# a factor of the loss belongs to the loss that is printed, too",
+)
+MUTANTS.mistakes.append(CONSTANT_FACTOR)
+
+
+def factor(c: float, description: str, mistake: Mistake = CONSTANT_FACTOR) -> Mutant:
+    """Return the mistake by which everything is multiplied by c."""
+    return named(delta("out", description, lambda p, v, dy: c * v), mistake)
+
+
 SUM_CONVENTION = delta(
     "mean", "deltas are those of the batch's sum here, and gradients are divided by N at the end; "
     "in fullback the deltas hold 1 / N already: both are right", same, common.several_images,
