@@ -52,8 +52,13 @@ def _weights(value: Any, *, gradients: bool, stacked: bool) -> dict[str, Array]:
     return {
         name: array
         for name, array in found.items()
-        if (is_weight(name) or is_bias(name)) and bool(_GRADIENT.search(name)) == gradients
+        if (is_weight(name) or is_bias(name)) and is_gradient(name) == gradients
     }
+
+
+def is_gradient(name: str) -> bool:
+    """Whether a name is that of a gradient: dW1, grad_b, W.grad."""
+    return bool(_GRADIENT.search(name))
 
 
 def is_container(value: Any) -> bool:
