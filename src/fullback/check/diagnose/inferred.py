@@ -38,8 +38,10 @@ _HIDDEN: tuple[tuple[type[Layer] | None, type[Layer]], ...] = (
 """Activations and pooling that programs have, the usual ones first."""
 
 
-def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[Network]:
-    """Return the networks that weights of these shapes can belong to, the likelier ones first.
+def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[list[Network]]:
+    """Return the networks that weights of these shapes can belong to.
+
+    Those with ReLU and max pooling are the first group, those with others follow.
 
     They are convolutions, all padded alike, each perhaps with 2 x 2 pooling, and dense layers, with
     one kind of activation between them, and softmax with cross-entropy.
@@ -58,9 +60,10 @@ def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[Network]:
     biases = [a.size for name, a in arrays.items() if _is_bias(name, a)]
     convs = [squeezed_filters(a.shape) for a in weights if a.ndim > 2]
     dense = [a.shape for a in weights if a.ndim == 2]
-    found: list[Network] = []
+    groups: list[list[Network]] = []
     seen: set[str] = set()
     for hidden in _HIDDEN:
+        found: list[Network] = []
         for shape in _image_shapes(x, y):
             for layers in _architectures(convs, dense, biases, shape, hidden):
                 try:
@@ -70,13 +73,14 @@ def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[Network]:
                 if repr(net) not in seen:
                     seen.add(repr(net))
                     found.append(net)
-    if not found:
+        groups += [found] if found else []
+    if not groups:
         told = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise OptionError(
             f"no network of convolutions, 2 x 2 pooling and dense layers has weights like {told} "
             f"for images like {x.shape}; give net="
         )
-    return found
+    return groups
 
 
 def _is_bias(name: str, array: Array) -> bool:

@@ -22,6 +22,7 @@ from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.snapshot import Snapshot
 from fullback.check.diagnose.submission import receive
+from fullback.check.diagnose.weights import explained, tolerance
 from fullback.errors import OptionError
 from fullback.layers.base import Array
 from fullback.layers.text import layers_text
@@ -32,7 +33,6 @@ from fullback.passes import Seed, trace_batch
 Arrays = dict[str, Array]
 
 _RATE = 0.1  # the learning rate that a step is given which takes one, where none is said
-_ALIKE = 1 - 1e-5  # cosine of arrays that are the same but for a factor
 _NEW, _OTHER = 0.9, 0.5  # cosine of what was returned with the weights: new weights, and gradients
 _LISTED = 6  # ways of calling in a message
 _WORKING = 24  # ways of calling that run, and explain nothing, after which no more are tried
@@ -103,10 +103,10 @@ def diagnose_program(
             "weights must hold the program's arrays: a dict, a list, an object with attributes, or "
             f"a function that returns them; found none in {type(weights).__name__}"
         )
-    nets = [net] if net is not None else networks(program.before, to_numpy(x), y)
+    groups = [[net]] if net is not None else program.networks(to_numpy(x), y)
     options: dict[str, Any] = {"l2": l2, "convolution": convolution}
     answer, chosen, notes = _find(
-        program, nets, x, y, options, assumed=net is None, training=training, seed=seed
+        program, groups, x, y, options, assumed=net is None, training=training, seed=seed
     )
     images, _ = images_of(chosen, x)
     found = diagnose(
@@ -126,14 +126,35 @@ class _Program:
     lr: float | None
     returns: str | None
     before: Arrays = field(default_factory=dict)
+    stacked: bool = False  # whether lists of arrays are read as one
 
     def __post_init__(self) -> None:
         self.getter = callable(self.weights) and not arrays_in(self.weights)
         self.before = self.now()
 
+    def networks(self, x: Array, y: Any) -> list[list[Network]]:
+        """Return the networks that the weights may belong to; see ``inferred``.
+
+        Lists of filters are read as one array where it is that which makes a network.
+        """
+        try:
+            return networks(self.before, x, y)
+        except OptionError:
+            self.stacked = True
+            try:
+                found = networks(self.now(), x, y)
+            except OptionError:
+                self.stacked = False
+                found = []
+            if not found:
+                raise
+        self.before = self.now()
+        return found
+
     def now(self) -> Arrays:
         """Return copies of the weights as they are."""
-        return weights_in(self.weights() if self.getter else self.weights)
+        holder = self.weights() if self.getter else self.weights
+        return weights_in(holder, stacked=self.stacked)
 
     def run(
         self, call: Call, batches: list[tuple[Any, Any]], snapshot: Snapshot, *, again: str = ""
@@ -203,7 +224,7 @@ class _Program:
 
 def _find(
     program: _Program,
-    nets: list[Network],
+    groups: list[list[Network]],
     x: Any,
     y: Any,
     options: Mapping[str, Any],
@@ -212,43 +233,56 @@ def _find(
     training: bool,
     seed: Seed,
 ) -> tuple[_Answer, Network, list[str]]:
-    """Find the call that works, and of several networks the one that explains what it gives."""
+    """Find the call that works, and of several networks the one that explains what it gives.
+
+    Raises
+    ------
+    OptionError
+        No call works, or it cannot be known which of the networks it is.
+    """
     tries: dict[str, Exception] = {}
-    best: tuple[float, _Answer, Network] | None = None
-    working, scores = 0, dict[int, float]()
+    best: tuple[float, _Answer, Network, list[str]] | None = None
+    working = 0
     snapshot = Snapshot(program.step, program.weights)
-    for call, images, labels in _every_call(program, nets[0], x, y):
-        batches = list(call.batches(x, images, y, labels, nets[0].output_shape[0]))
+    for call, images, labels in _every_call(program, groups[0][0], x, y):
+        batches = list(call.batches(x, images, y, labels, groups[0][0].output_shape[0]))
+        scores: list[tuple[float, Network]] = []
         try:
             answer = program.run(call, batches, snapshot)
-            found = [
-                _score(net, x, y, program.before, answer, options, training=training, seed=seed)
-                for net in nets
-            ]
+            for group in groups:
+                for net in group:
+                    score = _score(
+                        net, x, y, program.before, answer, options, training=training, seed=seed
+                    )
+                    scores.append((score, net))
+                if any(score >= 1 for score, _ in scores):
+                    break
         except Exception as error:  # noqa: BLE001 -- a program may raise anything
             tries.setdefault(str(call), error)
             continue
-        score, index = max((score, -index) for index, score in enumerate(found))
+        score, net = max(scores, key=lambda pair: pair[0])
         if best is None or score > best[0]:
-            best, scores = (score, answer, nets[-index]), dict(enumerate(found))
+            alike = [_text(n) for s, n in scores if int(s) == int(score) and n is not net]
+            best = score, answer, net, alike
         working += 1
         if score >= 1 or working >= _WORKING:
             break
     if best is None:
         raise _refusal(tries)
-    score, answer, net = best
+    score, answer, net, alike = best
+    answer = _checked(program, net, x, y, answer, snapshot)
     notes = []
-    if len(nets) > 1 and score < 1:
+    if score < 1 and len(groups[0]) > 1:
         raise OptionError(
             "the shapes of the weights fit several networks, and none explains what the step "
-            "computed; give net=, one of: " + "; ".join(map(_text, nets[:_LISTED]))
+            "computed; give net=, one of: " + "; ".join(map(_text, groups[0][:_LISTED]))
         )
-    if len(nets) > 1 and sum(one == score for one in scores.values()) > 1:
-        alike = [nets[i] for i, one in scores.items() if one == score]
-        notes.append(f"other networks explain as much: {'; '.join(map(_text, alike[1:_LISTED]))}")
+    net = net if score >= 1 else groups[0][0]
     if assumed:
         notes.append(f"the network was assumed to be {_text(net)}; give net= where it is another")
-    return _checked(program, net, x, y, answer, snapshot), net, notes
+        if score >= 1 and alike:
+            notes.append(f"other networks explain as much: {'; '.join(alike[:_LISTED])}")
+    return answer, net, notes
 
 
 def _every_call(
@@ -289,12 +323,12 @@ def _score(
         given,
         lambda one: trace_batch(one, images, targets, None, training=training, seed=seed),
     )
-    alike = [
-        likeness(m.values, trace.gradients[name])
+    counts = [
+        explained(m.values, trace.gradients[name], tolerance(m.values, m.dtype, m.readings[0].blur))
         for name, m in submission.gradients.items()
-        if m.readings[0].mistake is None and m.values.size > 1
+        if m.readings[0].mistake is None
     ]
-    return sum(one >= _ALIKE for one in alike) + sum(alike) / (2 * len(alike) + 1)
+    return sum(counts)
 
 
 def _checked(
