@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from fullback.check.arrays import to_numpy
 from fullback.check.diagnose.batch import FORMS, formed
 from fullback.check.diagnose.containers import is_array
-from fullback.layers.base import Array
+from fullback.layers.base import Array, Shape
 
 _WORDS = {
     "x": "x xs xb images image img imgs im data input inputs batch_x x_batch xbatch xtrain x_train "
@@ -118,11 +119,11 @@ class Call:
         rows = np.asarray(rows, dtype=float)
         for index in range(count) if self.each else [None]:
             part = slice(None) if index is None else slice(index, index + 1)
-            given = formed(images[part], self.form).astype(np.asarray(x).dtype)
+            given = formed(images[part], self.form).astype(to_numpy(x).dtype)
             if index is None or "N" in self.form:
                 label: Any = {
                     "given": lambda part=part: (
-                        np.array(y)[part] if count == len(y) else np.array(y)
+                        np.array(to_numpy(y))[part] if count == len(y) else np.array(to_numpy(y))
                     ),
                     "numbers": lambda part=part: np.array(labels)[part],
                     "one-hot": lambda part=part: rows[part].copy(),
@@ -133,14 +134,20 @@ class Call:
             elif self.labels == "one-hot":
                 label = rows[index].copy()
             else:
-                label = np.array(y if self.labels == "given" else labels)
+                label = np.array(to_numpy(y) if self.labels == "given" else labels)
                 label = label[index] if len(label) == count else label[:, index]
                 label = int(label) if label.ndim == 0 and label.dtype.kind in "iu" else label
-            yield given, label
+            yield _as(x, given), _as(y, label)
+
+
+def _as(given: Any, value: Any) -> Any:
+    """Return an array as a tensor of PyTorch, where that is what the user gave."""
+    tensor = hasattr(given, "new_tensor") and isinstance(value, np.ndarray)
+    return given.new_tensor(value) if tensor else value
 
 
 def calls_of(
-    step: Callable[..., Any], weights: Any, form: str, *, classifies: bool, channels: int
+    step: Callable[..., Any], weights: Any, form: str, shape: Shape, *, classifies: bool
 ) -> Iterator[Call]:
     """Yield ways of calling a step, the likelier ones first.
 
@@ -148,11 +155,13 @@ def calls_of(
     ----------
     step, weights : the user's function, and what holds the weights
     form : that in which the images were given
+    shape : of an image
     classifies : whether labels may be numbers and one-hot
-    channels : of an image
     """
     labels = ["given", "numbers", "one-hot", "columns"] if classifies else ["given"]
-    usable = [f for f in FORMS if channels == 1 or "C" in f or "F" in f]
+    usable = [f for f in FORMS if shape[0] == 1 or "C" in f or "F" in f]
+    if len(shape) == 1:
+        usable = [f for f in FORMS if "F" in f]
     many = [f for f in usable if "N" in f]
     first = [form] if form in many else []
     single = form.replace("N", "")
@@ -160,11 +169,11 @@ def calls_of(
     ways += [(single, True)] if single in usable else []
     ways += [(f, False) for f in many if f not in first]
     ways += [(f, True) for f in usable if "N" not in f and f != single]
-    ways += [(f, True) for f in [*first, *many] if f in ("NCHW", "NHW", "NHWC", form)]
+    ways += [(f, True) for f in [*first, *many] if f in ("NCHW", "NHW", "NHWC", "NF", form)]
     for signature in list(_signatures(step, weights)):
-        for shape, each in dict.fromkeys(ways):
+        for images, each in dict.fromkeys(ways):
             for label in labels:
-                yield replace(signature, form=shape, each=each, labels=label)
+                yield replace(signature, form=images, each=each, labels=label)
 
 
 def _signatures(step: Callable[..., Any], weights: Any) -> Iterator[Call]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +23,8 @@ from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.snapshot import Snapshot
 from fullback.check.diagnose.submission import receive
-from fullback.check.diagnose.weights import explained, tolerance
-from fullback.errors import OptionError
+from fullback.check.diagnose.weights import explained, named_weights, tolerance
+from fullback.errors import FullbackError, OptionError
 from fullback.layers.base import Array
 from fullback.layers.text import layers_text
 from fullback.network import Network
@@ -34,6 +35,7 @@ Arrays = dict[str, Array]
 
 _RATE = 0.1  # the learning rate that a step is given which takes one, where none is said
 _NEW, _OTHER = 0.9, 0.5  # cosine of what was returned with the weights: new weights, and gradients
+_MANY, _EVEN = 20, 0.01  # moves whose spread, relative to their mean, no gradient has
 _LISTED = 6  # ways of calling in a message
 _WORKING = 24  # ways of calling that run, and explain nothing, after which no more are tried
 
@@ -103,7 +105,7 @@ def diagnose_program(
             "weights must hold the program's arrays: a dict, a list, an object with attributes, or "
             f"a function that returns them; found none in {type(weights).__name__}"
         )
-    groups = [[net]] if net is not None else program.networks(to_numpy(x), y)
+    groups = program.networks(net, to_numpy(x), y)
     options: dict[str, Any] = {"l2": l2, "convolution": convolution}
     answer, chosen, notes = _find(
         program, groups, x, y, options, assumed=net is None, training=training, seed=seed
@@ -127,34 +129,40 @@ class _Program:
     returns: str | None
     before: Arrays = field(default_factory=dict)
     stacked: bool = False  # whether lists of arrays are read as one
+    _kinds: dict[Call, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.getter = callable(self.weights) and not arrays_in(self.weights)
         self.before = self.now()
 
-    def networks(self, x: Array, y: Any) -> list[list[Network]]:
-        """Return the networks that the weights may belong to; see ``inferred``.
+    def networks(self, net: Network | None, x: Array, y: Any) -> list[list[Network]]:
+        """Return the network, or those that the weights may belong to; see ``inferred``.
 
-        Lists of filters are read as one array where it is that which makes a network.
+        Lists of arrays are read as one array where only that makes a network.
         """
+
+        def fitting() -> list[list[Network]]:
+            if net is None:
+                return networks(self.before, x, y)
+            named_weights(net, self.before, "weight")
+            return [[net]]
+
         try:
-            return networks(self.before, x, y)
-        except OptionError:
-            self.stacked = True
-            try:
-                found = networks(self.now(), x, y)
-            except OptionError:
-                self.stacked = False
-                found = []
-            if not found:
-                raise
-        self.before = self.now()
-        return found
+            return fitting()
+        except FullbackError:
+            before = self.before
+            self.stacked, self.before = True, weights_in(self._holder(), stacked=True)
+            with contextlib.suppress(FullbackError):
+                return fitting()
+            self.stacked, self.before = False, before
+            raise
 
     def now(self) -> Arrays:
         """Return copies of the weights as they are."""
-        holder = self.weights() if self.getter else self.weights
-        return weights_in(holder, stacked=self.stacked)
+        return weights_in(self._holder(), stacked=self.stacked)
+
+    def _holder(self) -> Any:
+        return self.weights() if self.getter else self.weights
 
     def run(
         self, call: Call, batches: list[tuple[Any, Any]], snapshot: Snapshot, *, again: str = ""
@@ -172,10 +180,12 @@ class _Program:
         rate = call.rate if self.lr is None else self.lr
         given = _RATE if rate is None else rate
         answers = []
+        if call.takes_rate and self.returns is None and call not in self._kinds:
+            self._kinds[call] = self._kind_by_rate(call, batches[0], given, snapshot)
         for x, y in batches:
             try:
                 with _quiet():
-                    holder = self.weights() if self.getter else self.weights
+                    holder = self._holder()
                     result = call.run(self.step, holder, x, y, given, len(x))
                     if again == "by chance":
                         snapshot.restore(random_numbers=False)
@@ -187,6 +197,26 @@ class _Program:
             finally:
                 snapshot.restore()
         return _mean(answers)
+
+    def _kind_by_rate(
+        self, call: Call, batch: tuple[Any, Any], rate: float, snapshot: Snapshot
+    ) -> str | None:
+        """Say what a step returns: new weights depend on its rate, gradients do not."""
+        found = []
+        for lr in (rate, rate / 2):
+            try:
+                with _quiet():
+                    holder = self._holder()
+                    x, y = copy.deepcopy(batch)
+                    result = call.run(self.step, holder, x, y, lr, len(x))
+                found.append(_returned(result, self.before))
+            finally:
+                snapshot.restore()
+        first, second = found
+        if first is None or second is None or not any(a.any() for a in first.values()):
+            return None
+        same = all(np.array_equal(a, second[k], equal_nan=True) for k, a in first.items())
+        return "gradients" if same else "weights"
 
     def _answer(self, call: Call, result: Any, rate: float | None) -> _Answer:
         """Tell what a step did from the weights after it and what it returned."""
@@ -204,7 +234,7 @@ class _Program:
         if moved and returned is None:
             return _Answer(call, after=after, rate=rate, notes=("the step changed the weights",))
         if returned is not None:
-            kind = self.returns or _kind(returned, self.before)
+            kind = self.returns or self._kinds.get(call) or _kind(returned, self.before)
             if kind == "weights":
                 return _Answer(
                     call, after=returned, rate=rate,
@@ -213,7 +243,7 @@ class _Program:
             return _Answer(
                 call, returned, notes=("what the step returned was taken as its gradients",)
             )
-        kept = gradients_in(self.weights() if self.getter else self.weights)
+        kept = gradients_in(self._holder())
         if any(array.any() for array in kept.values()):
             return _Answer(call, kept, notes=("the gradients are those that the program keeps",))
         raise OptionError(
@@ -293,8 +323,7 @@ def _every_call(
     labels = labels_of(net, y, len(images))
     net.loss.targets(labels, len(images), net.output_shape[0])
     for call in calls_of(
-        program.step, program.weights, form, classifies=net.loss.classifies,
-        channels=net.input_shape[0],
+        program.step, program.weights, form, net.input_shape, classifies=net.loss.classifies
     ):  # fmt: skip
         yield call, images, labels
 
@@ -346,6 +375,19 @@ def _checked(
     images, _ = images_of(net, x)
     labels = labels_of(net, y, len(images))
     batches = list(answer.call.batches(x, images, y, labels, net.output_shape[0]))
+    if answer.after is not None:
+        before = program.before
+        moves = [
+            abs(after - before[name]).ravel()
+            for name, after in answer.after.items()
+            if name in before and before[name].shape == after.shape
+        ]
+        moved = np.concatenate([move[move > 0] for move in moves or [np.zeros(0)]])
+        if len(moved) > _MANY and moved.std() < _EVEN * moved.mean():
+            raise OptionError(
+                "the step moved every weight by the same amount, as Adam and RMSprop do at first, "
+                "so that the gradients cannot be told; let it return them, or use plain SGD"
+            )
     again = program.run(answer.call, batches, snapshot, again="by chance")
     if _same(answer, again):
         if answer.gradients is not None:
@@ -458,16 +500,27 @@ def _refusal(tries: Mapping[str, Exception]) -> OptionError:
             "step cannot be called with weights, x and y: give a function like step(weights, x, y) "
             "or step(x, y, lr)"
         )
-    usual = [f"{how}: {type(e).__name__}: {e}" for how, e in list(tries.items())[:_LISTED]]
-    more = len(tries) - len(usual)
+    reasons: dict[str, list[str]] = {}
+    for how, raised in tries.items():
+        text = str(raised) if isinstance(raised, FullbackError) else f"{_name(raised)}: {raised}"
+        reasons.setdefault(text, []).append(how)
+    lines = [
+        hows[0] + (f", and {len(hows) - 1} more ways" if len(hows) > 1 else "") + f": {reason}"
+        for reason, hows in list(reasons.items())[:_LISTED]
+    ]
+    more = len(reasons) - len(lines)
     first = next(iter(tries.values()))
     error = OptionError(
         "no way of calling the step works; tried\n  "
-        + "\n  ".join(usual)
-        + (f"\n  and {more} more" if more > 0 else "")
+        + "\n  ".join(lines)
+        + (f"\n  and others, which ended in {more} other errors" if more else "")
     )
     error.__cause__ = first
     return error
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__
 
 
 @contextlib.contextmanager

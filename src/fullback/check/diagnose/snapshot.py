@@ -79,6 +79,8 @@ class Snapshot:
             self._note(value, value.get_state(), lambda old, kept: old.set_state(kept))
         elif isinstance(value, random.Random):
             self._note(value, value.getstate(), lambda old, kept: old.setstate(kept))
+        elif isinstance(value, ModuleType | BuiltinFunctionType | CodeType):
+            return
         elif hasattr(value, "detach") and hasattr(value, "clone"):  # a tensor of PyTorch
             grad = value.grad if getattr(value, "is_leaf", True) else None
             kept = value.detach().clone(), None if grad is None else grad.detach().clone()
@@ -86,7 +88,7 @@ class Snapshot:
         elif isinstance(value, type):
             if _is_users(value.__module__):
                 yield from self._keep_class(value)
-        elif not isinstance(value, ModuleType | BuiltinFunctionType | CodeType):
+        else:
             yield from self._keep_attributes(value)
 
     def _note(self, value: Any, kept: Any, put: Callable[[Any, Any], Any]) -> None:
