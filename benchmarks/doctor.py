@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fullback import Network
 from fullback.check.diagnose import Diagnosis, diagnose
 from fullback.check.mistakes import MISTAKES
-from support import byhand
+from support import byhand, plain
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 
@@ -37,8 +38,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12, help="pairs for each row of the table")
     parser.add_argument("--right", type=int, default=1000, help="right gradients to judge")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sound", type=int, metavar="CASES", help="judge plain pictures, no more")
     options = parser.parse_args()
     start = time.perf_counter()
+    if options.sound:
+        soundness(options.sound, options.seed)
+        return
     singles(options.seed)
     pairs(options.pairs, options.seed)
     false_alarms(options.right, options.seed)
@@ -183,6 +188,24 @@ def false_alarms(count: int, seed: int) -> None:
             if wrong:
                 print(f"    case {number}: {[(f.mistake, f.layer, f.quantity) for f in wrong]}")
         print(f"{maker:8} {dtype}  {alarms} of {share}", flush=True)
+
+
+def soundness(count: int, seed: int) -> None:
+    """Judge what right programs compute of plain pictures, as it is and altered."""
+    scores: dict[str, Counter[str]] = {"right": Counter(), "altered": Counter()}
+    numbers = range(seed * count, (seed + 1) * count)
+    start = time.perf_counter()
+    with multiprocessing.Pool() as pool:
+        for answers in pool.imap_unordered(plain.search, numbers):
+            for kind, verdict, complaint in answers:
+                scores[kind][verdict] += 1
+                if complaint:
+                    print(complaint, flush=True)
+    print("\nplain pictures: what a right program computes of them, as it is and altered\n")
+    for kind, score in scores.items():
+        for verdict, number in score.most_common():
+            print(f"{kind:8} {verdict:28} {number:6} of {score.total()}")
+    print(f"\n{time.perf_counter() - start:.0f} s")
 
 
 def random_case(number: int, dtype: str) -> tuple[Network, np.ndarray, np.ndarray]:

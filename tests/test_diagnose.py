@@ -9,6 +9,7 @@ import fullback as fb
 from fullback import MeanSquaredError, Network
 from fullback.check.diagnose import diagnose
 from fullback.check.mistakes import MISTAKES
+from fullback.check.mistakes.forward import FORWARD_MISTAKES
 from fullback.errors import InputError, OptionError, ShapeError
 from support import byhand
 
@@ -159,7 +160,7 @@ class TestWhatIsSaid:
         assert lines[-1] == "follows: wrong, but only because of what it was computed from"
 
     def test_no_line_of_code_is_cut_off(self):
-        for mistake in MISTAKES.values():
+        for mistake in (*MISTAKES.values(), *FORWARD_MISTAKES.values()):
             assert max(map(len, mistake.hint.splitlines())) <= 74, mistake.id  # of 80 columns
             assert len(mistake.hint.splitlines()) <= 3
 
@@ -492,7 +493,7 @@ class TestForward:
             (lambda z: np.exp(z) / np.exp(z).sum(axis=0), "the softmax was taken over the images"),
             (np.exp, "the exponentials were not divided by their sum"),
             (lambda z: 1 / (1 + np.exp(-z)), "they are sigmoids"),
-            (lambda z: z, "they are the logits: no softmax was taken"),
+            (lambda z: z, "they are the logits: nothing was done with them"),
         ],
     )
     def test_wrong_probabilities(self, wrong, message):

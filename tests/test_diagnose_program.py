@@ -9,7 +9,7 @@ import pytest
 
 import fullback as fb
 from support.programs import CASES, setting
-from support.steps import TEXT, batch, gradients, start
+from support.small_cnn import TEXT, batch, gradients, start
 
 NAMES = ("W1", "b1", "W2", "b2")
 

@@ -1,5 +1,6 @@
 """The catalogue of mistakes as mutants, and the tests' own backward pass that they must meet."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from fullback.check.mistakes import (
 )
 from fullback.check.mistakes.kinks import hashed
 from fullback.errors import OptionError
-from support import byhand
+from support import byhand, losses
 from support.cases import CASES, inputs
 
 
@@ -88,6 +89,13 @@ def test_every_entry_of_the_catalogue_is_a_mutant_somewhere():
             found |= {mutant.mistake for mutant in mutants_of(scene)}
     net = Network.parse("conv2 dropout relu flatten dense3", (1, 4, 4), dtype="float64")
     found |= {m.mistake for m in mutants_of(ensemble_of(net).exact.layers["dropout1"])}
+    for kind in ("binary", "squares sigmoid"):
+        net, (x, y) = losses.network(kind), losses.batch()
+        ensemble = build_ensemble(
+            net, x, net.loss.targets(y, len(x), 4), 2.0**-52, {}, None, training=True, seed=0
+        )
+        for scene in (ensemble.exact.loss, *ensemble.exact.layers.values()):
+            found |= {mutant.mistake for mutant in mutants_of(scene)}
     assert found - {None} == {*MISTAKES}
 
 
@@ -108,7 +116,8 @@ def test_a_mutant_s_stage_is_one_of_its_kind_s_stages():
 
 
 def test_every_entry_of_the_catalogue_has_a_switch():
-    assert {mistake for mistake, _ in byhand.SWITCHES.values()} == {*MISTAKES}
+    switches = (*byhand.SWITCHES.values(), *losses.SWITCHES.values())
+    assert {mistake for mistake, _ in switches} == {*MISTAKES}
 
 
 @pytest.mark.parametrize("name", byhand.ARCHITECTURES)
@@ -189,12 +198,50 @@ class TestProbe:
     @pytest.mark.parametrize("name", ["small", "C is not F", "strided", "overlapping"])
     def test_it_separates_every_mistake(self, name):
         net = byhand.network(name)
-        x, y = probe(net)
+        batch = probe(net)
+        x, y = batch
         assert len(x) >= 4
         assert len(x) not in (*net.output_shape, *(shape[0] for shape in net.shapes))
-        assert (x == 0).mean() > 0.2
+        for image in x.reshape(-1, *net.input_shape[1:]):
+            values, counts = np.unique(image, return_counts=True)
+            assert counts.max() > 0.2 * image.size
+            assert values[counts.argmax()] != 0
         assert len(set(y)) == min(len(x), *net.output_shape)
         assert coincidences(net, x, y) == []
+        assert batch.hidden == ()
+        assert "every mistake of the catalogue shows" in str(batch)
+
+    @pytest.mark.parametrize(
+        ("text", "shape", "images"),
+        [
+            ("conv2 relu flatten dense4", (1, 12, 4), 5),
+            ("conv2 relu flatten dense5", (1, 12, 4), 7),  # not the classes
+            ("conv7 relu flatten dense5", (1, 12, 4), 11),  # not the filters
+            (
+                "conv2 relu pool flatten dense4",
+                (1, 20, 14),
+                11,
+            ),  # 5 and 7 divide the rows and columns
+            ("dense10 relu dropout0.8 dense3", (49,), 11),  # 1 / (1 - 0.8) is 5
+        ],
+    )
+    def test_its_number_of_images_is_in_no_factor_of_the_network(self, text, shape, images):
+        assert len(probe(Network.parse(text, shape))[0]) == images
+
+    def test_it_says_what_cannot_show(self):
+        net = Network.parse("conv1 relu flatten dense2", (1, 4, 1))
+        text = " ".join(probe(net).hidden)
+        assert "conv1.bias, dense1.bias are all 0" in text
+        assert "flatten-order in flatten1 changes nothing here" in text
+        one = Network.parse("conv3(bias=false) relu flatten dense2", (1, 4, 4))
+        assert "dense1.bias is all 0" in " ".join(probe(one).hidden)
+
+    def test_a_net_as_large_as_people_have_takes_seconds(self):
+        text = "conv32 relu pool conv64 relu pool flatten dense128 relu dense10"
+        net = Network.parse(text, (3, 32, 32))
+        start = time.perf_counter()
+        assert not [remark for remark in probe(net).hidden if "all 0" not in remark]
+        assert time.perf_counter() - start < 6  # 1.3 s on two slow cores
 
     def test_what_a_batch_cannot_distinguish(self):
         net = byhand.network("small")

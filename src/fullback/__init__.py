@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from fullback.layers import (
         AvgPool2D,
         BatchNorm2D,
+        BinaryCrossEntropy,
         Conv2D,
         Dense,
         Dropout,
@@ -94,8 +95,8 @@ else:  # the same imports, each when its name is first used
         "fullback.estimator": "CNNClassifier CNNRegressor load_estimator",
         "fullback.export.safetensors": "save",
         "fullback.layers": """
-            AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
-            MeanSquaredError Normalize ReLU Sigmoid SoftmaxCrossEntropy Tanh""",
+            AvgPool2D BatchNorm2D BinaryCrossEntropy Conv2D Dense Dropout Flatten GlobalAvgPool2D
+            LeakyReLU MaxPool2D MeanSquaredError Normalize ReLU Sigmoid SoftmaxCrossEntropy Tanh""",
         "fullback.network": "Network load",
         "fullback.report.page": "explain",
         "fullback.passes": "Trace",
@@ -143,6 +144,7 @@ __all__ = [
     "Augment",
     "AvgPool2D",
     "BatchNorm2D",
+    "BinaryCrossEntropy",
     "CNNClassifier",
     "CNNRegressor",
     "Callback",

@@ -1,64 +1,112 @@
-"""A small CNN in plain NumPy, as the core of training steps in many styles.
+"""Training steps as people write them, from ``wrong_programs``: what they get, what they do."""
 
-conv(K filters of 3 x 3, no padding), ReLU, 2 x 2 max pooling, dense, softmax with cross-entropy.
-"""
+import copy
+from functools import cache
 
 import numpy as np
+import pytest
 
-TEXT = "conv3(padding=valid) relu pool flatten dense4"
+import fullback as fb
+from wrong_programs import STEPS, training_step
+
+RIGHT = [pytest.param(name, id=name) for name in STEPS]
 
 
-def start(channels=1, rows=8, columns=7, seed=0):
-    """Return weights (3, C, 3, 3), biases, a matrix (4, features) and biases."""
-    rng = np.random.default_rng(seed)
-    features = 3 * ((rows - 2) // 2) * ((columns - 2) // 2)
+@cache
+def mistakes():
+    """Every program with each of its mistakes, as parameters of a test."""
     return [
-        rng.normal(0, 0.4, (3, channels, 3, 3)),
-        rng.uniform(0.05, 0.2, 3),
-        rng.normal(0, 0.3, (4, features)),
-        rng.uniform(-0.1, 0.1, 4),
+        pytest.param(name, wrong, id=f"{name}-{wrong}".replace(" ", "_"))
+        for name in STEPS
+        for wrong in training_step(name).MISTAKES
     ]
 
 
-def batch(channels=1, rows=8, columns=7, images=5):
-    """Return images (N, C, H, W) and labels."""
-    x = np.random.default_rng(1).random((images, channels, rows, columns))
-    return x, np.arange(images) % 4
+def setting(program, images=5, dtype="float64", *, flat=False):
+    """A network with weights of no order, images without ties or with a flat part, and labels."""
+    loss = getattr(fb, getattr(program, "LOSS", "SoftmaxCrossEntropy"))()
+    net = fb.Network.parse(program.ARCHITECTURE, program.INPUT_SHAPE, loss=loss, dtype=dtype)
+    rng = np.random.default_rng([3, *program.ARCHITECTURE.encode()])
+    for name, array in net.parameters.items():
+        if name.endswith("weight") and array.ndim > 1:
+            drawn = rng.normal(0, (1.5 / array[0].size) ** 0.5, array.shape)
+        else:
+            drawn = rng.uniform(0.05, 0.4, array.shape)
+        net.parameters[name] = drawn.astype(dtype)
+    x = rng.random((images, *program.INPUT_SHAPE)) * rng.uniform(0.3, 1.5, (images, 1, 1, 1))
+    x *= rng.random(x.shape) < 0.8
+    if flat:
+        x[:, :, : x.shape[2] // 2, : x.shape[3] // 2] = 0.25
+    outputs = max(net.output_shape[0], 2)
+    return net, x.astype(dtype), np.resize(rng.permutation(outputs), images)
 
 
-def gradients(weights, x, y, wrong=False, total=False):
-    """Return the gradients of the batch's mean loss, or of its sum.
+def options(program, images):
+    """What ``diagnose_program`` has to be told of a program."""
+    told = dict(program.OPTIONS)
+    if hasattr(program, "l2"):
+        told["l2"] = program.l2(images)
+    return told
 
-    With ``wrong`` the filters' bias gradient is a mean over the positions.
-    """
-    w, b, matrix, c = weights
-    n, _, rows, columns = x.shape
-    rows, columns = rows - 2, columns - 2
-    z = np.zeros((n, len(w), rows, columns)) + b[:, None, None]
-    for r in range(3):
-        for s in range(3):
-            part = x[:, :, r : r + rows, s : s + columns]
-            z += np.einsum("nchw,kc->nkhw", part, w[:, :, r, s])
-    a = np.maximum(z, 0)[:, :, : rows // 2 * 2, : columns // 2 * 2]
-    cells = a.reshape(n, len(w), rows // 2, 2, columns // 2, 2).transpose(0, 1, 2, 4, 3, 5)
-    cells = cells.reshape(n, len(w), rows // 2, columns // 2, 4)
-    flat = cells.max(axis=-1).reshape(n, -1)
-    scores = flat @ matrix.T + c
-    p = np.exp(scores - scores.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
 
-    d = p - np.eye(4)[y]
-    d = d if total else d / n
-    dmatrix, dc = d.T @ flat, d.sum(axis=0)
-    d = (d @ matrix).reshape(cells.shape[:-1])
-    d = (np.arange(4) == cells.argmax(axis=-1)[..., None]) * d[..., None]
-    d = d.reshape(*d.shape[:4], 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(a.shape)
-    dz = np.zeros(z.shape)
-    dz[:, :, : a.shape[2], : a.shape[3]] = d
-    dz *= z > 0
-    dw = np.zeros(w.shape)
-    for r in range(3):
-        for s in range(3):
-            part = x[:, :, r : r + rows, s : s + columns]
-            dw[:, :, r, s] = np.einsum("nkhw,nchw->kc", dz, part)
-    return dw, dz.mean(axis=(2, 3)).sum(0) if wrong else dz.sum(axis=(0, 2, 3)), dmatrix, dc
+def after(program, net, x, y, wrong=""):
+    """The program's weights before and after a step; of single images, after each of them alone."""
+    before = program.create(dict(net.parameters))
+    batches = zip(x, y, strict=True) if getattr(program, "ONE_IMAGE", False) else [(x, y)]
+    ends = []
+    for images, labels in batches:
+        weights = copy.deepcopy(before)
+        new = program.step(weights, images, labels, wrong)
+        ends.append(weights if new is None else new)
+    return before, ends
+
+
+def gradients(program, net, x, y, wrong=""):
+    """The gradients that a step shows, under fullback's names, without the penalty's term."""
+    before, ends = after(program, net, x, y, wrong)
+    if getattr(program, "HIDES_ITS_GRADIENT", False):
+        return program.gradients(ends[0])
+    told = options(program, len(x))
+    old, new = program.read(before), [program.read(end) for end in ends]
+    found = {}
+    for name, array in old.items():
+        found[name] = np.mean([array - end[name] for end in new], axis=0) / told["lr"]
+        if name.endswith("weight"):
+            found[name] = found[name] - told.get("l2", 0) * array
+    return found
+
+
+def ask(program, net, x, y, wrong=""):
+    """What the doctor says to a program; of one that hides its gradient, to what it does show."""
+    if getattr(program, "HIDES_ITS_GRADIENT", False):
+        return fb.diagnose(net, x, y, gradients(program, net, x, y, wrong))
+    return fb.diagnose_program(
+        lambda weights, images, labels: program.step(weights, images, labels, wrong),
+        program.create(dict(net.parameters)),
+        x,
+        y,
+        net=net,
+        **options(program, len(x)),
+    )
+
+
+def named(program, wrong, found):
+    """Whether the mistake is named with its layer, and nothing else is; False where none can be."""
+    layer, mistake, _ = program.MISTAKES[wrong]
+    told = [{(f.mistake, f.layer), *((a.mistake, a.layer) for a in f.alternatives)}
+            for f in found.findings]  # fmt: skip
+    also = getattr(program, "ALSO", {}).get(wrong)
+    return (
+        mistake is not None
+        and any((mistake, layer) in entry for entry in told)
+        and all({name for name, _ in entry} & {mistake, also} for entry in told)
+    )
+
+
+def narrowed(program, net, wrong, found):
+    """Whether the first finding is in the mistake's layer, or in the next that has weights."""
+    layer = program.MISTAKES[wrong][0]
+    order = ["loss", *reversed(net.names)]
+    below = order[order.index(layer) :]
+    last = next((n for n in below[1:] if f"{n}.weight" in net.parameters), below[-1])
+    return bool(found.findings) and found.findings[0].layer in below[: below.index(last) + 1]

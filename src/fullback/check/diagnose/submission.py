@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.compare import length
+from fullback.check.diagnose.forward import read_activations
 from fullback.check.diagnose.layouts import (
     Axes,
     ProgramLayout,
@@ -42,6 +43,21 @@ class Submitted:
 
     gradients: Mapping[str, tuple[Reading, ...]]
     deltas: Mapping[str, tuple[Reading, ...]]
+
+    def times(self, factor: float) -> Submitted:
+        """Return them multiplied by a number."""
+        if factor == 1:
+            return self
+
+        def scaled(every: Mapping[str, tuple[Reading, ...]]) -> dict[str, tuple[Reading, ...]]:
+            return {
+                name: tuple(
+                    replace(r, values=r.values * factor, blur=r.blur * factor) for r in readings
+                )
+                for name, readings in every.items()
+            }
+
+        return Submitted(scaled(self.gradients), scaled(self.deltas))
 
 
 @dataclass(eq=False)
@@ -146,7 +162,8 @@ def receive(
         _take_rate(submission, trace)
     reader.program = program
     submission.deltas = reader.maps("delta", trace.deltas)
-    submission.activations = reader.nearest("activation", trace.activations)
+    outputs = reader.maps("activation", trace.activations)
+    submission.activations = read_activations(net, trace, outputs)
     if given.probabilities is not None:
         if trace.probabilities is None:
             raise OptionError(f"probabilities need a classifier, but the loss is {net.loss}")

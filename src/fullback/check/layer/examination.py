@@ -1,4 +1,4 @@
-"""A user's layer, examined input by input."""
+"""A user's layer, examined on one input after the other."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.gradients.differences import largest_first
-from fullback.check.layer.any_kind import plain_mistake
-from fullback.check.layer.matching import Observation, find_mistakes
-from fullback.check.layer.plain_layer import PlainLayer
-from fullback.check.layer.probes import Probes
-from fullback.check.layer.reference import Reference
+from fullback.check.layer.calls import CallInputs
+from fullback.check.layer.cases import Case, Cases
+from fullback.check.layer.naming import find_mistakes, plain_mistake
+from fullback.check.layer.reference import off_by
 from fullback.check.layer.report import LayerFinding, LayerRow
-from fullback.check.layer.signatures import CallInputs
-from fullback.check.layer.slopes import Measured, Slopes
-from fullback.check.mistakes import MISTAKES, Mutant
+from fullback.check.layer.returned import UserError
+from fullback.check.layer.truth import ByReference, Slopes
+from fullback.check.layer.user_layer import Instance, UserLayer
+from fullback.check.mistakes import MISTAKES
 from fullback.layers.base import Array
 
+_NOT_LINEAR = "backward is not linear in dy"
 _SAME = 1e-6  # of the largest entry: what is a rounding, whatever it comes from
 
 
 @dataclass(frozen=True, eq=False)
 class _Wrong:
-    """A gradient that differs from finite differences, and where that was seen."""
+    """A gradient that is not right on an input."""
 
-    name: str
     gradient: Array
-    inputs: CallInputs
+    case: Case
     dy: Array
-    slopes: Slopes
-    measured: list[Measured]
+    truth: Slopes | ByReference
+    error: float
+    message: str
 
 
 class Examination:
@@ -39,274 +39,272 @@ class Examination:
 
     Attributes
     ----------
-    findings, rows, notes : as in ``LayerCheck``
+    rows, notes : as in ``LayerCheck``
+    wrong : by the name of a gradient, where it is wrong
+    found : what else is wrong: mistake, quantity and message, and on which inputs
+    given : the names of the gradients that backward gives
     """
 
-    def __init__(
-        self,
-        layer: PlainLayer,
-        probes: Probes,
-        samples: int,
-        seed: int,
-        users_shapes: bool,
-    ) -> None:
-        self.layer, self.reference = layer, Reference(probes)
-        self.samples = samples
-        self.users_shapes = users_shapes  # whether the parameters have the user's shapes
+    def __init__(self, layer: UserLayer, cases: Cases, samples: int, seed: int) -> None:
+        self.layer, self.cases = layer, cases
+        self.samples, self.seed = samples, seed
         self.rng = np.random.default_rng(seed)
-        self.findings: list[LayerFinding] = []
         self.rows: list[LayerRow] = []
         self.notes: list[str] = []
-        self._observations: list[Observation] = []
-        self._wrong: list[_Wrong] = []
+        self.wrong: dict[str, list[_Wrong]] = {}
+        self.found: dict[tuple[str | None, str, str], list[Case]] = {}
+        self.given: dict[str, None] = {}
+        self._observations = []  # type: ignore[var-annotated]
 
-    def probe(self, probe: str, inputs: CallInputs) -> None:
+    @property
+    def count(self) -> int:
+        """How much is wrong so far."""
+        return len(self.wrong) + len(self.found)
+
+    def examine(self, case: Case) -> None:
         """Examine the layer on one input."""
         try:
             with np.errstate(all="ignore"):
-                self._probe(probe, inputs)
-        except Exception as error:  # noqa: BLE001 -- whatever the user's functions raise
-            self._find(None, "backward", probe, 0.0, f"raises {type(error).__name__}: {error}")
+                self._examine(case)
+        except UserError as error:
+            self._find(None, "backward", case, f"raises {error}")
 
-    def _probe(self, probe: str, inputs: CallInputs) -> None:
-        y = self.layer.run(inputs.copy()).y
+    def examine_beside_kinks(self) -> None:
+        """Examine what has no derivative on some inputs, like ties, on inputs next to these."""
+        kinked = {row.probe for row in self.rows if row.kinks}
+        for case in [case for case in self.cases.cases if case.title in kinked]:
+            x = case.inputs.x
+            move = 0.05 * float(np.sqrt((x**2).mean()) or 1.0) * self.rng.uniform(-1, 1, x.shape)
+            beside = replace(case.inputs, x=x + move)
+            self.examine(Case(f"{case.name}, each cell moved a little", beside, case.setting))
+
+    def _examine(self, case: Case) -> None:
+        inputs, layer = case.inputs, self.layer
+        y = layer.output(inputs)
         if not np.isfinite(y).all():
-            self._find(None, "y", probe, 0.0, "forward returns values that are not finite")
+            self._find(None, "y", case, "forward returns values that are not finite")
             return
-        if not np.array_equal(y, self.layer.run(inputs.copy()).y):
+        if not np.array_equal(y, layer.output(inputs)):
             message = "forward gives something else for the same input; fix its random draws"
-            self._find(None, "y", probe, 0.0, message)
+            self._find(None, "y", case, message)
             return
-        differs = self.reference.forward_differs(inputs, y)
-        if differs is not None:
-            self._find(None, "y", probe, *differs)
+        if case.differs:
+            self._find(None, "y", case, case.differs)
         loss = inputs.labels is not None
-        dy = np.ones_like(y) if loss else self.rng.normal(size=y.shape).astype(y.dtype)
-        found = self._gradients(probe, inputs, dy)
-        expected = {
-            "dx": inputs.x,
-            **{f"d{name}": array for name, array in inputs.parameters.items()},
-        }
-        missing = [name for name in expected if name not in found]
-        if missing:
-            self.notes.append(f"backward returns no {', '.join(missing)}")
-        slopes = Slopes(self.layer, inputs, dy, y)
-        observation = self.reference.observation(inputs, y, dy, found)
-        if observation is not None:
-            self._observations.append(observation)
+        if case.reference is not None:
+            dy = case.reference.delta(self.rng, y, ties=case.ties)
+        else:
+            dy = np.ones_like(y) if loss else self.rng.normal(size=y.shape).astype(y.dtype)
+        found = self._gradients(case, dy)
+        self.given |= dict.fromkeys(found)
+        shapes = {"dx": inputs.x.shape} | {f"d{n}": a.shape for n, a in inputs.parameters.items()}
         right = True
-        for name in [name for name in expected if name in found]:
-            value = self._shaped(probe, name, found[name], expected[name].shape)
+        truth: Slopes | ByReference
+        if case.reference is not None:
+            truth = ByReference(case.reference, dy, case.ties)
+        else:
+            truth = Slopes(layer, inputs, dy, self.samples, self.seed)
+        for name in [name for name in shapes if name in found]:
+            value = self._shaped(case, name, found[name], shapes[name])
             if value is None:
+                right = False
                 continue
             found[name] = value
-            measured = self._compare(probe, name, value, slopes)
-            if measured is not None:
+            verdict = truth.judge(name, value, layer.blur.get(name, 0.0))
+            figures = verdict.checked, verdict.kinks, verdict.error, verdict.precision, verdict.sure
+            self.rows.append(LayerRow(name, case.title, *figures))
+            if verdict.wrong is not None:
                 right = False
-                self._wrong.append(_Wrong(name, value, inputs, dy, slopes, measured))
+                wrong = _Wrong(value, case, dy, truth, verdict.error, verdict.wrong)
+                self.wrong.setdefault(name, []).append(wrong)
+        if case.reference is not None:
+            observation = case.reference.observation(dy, found)
+            self._observations.append(replace(observation, ties=case.ties))
         if right and not loss:
-            self._linear(probe, inputs, dy, found)
-        self._dtype(inputs, dy)
+            self._linear(case, dy, found)
 
     # Calling ----------------------------------------------------------------------------------
 
-    def _gradients(self, probe: str, inputs: CallInputs, dy: Array) -> dict[str, Array]:
+    def _gradients(self, case: Case, dy: Array) -> dict[str, Array]:
         """Run backward, and look at what it does to its surroundings."""
+        layer, inputs, on = self.layer, case.inputs, self.layer.instance()
         handed, handed_dy = inputs.copy(), dy.copy()
-        ran = self.layer.run(handed)
-        self._untouched(probe, "forward", inputs, handed)
-        y = ran.y.copy()
-        handed = inputs.copy() if not _same(inputs, handed) else handed
-        first = _copied(self.layer.back(handed, ran, handed_dy))
-        self._untouched(probe, "backward", inputs, handed)
+        ran = layer.run(handed, on)
+        self._untouched(case, "forward", handed)
+        y, handed = ran.y.copy(), handed if _same(inputs, handed) else inputs.copy()
+        first = _copied(layer.back(handed, ran, handed_dy, on))
+        if not layer.updates:
+            self._untouched(case, "backward", handed)
         if not np.array_equal(handed_dy, dy):
             message = "backward writes to the dy that it is given"
-            self._find("cache-overwritten", "dy", probe, 0.0, message)
+            self._find("cache-overwritten", "dy", case, message)
         if not np.array_equal(ran.y, y):
             message = "backward writes to the y that forward returned"
-            self._find("cache-overwritten", "y", probe, 0.0, message)
-        second = _copied(self.layer.gradients(inputs.copy(), dy.copy()))
-        third = _copied(self.layer.gradients(inputs.copy(), dy.copy()))
+            self._find("cache-overwritten", "y", case, message)
+        second, third = self._again(case, dy, on), self._again(case, dy, on)
+        settled = True
         for name in first:
-            steps = second[name] - first[name], third[name] - second[name]
-            if np.array_equal(first[name], second[name]):
+            if off_by(second[name], first[name]) <= _SAME:
                 continue
-            if _close(*steps, _SAME) and np.abs(steps[0]).max() > 0:
+            steps = second[name] - first[name], third[name] - second[name]
+            settled = False
+            if off_by(*steps) <= _SAME and np.abs(steps[0]).max() > 0:
                 message = (
                     "every call of backward adds to what the calls before left; set the gradient "
                     "to zero first"
                 )
-                self._find("gradients-not-cleared", name, probe, 0.0, message)
+                self._find("gradients-not-cleared", name, case, message)
                 first[name] = steps[0]
             else:
                 message = "backward gives something else when forward and backward run again"
-                self._find(None, name, probe, 0.0, message)
-        if ran.has_cache and self.layer.takes_cache:
-            self._interleaved(probe, inputs, dy, first)
+                self._find(None, name, case, message)
+        if settled:
+            self._interleaved(case, dy, first, on)
         return first
 
-    def _interleaved(
-        self, probe: str, inputs: CallInputs, dy: Array, expected: Mapping[str, Array]
-    ) -> None:
-        """See whether a cache survives another forward pass, and another backward pass."""
-        ran = self.layer.run(handed := inputs.copy())
-        other = CallInputs(1 - 2 * inputs.x, inputs.parameters, inputs.labels).copy()
-        self.layer.run(other)
-        for again in (False, True):
-            try:
-                found = _copied(self.layer.back(handed, ran, dy.copy()))
-            except Exception:  # noqa: BLE001 -- a cache may be used up
-                return
-            for name, value in found.items():
-                doubled = _close(value, 2 * expected[name], _SAME)
-                if _close(value, expected[name], _SAME) or doubled:
-                    continue
-                if again:
-                    self.notes.append("backward writes to what forward kept: it is good for once")
-                else:
-                    message = (
-                        "what forward kept is changed by the next forward pass; keep a copy of it"
-                    )
-                    self._find("cache-overwritten", name, probe, 0.0, message)
-                return
+    def _again(self, case: Case, dy: Array, on: Instance) -> dict[str, Array]:
+        handed = case.inputs.copy()
+        return _copied(self.layer.back(handed, self.layer.run(handed, on), dy.copy(), on))
 
-    def _untouched(self, probe: str, what: str, inputs: CallInputs, handed: CallInputs) -> None:
-        pairs = [("x", inputs.x, handed.x)]
-        pairs += [
-            (name, array, handed.parameters[name]) for name, array in inputs.parameters.items()
-        ]
-        for name, before, after in pairs:
-            if not np.array_equal(before, after):
+    def _interleaved(
+        self, case: Case, dy: Array, expected: Mapping[str, Array], on: Instance
+    ) -> None:
+        """See whether another forward pass disturbs what a layer keeps of an input."""
+        other = replace(case.inputs, x=1 - 2 * case.inputs.x).copy()
+        takes_cache = {"cache", "*cache"} & self.layer.backward_signature.takes
+        handed = case.inputs.copy()
+        try:
+            ran = self.layer.run(handed, on) if takes_cache else None
+            self.layer.run(other, on)
+            if ran is None:
+                ran = self.layer.run(handed, on)
+            found = _copied(self.layer.back(handed, ran, dy.copy(), on))
+        except UserError:
+            return
+        for name, value in found.items():
+            if off_by(value, expected[name]) > _SAME:
+                words = "what forward kept is changed by the next forward pass; keep a copy of it"
+                if not takes_cache:
+                    words = "backward uses what an earlier input left, not that of the last forward"
+                self._find("cache-overwritten", name, case, words)
+                return
+        if takes_cache:
+            again = _copied(self.layer.back(handed, ran, dy.copy(), on))
+            if any(off_by(value, expected[name]) > _SAME for name, value in again.items()):
+                self.notes.append("backward writes to what forward kept: it is good for once")
+
+    def _untouched(self, case: Case, what: str, handed: CallInputs) -> None:
+        before, after = {"x": case.inputs.x}, {"x": handed.x}
+        before, after = before | case.inputs.parameters, after | handed.parameters
+        for name in before:
+            if not np.array_equal(before[name], after[name]):
                 message = f"{what} writes to the {name} that it is given; work on a copy"
-                self._find("cache-overwritten", name, probe, 0.0, message)
+                self._find("cache-overwritten", name, case, message)
 
     # Comparing --------------------------------------------------------------------------------
 
-    def _shaped(self, probe: str, name: str, value: Array, shape: tuple[int, ...]) -> Array | None:
+    def _shaped(
+        self, case: Case, name: str, value: Array, shape: tuple[int, ...]
+    ) -> Array | None:
         """Return a gradient in the shape of what it is a gradient of."""
-        if value.shape == shape:
-            return value
-        message = f"{name} has shape {value.shape}, where {shape} is expected"
-        plain = [n for n in value.shape if n > 1] == [n for n in shape if n > 1]
-        if not plain:
-            message += "; it is transposed" * (value.shape == shape[::-1])
-            self._find(None, name, probe, 0.0, message)
+        if value.shape != shape:
+            message = f"{name} has shape {value.shape}, where {shape} is expected"
+            if [n for n in value.shape if n > 1] != [n for n in shape if n > 1]:
+                message += "; it is transposed" * (value.shape == shape[::-1])
+                message += "; a slice like [p:-p] is empty where p is 0" * (not value.size)
+                self._find(None, name, case, message)
+                return None
+            users = name[1:] in self.layer.parameters
+            if name == "dx" or (users and np.broadcast_shapes(value.shape, shape) != shape):
+                self._find(None, name, case, message)
+            else:
+                self.notes.append(message)
+        if not np.isfinite(value).all():
+            self._find(None, name, case, f"{name} holds values that are not finite")
             return None
-        if name == "dx" or (self.users_shapes and np.broadcast_shapes(value.shape, shape) != shape):
-            self._find(None, name, probe, 0.0, message)
-        else:
-            self.notes.append(message)
         return value.reshape(shape)
 
-    def _compare(
-        self, probe: str, name: str, value: Array, slopes: Slopes
-    ) -> list[Measured] | None:
-        """Compare a gradient with finite differences; return these where it is wrong."""
-        if not np.isfinite(value).all():
-            self._find(None, name, probe, 0.0, f"{name} holds values that are not finite")
-            return None
-        measured = slopes.measure(name, self._sample(value), self.rng)
-        verdict = slopes.verdict(value, measured)
-        self.rows.append(
-            LayerRow(name, probe, len(measured), verdict.kinks, verdict.error, verdict.precision)
-        )
-        if verdict.wrong is None:
-            return None
-        self._find(None, name, probe, verdict.error, verdict.wrong)
-        return measured
-
-    def _sample(self, value: Array) -> list[tuple[int, ...]]:
-        every = self.rng.permutation(value.size)
-        share = self.samples // 3
-        largest = largest_first(value, share)
-        chosen = list(dict.fromkeys(map(int, [*largest, *every])))[: self.samples]
-        return [tuple(map(int, np.unravel_index(n, value.shape))) for n in chosen]
-
-    def _linear(
-        self, probe: str, inputs: CallInputs, dy: Array, found: Mapping[str, Array]
-    ) -> None:
+    def _linear(self, case: Case, dy: Array, found: Mapping[str, Array]) -> None:
         """See whether backward is linear in dy, as every derivative is."""
         other = self.rng.normal(size=dy.shape)
-        mixed = self.layer.fresh(inputs, 2 * dy - 3 * other)
-        alone = self.layer.fresh(inputs, other)
+        mixed = self.layer.gradients(case.inputs, 100 * dy - 3 * other)
+        alone = self.layer.gradients(case.inputs, other)
         for name, value in found.items():
-            expected = 2 * value - 3 * alone[name].reshape(value.shape)
-            actual = mixed[name].reshape(value.shape)
-            size = np.abs(value).max() + np.abs(alone[name]).max()
-            if np.abs(actual - expected).max() > 1e-5 * size:
-                off = float(np.abs(actual - expected).max() / size)
-                self._find(None, name, probe, off, "backward is not linear in dy")
-
-    def _dtype(self, inputs: CallInputs, dy: Array) -> None:
-        """See whether float32 stays float32."""
-        single = CallInputs(
-            inputs.x.astype(np.float32),
-            {name: array.astype(np.float32) for name, array in inputs.parameters.items()},
-            inputs.labels,
-        )
-        try:
-            ran = self.layer.run(single)
-            found = self.layer.back(single, ran, dy.astype(np.float32))
-        except Exception:  # noqa: BLE001 -- a layer may want float64
-            self.notes.append("float32 inputs are not accepted")
-            return
-        wide = [n for n, v in {"y": ran.y, **found}.items() if v.dtype == np.float64 and v.ndim]
-        if wide:
-            self.notes.append(f"float64 where the input is float32: {', '.join(wide)}")
+            expected = 100 * value - 3 * alone[name].reshape(value.shape)
+            size = 100 * np.abs(value).max() + np.abs(alone[name]).max()
+            off = np.abs(mixed[name].reshape(value.shape) - expected).max()
+            if off > 1e-5 * size + 200 * self.layer.blur.get(name, 0.0):
+                self._find(None, name, case, _NOT_LINEAR)
 
     # Naming -----------------------------------------------------------------------------------
 
-    def name_mistakes(self) -> None:
-        """Name the mistake in every wrong gradient, where that can be done."""
-        for quantity in dict.fromkeys(wrong.name for wrong in self._wrong):
-            mutants = find_mistakes(self._observations, quantity)
-            named: list[LayerFinding] = []
-            for finding in self.findings:
-                if finding.quantity != quantity or finding.mistake is not None or not finding.error:
-                    named.append(finding)
-                elif mutants:
-                    named += [_as_mutant(finding, mutant) for mutant in mutants]
-                else:
-                    named.append(self._as_plain(finding))
-            self.findings = named
+    def findings(self) -> list[LayerFinding]:
+        """Return what is wrong, with the mistake's name where it is known."""
+        self._take_convention()
+        findings = []
+        for (mistake, quantity, message), cases in self.found.items():
+            if message == _NOT_LINEAR and quantity in self.wrong:
+                continue
+            settings = " and at ".join(dict.fromkeys(case.setting for case in cases))
+            at_settings = quantity == "backward" and settings
+            message += f", at {settings}" if at_settings else _on_more(cases)
+            findings.append(LayerFinding(mistake, quantity, cases[0].title, 0.0, message))
+        for text, settings in self.cases.crashes.items():
+            at = " and at ".join(settings)
+            message = f"raises {text}, at {at}"
+            findings.append(LayerFinding(None, "forward", "every input", 0.0, message))
+        for name, wrong in self.wrong.items():
+            findings += self._named(name, wrong)
+        return findings
 
-    def _as_plain(self, finding: LayerFinding) -> LayerFinding:
-        """Name what is recognised without knowing what the layer does."""
-        for wrong in self._wrong:
-            if wrong.name == finding.quantity:
-                mistake = plain_mistake(
-                    self.layer,
-                    wrong.name,
-                    wrong.gradient,
-                    wrong.inputs,
-                    wrong.dy,
-                    self.reference.batch_axis,
-                    wrong.slopes,
-                    wrong.measured,
-                )
-                if mistake is not None:
-                    message = f"{mistake[1]} ({finding.message})"
-                    return replace(finding, mistake=mistake[0], message=message)
-        return finding
+    def _take_convention(self) -> None:
+        """Take parameter gradients that are all divided by N as what they are: another right way."""
+        names = [name for name in self.given if name != "dx"]
+        batch = self.cases.batch
+        if batch is None or not names or set(self.wrong) != set(names):
+            return
+        every = [(name, one) for name, wrong in self.wrong.items() for one in wrong]
+        if all(
+            one.truth.judge(name, one.gradient * one.case.inputs.x.shape[batch]).wrong is None
+            for name, one in every
+        ):
+            self.wrong.clear()
+            self.notes.append(
+                f"{', '.join(names)}: divided by the number of images N, which is right where the "
+                "delta that comes in was not"
+            )
 
-    def _find(
-        self, mistake: str | None, quantity: str, probe: str, error: float, message: str
-    ) -> None:
-        known = {(finding.mistake, finding.quantity, finding.message) for finding in self.findings}
-        if (mistake, quantity, message) not in known:
-            self.findings.append(LayerFinding(mistake, quantity, probe, error, message))
+    def _named(self, name: str, wrong: list[_Wrong]) -> list[LayerFinding]:
+        """Return a wrong gradient as the catalogue's mistakes, or as one of any layer's."""
+        first, cases = wrong[0], [one.case for one in wrong]
+        where = f"({first.message}){_on_more(cases)}"
+        finding = LayerFinding(None, name, first.case.title, first.error, first.message)
+        findings = []
+        for mutant in find_mistakes(self._observations, name):
+            mistake = MISTAKES[mutant.mistake or ""]
+            words = f"{mutant.description[0].upper()}{mutant.description[1:]} {where}"
+            findings.append(
+                replace(finding, mistake=mistake.id, message=words, mend=mistake.mend,
+                        hint=mistake.hint)
+            )  # fmt: skip
+        if findings:
+            return findings
+        for one in wrong:
+            plain = plain_mistake(
+                self.layer, name, one.gradient, one.case.inputs, one.dy, self.cases.batch,
+                lambda array, dy, one=one: one.truth.of(dy).judge(name, array).wrong is None,
+            )  # fmt: skip
+            if plain is not None:
+                return [replace(finding, mistake=plain[0], message=f"{plain[1]} {where}")]
+        return [replace(finding, message=f"{first.message}{_on_more(cases)}")]
+
+    def _find(self, mistake: str | None, quantity: str, case: Case, message: str) -> None:
+        self.found.setdefault((mistake, quantity, message), []).append(case)
 
 
-def _as_mutant(finding: LayerFinding, mutant: Mutant) -> LayerFinding:
-    mistake = MISTAKES[mutant.mistake or ""]
-    words = f"{mutant.description[0].upper()}{mutant.description[1:]}"
-    return replace(
-        finding,
-        mistake=mistake.id,
-        message=f"{words} ({finding.message})",
-        mend=mistake.mend,
-        hint=mistake.hint,
-    )
+def _on_more(cases: list[Case]) -> str:
+    others = len({case.title for case in cases}) - 1
+    return f", and on {others} more input{'s' * (others > 1)}" if others else ""
 
 
 def _copied(found: Mapping[str, Array]) -> dict[str, Array]:
@@ -317,10 +315,3 @@ def _same(one: CallInputs, other: CallInputs) -> bool:
     return np.array_equal(one.x, other.x) and all(
         np.array_equal(array, other.parameters[name]) for name, array in one.parameters.items()
     )
-
-
-def _close(one: Array, other: Array, tolerance: float) -> bool:
-    if one.shape != other.shape:
-        return False
-    size = float(np.abs(other).max(initial=0.0))
-    return bool(np.abs(one - other).max(initial=0.0) <= tolerance * size)

@@ -1,7 +1,8 @@
-"""Layers whose kind is known: their reference, inputs on which no mistake hides, and layouts.
+"""Kinds of layers: their reference, the layouts and settings that people use, and inputs.
 
-A user's convolution may take images as (N, H, W, C), and filters as (R, S, C, K). Layouts are
-found by comparing its output with the reference's.
+A layout says for each array which axes the user's has, in order: "nhwc", "chw" for one image,
+"hw" for one image of one channel; "1" is an axis of length 1. Layout and settings are found by
+comparing outputs of forward with the reference's.
 """
 
 from __future__ import annotations
@@ -9,219 +10,317 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fullback.errors import OptionError, ShapeError
-from fullback.layers import AvgPool2D, BatchNorm2D, Conv2D, Dense, Layer, MaxPool2D, ReLU
-from fullback.layers.base import Array, Shape
+from fullback.check.mistakes.base import Mistake, Mutants, delta
+from fullback.errors import OptionError
+from fullback.layers import (
+    AvgPool2D,
+    BatchNorm2D,
+    Conv2D,
+    Dense,
+    Dropout,
+    Layer,
+    LeakyReLU,
+    MaxPool2D,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from fullback.layers.base import Array, Parameters, Shape
 from fullback.layers.window import pair
+from fullback.passes import softmax
 
-Order: TypeAlias = tuple[int, ...]
+# Layouts ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a user's arrays have the axes of the reference's.
+    """The axes of a user's arrays; ``turned`` where forward turns the filters, by 180 degrees."""
 
-    ``images``, ``weight`` : order of the reference's axes in the user's; ``row`` : the shape of a
-    vector of K, with -1 for K; ``flat`` : whether one-cell maps (N, C, 1, 1) are rows (N, C).
+    x: str
+    y: str
+    weight: str = ""
+    bias: str = ""
+    turned: bool = False
+
+    @property
+    def weight_axes(self) -> str:
+        """The axes of the reference's weights."""
+        return "kcrs" if "r" in self.weight else "kc" if "c" in self.weight else "k"
+
+    @property
+    def bias_axes(self) -> str:
+        """The axes of the bias: one a filter, or one an output cell."""
+        return "kpq" if "p" in self.bias else "k"
+
+    @property
+    def batch(self) -> int | None:
+        """Which axis of x and y counts the images; None where there is one image."""
+        return self.x.index("n") if "n" in self.x else None
+
+
+def arranged(array: Array, axes: str, order: str) -> Array:
+    """Return an array with these axes in the user's order; those that are left out have length 1.
+
+    Raises
+    ------
+    ValueError
+        An axis that the order leaves out is longer than 1.
     """
-
-    images: tuple[int, ...] | None
-    weight: tuple[int, ...] | None
-    row: tuple[int, ...]
-    flat: bool = False
-
-    def image_out(self, x: Array) -> Array:
-        """Return images, or a layer's outputs, in the user's layout."""
-        if self.flat and x.ndim == 4:
-            return np.ascontiguousarray(x[:, :, 0, 0])
-        if self.images is None or x.ndim != len(self.images):
-            return x
-        return np.ascontiguousarray(x.transpose(self.images))
-
-    def image_in(self, x: Array) -> Array:
-        """Return a user's images, or outputs, in the reference's layout."""
-        if self.flat and x.ndim == 2:
-            return x[:, :, None, None]
-        if self.images is None or x.ndim != len(self.images):
-            return x
-        return np.ascontiguousarray(x.transpose(np.argsort(self.images)))
-
-    def parameter_out(self, p: Array) -> Array:
-        """Return a parameter in the user's layout."""
-        if p.ndim == 1:
-            return p.reshape(self.row)
-        return p if self.weight is None else np.ascontiguousarray(p.transpose(self.weight))
-
-    def parameter_in(self, p: Array, shape: Shape) -> Array | None:
-        """Return a parameter or its gradient in the reference's layout; None if it does not fit."""
-        if len(shape) > 1 and self.weight is not None and p.ndim == len(self.weight):
-            p = p.transpose(np.argsort(self.weight))
-        elif len(shape) == 1 and p.size == shape[0]:
-            p = p.reshape(shape)
-        return p if p.shape == shape else None
+    rest = "".join(axis for axis in axes if axis in order)
+    lengths = dict(zip(axes, array.shape, strict=True))
+    letters = [axis for axis in order if axis != "1"]
+    moved = array.reshape([lengths[axis] for axis in rest])
+    moved = moved.transpose([rest.index(axis) for axis in letters])
+    return np.array(moved.reshape([lengths.get(axis, 1) for axis in order]), order="C")
 
 
-_IMAGES: list[Order] = [(0, 1, 2, 3), (0, 2, 3, 1)]  # (N, C, H, W) and (N, H, W, C)
-_FILTERS: list[Order] = [(0, 1, 2, 3), (2, 3, 1, 0), (0, 2, 3, 1), (2, 3, 0, 1)]
-_ROWS: list[Order] = [(-1,), (1, -1), (-1, 1), (1, -1, 1, 1), (1, 1, 1, -1)]
+def restored(array: Array, axes: str, order: str) -> Array:
+    """Return a user's array with these axes in our order.
 
-
-def _layouts(
-    images: Sequence[Order | None] = (None,),
-    weights: Sequence[Order | None] = (None,),
-    rows: Sequence[Order] = ((-1,),),
-) -> tuple[Layout, ...]:
-    return tuple(itertools.starmap(Layout, itertools.product(images, weights, rows)))
-
-
-@dataclass(frozen=True)
-class _Spec:
-    """What is known of a kind.
-
-    Attributes
-    ----------
-    reference : returns the layer, from its options
-    options : their names
-    layouts : those that are in use
-    shapes : of inputs; () where the layer takes images, whose shapes follow from the options
-    paddings : which ones may be meant where none is given
+    Raises
+    ------
+    ValueError
+        It has other axes.
     """
+    if array.ndim != len(order):
+        raise ValueError(f"{array.ndim} axes, not {order}")
+    lengths = dict(zip(order, array.shape, strict=True))
+    letters = [axis for axis in order if axis != "1"]
+    rest = [axis for axis in axes if axis in letters]
+    moved = array.reshape([lengths[axis] for axis in letters])
+    moved = moved.transpose([letters.index(axis) for axis in rest])
+    return np.array(moved.reshape([lengths.get(axis, 1) for axis in axes]), order="C")
 
-    reference: Callable[..., Layer] | None
-    options: frozenset[str] = frozenset()
-    layouts: tuple[Layout, ...] = _layouts()
-    shapes: tuple[Shape, ...] = ()
-    paddings: tuple[str, ...] = ()
+
+_IMAGES = "nchw"
+_BIASES = ("k", "k1", "1k", "111k", "1k11", "k11", "11k", "")
 
 
-_WINDOWS = frozenset({"size", "stride", "padding"})
-KINDS = {
-    "conv2d": _Spec(
-        lambda **own: Conv2D(3 * own.get("groups", 1), **own),
-        frozenset({"kernel_size", "stride", "padding", "dilation", "groups"}),
-        _layouts(_IMAGES, _FILTERS, _ROWS),
-        paddings=("valid", "same"),
-    ),
-    "dense": _Spec(
-        lambda: Dense(4),
-        layouts=_layouts([(0, 1), (1, 0)], [(0, 1), (1, 0)], _ROWS[:3]),
-        shapes=((5,), (7,)),
-    ),
-    "relu": _Spec(ReLU, shapes=((5,), (2, 3, 4))),
-    "maxpool2d": _Spec(MaxPool2D, _WINDOWS, _layouts(_IMAGES), paddings=("valid",)),
-    "avgpool2d": _Spec(AvgPool2D, _WINDOWS, _layouts(_IMAGES), paddings=("valid",)),
-    "batchnorm": _Spec(
-        BatchNorm2D,
-        frozenset({"epsilon"}),
-        (
-            *_layouts(_IMAGES, rows=_ROWS),
-            *(Layout(None, None, row, flat=True) for row in _ROWS[:2]),
-        ),
-    ),
-    "softmax_cross_entropy": _Spec(None),
-}
-"""Every kind by its name."""
+def _conv_layouts() -> Iterator[Layout]:
+    pairs = [
+        *itertools.product(["nchw", "chw"], ["kcrs", "rsck", "ckrs"]),
+        *itertools.product(["nhwc", "hwc"], ["rsck", "krsc", "rskc", "kcrs"]),
+        *itertools.product(["hwcn", "cnhw"], ["rsck", "kcrs"]),
+    ]
+    alike = [(x, x, w) for x, w in pairs]
+    flat = [("hw", y, w) for y, w in (("hwc", "krs"), ("chw", "krs"), ("hwc", "rsk"), ("hw", "rs"))]
+    for turned in (False, True):
+        for x, y, weight in (*alike, *flat):
+            biases = ("", "1", "11") if weight == "rs" else _BIASES
+            biases = (*biases, y.replace("c", "k").replace("h", "p").replace("w", "q"))
+            for bias in biases if "n" not in x else biases[:-1]:
+                yield Layout(x, y, weight, bias, turned)
 
-_NAMES = {"kernel_size": "size", "pool_size": "size", "eps": "epsilon", "pad": "padding"}
+
+_ROWS = (("nc", "nc"), ("cn", "cn"), ("c", "c"), ("c1", "c1"), ("1c", "1c"))
+_ANY = tuple(Layout(x, x) for x in ("nc", "nchw", "c", "c1"))
+_POOLED = tuple(Layout(x, x) for x in ("nchw", "nhwc", "chw", "hwc", "hw", "hwcn"))
+_DENSE = tuple(
+    Layout(x, y, weight, bias)
+    for (x, y), weight in itertools.product((*_ROWS, ("c1", "c")), ("kc", "ck"))
+    for bias in ("k", "1k", "k1", "")
+)
+_LABELLED = tuple(  # y: the axes of the labels, which are numbers, or rows of 0 and 1
+    Layout(x, y) for x, _ in _ROWS for y in ("n" if "n" in x else "", x)
+)
+_NORMED = tuple(
+    Layout(x, x, weight, weight)
+    for x in ("nchw", "nhwc", "nc", "cn")
+    for weight in ("k", "1k", "k1", "1k11", "111k", "k11")
+)
+
+
+# References ---------------------------------------------------------------------------------------
+
+
+class Softmax(Layer):
+    """p[n,k] = exp(x[n,k]) / sum over j of exp(x[n,j]);  dx = p (dy - sum over j of dy[n,j] p[n,j])."""
+
+    kind: ClassVar[str] = "softmax"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def forward(
+        self, x: Array, parameters: Parameters, *, training: bool = False, rng_key: int = 0
+    ) -> tuple[Array, Any]:
+        p = softmax(x)
+        return p, p
+
+    def backward(
+        self, dy: Array, cache: Any, parameters: Parameters
+    ) -> tuple[Array, dict[str, Array]]:
+        return cache * (dy - (dy * cache).sum(axis=1, keepdims=True)), {}
+
+
+SOFTMAX_MUTANTS = Mutants()
+SOFTMAX_MUTANTS.add(
+    Mistake("softmax-diagonal",
+        "Only the diagonal of the softmax's Jacobian was used.",
+        "dx[n,k] = p[n,k] (dy[n,k] - sum over j of dy[n,j] p[n,j])",
+        "dx = p * (dy - (dy * p).sum(axis=1, keepdims=True))"),
+    delta("rule", "only the diagonal of the Jacobian, p (1 - p), was used",
+          lambda p, v, dy: dy * p.y * (1 - p.y)),
+    delta("rule", "only a factor p was used in place of the whole Jacobian",
+          lambda p, v, dy: dy * p.y),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of layer with its options."""
+    """What is known of a kind of layer.
 
-    name: str
-    options: Mapping[str, Any]
+    Attributes
+    ----------
+    reference : returns the layer for a setting, the number of filters and the filter's cells
+    axes : those of x and y
+    layouts : that are in use
+    every : whether any shape will do, so that it is examined in every layout that runs
+    told : settings that are tried on functions which take them
+    assumed : settings that functions may have which do not
+    options : what a user may give
+    """
 
-    @classmethod
-    def named(cls, name: str, options: Mapping[str, Any]) -> Kind:
-        """Check a kind's name and options.
-
-        Raises
-        ------
-        OptionError
-            There is no such kind, or it has no such option.
-        """
-        if name not in KINDS:
-            raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {name!r}")
-        known = KINDS[name].options
-        checked = {}
-        for key, value in options.items():
-            word = key if key in known else _NAMES.get(key, key)
-            if word not in known:
-                takes = ", ".join(sorted(known)) or "no options"
-                raise OptionError(f"kind={name!r} takes {takes}, got {key}={value!r}")
-            checked[word] = tuple(value) if isinstance(value, list) else value
-        return cls(name, checked)
-
-    def references(self) -> Iterator[Layer]:
-        """Return the layers that may be meant, where an option was not given."""
-        spec = KINDS[self.name]
-        if spec.reference is None:
-            return
-        if "padding" in self.options or not spec.paddings:
-            yield spec.reference(**self.options)
-        else:
-            for padding in spec.paddings:
-                yield spec.reference(padding=padding, **self.options)
-
-    def layouts(self) -> Sequence[Layout]:
-        """Return the layouts that are in use."""
-        return KINDS[self.name].layouts
-
-    def probes(self, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
-        """Return inputs, in the reference's layout, with what each is."""
-        if self.name == "softmax_cross_entropy":
-            yield "4 rows of logits", rng.normal(size=(4, 5))
-            yield "small logits", 1e-3 * rng.normal(size=(3, 5))
-            yield "large logits", 10 * rng.normal(size=(3, 4))
-            yield "equal logits", np.zeros((3, 4))
-            yield "one row of logits", rng.normal(size=(1, 5))
-            return
-        shapes = KINDS[self.name].shapes
-        if not shapes:
-            channels = 2 * int(self.options.get("groups", 1))
-            rows, columns = pair(self.options.get("kernel_size", self.options.get("size", 2)))
-            down, across = pair(self.options.get("stride") or 1)
-            shapes = (
-                (channels, 3 * rows + 2 * down, 2 * columns + 2 * across),
-                (channels, 2 * rows + 2 * down + 1, 3 * columns + 2 * across + 1),
-            )
-        for shape in shapes:
-            yield f"3 inputs of {' x '.join(map(str, shape))}", _spread(rng, (3, *shape))
-        shape = shapes[0]
-        yield (
-            "a zero background",
-            np.where(rng.random((3, *shape)) < 0.7, 0.0, rng.choice([-1.0, 1.0, 2.0], (3, *shape))),
-        )
-        yield "large values", 100 * _spread(rng, (2, *shape))
-        yield "small values", 0.01 * _spread(rng, (2, *shape))
-        yield "one input", _spread(rng, (1, *shape))
+    reference: Callable[[Mapping[str, Any], int, Shape], Layer] | None
+    axes: str = "nc"
+    layouts: tuple[Layout, ...] = _ANY
+    every: bool = False
+    told: tuple[dict[str, Any], ...] = ({},)
+    assumed: tuple[dict[str, Any], ...] = ({},)
+    options: frozenset[str] = frozenset()
 
 
-def parameters_for(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str, Array]:
-    """Draw the layer's parameters for an input, in the reference's layout."""
-    shapes = layer.parameter_shapes(x.shape[1:])
-    if isinstance(layer, BatchNorm2D):
-        return {name: rng.uniform(0.5, 1.5, shape) for name, shape in shapes.items()}
-    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+def _elementwise(layer: Callable[..., Layer], *options: str, **told: Any) -> Kind:
+    return Kind(
+        lambda own, k, cells: layer(**{n: own[n] for n in options if n in own}),
+        _IMAGES,
+        every=True,
+        told=(told,),
+        options=frozenset([*options, *told]),
+    )
 
 
-def reference_output(layer: Layer, x: Array, parameters: Mapping[str, Array]) -> Array | None:
-    """Return the reference's output; None where the input does not fit."""
-    try:
-        layer.output_shape(x.shape[1:])
-    except ShapeError:
+def _conv(own: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
+    options = {"padding": 0, **own, "kernel_size": cells}
+    options.pop("size", None)
+    return Conv2D(filters, **options)
+
+
+def _pool(layer: Callable[..., Layer], *modes: str) -> Kind:
+    def reference(own: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
+        return layer(**{n: own[n] for n in ("size", "stride", "padding") if n in own})
+
+    settings = [
+        {"size": size, "stride": stride, "mode": mode}
+        for mode in modes
+        for size, stride in ((2, 2), (3, 2), (2, 1), (3, 3), (3, 1), (2, 3), (4, 4))
+    ]
+    told = tuple(one for one in settings if one["size"] < 4 and one["stride"] < 3)
+    options = frozenset({"size", "stride", "padding", "mode"})
+    return Kind(reference, _IMAGES, _POOLED, False, told, tuple(settings), options)
+
+
+_STEPS = tuple({"stride": s, "padding": p} for s, p in ((1, 1), (1, 0), (2, 1), (2, 0)))
+_EPSILONS = tuple({"epsilon": e} for e in (1e-5, 1e-8, 1e-7, 1e-3, 1e-6, 1e-4, 1e-10, 1e-12))
+KINDS: dict[str, Kind] = {
+    "conv2d": Kind(
+        _conv,
+        _IMAGES,
+        tuple(_conv_layouts()),
+        told=_STEPS,
+        assumed=tuple(
+            {"stride": s, "padding": p} for s in (1, 2, 3) for p in ("valid", "same", 1, 2)
+        ),
+        options=frozenset({"size", "stride", "padding", "dilation", "groups"}),
+    ),
+    "dense": Kind(lambda own, k, cells: Dense(k), "nc", _DENSE),
+    "relu": _elementwise(ReLU),
+    "leaky_relu": _elementwise(LeakyReLU, "slope"),
+    "sigmoid": _elementwise(Sigmoid),
+    "tanh": _elementwise(Tanh),
+    "softmax": Kind(lambda own, k, cells: Softmax(), "nc", tuple(Layout(x, y) for x, y in _ROWS)),
+    "dropout": _elementwise(Dropout, rate=0.4, keep=0.6, mode="train"),
+    "maxpool2d": _pool(MaxPool2D, "max"),
+    "avgpool2d": _pool(AvgPool2D, "average", "avg", "mean"),
+    "batchnorm": Kind(
+        lambda own, k, cells: BatchNorm2D(epsilon=own.get("epsilon", 1e-5)),
+        _IMAGES,
+        _NORMED,
+        told=tuple({**one, "mode": "train"} for one in _EPSILONS[:1]),
+        assumed=_EPSILONS,
+        options=frozenset({"epsilon", "mode"}),
+    ),
+    "softmax_cross_entropy": Kind(None, "nc", _LABELLED),
+}
+"""Every kind by its name."""
+
+
+def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a kind's options by our names.
+
+    Raises
+    ------
+    OptionError
+        There is no such kind, or it has no such option.
+    """
+    from fullback.check.layer.calls import option_named
+
+    if name not in KINDS:
+        raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {name!r}")
+    known, checked = KINDS[name].options, {}
+    for key, value in options.items():
+        word = option_named(key, dict.fromkeys(known))
+        if word not in known:
+            takes = ", ".join(sorted(known)) or "no options"
+            raise OptionError(f"kind={name!r} takes {takes}, got {key}={value!r}")
+        checked[str(word)] = tuple(value) if isinstance(value, list) else value
+    return checked
+
+
+# Inputs -------------------------------------------------------------------------------------------
+
+
+def lengths(shape: Sequence[int], order: str, known: Mapping[str, int]) -> dict[str, int] | None:
+    """Return the lengths of axes that a user's array has, with those known; None if they differ."""
+    if len(shape) != len(order):
         return None
-    y, _ = layer.forward(x, parameters, training=True)
-    return y
+    found = dict(known)
+    for axis, length in zip(order, shape, strict=True):
+        if found.setdefault(axis, length if axis != "1" else 1) != length:
+            return None
+    return found
 
 
-def _spread(rng: np.random.Generator, shape: Shape) -> Array:
-    """Cells of about -1.3 to 2.7, in each image apart from each other and from 0."""
-    cells = int(np.prod(shape[1:]))
-    places = rng.permuted(np.tile(np.arange(cells), (shape[0], 1)), axis=1) - cells // 3
-    return ((places + 0.5 + rng.uniform(-0.25, 0.25, places.shape)) * 4 / cells).reshape(shape)
+def spans(setting: Mapping[str, Any], known: Mapping[str, int]) -> tuple[int, int, int, int]:
+    """Return the rows and columns that a window reaches over, and its steps down and across."""
+    rows, columns = pair(setting.get("size", 3 if "k" in known else 2))
+    rows, columns = known.get("r", rows), known.get("s", columns)
+    down, across = pair(setting.get("stride") or 1)
+    below, right = pair(setting.get("dilation", 1))
+    return (rows - 1) * below + 1, (columns - 1) * right + 1, down, across
+
+
+def values(rng: np.random.Generator, images: int, shape: Shape) -> Iterator[tuple[str, Array]]:
+    """Yield batches of a shape, with what each is."""
+    whole = (images, *shape)
+    cells = int(np.prod(shape))
+    places = rng.permuted(np.tile(np.arange(cells), (images, 1)), axis=1) - cells // 3
+    spread = ((places + 0.5 + rng.uniform(-0.25, 0.25, places.shape)) * 4 / cells).reshape(whole)
+    yield "", spread  # about -1.3 to 2.7, in each image apart from each other and from 0
+    flat = np.where(rng.random(whole) < 0.7, 0.0, rng.choice([-1.0, 1.0, 2.0], whole))
+    yield "a zero background", flat
+    yield "large values", 100 * spread
+    yield "small values", 0.01 * spread
+
+
+def logits(rng: np.random.Generator, images: int, shape: Shape) -> Iterator[tuple[str, Array]]:
+    """Yield rows of logits, with what each is."""
+    whole = (images, *shape)
+    yield "", rng.normal(size=whole)
+    yield "small logits", 1e-3 * rng.normal(size=whole)
+    yield "large logits", 10 * rng.normal(size=whole)
+    yield "equal logits", np.zeros(whole)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fullback.check.printing import listed
 
@@ -44,15 +43,16 @@ class LayerFinding:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One gradient on one probe.
+    """One gradient on one input.
 
     Attributes
     ----------
     quantity, probe : which
-    checked : entries and directions compared with finite differences
+    checked : entries and directions that were compared
     kinks : how many of them are at a kink, and were set apart
     error : largest difference, relative to the largest entry
-    precision : largest estimated error of the differences, likewise
+    precision : largest estimated error of what it was compared with, likewise
+    sure : whether a wrong gradient could not have passed
     """
 
     quantity: str
@@ -61,6 +61,7 @@ class LayerRow:
     kinks: int
     error: float
     precision: float
+    sure: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,57 +71,50 @@ class LayerCheck:
     Attributes
     ----------
     findings : what is wrong; empty where nothing is
-    rows : every gradient on every probe, with its figures
-    notes : what is worth knowing and not wrong: how the functions were called, what was left out
+    rows : every gradient on every input, with its figures
+    notes : what is worth knowing and not wrong: how the functions were called, conventions
+    judged : the gradients that were judged, right or wrong
+    not_judged : gradients and inputs that could not be, with the reason
+    truth : what gradients were compared with
+    whole : whether every gradient that backward gave was judged
     """
 
     findings: tuple[LayerFinding, ...]
     rows: tuple[LayerRow, ...]
     notes: tuple[str, ...]
+    judged: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
+    whole: bool = True
+    truth: str = "finite differences"
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
+        """Whether all gradients that backward gave were judged, and are right."""
+        return self.whole and not self.findings
 
     def __str__(self) -> str:
-        lines = [f"- {finding}" for finding in self.findings]
         names = list(dict.fromkeys(row.quantity for row in self.rows))
-        probes = len(dict.fromkeys(row.probe for row in self.rows))
-        if self.ok:
+        wrong = list(dict.fromkeys(finding.quantity for finding in self.findings))
+        right = [name for name in self.judged if name not in wrong]
+        if wrong:
+            head = f"The layer is wrong: {listed(wrong)}."
+            head += f" Right: {listed(right)}." if right else ""
+        elif not self.ok:
+            head = "The layer could not be judged on these inputs."
+            head += f" Right: {listed(right)}." if right else ""
+        else:
+            probes = len(dict.fromkeys(row.probe for row in self.rows))
             worst = max((row.error for row in self.rows), default=0.0)
             precision = max((row.precision for row in self.rows), default=0.0)
-            kinks = sum(row.kinks for row in self.rows)
             agree = "agrees" if len(names) == 1 else "agree"
+            where = " where it was judged" if self.not_judged else ""
             head = (
-                f"The layer is right: {listed(names)} {agree} with finite differences to "
-                f"{worst:.0e} of the largest entry on {probes} input{'s' * (probes != 1)}; the "
-                f"differences are good to {precision:.0e}."
+                f"The layer is right{where}: {listed(names)} {agree} with {self.truth} to "
+                f"{worst:.0e} of the largest entry on {probes} input{'s' * (probes != 1)}; "
+                f"{self.truth} are good to {precision:.0e}."
             )
-            if kinks:
+            if kinks := sum(row.kinks for row in self.rows):
                 head += f" {kinks:,} comparisons at kinks were set apart."
-        else:
-            wrong = list(dict.fromkeys(finding.quantity for finding in self.findings))
-            right = [name for name in names if name not in wrong]
-            head = f"The layer is wrong: {listed(wrong)}."
-            if right:
-                head += f" Right: {listed(right)}."
+        lines = [f"- {finding}" for finding in self.findings]
+        lines += [f"  not judged: {what}" for what in self.not_judged]
         return "\n".join([head, *lines, *(f"  note: {note}" for note in self.notes)])
-
-
-def merged(findings: Sequence[LayerFinding]) -> tuple[LayerFinding, ...]:
-    """Put together what shows on several probes: the first finding of each, named ones first."""
-    groups: dict[tuple[str, str], list[LayerFinding]] = {}
-    named = {(finding.quantity, finding.probe) for finding in findings if finding.mistake}
-    quantities = {quantity for quantity, _ in named}
-    for finding in sorted(findings, key=lambda finding: finding.mistake is None):
-        if finding.mistake is None and finding.error and finding.quantity in quantities:
-            continue  # the same error on another probe, which was not looked into
-        groups.setdefault((finding.mistake or "", finding.quantity), []).append(finding)
-    result = []
-    for group in groups.values():
-        first, probes = group[0], {finding.probe for finding in group}
-        others = len(probes) - 1
-        more = f", and on {others} more input{'s' * (others > 1)}" if others else ""
-        result.append(replace(first, message=f"{first.message}{more}"))
-    return tuple(result)

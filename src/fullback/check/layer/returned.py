@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from fullback.check.arrays import is_numeric, to_numpy
-from fullback.check.layer.words import BIAS, INPUT, WEIGHT
+from fullback.check.layer.calls import BIAS, INPUT, WEIGHT, bare
 from fullback.layers.base import Array
 
 _CONTAINERS = ("grads", "gradients", "grad", "dparams", "d")
 
 
-class ReturnedError(Exception):
-    """Something was returned that is no gradient."""
+class UserError(Exception):
+    """A user's function raised something, or returned what is no array, in one line."""
 
 
 def named_gradients(returned: Any, x: Array, parameters: Mapping[str, Array]) -> dict[str, Array]:
@@ -24,7 +24,7 @@ def named_gradients(returned: Any, x: Array, parameters: Mapping[str, Array]) ->
 
     Raises
     ------
-    ReturnedError
+    UserError
         What was returned cannot be the gradients of this layer.
     """
     found: dict[str, Array] = {}
@@ -34,27 +34,34 @@ def named_gradients(returned: Any, x: Array, parameters: Mapping[str, Array]) ->
     shapes = {"dx": x.shape, **{f"d{name}": array.shape for name, array in parameters.items()}}
     free = [name for name in names if name not in found]
     if len(loose) > len(free):
-        raise ReturnedError(f"returned {len(loose)} arrays, but there are {len(free)} gradients")
-    orders = [free[: len(loose)]]
-    if "dx" in free:
-        others = [name for name in free if name != "dx"]
-        orders += [
-            [*others, "dx"][: len(loose)] if len(loose) == len(free) else others[: len(loose)]
-        ]
+        raise UserError(f"returned {len(loose)} arrays, but there are {len(free)} gradients")
+    others = [name for name in free if name != "dx"]
+    last = [*others, *(name for name in free if name == "dx")]
+    orders = [free[: len(loose)], last[: len(loose)]]
 
     def misfits(order: list[str]) -> int:
-        return sum(shapes[name] != array.shape for name, array in zip(order, loose, strict=False))
+        return sum(shapes[name] != array.shape for name, array in zip(order, loose, strict=True))
 
-    best = min((order for order in orders if len(order) == len(loose)), key=misfits)
+    best = min(orders, key=misfits)
     if loose and misfits(best) == len(loose) and len(loose) > 1:
-        raise ReturnedError(f"returned arrays of shapes {[array.shape for array in loose]}")
+        raise UserError(f"returned arrays of shapes {[array.shape for array in loose]}")
     return {**found, **dict(zip(best, loose, strict=True))}
 
 
+def attributes_of(layer: Any) -> dict[str, Any]:
+    """Return what an object holds, by name."""
+    slots = getattr(type(layer), "__slots__", ())
+    held = {name: getattr(layer, name) for name in slots if hasattr(layer, name)}
+    return {**held, **getattr(layer, "__dict__", {})}
+
+
 def on_object(layer: Any, parameters: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the gradients that a layer's object keeps as attributes, or in a dict."""
+    """Return the gradients that a layer's object keeps: as attributes, in a dict, as ``w.grad``."""
     found: dict[str, Array] = {}
-    attributes = {**vars(layer)} if hasattr(layer, "__dict__") else {}
+    attributes = attributes_of(layer)
+    for key, value in list(attributes.items()):
+        if isinstance(getattr(value, "grad", None), np.ndarray):
+            attributes[f"d{key}"] = value.grad
     for container in _CONTAINERS:
         if isinstance(inside := attributes.get(container), Mapping):
             attributes.update({f"d{key}": value for key, value in inside.items()})
@@ -64,23 +71,8 @@ def on_object(layer: Any, parameters: Mapping[str, Array]) -> dict[str, Array]:
     for key, value in attributes.items():
         name = _named(str(key), parameters) if _marked(str(key)) else None
         if name and name != "dx" and _is_array(value):
-            found[name] = np.asarray(value)
+            found[name] = to_numpy(value)
     return found
-
-
-def own_parameters(layer: Any) -> dict[str, Array]:
-    """Return the weights and biases that a layer's object keeps."""
-    held = dict(vars(layer)) if hasattr(layer, "__dict__") else {}
-    for container in ("params", "parameters"):
-        if isinstance(inside := held.get(container), Mapping):
-            held.update(inside)
-    return {
-        str(key): value
-        for key, value in held.items()
-        if isinstance(value, np.ndarray)
-        and value.dtype.kind == "f"
-        and str(key).lower() in WEIGHT | BIAS
-    }
 
 
 def _collect(
@@ -103,7 +95,7 @@ def _collect(
 def _array(value: Any) -> Array:
     array = to_numpy(value)
     if not is_numeric(array):
-        raise ReturnedError(f"returned {type(value).__name__}, not arrays of numbers")
+        raise UserError(f"returned {type(value).__name__}, not arrays of numbers")
     return array
 
 
@@ -113,16 +105,17 @@ def _is_array(value: Any) -> bool:
 
 def _marked(key: str) -> bool:
     """Whether a name says that it is a gradient's."""
-    return bool(re.match(r"(?i)(dl_?/?d|grad|d)_?\w|\w+_?grad(ient)?$", key))
+    return bool(re.match(r"(?i)_?((dl_?/?d|grad|d)_?\w|\w+_?grad(ient|s)?$)", key))
 
 
 def _named(key: str, parameters: Mapping[str, Array]) -> str | None:
     """Return the name of a gradient that is called so: "dW", "grad_w", "weight_grad", "w"."""
-    known = {name.lower(): name for name in parameters}
+    known = {bare(name): name for name in parameters}
     weights = [name for name, array in parameters.items() if array.ndim > 1] or list(parameters)
-    bare = key.lower()
-    stripped = re.sub(r"^(dl_?/?d|gradient|grad|d)_?|_?(gradient|grad)s?$", "", bare)
-    for word in (stripped, bare):
+    word = bare(key)
+    stripped = re.sub(r"^(dl?/?d|gradient|grad|d)(?=.)|(?<=.)(gradient|grad|gradients|grads)$", "",
+                      word)  # fmt: skip
+    for word in (stripped, stripped.removesuffix("s"), word):
         if word in known:
             return f"d{known[word]}"
         if word in INPUT:
