@@ -9,9 +9,15 @@ import numpy as np
 
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case, Cases
-from fullback.check.layer.naming import find_mistakes, plain_mistake
+from fullback.check.layer.naming import Observation, find_mistakes, plain_mistake
 from fullback.check.layer.reference import off_by
-from fullback.check.layer.report import LayerFinding, LayerRow
+from fullback.check.layer.report import (
+    DIFFERENCES,
+    REFERENCE,
+    LayerCheck,
+    LayerFinding,
+    LayerRow,
+)
 from fullback.check.layer.returned import UserError
 from fullback.check.layer.truth import ByReference, Slopes
 from fullback.check.layer.user_layer import Instance, UserLayer
@@ -41,7 +47,7 @@ class Examination:
     ----------
     rows, notes : as in ``LayerCheck``
     wrong : by the name of a gradient, where it is wrong
-    found : what else is wrong: mistake, quantity and message, and on which inputs
+    found : what else is wrong: mistake, quantity and what it is, and on which inputs, in words
     given : the names of the gradients that backward gives
     """
 
@@ -52,9 +58,9 @@ class Examination:
         self.rows: list[LayerRow] = []
         self.notes: list[str] = []
         self.wrong: dict[str, list[_Wrong]] = {}
-        self.found: dict[tuple[str | None, str, str], list[Case]] = {}
+        self.found: dict[tuple[str | None, str, str], list[tuple[Case, str]]] = {}
         self.given: dict[str, None] = {}
-        self._observations = []  # type: ignore[var-annotated]
+        self._observations: dict[str, list[Observation]] = {}
 
     @property
     def count(self) -> int:
@@ -67,7 +73,8 @@ class Examination:
             with np.errstate(all="ignore"):
                 self._examine(case)
         except UserError as error:
-            self._find(None, "backward", case, f"raises {error}")
+            kind = str(error).partition(":")[0]
+            self._find(None, "backward", case, f"raises {error}", kind)
 
     def examine_beside_kinks(self) -> None:
         """Examine what has no derivative on some inputs, like ties, on inputs next to these."""
@@ -89,7 +96,7 @@ class Examination:
             self._find(None, "y", case, message)
             return
         if case.differs:
-            self._find(None, "y", case, case.differs)
+            self._find(None, "y", case, case.differs, "differs")
         loss = inputs.labels is not None
         if case.reference is not None:
             dy = case.reference.delta(self.rng, y, ties=case.ties)
@@ -117,9 +124,10 @@ class Examination:
                 right = False
                 wrong = _Wrong(value, case, dy, truth, verdict.error, verdict.wrong)
                 self.wrong.setdefault(name, []).append(wrong)
-        if case.reference is not None:
-            observation = case.reference.observation(dy, found)
-            self._observations.append(replace(observation, ties=case.ties))
+            if case.reference is not None:
+                ours = case.reference.in_our_layout(name, value)
+                observation = Observation(case.reference, name, ours, dy, case.ties)
+                self._observations.setdefault(name, []).append(observation)
         if right and not loss:
             self._linear(case, dy, found)
 
@@ -173,6 +181,7 @@ class Examination:
         other = replace(case.inputs, x=1 - 2 * case.inputs.x).copy()
         takes_cache = {"cache", "*cache"} & self.layer.backward_signature.takes
         handed = case.inputs.copy()
+        on = on if takes_cache else self.layer.instance()
         try:
             ran = self.layer.run(handed, on) if takes_cache else None
             self.layer.run(other, on)
@@ -194,8 +203,8 @@ class Examination:
                 self.notes.append("backward writes to what forward kept: it is good for once")
 
     def _untouched(self, case: Case, what: str, handed: CallInputs) -> None:
-        before, after = {"x": case.inputs.x}, {"x": handed.x}
-        before, after = before | case.inputs.parameters, after | handed.parameters
+        before = {"x": case.inputs.x, **case.inputs.parameters}
+        after = {"x": handed.x, **handed.parameters}
         for name in before:
             if not np.array_equal(before[name], after[name]):
                 message = f"{what} writes to the {name} that it is given; work on a copy"
@@ -203,20 +212,18 @@ class Examination:
 
     # Comparing --------------------------------------------------------------------------------
 
-    def _shaped(
-        self, case: Case, name: str, value: Array, shape: tuple[int, ...]
-    ) -> Array | None:
+    def _shaped(self, case: Case, name: str, value: Array, shape: tuple[int, ...]) -> Array | None:
         """Return a gradient in the shape of what it is a gradient of."""
         if value.shape != shape:
             message = f"{name} has shape {value.shape}, where {shape} is expected"
             if [n for n in value.shape if n > 1] != [n for n in shape if n > 1]:
                 message += "; it is transposed" * (value.shape == shape[::-1])
                 message += "; a slice like [p:-p] is empty where p is 0" * (not value.size)
-                self._find(None, name, case, message)
+                self._find(None, name, case, message, "shape")
                 return None
             users = name[1:] in self.layer.parameters
             if name == "dx" or (users and np.broadcast_shapes(value.shape, shape) != shape):
-                self._find(None, name, case, message)
+                self._find(None, name, case, message, "shape")
             else:
                 self.notes.append(message)
         if not np.isfinite(value).all():
@@ -236,19 +243,49 @@ class Examination:
             if off > 1e-5 * size + 200 * self.layer.blur.get(name, 0.0):
                 self._find(None, name, case, _NOT_LINEAR)
 
+    def fails_on_batches(self) -> str:
+        """Return why backward fails, or gives impossible shapes, on several images; else ""."""
+        batch, failed, why = self.cases.batch, set(), ""
+        for (_, quantity, what), found in self.found.items():
+            if quantity == "backward" or what == "shape":
+                failed |= {id(case) for case, _ in found}
+                why = why or found[0][1]
+        if batch is None:
+            return ""
+        several = [case for case in self.cases.cases if case.inputs.x.shape[batch] > 1]
+        return why if all(id(case) in failed for case in several) else ""
+
+    def result(self) -> LayerCheck:
+        """Return all that was found."""
+        findings, cases = self.findings(), self.cases
+        judged = {row.quantity for row in self.rows if row.sure}
+        names = ["dx", *(f"d{name}" for name in cases.cases[0].inputs.parameters)]
+        unsure = [name for name in names if name in self.given and name not in judged]
+        missing = [f"{name} (backward gives none)" for name in names if name not in self.given]
+        missing += [f"{name} (it has no derivative on these inputs)" for name in unsure]
+        called = f"called as {self.layer.forward_signature} and {self.layer.backward_signature}"
+        return LayerCheck(
+            tuple(findings),
+            tuple(self.rows),
+            tuple(dict.fromkeys((called, *cases.notes, *self.layer.notes, *self.notes))),
+            tuple(name for name in names if name in judged),
+            (*missing, *cases.refused),
+            not unsure and bool(judged),
+            REFERENCE if cases.cases[0].reference is not None else DIFFERENCES,
+        )
+
     # Naming -----------------------------------------------------------------------------------
 
     def findings(self) -> list[LayerFinding]:
         """Return what is wrong, with the mistake's name where it is known."""
         self._take_convention()
         findings = []
-        for (mistake, quantity, message), cases in self.found.items():
-            if message == _NOT_LINEAR and quantity in self.wrong:
+        for (mistake, quantity, what), found in self.found.items():
+            if what == _NOT_LINEAR and quantity in self.wrong:
                 continue
-            settings = " and at ".join(dict.fromkeys(case.setting for case in cases))
-            at_settings = quantity == "backward" and settings
-            message += f", at {settings}" if at_settings else _on_more(cases)
-            findings.append(LayerFinding(mistake, quantity, cases[0].title, 0.0, message))
+            (first, message), cases = found[0], [case for case, _ in found]
+            message += self._on_more(cases)
+            findings.append(LayerFinding(mistake, quantity, first.title, 0.0, message))
         for text, settings in self.cases.crashes.items():
             at = " and at ".join(settings)
             message = f"raises {text}, at {at}"
@@ -258,17 +295,23 @@ class Examination:
         return findings
 
     def _take_convention(self) -> None:
-        """Take parameter gradients that are all divided by N as what they are: another right way."""
+        """Note parameter gradients that are all divided by N: in a program they may be right."""
         names = [name for name in self.given if name != "dx"]
         batch = self.cases.batch
         if batch is None or not names or set(self.wrong) != set(names):
             return
-        every = [(name, one) for name, wrong in self.wrong.items() for one in wrong]
-        if all(
-            one.truth.judge(name, one.gradient * one.case.inputs.x.shape[batch]).wrong is None
-            for name, one in every
-        ):
+        errors = {}
+        for name, wrong in self.wrong.items():
+            for one in wrong:
+                times_n = one.gradient * one.case.inputs.x.shape[batch]
+                verdict = one.truth.judge(name, times_n)
+                errors[name, one.case.title] = verdict.error
+                if verdict.wrong is not None:
+                    return
+        if errors:
             self.wrong.clear()
+            self.rows = [replace(r, error=errors.get((r.quantity, r.probe), r.error))
+                         for r in self.rows]  # fmt: skip
             self.notes.append(
                 f"{', '.join(names)}: divided by the number of images N, which is right where the "
                 "delta that comes in was not"
@@ -277,10 +320,10 @@ class Examination:
     def _named(self, name: str, wrong: list[_Wrong]) -> list[LayerFinding]:
         """Return a wrong gradient as the catalogue's mistakes, or as one of any layer's."""
         first, cases = wrong[0], [one.case for one in wrong]
-        where = f"({first.message}){_on_more(cases)}"
+        where = f"({first.message}){self._on_more(cases)}"
         finding = LayerFinding(None, name, first.case.title, first.error, first.message)
         findings = []
-        for mutant in find_mistakes(self._observations, name):
+        for mutant in find_mistakes(self._observations.get(name, ())):
             mistake = MISTAKES[mutant.mistake or ""]
             words = f"{mutant.description[0].upper()}{mutant.description[1:]} {where}"
             findings.append(
@@ -290,21 +333,25 @@ class Examination:
         if findings:
             return findings
         for one in wrong:
-            plain = plain_mistake(
-                self.layer, name, one.gradient, one.case.inputs, one.dy, self.cases.batch,
-                lambda array, dy, one=one: one.truth.of(dy).judge(name, array).wrong is None,
-            )  # fmt: skip
+            inputs, batch = one.case.inputs, self.cases.batch
+            plain = plain_mistake(self.layer, name, one.gradient, inputs, one.dy, batch, one.truth)
             if plain is not None:
                 return [replace(finding, mistake=plain[0], message=f"{plain[1]} {where}")]
-        return [replace(finding, message=f"{first.message}{_on_more(cases)}")]
+        return [replace(finding, message=f"{first.message}{self._on_more(cases)}")]
 
-    def _find(self, mistake: str | None, quantity: str, case: Case, message: str) -> None:
-        self.found.setdefault((mistake, quantity, message), []).append(case)
+    def _on_more(self, cases: list[Case]) -> str:
+        """Return on how many more inputs it shows, and in which settings, if not in all."""
+        others = len({case.title for case in cases}) - 1
+        settings = list(dict.fromkeys(case.setting for case in cases))
+        words = f", and on {others} more input{'s' * (others > 1)}" if others else ""
+        if len(settings) < len({case.setting for case in self.cases.cases}):
+            words += f"; at {' and '.join(settings)}"
+        return words
 
-
-def _on_more(cases: list[Case]) -> str:
-    others = len({case.title for case in cases}) - 1
-    return f", and on {others} more input{'s' * (others > 1)}" if others else ""
+    def _find(
+        self, mistake: str | None, quantity: str, case: Case, message: str, what: str = ""
+    ) -> None:
+        self.found.setdefault((mistake, quantity, what or message), []).append((case, message))
 
 
 def _copied(found: Mapping[str, Array]) -> dict[str, Array]:

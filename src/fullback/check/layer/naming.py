@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fullback.check.layer.calls import CallInputs
-from fullback.check.layer.kinds import SOFTMAX_MUTANTS, Softmax
+from fullback.check.layer.reference import Reference
+from fullback.check.layer.truth import ByReference, Slopes
 from fullback.check.layer.user_layer import UserLayer
-from fullback.check.mistakes import (
-    LayerPass,
-    LossPass,
-    Mutant,
-    Target,
-    compatible,
-    first_delta,
-    mutants_of,
-    propagate,
-)
-from fullback.check.mistakes.base import run_stages
-from fullback.check.mistakes.rules import OWN
+from fullback.check.mistakes import LayerPass, Mutant, compatible
 from fullback.layers.base import Array
 
 _SAME = 1e-6  # relative: what is a rounding
@@ -31,75 +21,54 @@ _MOST = 2  # mistakes in one gradient
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What a layer computed on one input, in the reference's layouts.
+    """A gradient that a layer computed on one input, in our layout.
 
     Attributes
     ----------
-    reference : what the reference's forward pass left
-    dy : the delta that backward was called with
-    gradients : the user's, by the user's names: "dx", "dw", ...
-    targets : what each of these is
+    reference : what should have been
+    name, gradient, dy : which gradient, and for which delta
     ties : whether cells tie, among which the reference may choose others
     """
 
-    reference: LayerPass | LossPass
+    reference: Reference
+    name: str
+    gradient: Array
     dy: Array
-    gradients: Mapping[str, Array]
-    targets: Mapping[str, Target]
-    ties: bool = False
+    ties: bool
 
-    def mutants(self, quantity: str) -> dict[tuple[str, str], Mutant]:
-        """Return the mistakes that a gradient can have here, by their keys."""
-        p, target = self.reference, self.targets[quantity]
-        softmax = isinstance(p, LayerPass) and isinstance(p.layer, Softmax)
-        every = SOFTMAX_MUTANTS.of(p) if softmax else mutants_of(p)
-        return {m.key: m for m in every if m.target == target}
-
-    def computed(self, quantity: str, mutants: Sequence[Mutant]) -> Array:
-        """Return a gradient as a backward pass with these mistakes computes it."""
-        target, p = self.targets[quantity], self.reference
-        if isinstance(p, LossPass):
-            return first_delta(p, tuple(mutants))
-        if isinstance(p.layer, Softmax):
-            result: Array = run_stages(OWN, p, self.dy, self.dy, mutants)
-            return result
-        return propagate(p, target, self.dy, mutants)
-
-    def explained(self, quantity: str, chosen: Sequence[Mutant]) -> bool:
+    def explained(self, chosen: Sequence[Mutant]) -> bool:
         """Whether these mistakes give exactly the gradient."""
-        possible = self.mutants(quantity)
+        possible, p = self.reference.mutants(self.name), self.reference.p
         mutants = [possible[mutant.key] for mutant in chosen if mutant.key in possible]
-        if len(mutants) < len(chosen) and self.reference.images == 1:
+        if len(mutants) < len(chosen) and p.images == 1:
             return True  # some need a batch: one image alone does not speak against them
-        gradient = self.gradients[quantity]
         with np.errstate(all="ignore"):
             try:
-                computed = self.computed(quantity, mutants)
+                computed = self.reference.computed(self.name, self.dy, mutants)
             except ValueError:  # stages of two mutants that do not fit each other
                 return False
-            if computed.shape != gradient.shape:
+            if computed.shape != self.gradient.shape:
                 return False
-            if any(mutant.unknown for mutant in mutants) and isinstance(self.reference, LayerPass):
+            if any(mutant.unknown for mutant in mutants) and isinstance(p, LayerPass):
                 # a rate or a coefficient, in which the result is linear
-                with_rates = replace(self, reference=self.reference.with_rates(1.0, 1.0))
-                slope = with_rates.computed(quantity, mutants) - computed
-                rate = float(((gradient - computed) * slope).sum() / (slope**2).sum())
+                with_rates = replace(self.reference, p=p.with_rates(1.0, 1.0))
+                slope = with_rates.computed(self.name, self.dy, mutants) - computed
+                rate = float(((self.gradient - computed) * slope).sum() / (slope**2).sum())
                 computed = computed + slope * rate
-            off, *sizes = map(np.linalg.norm, (gradient - computed, computed, gradient))
+            off, *sizes = map(np.linalg.norm, (self.gradient - computed, computed, self.gradient))
             return bool(off <= _SAME * max(sizes))
 
 
-def find_mistakes(observations: Sequence[Observation], quantity: str) -> tuple[Mutant, ...]:
+def find_mistakes(observations: Sequence[Observation]) -> tuple[Mutant, ...]:
     """Return the fewest mistakes that give exactly the gradient on every input; () if none do.
 
     Where none do, inputs on which cells tie are left out: another choice among these is right.
     """
-    every = [one for one in observations if quantity in one.gradients]
-    for places in (every, [one for one in every if not one.ties]):
-        known = {key: m for one in places for key, m in one.mutants(quantity).items()}
+    for places in (observations, [one for one in observations if not one.ties]):
+        known = {key: m for one in places for key, m in one.reference.mutants(one.name).items()}
         for count in range(1, _MOST + 1):
             for chosen in itertools.combinations(known.values(), count):
-                if compatible(chosen) and all(one.explained(quantity, chosen) for one in places):
+                if compatible(chosen) and all(one.explained(chosen) for one in places):
                     return chosen
     return ()
 
@@ -111,7 +80,7 @@ def plain_mistake(
     inputs: CallInputs,
     dy: Array,
     batch: int | None,
-    right: Callable[[Array, Array], bool],
+    truth: Slopes | ByReference,
 ) -> tuple[str, str] | None:
     """Name a mistake that shows whatever the layer does.
 
@@ -121,12 +90,16 @@ def plain_mistake(
     name, gradient : "dx", or a parameter's; and what backward gave
     inputs, dy : what it was called with
     batch : which axis of x and y counts the images
-    right : whether an array is the gradient for a delta
+    truth : what is right
 
     Returns
     -------
     mistake : the catalogue's id and a sentence, or None
     """
+
+    def right(other: Array, dy: Array) -> bool:
+        return truth.of(dy).judge(name, other).wrong is None
+
     if right(-gradient, dy):
         return "sign-flipped", f"{name} has the wrong sign"
     count = inputs.x.shape[batch] if batch is not None and inputs.x.ndim > batch else 1

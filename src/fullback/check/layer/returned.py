@@ -112,10 +112,10 @@ def _named(key: str, parameters: Mapping[str, Array]) -> str | None:
     """Return the name of a gradient that is called so: "dW", "grad_w", "weight_grad", "w"."""
     known = {bare(name): name for name in parameters}
     weights = [name for name, array in parameters.items() if array.ndim > 1] or list(parameters)
-    word = bare(key)
-    stripped = re.sub(r"^(dl?/?d|gradient|grad|d)(?=.)|(?<=.)(gradient|grad|gradients|grads)$", "",
-                      word)  # fmt: skip
-    for word in (stripped, stripped.removesuffix("s"), word):
+    whole = bare(key)
+    ends = r"^(dl?/?d|gradient|grad|d)(?=.)|(?<=.)(gradient|grad)s?$"
+    stripped = re.sub(ends, "", whole)
+    for word in (stripped, stripped.removesuffix("s"), whole):
         if word in known:
             return f"d{known[word]}"
         if word in INPUT:

@@ -58,7 +58,7 @@ class UserLayer:
         self, forward: Any, backward: Callable[..., Any] | None, params: Any, rate: float | None
     ) -> None:
         self.object, self._names = _methods(forward, backward)
-        self._functions = None if self.object is not None else (forward, backward)
+        self._functions: Any = None if self.object is not None else (forward, backward)
         self.forward_signature = CallSignature("forward", ("x",))
         self.backward_signature = CallSignature("backward", ("dy",))
         self.notes: list[str] = []
@@ -83,13 +83,14 @@ class UserLayer:
     def instance(self) -> Instance:
         """Return a fresh copy."""
         if self._functions is not None:
-            return Instance(*self._functions, None)
+            return Instance(self._functions[0], self._functions[1], None)
         try:
             one = copy.deepcopy(self.object)
         except Exception:  # noqa: BLE001 -- locks, generators, handles cannot be copied
             one, note = self.object, "the object cannot be copied, and was used as it is"
             self.notes += [note] * (note not in self.notes)
-        return Instance(*(getattr(one, name) for name in self._names), one)
+        forward, backward = (getattr(one, name) for name in self._names)
+        return Instance(forward, backward, one)
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
@@ -130,18 +131,17 @@ class UserLayer:
         found = named_gradients(returned, inputs.x, inputs.parameters)
         if on.object is not None:
             found = {**on_object(on.object, inputs.parameters), **found}
-        if not (handed or self._paths):
-            return found
-        for name, array in {**inputs.parameters, **self._live(on)}.items():
-            if np.array_equal(array, before[name]):
-                continue
-            if rate is None:
-                note = f"backward changes {name} itself, at a rate that is not known: give lr=..."
-                self.notes += [note] * (note not in self.notes)
-            elif array.shape == before[name].shape:
-                found[f"d{name}"] = (before[name] - array) / rate
-                size = max(np.abs(before[name]).max(), np.abs(array).max())
-                self.blur[f"d{name}"] = float(2 * np.finfo(array.dtype).eps * size / rate)
+        after = {**inputs.parameters, **self._live(on)}
+        changed = {n for n, array in after.items() if not np.array_equal(array, before[n])}
+        if changed and rate is None:
+            note = f"backward changes {', '.join(changed)} at a rate that is not known: give lr=..."
+            self.notes += [note] * (note not in self.notes)
+        elif rate is not None and (handed or (changed and self._paths)):
+            for name, array in after.items():
+                if name in changed or f"d{name}" not in found:
+                    found[f"d{name}"] = (before[name] - array) / rate
+                    size = max(np.abs(before[name]).max(), np.abs(array).max())
+                    self.blur[f"d{name}"] = float(2 * np.finfo(array.dtype).eps * size / rate)
         return found
 
     def output(self, inputs: CallInputs) -> Array:
@@ -202,7 +202,9 @@ class UserLayer:
             try:
                 found = self.gradients(inputs, np.ones_like(ran.y))
             except UserError as error:
-                if signature.certain and not isinstance(error.__cause__, TypeError | AttributeError):
+                if signature.certain and not isinstance(
+                    error.__cause__, TypeError | AttributeError
+                ):
                     return [signature]  # it is called rightly: the error is the function's
                 tried.append(f"{signature}: {error}")
                 continue
@@ -275,7 +277,10 @@ def _at(layer: Any, path: Sequence[Any]) -> Any:
 
 def _rate_of(layer: Any) -> float | None:
     """Return the learning rate that an object keeps."""
-    found = [v for k, v in attributes_of(layer).items() if bare(k) in RATE - {"rate"}]
+    held = list(attributes_of(layer).items())
+    for _, value in list(held):  # an optimizer's
+        held += attributes_of(value).items() if hasattr(value, "__dict__") else []
+    found = [v for k, v in held if bare(k) in RATE - {"rate"}]
     rates = [float(v) for v in found if isinstance(v, int | float) and v > 0]
     return rates[0] if rates else None
 
