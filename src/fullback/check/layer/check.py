@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def check_layer(
     if kind is None and options:
         raise OptionError(f"check_layer: {next(iter(options))} goes with kind=..., or is no option")
     known = {} if kind is None else checked_options(kind, options)
-    if backward is None and kind == "softmax_cross_entropy" and not hasattr(forward, "backward"):
+    if backward is None and isinstance(forward, types.FunctionType):
         backward = _from_forward
     layer = UserLayer(forward, backward, params, lr)
     layer.parameters = {n: _floats(f"params: {n}", a) for n, a in layer.parameters.items()}
@@ -91,18 +92,21 @@ def check_layer(
             maker = CaseMaker(layer, kind, known, shape, rng)
             examination = _judged(layer, maker.make(), samples, seed)
             why = examination.fails_on_batches()
-            if why and (cases := maker.make_single()) is not None:
-                single = _judged(layer, cases, samples, seed)
-                cases.refused.append(f"several images at once: {why}")
-                examination = min(single, examination, key=lambda one: one.count)
+            if why or (examination.cases.batch is None and examination.count):
+                for cases in maker.make_single():
+                    cases.refused += [f"several images at once: {why}"] * bool(why)
+                    single = _judged(layer, cases, samples, seed)
+                    examination = min(examination, single, key=lambda one: one.count)
             return examination.result()
     finally:
         np.random.set_state(state)  # noqa: NPY002
 
 
-def _from_forward(cache: Any) -> Any:
-    """Backward of a loss that returns (loss, dx)."""
-    return cache
+def _from_forward(dy: Any, cache: Any) -> Any:
+    """Backward of a function that returns (y, its backward function), or, of a loss, (loss, dx)."""
+    if cache is None:
+        raise OptionError("forward alone must be an object, or return its backward function too")
+    return cache(dy) if callable(cache) else cache
 
 
 def _given(layer: UserLayer, inputs: Any, labels: ArrayLike | None) -> Cases:

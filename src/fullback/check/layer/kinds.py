@@ -235,7 +235,7 @@ KINDS: dict[str, Kind] = {
         tuple(_conv_layouts()),
         told=_STEPS,
         assumed=tuple(
-            {"stride": s, "padding": p} for s in (1, 2, 3) for p in ("valid", "same", 1, 2)
+            {"stride": s, "padding": p} for s in (1, 2, 3) for p in ("valid", 1, 2, "same")
         ),
         options=frozenset({"size", "stride", "padding", "dilation", "groups"}),
     ),

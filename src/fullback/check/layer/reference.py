@@ -54,12 +54,13 @@ class Reference:
 
     # Forward ----------------------------------------------------------------------------------
 
-    def agrees(self, y: Array) -> tuple[Reference | None, str]:
+    def agrees(self, y: Array, same: float = 0.0) -> tuple[Reference | None, str]:
         """Return the reference for a user's output, or None and in which way it differs.
 
+        ``same`` is how far off it may be, of the largest entry; 0 for what rounding explains.
         Dropout's takes its mask from the output; a loss may be the batch's mean or its sum.
         """
-        p, same = self.p, SAME if y.dtype == np.float64 else SAME_SINGLE
+        p, same = self.p, same or (SAME if y.dtype == np.float64 else SAME_SINGLE)
         if isinstance(p, LossPass):
             mean, total = -float((p.share[:, None] * p.t * np.log(p.p)).sum()), float(y.sum())
             if abs(total - mean) <= same * abs(mean):

@@ -193,4 +193,4 @@ class ByReference:
             place = tuple(map(int, np.unravel_index(int(off.argmax()), off.shape)))
             wrong = f"{name}[{', '.join(map(str, place))}] is {gradient[place]:.6g}, where "
             wrong += f"{right[place]:.6g} is right"
-        return Verdict(gradient.size, 0, error, EPS, wrong, True)
+        return Verdict(gradient.size, 0, error, max(EPS, blur / unit), wrong, True)

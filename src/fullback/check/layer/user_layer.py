@@ -24,12 +24,20 @@ from fullback.check.layer.calls import (
     bare,
     signatures,
 )
-from fullback.check.layer.returned import UserError, attributes_of, named_gradients, on_object
+from fullback.check.layer.returned import (
+    UserError,
+    attributes_of,
+    named_gradients,
+    on_object,
+    plain_list,
+)
 from fullback.errors import OptionError
 from fullback.layers.base import Array
 
-_FORWARD = "forward forward_pass forward_propagation feedforward fwd call apply loss __call__"
-_BACKWARD = "backward backward_pass backprop back_prop backward_propagation bprop bwd gradient grad"
+_FORWARD = """forward forward_pass forward_propagation forward_prop feedforward feed_forward fprop
+    fwd call apply loss __call__"""
+_BACKWARD = """backward backward_pass backprop back_prop backward_propagation backward_prop
+    backpropagation backpropagate bprop bwd gradient grad"""
 _NOT_TRAINED = ("running", "moving", "mean", "var", "mask", "cache", "input", "output", "velocity")
 
 
@@ -111,7 +119,11 @@ class UserLayer:
     def run(self, inputs: CallInputs, on: Instance) -> Ran:
         """Run forward; the arrays are passed as they are, and random draws start afresh."""
         np.random.seed(0)  # noqa: NPY002 -- what users' dropout draws from
-        for generator, state in zip(self._generators, self._states, strict=True):
+        states = [*zip(self._generators, self._states, strict=True)]
+        for key, value in attributes_of(on.object).items():
+            if isinstance(value, np.random.Generator):
+                states.append((value, copy.deepcopy(getattr(self.object, key).bit_generator.state)))
+        for generator, state in states:
             generator.bit_generator.state = state
         for name, array in self._live(on).items():
             array[...] = inputs.parameters[name]
@@ -326,6 +338,7 @@ def _generators(*functions: Any) -> list[np.random.Generator]:
 
 def _ran(returned: Any) -> Ran:
     cache, has_cache = None, False
+    returned = plain_list(returned)
     if isinstance(returned, tuple | list) and len(returned) > 1:
         cache, has_cache = (returned[1] if len(returned) == 2 else tuple(returned[1:])), True
         returned = returned[0]
