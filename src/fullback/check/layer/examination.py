@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, replace
 
 import numpy as np
 
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case, Cases
-from fullback.check.layer.naming import Observation, find_mistakes, plain_mistake
+from fullback.check.layer.naming import Observed, find_mistakes, plain_mistake
 from fullback.check.layer.reference import off_by
 from fullback.check.layer.report import (
     DIFFERENCES,
@@ -28,25 +28,13 @@ _NOT_LINEAR = "backward is not linear in dy"
 _SAME = 1e-6  # of the largest entry: what is a rounding, whatever it comes from
 
 
-@dataclass(frozen=True, eq=False)
-class _Wrong:
-    """A gradient that is not right on an input."""
-
-    gradient: Array
-    case: Case
-    dy: Array
-    truth: Slopes | ByReference
-    error: float
-    message: str
-
-
 class Examination:
     """Collects what is wrong with a layer.
 
     Attributes
     ----------
-    rows, notes : as in ``LayerCheck``
-    wrong : by the name of a gradient, where it is wrong
+    notes : as in ``LayerCheck``
+    observed : every gradient on every input, by its name
     found : what else is wrong: mistake, quantity and what it is, and on which inputs, in words
     given : the names of the gradients that backward gives
     """
@@ -55,12 +43,16 @@ class Examination:
         self.layer, self.cases = layer, cases
         self.samples, self.seed = samples, seed
         self.rng = np.random.default_rng(seed)
-        self.rows: list[LayerRow] = []
         self.notes: list[str] = []
-        self.wrong: dict[str, list[_Wrong]] = {}
+        self.observed: dict[str, list[Observed]] = {}
         self.found: dict[tuple[str | None, str, str], list[tuple[Case, str]]] = {}
         self.given: dict[str, None] = {}
-        self._observations: dict[str, list[Observation]] = {}
+
+    @property
+    def wrong(self) -> dict[str, list[Observed]]:
+        """What is wrong of the gradients, by name."""
+        every = {n: [o for o in seen if o.verdict.wrong] for n, seen in self.observed.items()}
+        return {name: wrong for name, wrong in every.items() if wrong}
 
     @property
     def count(self) -> int:
@@ -75,11 +67,14 @@ class Examination:
         except UserError as error:
             kind = str(error).partition(":")[0]
             self._find(None, "backward", case, f"raises {error}", kind)
+        except KeyError as error:
+            message = f"backward gives {error} in some calls and not in others"
+            self._find(None, "backward", case, message)
 
     def examine_beside_kinks(self) -> None:
         """Examine what has no derivative on some inputs, like ties, on inputs next to these."""
-        kinked = {row.probe for row in self.rows if row.kinks}
-        for case in [case for case in self.cases.cases if case.title in kinked]:
+        every = [one for seen in self.observed.values() for one in seen]
+        for case in dict.fromkeys(one.case for one in every if one.verdict.kinks):
             x = case.inputs.x
             move = 0.05 * float(np.sqrt((x**2).mean()) or 1.0) * self.rng.uniform(-1, 1, x.shape)
             beside = replace(case.inputs, x=x + move)
@@ -118,16 +113,9 @@ class Examination:
                 continue
             found[name] = value
             verdict = truth.judge(name, value, layer.blur.get(name, 0.0))
-            figures = verdict.checked, verdict.kinks, verdict.error, verdict.precision, verdict.sure
-            self.rows.append(LayerRow(name, case.title, *figures))
-            if verdict.wrong is not None:
-                right = False
-                wrong = _Wrong(value, case, dy, truth, verdict.error, verdict.wrong)
-                self.wrong.setdefault(name, []).append(wrong)
-            if case.reference is not None:
-                ours = case.reference.in_our_layout(name, value)
-                observation = Observation(case.reference, name, ours, dy, case.ties)
-                self._observations.setdefault(name, []).append(observation)
+            right &= verdict.wrong is None
+            observed = Observed(name, value, case, dy, truth, verdict)
+            self.observed.setdefault(name, []).append(observed)
         if right and not loss:
             self._linear(case, dy, found)
 
@@ -140,7 +128,7 @@ class Examination:
         ran = layer.run(handed, on)
         self._untouched(case, "forward", handed)
         y, handed = ran.y.copy(), handed if _same(inputs, handed) else inputs.copy()
-        first = _copied(layer.back(handed, ran, handed_dy, on))
+        first = layer.back(handed, ran, handed_dy, on)
         if not layer.updates:
             self._untouched(case, "backward", handed)
         if not np.array_equal(handed_dy, dy):
@@ -171,7 +159,7 @@ class Examination:
 
     def _again(self, case: Case, dy: Array, on: Instance) -> dict[str, Array]:
         handed = case.inputs.copy()
-        return _copied(self.layer.back(handed, self.layer.run(handed, on), dy.copy(), on))
+        return self.layer.back(handed, self.layer.run(handed, on), dy.copy(), on)
 
     def _interleaved(
         self, case: Case, dy: Array, expected: Mapping[str, Array], on: Instance
@@ -186,20 +174,16 @@ class Examination:
             self.layer.run(other, on)
             if ran is None:
                 ran = self.layer.run(handed, on)
-            found = _copied(self.layer.back(handed, ran, dy.copy(), on))
+            found = self.layer.back(handed, ran, dy.copy(), on)
         except UserError:
             return
         for name, value in found.items():
-            if off_by(value, expected[name]) > _SAME:
+            if name in expected and off_by(value, expected[name]) > _SAME:
                 words = "what forward kept is changed by the next forward pass; keep a copy of it"
                 if not takes_cache:
                     words = "backward uses what an earlier input left, not that of the last forward"
                 self._find("cache-overwritten", name, case, words)
                 return
-        if takes_cache:
-            again = _copied(self.layer.back(handed, ran, dy.copy(), on))
-            if any(off_by(value, expected[name]) > _SAME for name, value in again.items()):
-                self.notes.append("backward writes to what forward kept: it is good for once")
 
     def _untouched(self, case: Case, what: str, handed: CallInputs) -> None:
         before = {"x": case.inputs.x, **case.inputs.parameters}
@@ -257,7 +241,12 @@ class Examination:
     def result(self) -> LayerCheck:
         """Return all that was found."""
         findings, cases = self.findings(), self.cases
-        judged = {row.quantity for row in self.rows if row.sure}
+        rows = [
+            LayerRow(name, one.case.title, *astuple(one.verdict)[:-1])
+            for name, seen in self.observed.items()
+            for one in seen
+        ]
+        judged = {row.quantity for row in rows if row.sure}
         names = ["dx", *(f"d{name}" for name in cases.cases[0].inputs.parameters)]
         unsure = [name for name in names if name in self.given and name not in judged]
         missing = [f"{name} (backward gives none)" for name in names if name not in self.given]
@@ -265,7 +254,7 @@ class Examination:
         called = f"called as {self.layer.forward_signature} and {self.layer.backward_signature}"
         return LayerCheck(
             tuple(findings),
-            tuple(self.rows),
+            tuple(rows),
             tuple(dict.fromkeys((called, *cases.notes, *self.layer.notes, *self.notes))),
             tuple(name for name in names if name in judged),
             (*missing, *cases.refused),
@@ -295,34 +284,33 @@ class Examination:
 
     def _take_convention(self) -> None:
         """Note parameter gradients that are all divided by N: in a program they may be right."""
-        names = [name for name in self.given if name != "dx"]
-        batch = self.cases.batch
+        names, batch = [name for name in self.given if name != "dx"], self.cases.batch
         if batch is None or not names or set(self.wrong) != set(names):
             return
-        errors = {}
-        for name, wrong in self.wrong.items():
-            for one in wrong:
-                times_n = one.gradient * one.case.inputs.x.shape[batch]
-                verdict = one.truth.judge(name, times_n)
-                errors[name, one.case.title] = verdict.error
-                if verdict.wrong is not None:
-                    return
-        if errors:
-            self.wrong.clear()
-            self.rows = [replace(r, error=errors.get((r.quantity, r.probe), r.error))
-                         for r in self.rows]  # fmt: skip
+        times_n = {}
+        for name in names:
+            times_n[name] = [
+                replace(
+                    one,
+                    verdict=one.truth.judge(name, one.gradient * one.case.inputs.x.shape[batch]),
+                )
+                for one in self.observed[name]
+            ]
+        if not any(one.verdict.wrong for every in times_n.values() for one in every):
+            self.observed |= times_n
             self.notes.append(
                 f"{', '.join(names)}: divided by the number of images N, which is right where the "
                 "delta that comes in was not"
             )
 
-    def _named(self, name: str, wrong: list[_Wrong]) -> list[LayerFinding]:
+    def _named(self, name: str, wrong: list[Observed]) -> list[LayerFinding]:
         """Return a wrong gradient as the catalogue's mistakes, or as one of any layer's."""
-        first, cases = wrong[0], [one.case for one in wrong]
-        where = f"({first.message}){self._on_more(cases)}"
-        finding = LayerFinding(None, name, first.case.title, first.error, first.message)
+        title, verdict, more = wrong[0].case.title, wrong[0].verdict, [one.case for one in wrong]
+        where = f"({verdict.wrong}){self._on_more(more)}"
+        message = f"{verdict.wrong}{self._on_more(more)}"
+        finding = LayerFinding(None, name, title, verdict.error, message)
         findings = []
-        for mutant in find_mistakes(self._observations.get(name, ())):
+        for mutant in find_mistakes(self.observed[name]):
             mistake = MISTAKES[mutant.mistake or ""]
             words = f"{mutant.description[0].upper()}{mutant.description[1:]} {where}"
             findings.append(
@@ -332,11 +320,10 @@ class Examination:
         if findings:
             return findings
         for one in wrong:
-            inputs, batch = one.case.inputs, self.cases.batch
-            plain = plain_mistake(self.layer, name, one.gradient, inputs, one.dy, batch, one.truth)
+            plain = plain_mistake(self.layer, one, self.cases.batch)
             if plain is not None:
                 return [replace(finding, mistake=plain[0], message=f"{plain[1]} {where}")]
-        return [replace(finding, message=f"{first.message}{self._on_more(cases)}")]
+        return [finding]
 
     def _on_more(self, cases: list[Case]) -> str:
         """Return on how many more inputs it shows, and in which settings, if not in all."""
@@ -351,10 +338,6 @@ class Examination:
         self, mistake: str | None, quantity: str, case: Case, message: str, what: str = ""
     ) -> None:
         self.found.setdefault((mistake, quantity, what or message), []).append((case, message))
-
-
-def _copied(found: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: np.array(value, np.float64) for name, value in found.items()}
 
 
 def _same(one: CallInputs, other: CallInputs) -> bool:

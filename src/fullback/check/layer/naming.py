@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fullback.check.layer.calls import CallInputs
-from fullback.check.layer.reference import Reference
-from fullback.check.layer.truth import ByReference, Slopes
+from fullback.check.layer.cases import Case
+from fullback.check.layer.truth import ByReference, Slopes, Verdict
 from fullback.check.layer.user_layer import UserLayer
 from fullback.check.mistakes import LayerPass, Mutant, compatible
 from fullback.layers.base import Array
@@ -20,52 +20,60 @@ _MOST = 2  # mistakes in one gradient
 
 
 @dataclass(frozen=True, eq=False)
-class Observation:
-    """A gradient that a layer computed on one input, in our layout.
+class Observed:
+    """A gradient that a layer gave on one input.
 
     Attributes
     ----------
-    reference : what should have been
-    name, gradient, dy : which gradient, and for which delta
-    ties : whether cells tie, among which the reference may choose others
+    name, gradient : which, in the user's layout
+    case, dy : on which input, and for which delta
+    truth, verdict : what is right, and how far it is from that
     """
 
-    reference: Reference
     name: str
     gradient: Array
+    case: Case
     dy: Array
-    ties: bool
+    truth: Slopes | ByReference
+    verdict: Verdict
+
+    def mutants(self) -> dict[tuple[str, str], Mutant]:
+        """Return the mistakes of the catalogue that it can have, by their keys."""
+        return {} if self.case.reference is None else self.case.reference.mutants(self.name)
 
     def explained(self, chosen: Sequence[Mutant]) -> bool:
         """Whether these mistakes give exactly the gradient."""
-        possible, p = self.reference.mutants(self.name), self.reference.p
+        reference, possible = self.case.reference, self.mutants()
+        if reference is None:
+            return True
         mutants = [possible[mutant.key] for mutant in chosen if mutant.key in possible]
-        if len(mutants) < len(chosen) and p.images == 1:
+        if len(mutants) < len(chosen) and reference.p.images == 1:
             return True  # some need a batch: one image alone does not speak against them
+        gradient = reference.in_our_layout(self.name, self.gradient)
         with np.errstate(all="ignore"):
             try:
-                computed = self.reference.computed(self.name, self.dy, mutants)
+                computed = reference.computed(self.name, self.dy, mutants)
             except ValueError:  # stages of two mutants that do not fit each other
                 return False
-            if computed.shape != self.gradient.shape:
+            if computed.shape != gradient.shape:
                 return False
-            if any(mutant.unknown for mutant in mutants) and isinstance(p, LayerPass):
+            if any(mutant.unknown for mutant in mutants) and isinstance(reference.p, LayerPass):
                 # a rate or a coefficient, in which the result is linear
-                with_rates = replace(self.reference, p=p.with_rates(1.0, 1.0))
+                with_rates = replace(reference, p=reference.p.with_rates(1.0, 1.0))
                 slope = with_rates.computed(self.name, self.dy, mutants) - computed
-                rate = float(((self.gradient - computed) * slope).sum() / (slope**2).sum())
+                rate = float(((gradient - computed) * slope).sum() / (slope**2).sum())
                 computed = computed + slope * rate
-            off, *sizes = map(np.linalg.norm, (self.gradient - computed, computed, self.gradient))
+            off, *sizes = map(np.linalg.norm, (gradient - computed, computed, gradient))
             return bool(off <= _SAME * max(sizes))
 
 
-def find_mistakes(observations: Sequence[Observation]) -> tuple[Mutant, ...]:
+def find_mistakes(observed: Sequence[Observed]) -> tuple[Mutant, ...]:
     """Return the fewest mistakes that give exactly the gradient on every input; () if none do.
 
     Where none do, inputs on which cells tie are left out: another choice among these is right.
     """
-    for places in (observations, [one for one in observations if not one.ties]):
-        known = {key: m for one in places for key, m in one.reference.mutants(one.name).items()}
+    for places in (observed, [one for one in observed if not one.case.ties]):
+        known = {key: m for one in places for key, m in one.mutants().items()}
         for count in range(1, _MOST + 1):
             for chosen in itertools.combinations(known.values(), count):
                 if compatible(chosen) and all(one.explained(chosen) for one in places):
@@ -73,32 +81,23 @@ def find_mistakes(observations: Sequence[Observation]) -> tuple[Mutant, ...]:
     return ()
 
 
-def plain_mistake(
-    layer: UserLayer,
-    name: str,
-    gradient: Array,
-    inputs: CallInputs,
-    dy: Array,
-    batch: int | None,
-    truth: Slopes | ByReference,
-) -> tuple[str, str] | None:
+def plain_mistake(layer: UserLayer, one: Observed, batch: int | None) -> tuple[str, str] | None:
     """Name a mistake that shows whatever the layer does.
 
     Parameters
     ----------
     layer : the layer
-    name, gradient : "dx", or a parameter's; and what backward gave
-    inputs, dy : what it was called with
-    batch : which axis of x and y counts the images
-    truth : what is right
+    one : its wrong gradient
+    batch : which axis of x and y counts the images; None where there is one image
 
     Returns
     -------
     mistake : the catalogue's id and a sentence, or None
     """
+    name, gradient, inputs, dy = one.name, one.gradient, one.case.inputs, one.dy
 
     def right(other: Array, dy: Array) -> bool:
-        return truth.of(dy).judge(name, other).wrong is None
+        return one.truth.of(dy).judge(name, other).wrong is None
 
     if right(-gradient, dy):
         return "sign-flipped", f"{name} has the wrong sign"

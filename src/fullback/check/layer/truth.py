@@ -53,16 +53,16 @@ class Verdict:
     kinks : how many of them are at a kink, and were left out
     error : largest difference, relative to the largest entry
     precision : largest estimated error of the truth, likewise
-    wrong : the largest mistake, in words; None where there is none
     sure : whether a wrong gradient could not have passed
+    wrong : the largest mistake, in words; None where there is none
     """
 
     checked: int
     kinks: int
     error: float
     precision: float
-    wrong: str | None
     sure: bool
+    wrong: str | None
 
 
 class Slopes:
@@ -116,7 +116,7 @@ class Slopes:
                 wrong = f"{one.label} is {value:.6g}, but finite differences give "
                 wrong += f"{one.slope.value:.6g}"
         kinks = sum(one.slope.kink for one in measured)
-        return Verdict(len(measured), kinks, error, precision, wrong, sure)
+        return Verdict(len(measured), kinks, error, precision, sure, wrong)
 
     def _array(self, name: str) -> Array:
         return self.inputs.x if name == "dx" else self.inputs.parameters[name[1:]]
@@ -193,4 +193,5 @@ class ByReference:
             place = tuple(map(int, np.unravel_index(int(off.argmax()), off.shape)))
             wrong = f"{name}[{', '.join(map(str, place))}] is {gradient[place]:.6g}, where "
             wrong += f"{right[place]:.6g} is right"
-        return Verdict(gradient.size, 0, error, max(EPS, blur / unit), wrong, True)
+        precision = max(EPS, blur / unit)
+        return Verdict(gradient.size, 0, error, precision, precision < _SURE, wrong)

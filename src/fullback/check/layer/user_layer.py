@@ -22,6 +22,7 @@ from fullback.check.layer.calls import (
     CallSignature,
     Ran,
     bare,
+    option_named,
     signatures,
 )
 from fullback.check.layer.returned import (
@@ -78,7 +79,8 @@ class UserLayer:
             params = {name: _at(self.object, path) for name, path in self._paths.items()}
         values = params if params is not None else {}
         if not isinstance(values, Mapping):
-            values = _by_argument(values, self.instance().forward)
+            several = values if isinstance(values, list | tuple) else [values]
+            values = dict(zip(("w", "b", "p3", "p4", "p5", "p6"), several, strict=False))
         elif self._functions is not None:
             self._originals = {n: a for n, a in values.items() if isinstance(a, np.ndarray)}
         self.parameters: dict[str, Array] = {str(name): value for name, value in values.items()}
@@ -154,7 +156,7 @@ class UserLayer:
                     found[f"d{name}"] = (before[name] - array) / rate
                     size = max(np.abs(before[name]).max(), np.abs(array).max())
                     self.blur[f"d{name}"] = float(2 * np.finfo(array.dtype).eps * size / rate)
-        return found
+        return {name: np.array(value, np.float64) for name, value in found.items()}
 
     def output(self, inputs: CallInputs) -> Array:
         """Run forward on copies."""
@@ -163,8 +165,7 @@ class UserLayer:
     def gradients(self, inputs: CallInputs, dy: Array) -> dict[str, Array]:
         """Run forward and backward on copies."""
         handed, on = inputs.copy(), self.instance()
-        found = self.back(handed, self.run(handed, on), np.array(dy), on)
-        return {name: np.array(value, np.float64) for name, value in found.items()}
+        return self.back(handed, self.run(handed, on), np.array(dy), on)
 
     @property
     def updates(self) -> bool:
@@ -268,16 +269,13 @@ def _held(layer: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
             places.append((key, (key, "data")))
         else:
             places.append((key, (key,)))
-    arrays = [(n, p) for n, p in places if _is_parameter(_at(layer, p))]
+    arrays = [(n, p) for n, p in places if isinstance(a := _at(layer, p), np.ndarray)
+              and a.dtype.kind == "f" and a.ndim > 0]  # fmt: skip
     named = [(n, p) for n, p in arrays if bare(n) in WEIGHT | BIAS]
     if not named:
         named = [(n, p) for n, p in arrays if not any(w in bare(n) for w in _NOT_TRAINED)]
         named = [(n, p) for n, p in named if not n.lower().startswith(("d", "grad"))]
     yield from sorted(named, key=lambda one: bare(one[0]) in BIAS)
-
-
-def _is_parameter(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 0
 
 
 def _at(layer: Any, path: Sequence[Any]) -> Any:
@@ -299,41 +297,18 @@ def _rate_of(layer: Any) -> float | None:
 
 def options_of(layer: Any) -> dict[str, Any]:
     """Return the options that an object keeps as attributes: stride, padding, size, ..."""
-    found = {}
-    for key, value in attributes_of(layer).items():
-        for option, words in OPTIONS.items():
-            if len(key) > 1 and bare(key) in words.split() and option not in found:
-                found[option] = tuple(value) if isinstance(value, list) else value
-    return found
-
-
-def _by_argument(values: Any, function: Callable[..., Any]) -> dict[str, Array]:
-    """Name parameters that came as a list by the arguments behind the first."""
-    several = list(values) if isinstance(values, list | tuple) else [values]
-    try:
-        arguments = list(inspect.signature(function).parameters.values())[1:]
-    except (TypeError, ValueError):
-        arguments = []
-    names = [a.name for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD][: len(several)]
-    if len(names) < len(several):
-        names = ["w", "b"] if len(several) <= 2 else [f"p{n + 1}" for n in range(len(several))]
-    return dict(zip(names, several, strict=False))
+    named = [(option_named(k, OPTIONS), v) for k, v in attributes_of(layer).items() if len(k) > 1]
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in reversed(named) if n in OPTIONS}
 
 
 def _generators(*functions: Any) -> list[np.random.Generator]:
     """Return the random generators that functions draw from: global ones, and those around."""
-    found: dict[int, np.random.Generator] = {}
+    values: list[Any] = []
     for function in functions:
-        code = getattr(function, "__code__", None)
-        outside = getattr(function, "__globals__", {})
-        values = [outside.get(name) for name in getattr(code, "co_names", ())]
-        for cell in getattr(function, "__closure__", None) or ():
-            try:
-                values.append(cell.cell_contents)
-            except ValueError:  # not filled yet
-                continue
-        found |= {id(v): v for v in values if isinstance(v, np.random.Generator)}
-    return list(found.values())
+        with contextlib.suppress(TypeError, ValueError):  # a built-in function has none
+            outside = inspect.getclosurevars(function)
+            values += [*outside.nonlocals.values(), *outside.globals.values()]
+    return list({id(v): v for v in values if isinstance(v, np.random.Generator)}.values())
 
 
 def _ran(returned: Any) -> Ran:
