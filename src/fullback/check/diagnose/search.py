@@ -296,7 +296,7 @@ class Search:
     def _work(self, name: str) -> float:
         """Return about how many multiplications it takes to try one set of mistakes."""
         p = self.ensemble.exact.layers[name]
-        return _LEAST_WORK + float(p.y.size) * p.parameters["weight"][0].size
+        return _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
 
     def _candidates(
         self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str
