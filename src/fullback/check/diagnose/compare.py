@@ -30,7 +30,7 @@ class Fit:
     error, tolerance : its distance, and the distance that rounding explains
     size : of what was computed
     shares : of what each of the ensemble's other passes changes, by its number, where it took that
-    undecided : whether it takes undecided units, decided in some way, to explain the array
+    bounded : whether it was explained by undecided units, each decided in any way
     judged : whether a wrong array could not have been explained as well
     """
 
@@ -38,13 +38,18 @@ class Fit:
     tolerance: float
     size: float = 0.0
     shares: dict[int, float] = field(default_factory=dict)
-    undecided: bool = False
+    bounded: bool = False
     judged: bool = True
 
     @property
     def relative(self) -> float:
         """The error as a share of what was computed."""
         return self.error / max(self.size, 1e-300)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it takes undecided units to explain the array."""
+        return self.bounded or bool(self.shares)
 
     @property
     def matched(self) -> bool:
@@ -136,7 +141,7 @@ def _decided(
         plain.tolerance,
     )
     shares = known | dict(zip(free, found.tolist(), strict=True))
-    return Fit(error, plain.tolerance, plain.size, shares, undecided=True, judged=judged)
+    return Fit(error, plain.tolerance, plain.size, shares, judged=judged)
 
 
 def _distance(array: Array, columns: Array) -> float:

@@ -89,8 +89,10 @@ class Search:
 
     @property
     def complete(self) -> bool:
-        """Whether every array is explained, and judged."""
-        return not self.best.open and all(match.fit.judged for match in self.best.matches)
+        """Whether every array is explained, and judged without undecided units' bounds."""
+        return not self.best.open and all(
+            match.fit.judged and not match.fit.bounded for match in self.best.matches
+        )
 
     def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
         """Search, beginning with these conventions; return the search itself."""
@@ -234,6 +236,8 @@ class Search:
         found = self._fit(h, reading, computed, patient=True)
         if not between(reading.values, allowed, found.tolerance):
             return found
+        if chain is not None and not chain.shared_out(reading.values, found.tolerance):
+            return found
         judged = (
             chain is not None
             and chain.only_chooses()
@@ -241,7 +245,7 @@ class Search:
                 (reading.values,), lambda a: between(a, allowed, found.tolerance), found.tolerance
             )
         )
-        return replace(found, error=0.0, undecided=True, judged=judged)
+        return replace(found, error=0.0, bounded=True, judged=judged)
 
     def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Compare a layer's own gradients with those submitted, right and with each mutant."""
