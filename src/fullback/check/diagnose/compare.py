@@ -7,7 +7,7 @@ scaled, turned or in another order, could not be explained so too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,7 +76,7 @@ def fit(
     computed: Callable[[int], Array],
     eps: float,
     *,
-    others: int = 0,
+    others: Sequence[int] = (),
     shares: Mapping[int, float] | None = None,
     blur: float = 0.0,
     patient: bool = False,
@@ -90,8 +90,8 @@ def fit(
     array : the array
     computed : from a pass's number to the array in it
     eps : of the precision
-    others : how many passes decide some units otherwise
-    shares : of those, what is known from other arrays
+    others : the numbers of the ensemble's other passes of which the array may hold a share
+    shares : what these are where other arrays have shown them
     blur : distance that the array may be off beside
     """
     with np.errstate(all="ignore"):
@@ -114,7 +114,7 @@ def fit(
         plain = Fit(error, tolerance, size)
         if plain.matched or not others:
             return plain
-        changes = {k: computed(1 + NOISY + k) - exact for k in range(others)}
+        changes = {k: computed(1 + NOISY + k) - exact for k in others}
     return _decided(array, exact, changes, dict(shares or {}), plain)
 
 
