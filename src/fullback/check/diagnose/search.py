@@ -34,7 +34,8 @@ NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be
 _BEAM = 1500  # hypotheses carried on between two observations, at most,
 _BYTES = 2**30  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
-_SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length
+_SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
+_SOLVED = 1e-8  # and what a learning rate that was found may be
 _WORK = 6e9  # multiplications, at most, to explain one gradient by two mistakes
 _LEAST_WORK = 3e6  # what it takes to try one, in multiplications of the same time
 
@@ -218,7 +219,8 @@ class Search:
             reading.values, computed, self.ensemble.eps,
             others=others, shares=h.shares, blur=reading.blur, patient=patient,
         )  # fmt: skip
-        if not right and found.error > _SHARP * self.ensemble.eps * found.size + reading.blur:
+        sharp = max(_SHARP * self.ensemble.eps, _SOLVED)
+        if not right and found.error > sharp * found.size + reading.blur:
             return replace(found, tolerance=0.0)
         return found
 
