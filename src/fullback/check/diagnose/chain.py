@@ -114,6 +114,10 @@ class Chain:
             self._at[index] = delta + self._noise(delta, index) if noisy else delta
         return self._at[index]
 
+    def forget(self) -> None:
+        """Drop the delta, which is computed again where it is asked for."""
+        self._at.clear()
+
     def untouched(self, index: int) -> bool:
         """Whether nothing above is decided otherwise in one of the ensemble's other passes."""
         if self.submitted is not None or self.parent is None:

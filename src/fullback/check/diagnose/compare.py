@@ -60,7 +60,8 @@ class Fit:
 def length(array: Array) -> float:
     """Return the root of the sum of squares."""
     flat = np.asarray(array, np.float64).ravel()
-    return float(np.sqrt(np.dot(flat, flat)))
+    with np.errstate(all="ignore"):
+        return float(np.sqrt(np.dot(flat, flat)))
 
 
 def hopeless(eps: float) -> float:

@@ -11,7 +11,7 @@ from fullback.check.diagnose.layouts import Reading
 from fullback.check.mistakes import Mutant
 
 MISTAKE, CONVENTION, VARIANT, AGAIN = 1.0, 0.25, 0.3, 0.05
-_UNDECIDED = 1.5  # an array that is explained by undecided units alone: more than by a mistake
+_UNDECIDED = 2.25  # arrays that undecided units explain in any way: more than two mistakes
 _ONE_MORE = 0.01
 _ABOVE = 0.005  # a delta that is wrong above a layer, where its gradients may be wrong themselves
 UNEXPLAINED = 2.5

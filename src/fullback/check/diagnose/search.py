@@ -31,12 +31,12 @@ from fullback.layers.base import Array
 
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
 NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
-_BEAM = 1500  # hypotheses carried on between two observations, at most,
-_BYTES = 2**30  # and only as many as this memory holds the deltas of
+_BEAM = 4000  # hypotheses carried on between two observations, at most,
+_BYTES = 2**33  # and only as many as have deltas of so many bytes, if all were kept
 _KEPT = 40  # and beyond one
 _SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
 _SOLVED = 1e-8  # and what a learning rate that was found may be
-_WORK = 6e9  # multiplications, at most, to explain one gradient by two mistakes
+_WORK = 4e9  # multiplications, at most, to explain one gradient by two mistakes
 _LEAST_WORK = 3e6  # what it takes to try one, in multiplications of the same time
 
 
@@ -77,7 +77,7 @@ class Search:
         self.found: list[Hypothesis] = []
         self.pruned = False
         largest = max(a.nbytes for a in ensemble.exact.activations.values())
-        self._beam = int(min(max(_BYTES // (3 * largest), 100), _BEAM))
+        self._beam = int(min(max(_BYTES // largest, 100), _BEAM))
         self._mutants = {
             name: [m for m in mutants_of(p) if m.mistake is not None] if depth else []
             for name, p in ensemble.exact.layers.items()

@@ -41,7 +41,10 @@ class Sketches:
             return False
         outputs = self._outputs_of(name, target)
         of_array = self._of_array(reading)
-        of_delta = outputs @ chain.at(0).ravel() * share
+        with np.errstate(all="ignore"):
+            of_delta = outputs @ chain.at(0).ravel() * share
+        if not np.isfinite(of_delta).all():
+            return True
         allowed = _DEVIATIONS * hopeless(self.ensemble.eps)
         size = max(length(reading.values), length(of_delta) / _PROBES**0.5)
         return bool((abs(of_array - of_delta) > allowed * size).any())
