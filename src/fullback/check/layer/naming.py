@@ -58,8 +58,7 @@ class Observed:
                 return False
             if computed.shape != gradient.shape:
                 return False
-            if isinstance(reference.p, LayerPass):
-                computed = self._with_numbers(reference, gradient, mutants, computed)
+            computed = self._with_numbers(reference, gradient, mutants, computed)
             off, *sizes = map(np.linalg.norm, (gradient - computed, computed, gradient))
             return bool(off <= _SAME * max(sizes))
 
@@ -68,15 +67,19 @@ class Observed:
     ) -> Array:
         """Return what is computed with the numbers that mistakes have, a rate or a threshold."""
 
+        p = reference.p
+        if not isinstance(p, LayerPass):
+            return computed
+
         def with_rates(rate: float, number: float) -> Array:
-            one = replace(reference, p=reference.p.with_rates(rate, number))
+            one = replace(reference, p=p.with_rates(rate, number))
             return one.computed(self.name, self.dy, mutants)
 
         for mutant in mutants:
             if mutant.solve is not None:
                 others = [other for other in mutants if other is not mutant]
                 base = reference.computed(self.name, self.dy, others)
-                return with_rates(0.0, mutant.solve(reference.p, base, gradient))
+                return with_rates(0.0, mutant.solve(p, base, gradient))
         if any(mutant.unknown for mutant in mutants):  # a rate, in which the result is linear
             slope = with_rates(1.0, 0.0) - computed
             rate = float(((gradient - computed) * slope).sum() / (slope**2).sum())
