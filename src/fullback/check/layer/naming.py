@@ -66,7 +66,6 @@ class Observed:
         self, reference: Reference, gradient: Array, mutants: Sequence[Mutant], computed: Array
     ) -> Array:
         """Return what is computed with the numbers that mistakes have, a rate or a threshold."""
-
         p = reference.p
         if not isinstance(p, LayerPass):
             return computed
