@@ -131,7 +131,8 @@ MUTANTS.add(
           _one_filter(slice(-1, None))),
     delta("share", "it holds the first filter's share only, not the sum over the filters",
           _one_filter(slice(1))),
-    delta("out", "it is the mean over the filters, not the sum", lambda p, v, dy: v / dy.shape[1]),
+    delta("out", "it is the mean over the filters, not the sum",
+          lambda p, v, dy: v / (dy.shape[1] // p.layer.groups)),
     when=several_filters,
 )  # fmt: skip
 
