@@ -335,11 +335,6 @@ WRONG = {
         {"kind": "relu"},
         {("cache-overwritten", "x")},
     ),
-    "delta-overwritten": (
-        (relu, in_place_backward),
-        {"kind": "relu"},
-        {("cache-overwritten", "dy")},
-    ),
     "cache-shared": (
         (SharedBuffer().run, lambda dy, cache: dy / np.cosh(cache) ** 2, X),
         {},
@@ -461,6 +456,12 @@ def test_a_loss_that_is_another_one():
     assert "but SoftmaxCrossEntropy" in str(result)
 
 
+def test_a_delta_that_is_written_to_is_a_note():
+    result = check_layer(relu, in_place_backward, kind="relu")
+    assert result.ok
+    assert any("writes to the dy" in note for note in result.notes)
+
+
 def test_an_objects_weights_come_back():
     layer = DenseLayer(5, 4)
     before = layer.W.copy()
@@ -489,6 +490,10 @@ def test_parameters_that_a_function_reads_from_outside():
         ((DenseLayer,), {"kind": "dense"}, OptionError, "takes an object, not the class"),
         ((relu, 3, X), {}, OptionError, "backward must be a function, got 3"),
         ((relu, in_place_backward, ["a"]), {}, InputError, "inputs must hold numbers"),
+        ((relu, in_place_backward, X[:0]), {}, InputError, "inputs holds no numbers"),
+        ((relu, in_place_backward, X), {"lr": 0}, OptionError, "lr must be a number above 0"),
+        ((relu, in_place_backward), {"kind": "dense"}, OptionError, "has weights, but forward"),
+        ((conv, conv_backward), {"kind": "conv2d", "stride": 0}, OptionError, "stride must be"),
         ((relu, in_place_backward, np.nan * X), {}, InputError, "inputs holds NaN"),
         (
             (lambda x, q, r: x, in_place_backward, X),

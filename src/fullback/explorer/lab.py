@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.ensemble import forward_pass
-from fullback.check.mistakes import MISTAKES, BackwardPass, ForwardPass, Mutant, every_mutant
+from fullback.check.mistakes import MISTAKES as CATALOGUE
+from fullback.check.mistakes import BackwardPass, ForwardPass, Mutant, every_mutant
 from fullback.check.mistakes import backward as mistaken_backward
 from fullback.errors import InputError
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.report.document import packed
 
+MISTAKES = {
+    name: mistake
+    for name, mistake in CATALOGUE.items()
+    if name not in ("binary-term-lost", "constant-factor")  # of another loss; not made in a layer
+}
 RATE, DECAY = 0.05, 0.01  # of an early update, and of an L2 term, where nothing trains
 COMPANIONS = 4  # images beside the one on the page: enough for mistakes that mix images
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -221,10 +222,14 @@ def _results(forward: ForwardPass) -> dict[str, tuple[Array, list[tuple[Place, A
 
 def _sketch(array: Array) -> Array:
     """Return a few numbers that differ where arrays do: the length, and places along lines."""
-    cells = array.ravel()
-    turns = np.arange(cells.size) * (0.5 + 5**0.5 / 2)
-    lines = [float(cells @ np.cos(turns * k)) for k in (1.0, 2.0)]
-    return np.array([length(array), *lines])
+    return np.array([length(array), *(_lines(array.size) @ array.ravel())])
+
+
+@lru_cache(maxsize=2)
+def _lines(size: int) -> Array:
+    """Return two lines of numbers without a pattern."""
+    lines: Array = np.cos(np.outer((1.0, 2.0), np.arange(size)) * (0.5 + 5**0.5 / 2))
+    return lines
 
 
 def _near(one: Array, others: Array) -> Array:

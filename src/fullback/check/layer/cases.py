@@ -187,6 +187,11 @@ class CaseMaker:
             except OptionError as error:
                 self.trouble = self.trouble or error
                 continue
+            if layout.weight and not self.layer.has_parameters:
+                raise OptionError(
+                    f"kind={self.name!r} has weights, but forward takes none and the object holds "
+                    "none; give params="
+                )
             fit = self._compared(layout, setting, reference, y)
             if (fit is not None and fit.agrees) or "mode" not in self._taken():
                 break

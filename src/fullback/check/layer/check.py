@@ -77,6 +77,8 @@ def check_layer(
     require_whole("seed", seed, 0)
     if kind is None and options:
         raise OptionError(f"check_layer: {next(iter(options))} goes with kind=..., or is no option")
+    if lr is not None and not 0 < lr < float("inf"):
+        raise OptionError(f"lr must be a number above 0, got {lr!r}")
     known = {} if kind is None else checked_options(kind, options)
     if backward is None and isinstance(forward, types.FunctionType):
         backward = _from_forward
@@ -104,8 +106,11 @@ def check_layer(
 
 def _from_forward(dy: Any, cache: Any) -> Any:
     """Backward of a function that returns (y, its backward function), or, of a loss, (loss, dx)."""
-    if cache is None:
-        raise OptionError("forward alone must be an object, or return its backward function too")
+    if not callable(cache) and np.ndim(dy):
+        raise OptionError(
+            "check_layer takes two functions, forward and backward, or an object with methods of "
+            "these names, or one function that returns y and its backward function"
+        )
     return cache(dy) if callable(cache) else cache
 
 
@@ -156,6 +161,8 @@ def _floats(what: str, value: Any) -> Array:
     array = to_numpy(value)
     if not is_numeric(array):
         raise InputError(f"{what} must hold numbers, got an array of {array.dtype}")
+    if not array.size:
+        raise InputError(f"{what} holds no numbers: it has shape {array.shape}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise InputError(f"{what} holds NaN or infinity")

@@ -66,7 +66,8 @@ class Examination:
                 self._examine(case)
         except UserError as error:
             kind = str(error).partition(":")[0]
-            self._find(None, "backward", case, f"raises {error}", kind)
+            message = str(error) if str(error).startswith("returned") else f"raises {error}"
+            self._find(None, "backward", case, message, kind)
         except KeyError as error:
             message = f"backward gives {error} in some calls and not in others"
             self._find(None, "backward", case, message)
@@ -150,6 +151,8 @@ class Examination:
                 )
                 self._find("gradients-not-cleared", name, case, message)
                 first[name] = steps[0]
+            elif name in layer.blur:
+                self.notes.append(f"{name} depends on earlier steps, as with momentum")
             else:
                 message = "backward gives something else when forward and backward run again"
                 self._find(None, name, case, message)
@@ -248,7 +251,7 @@ class Examination:
         ]
         judged = {row.quantity for row in rows if row.sure}
         names = ["dx", *(f"d{name}" for name in cases.cases[0].inputs.parameters)]
-        unsure = [name for name in names if name in self.given and name not in judged]
+        unsure = [name for name in names if name in self.observed and name not in judged]
         missing = [f"{name} (backward gives none)" for name in names if name not in self.given]
         missing += [f"{name} (it has no derivative on these inputs)" for name in unsure]
         called = f"called as {self.layer.forward_signature} and {self.layer.backward_signature}"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fullback.check.layer.calls import option_named
 from fullback.check.mistakes.base import Mistake, Mutants, delta
 from fullback.errors import OptionError
 from fullback.layers import (
@@ -269,8 +270,6 @@ def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     OptionError
         There is no such kind, or it has no such option.
     """
-    from fullback.check.layer.calls import option_named
-
     if name not in KINDS:
         raise OptionError(f"kind must be one of {', '.join(KINDS)}, got {name!r}")
     known, checked = KINDS[name].options, {}
@@ -280,6 +279,9 @@ def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             takes = ", ".join(sorted(known)) or "no options"
             raise OptionError(f"kind={name!r} takes {takes}, got {key}={value!r}")
         checked[str(word)] = tuple(value) if isinstance(value, list) else value
+    reference, groups = KINDS[name].reference, checked.get("groups", 1)
+    if reference is not None:
+        reference(checked, 3 * groups if isinstance(groups, int) else 3, checked.get("size", 3))
     return checked
 
 

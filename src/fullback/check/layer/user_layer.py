@@ -172,6 +172,12 @@ class UserLayer:
         """Whether backward changes parameters."""
         return "rate" in self.backward_signature.takes or self.own_rate is not None
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether forward is handed parameters, or reads its own."""
+        handed = any(slot.startswith("parameter") for slot in self.forward_signature.takes)
+        return handed or bool(self._paths) or bool(self._originals)
+
     def _live(self, on: Instance) -> dict[str, Array]:
         """Return the arrays that the functions read their parameters from, if not handed them."""
         if any(slot.startswith("parameter") for slot in self.forward_signature.takes):
@@ -344,7 +350,7 @@ def _users_errors() -> Iterator[None]:
     """Turn whatever a user's function raises into a UserError of one line."""
     try:
         yield
-    except UserError:
+    except (UserError, OptionError):
         raise
     except Exception as error:
         lines = str(error).strip().splitlines()

@@ -107,7 +107,7 @@ ONE_WINDOW_ONLY = Mistake(
     "one-window-only",
     "Only one window is left of all that had to be counted.",
     "dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n,c,p+r,q+s];  dx and db likewise: every p, q",
-    "for p, q in np.ndindex(P, Q):  # no return and no = inside: every window adds its share\n"
+    "for p, q in np.ndindex(P, Q):  # every window adds: no return, no = here\n"
     "    dw += np.tensordot(dy[:, :, p, q], x[:, :, p:p + R, q:q + S], (0, 0))",
 )
 MEMORY_ORDER = Mistake(
@@ -115,15 +115,15 @@ MEMORY_ORDER = Mistake(
     "An array was reshaped where its axes had to be exchanged: its values lie in another order.",
     "dw has the axes of w in the order of w: reshape changes where an axis ends, transpose which "
     "axis is which",
-    "dw = dw.reshape(R, S, C, K).transpose(3, 2, 0, 1)  # as they lie, then w's order\n"
-    "x = x.transpose(0, 3, 1, 2)  # (N, H, W, C) to (N, C, H, W), not reshape; dense: w.T\n"
+    "dw = dw.reshape(R, S, C, K).transpose(3, 2, 0, 1)  # as it lies, then as w\n"
+    "x = x.transpose(0, 3, 1, 2)  # (N, H, W, C) to (N, C, H, W): no reshape\n"
     "# where the weights lie so too, say it: diagnose(..., weights={...})",
 )
 CAST_TO_WHOLE = Mistake(
     "cast-to-whole",
     "The result was put into an array of whole numbers, which cuts off all behind the point.",
     "dx and dw are real numbers, whatever the type of x and w",
-    "dx = np.zeros(x.shape)  # not: np.zeros_like(x), where x holds whole numbers\n"
+    "dx = np.zeros(x.shape)  # not np.zeros_like(x), where x has whole numbers\n"
     "w = np.array(w, dtype=float)",
 )
 

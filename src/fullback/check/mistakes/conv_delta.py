@@ -67,15 +67,15 @@ PADDING_NOT_ZEROS = Mistake(
     "padding-not-zeros",
     "Beyond the border, values were repeated where zeros belong.",
     "dy[n,k,p,q] = 0 and x[n,c,i,j] = 0 beyond the border",
-    "wide = np.pad(dy, ((0, 0), (0, 0), (R - 1, R - 1), (S - 1, S - 1)))  # zeros: no mode=\n"
-    "# scipy.ndimage.convolve mirrors unless mode='constant'; an FFT wraps round unless padded",
+    "wide = np.pad(dy, ((0, 0), (0, 0), (R - 1, R - 1), (S - 1, S - 1)))\n"
+    "# zeros: no mode=; scipy.ndimage.convolve: mode='constant';\n"
+    "# an FFT wraps round unless there are zeros enough",
 )
 CHANNELS_MERGED = Mistake(
     "input-channels-merged",
     "Every input channel got the same values.",
     "dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n,c,p+r,q+s]: c by c, as in dx",
-    "for c in range(C):\n"
-    "    dw[k, c] = correlate(x[n, c], dy[n, k])  # x[n, c]: not x[n, 0], not x[n].sum(axis=0)",
+    "for c in range(C):\n    dw[k, c] += correlate(x[n, c], dy[n, k])  # not x[n, 0], x[n].sum(0)",
 )
 
 
@@ -131,7 +131,8 @@ MUTANTS.add(
           _one_filter(slice(-1, None))),
     delta("share", "it holds the first filter's share only, not the sum over the filters",
           _one_filter(slice(1))),
-    delta("out", "it is the mean over the filters, not the sum", lambda p, v, dy: v / dy.shape[1]),
+    delta("out", "it is the mean over the filters, not the sum",
+          lambda p, v, dy: v / (dy.shape[1] // p.layer.groups)),
     when=several_filters,
 )  # fmt: skip
 
@@ -215,7 +216,7 @@ MUTANTS.add(
         "dx[n,c,i,j] collects every dy[n,k,i-r,j-s] that there is, from 0 to H + R - 2",
         "wide = np.pad(dy, ((0, 0), (0, 0), (R - 1, R - 1), (S - 1, S - 1)))\n"
         "dx = correlate(wide, w[:, :, ::-1, ::-1].swapaxes(0, 1))\n"
-        "# R - 1 cells around, not R // 2; scipy.signal: mode='full', not 'same'"),
+        "# R - 1 zeros, not R // 2; scipy.signal: mode='full', not mode='same'"),
     delta("crop", "the full convolution was done as a \"same\" one, which leaves the border zero",
           lambda p, v, dy: _inner(p, v, 1), lambda p: _loses(p, 1)),
     delta("crop", "the full convolution was done as a \"same\" one, whose result lies at the upper "

@@ -109,7 +109,7 @@ BIAS: Stages = (("delta", same), ("rule", lambda p, v, dy: v.sum(axis=(0, 2, 3))
 def by_group(
     stages: Stages, p: LayerPass, dy: Array, mutants: Sequence[Mutant], memo: Memo | None
 ) -> Array:
-    """Run the stages on every group of channels, and join the results."""
+    """Run the stages on every group of channels, join the results, and run the last stage."""
     groups = p.layer.groups
     if groups == 1 or stages is BIAS:
         whole: Array = run_stages(stages, p, dy, dy, mutants, memo)
@@ -122,6 +122,8 @@ def by_group(
         np.split(dy, groups, 1),
         strict=True,
     )
+    last = [m for m in mutants if m.stage == "out"]
+    others = [m for m in mutants if m.stage != "out"]
     results = []
     for group, (x, padded_x, w, part) in enumerate(parts):
         of_group = replace(
@@ -135,8 +137,10 @@ def by_group(
             },
             computed={},
         )
-        results.append(run_stages(stages, of_group, part, part, mutants))
-    return np.concatenate(results, axis=0 if stages is WEIGHT else 1)
+        results.append(run_stages(stages[:-1], of_group, part, part, others))
+    joined = np.concatenate(results, axis=0 if stages is WEIGHT else 1)
+    result: Array = run_stages(stages[-1:], p, joined, dy, last)
+    return result
 
 
 # Conditions, and where cells lie ------------------------------------------------------------------

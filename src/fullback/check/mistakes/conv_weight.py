@@ -163,7 +163,8 @@ MUTANTS.add(
     Mistake("weight-gradient-averaged",
         "The filter gradient was averaged where it has to be added up.",
         "dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n,c,p+r,q+s]",
-        "dw[:, :, r, s] = np.einsum('nkpq,ncpq->kc', dy, seen)  # a sum: no mean, no / (P * Q)"),
+        "dw[:, :, r, s] = np.einsum('nkpq,ncpq->kc', dy, seen)\n"
+        "# a sum: no mean, no / (P * Q)"),
     weight("out", "it was averaged over the positions of the filter",
            lambda p, v, dy: v / positions(p), several_positions),
     weight("out", "it was averaged over the positions of the filter and over the batch",

@@ -223,7 +223,7 @@ MAX_MUTANTS.add(
     Mistake("pool-wrong-winner",
         "The pooling layer handed its delta to another cell than the winner.",
         "dx[n,c,i,j] = sum over the windows that (i, j) won of dy[n,c,p,q]",
-        "r, s = np.unravel_index(window.argmax(), window.shape)  # row, then column; not argmin\n"
+        "r, s = np.unravel_index(window.argmax(), window.shape)  # row, column\n"
         "dx[n, c, i + r, j + s] += dy[n, c, p, q]"),
     delta("rule", "the smallest cell of the window got the delta, not the largest",
           lambda p, v, dy: _share_out(p, v, _only(_cells(p, np.inf).argmin(axis=0), _size(p)))),
