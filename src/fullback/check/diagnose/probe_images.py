@@ -138,7 +138,7 @@ def _draw(net: Network, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _strokes(images: int, rows: int, columns: int, rng: np.random.Generator) -> Array:
-    """Return where images are drawn on: a bar that lies, one that stands, and one corner of each."""
+    """Return where images are drawn on: a bar that lies, one that stands, and a corner of each."""
     drawn = np.zeros((images, 1, rows, columns), bool)
     for n in range(images):
         top, left = rng.integers(0, max(rows // 2, 1)), rng.integers(0, max(columns // 2, 1))
