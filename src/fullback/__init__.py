@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     __version__: str
     from fullback import zoo
     from fullback.augment import Augment
-    from fullback.check.diagnose import Diagnosis, Finding, diagnose, probe
+    from fullback.check.diagnose import Diagnosis, Finding, diagnose, diagnose_program, probe
     from fullback.check.gradients import GradientCheck, check_gradients
     from fullback.check.layer import LayerCheck, check_layer
     from fullback.data import Dataset, load_data
@@ -88,7 +88,7 @@ else:  # the same imports, each when its name is first used
     }
     _NAMES = {
         "fullback.augment": "Augment",
-        "fullback.check.diagnose": "Diagnosis Finding diagnose probe",
+        "fullback.check.diagnose": "Diagnosis Finding diagnose diagnose_program probe",
         "fullback.check.gradients": "GradientCheck check_gradients",
         "fullback.check.layer": "LayerCheck check_layer",
         "fullback.data": "Dataset load_data",
@@ -186,6 +186,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "diagnose",
+    "diagnose_program",
     "explain",
     "find_rate",
     "fit",

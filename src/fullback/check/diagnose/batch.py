@@ -27,7 +27,7 @@ def images_of(net: Model, x: Any) -> tuple[Array, str]:
         images = unformed(array, form, net.input_shape)
         if images is not None:
             return net.check_images(images), form
-    return net.check_images(x), "NCHW"
+    return net.check_images(x), "NCHW" if len(net.input_shape) == 3 else "NF"
 
 
 def unformed(array: Array, form: str, shape: Shape) -> Array | None:

@@ -52,8 +52,13 @@ def _weights(value: Any, *, gradients: bool, stacked: bool) -> dict[str, Array]:
     return {
         name: array
         for name, array in found.items()
-        if (is_weight(name) or is_bias(name)) and bool(_GRADIENT.search(name)) == gradients
+        if (is_weight(name) or is_bias(name)) and is_gradient(name) == gradients
     }
+
+
+def is_gradient(name: str) -> bool:
+    """Whether a name is that of a gradient: dW1, grad_b, W.grad."""
+    return bool(_GRADIENT.search(name))
 
 
 def is_container(value: Any) -> bool:
@@ -93,7 +98,7 @@ def _walk(
 ) -> Iterator[tuple[str, Array]]:
     if is_array(value) or (isinstance(value, float | np.floating | np.ndarray) and is_bias(name)):
         yield name, np.array(to_numpy(value))
-    elif depth and id(value) not in seen:
+    elif depth and id(value) not in seen and not hasattr(value, "__array__"):
         seen = seen | {id(value)}
         if isinstance(value, list | tuple):
             whole = _as_one(value, stacked)
@@ -132,8 +137,10 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
         else:
             keys = [str(index) for index in range(len(value))]
         yield from zip(keys, value, strict=True)
-    elif hasattr(value, "state_dict") and callable(value.state_dict):
-        yield from value.state_dict().items()
+    elif hasattr(value, "named_parameters"):  # a module of PyTorch
+        for name, parameter in value.named_parameters():
+            yield name, parameter
+            yield f"{name}.grad", parameter.grad
     elif hasattr(value, "data") and hasattr(value, "grad"):  # a parameter and its gradient
         yield from (("", value.data), ("grad", value.grad))
     elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable_only(value):

@@ -98,7 +98,7 @@ def diagnose(
         ),
         lambda one: trace_batch(one, images, targets, None, training=training, seed=seed),
     )  # fmt: skip
-    if form not in ("NCHW", "CHW"):
+    if form not in ("NCHW", "CHW") and len(net.input_shape) == 3:
         submission.notes.append(f"the images were read as ({', '.join(form)})")
     submission.notes += target_notes(net, y)
     case = Case(double, images, targets, trace, submission, reduction, training, seed)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from fullback.check.diagnose.layouts import (
 )
 from fullback.check.diagnose.memory_order import memory_orders, misplaced
 from fullback.check.diagnose.names import as_array
-from fullback.check.diagnose.weights import Named, explained
+from fullback.check.diagnose.weights import Named, explained, tolerance
 from fullback.errors import ShapeError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
@@ -52,13 +52,37 @@ class Given:
     channels_last: bool = False
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients under the network's names, in a program's layout.
+
+    Attributes
+    ----------
+    ways : the gradients; more than one way to cut a vector into them is possible
+    blurs : by name, the length of the rounding error that computing them from a step brought
+    types : by name, the type of the weights that they were computed from
+    """
+
+    ways: Sequence[Named] = ({},)
+    blurs: Mapping[str, float] = field(default_factory=dict)
+    types: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
+
+    def way(self, number: int) -> Named:
+        """Return the gradients in one of the ways."""
+        return self.ways[min(number, len(self.ways) - 1)]
+
+    def tolerance(self, known: str, array: Array) -> float:
+        """Return the relative error that a right one may have."""
+        return tolerance(array, self.types.get(known, array.dtype), self.blurs.get(known, 0.0))
+
+
 class Reader:
     """Reads the arrays of one program.
 
     Parameters
     ----------
     net, images : the network, and the number of images
-    given : what the user gave
+    given, gradients : what the user gave, and the gradients in it
     named : deltas and activations, as "delta" and "activation", by the network's names
 
     Attributes
@@ -67,7 +91,15 @@ class Reader:
     channels_last : whether its maps are known to be so
     """
 
-    def __init__(self, net: Network, given: Given, named: Mapping[str, Named], images: int) -> None:
+    def __init__(
+        self,
+        net: Network,
+        given: Given,
+        gradients: Gradients,
+        named: Mapping[str, Named],
+        images: int,
+    ) -> None:
+        self.gradients = gradients
         self.axes, self.given, self.named = axes_of(net), given, named
         folded, outputs = folds(net), zip(net.names, net.shapes, strict=True)
         self._outputs = {
@@ -96,7 +128,7 @@ class Reader:
         net: Network,
         trace: Trace,
         program: ProgramLayout,
-        gradients: Named,
+        way: int,
         unclear: Collection[str],
     ) -> tuple[float, float, bool]:
         """Return how many arrays a trace explains, in a layout.
@@ -105,19 +137,21 @@ class Reader:
         does; last is whether it is all of them.
         """
         counts: dict[str, float] = {}
-        for known, (_, array) in gradients.items():
+        for known, (_, array) in self.gradients.way(way).items():
             axes = self.axes[known]
             order = axes.order(program)
             if axes.fits(order, array.shape):
                 values = self._judged(net, known, axes.read(order, array.astype(np.float64)))
                 inputs = trace.activations[self._before[known.split(".")[0]]]
-                counts[known] = explained(values, trace.gradients[known], inputs)
+                error = self.gradients.tolerance(known, array)
+                counts[known] = explained(values, trace.gradients[known], error, inputs)
         outputs = self.nearest("activation", trace.activations)
-        truths = {f"output of {k}": (m.values, trace.activations[k]) for k, m in outputs.items()}
+        truths = {f"output of {k}": (m, trace.activations[k]) for k, m in outputs.items()}
         if self.given.probabilities is not None and trace.probabilities is not None:
             read = self.probabilities(trace.probabilities)
-            truths["probabilities"] = read.values, trace.probabilities
-        counts |= {known: explained(*pair, None) for known, pair in truths.items()}
+            truths["probabilities"] = read, trace.probabilities
+        for known, (m, truth) in truths.items():
+            counts[known] = explained(m.values, truth, tolerance(m.values, m.dtype, 0.0))
         clear = sum(count >= 1 for known, count in counts.items() if known not in unclear)
         rest = sum(count for known, count in counts.items() if known in unclear or count < 1)
         return clear, rest, bool(counts) and min(counts.values()) >= 1
@@ -130,8 +164,6 @@ class Reader:
         name: str,
         array: Array,
         program: ProgramLayout,
-        blur: float,
-        certain: bool,
     ) -> SubmittedArray:
         """Read a gradient in the program's layout, or as one that lies in another order by mistake.
 
@@ -139,8 +171,7 @@ class Reader:
         ----------
         net, trace : the network with the program's weights, and the truth
         known, name, array : the network's name, the user's, and the array
-        program, certain : the layout, and whether it is that of weights that were given
-        blur : the length of the rounding error
+        program : the layout
 
         Raises
         ------
@@ -154,7 +185,11 @@ class Reader:
             plain = order == axes.letters and array.shape == axes.wanted
             phrase = axes.phrase(order, array.shape)
             readings = [
-                Reading(axes.read(order, values), phrase, 0.0 if plain or certain else USUAL)
+                Reading(
+                    axes.read(order, values),
+                    phrase,
+                    0.0 if plain or self.given.weights is not None else USUAL,
+                )
             ]
         raw = self._unjudged(net, known, truth)
         if len(axes.letters) > 1 and (not readings or likeness(readings[0].values, raw) < _RIGHT):
@@ -165,8 +200,10 @@ class Reader:
                 f"{name} has shape {array.shape}, which cannot be read as {known} of shape "
                 f"{axes.wanted}; give it in that order of axes"
             )
+        blur = self.gradients.blurs.get(known, 0.0)
         found = [replace(r, values=self._judged(net, known, r.values), blur=blur) for r in readings]
-        return SubmittedArray(known, name, tuple(found), array.dtype)
+        kind = self.gradients.types.get(known, array.dtype)
+        return SubmittedArray(known, name, tuple(found), kind)
 
     def maps(self, what: str, truths: Mapping[str, Array]) -> dict[str, SubmittedArray]:
         """Read deltas or activations, each in every likely order, the likeliest first.

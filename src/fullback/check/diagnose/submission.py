@@ -19,18 +19,22 @@ from fullback.check.diagnose.layouts import (
     program_layouts,
 )
 from fullback.check.diagnose.names import Names, as_array
-from fullback.check.diagnose.reader import Given, Reader
+from fullback.check.diagnose.reader import Given, Gradients, Reader
 from fullback.check.diagnose.weights import (
     Named,
+    factor,
     named_weights,
     place_weights,
     require_weights,
+    tolerance,
     turn_filters,
 )
 from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
 from fullback.passes import Trace
+
+_SAME_RATE = 1e-4  # relative difference of learning rates that are the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,14 +121,16 @@ def receive(
     if given.weights is not None:
         weights = named_weights(net, given.weights, "weight")
         require_weights(net, weights[0])
-    ways, blurs, types = _gradients(net, given, weights, submission)
+    gradients = _gradients(net, given, weights, submission)
     maps = {
         what: _named(what, arrays, net, images, submission)
         for what, arrays in (("delta", given.deltas), ("activation", given.activations))
     }
-    reader = Reader(net, given, maps, images)
+    reader = Reader(net, given, gradients, maps, images)
     shapes = {
-        known: {named[known][1].shape for named in (*(weights or ()), *ways) if known in named}
+        known: {
+            named[known][1].shape for named in (*(weights or ()), *gradients.ways) if known in named
+        }
         for known in axes
     }
     layouts = program_layouts(
@@ -139,7 +145,7 @@ def receive(
     def agreement(
         judged: Network, trace: Trace, program: ProgramLayout, way: int
     ) -> tuple[float, float, bool]:
-        return reader.agreement(judged, trace, program, ways[min(way, len(ways) - 1)], unclear)
+        return reader.agreement(judged, trace, program, way, unclear)
 
     way, program = 0, layouts[0]
     if weights is not None:
@@ -150,11 +156,10 @@ def receive(
         net, trace = traced(net)
         if len(layouts) > 1:
             program = max(layouts, key=lambda p: sum(agreement(net, trace, p, 0)))
-    for known, (name, array) in ways[min(way, len(ways) - 1)].items():
-        read = reader.gradient(
-            net, trace, known, name, array, program, blurs.get(known, 0.0), weights is not None
-        )
-        submission.gradients[known] = replace(read, dtype=types.get(known, array.dtype))
+    for known, (name, array) in gradients.way(way).items():
+        submission.gradients[known] = reader.gradient(net, trace, known, name, array, program)
+    if given.after is not None and given.lr is None:
+        _take_rate(submission, trace)
     reader.program = program
     submission.deltas = reader.maps("delta", trace.deltas)
     outputs = reader.maps("activation", trace.activations)
@@ -172,16 +177,13 @@ def receive(
 
 def _gradients(
     net: Network, given: Given, weights: Sequence[Named] | None, submission: Submission
-) -> tuple[Sequence[Named], dict[str, float], dict[str, np.dtype[Any]]]:
-    """Return gradients as they were given or follow from a step, what they blur, and their types.
-
-    A type is that in which the weights were, where a step was computed from them.
-    """
+) -> Gradients:
+    """Return gradients as they were given or as they follow from a step."""
     if given.after is None:
         ways: Sequence[Named] = [{}]
         if given.gradients is not None:
             ways = named_weights(net, given.gradients, "gradient", submission.guessed)
-        return ways, {}, {}
+        return Gradients(ways)
     if weights is None:
         raise OptionError("after needs weights, those before the step, to tell what it changed")
     if given.gradients is not None:
@@ -208,8 +210,29 @@ def _gradients(
             )
     if not any(change.any() for _, change in found[0].values()):
         raise OptionError("weights and after are the same arrays: no step was taken between them")
-    submission.scale_free = given.lr is None
-    return found, blurs, types
+    return Gradients(found, blurs, types)
+
+
+def _take_rate(submission: Submission, trace: Trace) -> None:
+    """Divide gradients by the learning rate that makes the most of them right, if there is one."""
+    factors: list[float] = []
+    for known, m in reversed(submission.gradients.items()):
+        reading = m.readings[0]
+        error = tolerance(reading.values, m.dtype, reading.blur)
+        times = factor(reading.values, trace.gradients[known], error)
+        if times is not None and reading.mistake is None:
+            factors.append(abs(times))
+    votes = [sum(abs(one / other - 1) < _SAME_RATE for other in factors) for one in factors]
+    if not votes:
+        submission.scale_free = True
+        return
+    rate = factors[int(np.argmax(votes))]
+    rounded = float(f"{rate:.3g}")
+    rate = rounded if abs(rate / rounded - 1) < _SAME_RATE else rate
+    for known, m in submission.gradients.items():
+        readings = tuple(replace(r, values=r.values / rate, blur=r.blur / rate) for r in m.readings)
+        submission.gradients[known] = replace(m, readings=readings)
+    submission.notes.append(f"the learning rate was not given, and taken to be {rate:.6g}")
 
 
 def _named(

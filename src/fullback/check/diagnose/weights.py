@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.containers import is_container, weights_in
 from fullback.check.diagnose.layouts import (
     Axes,
@@ -30,8 +31,8 @@ from fullback.passes import Trace
 Named = Mapping[str, tuple[str, Array]]
 """Arrays with the user's names, by the network's."""
 
-_SURE = 1 - 1e-5  # cosine with the truth of an array that is right, but for a factor
-_SOME = 3  # numbers whose cosine says something
+_USUAL, _HALF = 2e-5, 5e-3  # relative error of a right array, in single and half precision
+_SOME = 3  # numbers that are not another array's, but for a factor, by chance
 _SPANNED = 0.4  # what a gradient counts that is a sum over the right inputs
 _MOST, _FEW = 64, 8  # layouts to try; of large networks and batches fewer
 _VALUES = 10**7  # of activations in all of them together
@@ -229,22 +230,33 @@ def _unfitting(axes: Mapping[str, Axes], named: Named) -> ShapeError:
     return ShapeError(f"the weights have no order of axes in common: {told}")
 
 
-def explained(array: Array, truth: Array, inputs: Array | None) -> float:
+def tolerance(values: Array, dtype: np.dtype[Any], blur: float) -> float:
+    """Return the relative error that an array may have from its type and from how it was made."""
+    usual = _HALF if dtype == np.float16 else _USUAL
+    return max(usual, 4 * blur / (length(values) or 1.0))
+
+
+def factor(array: Array, truth: Array, tolerance: float) -> float | None:
+    """Return what an array is the truth times, or None where it is not that."""
+    square = float(np.square(truth).sum())
+    if array.size < _SOME or not square > 0 or not np.isfinite(array).all():
+        return None
+    times = float((array * truth).sum()) / square
+    return times if times and length(array - times * truth) <= tolerance * length(array) else None
+
+
+def explained(array: Array, truth: Array, tolerance: float, inputs: Array | None = None) -> float:
     """Return 1 where an array is right but for a factor, and otherwise less.
 
     A dense layer's gradient is a sum over the layer's ``inputs`` (N, features), whatever its delta;
     that shows where there are fewer images than features, and is worth a part.
     """
-    if array.size < _SOME:
-        return 0.0
-    alike = likeness(array, truth)
-    if alike >= _SURE:
+    if factor(array, truth, tolerance) is not None:
         return 1.0
     if inputs is not None and inputs.ndim == 2 and array.shape[1:] == inputs.shape[1:]:
         used = np.linalg.matrix_rank(inputs)
         if used < min(inputs.shape[1], np.count_nonzero(inputs.any(axis=0))):
             shares = np.linalg.lstsq(inputs.T, array.T, rcond=None)[0]
-            rest = np.linalg.norm(inputs.T @ shares - array.T)
-            if rest <= 1e-5 * np.linalg.norm(array) and array.any():
+            if array.any() and length(inputs.T @ shares - array.T) <= tolerance * length(array):
                 return _SPANNED
-    return alike / 1000
+    return likeness(array, truth) / 1000

@@ -148,7 +148,7 @@ def _spelled(parameters: Mapping[str, Array]) -> dict[str, Array]:
     named = dict(parameters)
     for name, words in (("w", "W weight weights kernel W1"), ("b", "B bias biases b1")):
         if name in parameters and set(parameters) <= {"w", "b"}:
-            named |= {word: parameters[name] for word in words.split()}
+            named |= dict.fromkeys(words.split(), parameters[name])
     return named
 
 
@@ -247,7 +247,7 @@ def _meanings(name: str, argument: str, inputs: CallInputs, ran: Ran | None) -> 
         found.append("rate")
     elif backward and word in CACHE and ran is not None and ran.has_cache:
         found.append("cache")
-    elif backward and (word in DELTA or re.search("grad|delta|err|^dl?d?out", word)):
+    elif backward and (word in DELTA or re.search("grad|delta|err|^d[lejc]?d?(out|y|z|a)", word)):
         found.append("dy")
     if not found or (found == ["labels"] and backward):
         found += ["x"] * (word in INPUT)
