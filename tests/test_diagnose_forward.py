@@ -206,6 +206,17 @@ def test_sigmoids_for_a_binary_cross_entropy(outputs):
         assert words in finding.message
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, 0.0])
+def test_numbers_that_are_none_are_wrong_in_their_place(value):
+    x, y = batch(SIGMOIDS)
+    outputs = program(SIGMOIDS, x, {"pool1": lambda a, y: np.full_like(y, value)})
+    p = np.full((5, 6), value)
+    for given in ({"activations": {"pool1": outputs["pool1"]}}, {"probabilities": p}):
+        (finding,) = diagnose(SIGMOIDS, x, y, **given).findings
+        assert finding.mistake is None
+        assert finding.layer == ("pool1" if "activations" in given else "loss")
+
+
 def test_probabilities_alone_name_a_layer_above_them():
     net = network("dense9 sigmoid dense4", (6,))
     x, y = batch(net, 7)

@@ -1,5 +1,6 @@
 """The catalogue of mistakes as mutants, and the tests' own backward pass that they must meet."""
 
+import pickle
 import time
 from pathlib import Path
 
@@ -259,6 +260,9 @@ class TestProbe:
         assert coincidences(net, x, y) == []
         assert batch.hidden == ()
         assert "every mistake of the catalogue shows" in str(batch)
+        again = pickle.loads(pickle.dumps(batch))
+        np.testing.assert_array_equal(again[0], x)
+        assert again.hidden == batch.hidden
 
     @pytest.mark.parametrize(
         ("text", "shape", "images"),

@@ -46,6 +46,7 @@ class ForwardVerdict:
     assumed: dict[str, Array] = field(default_factory=dict)
 
 
+@np.errstate(all="ignore")
 def check_forward(
     ensemble: Ensemble,
     names: Sequence[str],
@@ -166,7 +167,7 @@ class _Stretch:
                 output = self._onwards(self.layers[place + 1 :], wrong, name)
                 found.append((length(submitted - output), layer, way, wrong))
         least = min((one[0] for one in found), default=float("inf"))
-        if not least <= within:
+        if not least <= within < float("inf"):
             return None
         alike = min(2 * least + 64 * self.ensemble.eps * length(submitted), within)
         error, layer, way, wrong = next(one for one in found if one[0] <= alike)
@@ -174,12 +175,11 @@ class _Stretch:
 
     def _onwards(self, layers: Sequence[str], output: Array, name: str) -> Array:
         """Return what the last layers of the stretch make of a wrong output."""
-        with np.errstate(all="ignore"):
-            for layer in layers:
-                output = _rerun(self.ensemble.exact.layers[layer], output)
-            if name != "loss":
-                return output
-            p = self.ensemble.exact.loss.loss.probabilities(output)
+        for layer in layers:
+            output = _rerun(self.ensemble.exact.layers[layer], output)
+        if name != "loss":
+            return output
+        p = self.ensemble.exact.loss.loss.probabilities(output)
         assert p is not None  # noqa: S101 -- probabilities need a classifier
         return p
 
@@ -213,6 +213,7 @@ def _rerun(p: LayerPass, x: Array) -> Array:
 # In which layout activations came -----------------------------------------------------------------
 
 
+@np.errstate(all="ignore")
 def read_activations(
     net: Network, trace: Trace, activations: Mapping[str, SubmittedArray]
 ) -> dict[str, SubmittedArray]:
@@ -269,6 +270,5 @@ def _error_ahead(
 
 
 def _error(array: Array, expected: Array) -> float:
-    with np.errstate(all="ignore"):
-        error = length(array - expected) / max(length(expected), 1e-300)
+    error = length(array - expected) / max(length(expected), 1e-300)
     return error if np.isfinite(error) else float("inf")

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,6 +60,9 @@ class Probe(tuple[Array, Array]):
         batch = super().__new__(cls, (x, y))
         batch.hidden = hidden
         return batch
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (*self, self.hidden)
 
     def __repr__(self) -> str:
         x, _ = self
