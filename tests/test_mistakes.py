@@ -252,7 +252,7 @@ class TestProbe:
         x, y = batch
         assert len(x) >= 4
         assert len(x) not in (*net.output_shape, *(shape[0] for shape in net.shapes))
-        for image in x.reshape(-1, *net.input_shape[1:]):
+        for image in x[::3].reshape(-1, *net.input_shape[1:]):
             values, counts = np.unique(image, return_counts=True)
             assert counts.max() > 0.2 * image.size
             assert values[counts.argmax()] != 0

@@ -75,9 +75,10 @@ def probe(net: Network, seed: int = 0) -> Probe:
     """Return a batch designed to separate the catalogue's mistakes on this network.
 
     Its number of images is a prime that divides no number of the network: classes, filters,
-    channels, cells of a window or a map. So no factor that a mistake brings looks like another. A
-    flat background that is not 0 gives pooling ties; strokes of distinct values, of several
-    magnitudes, are left as they are by no transpose or turn.
+    channels, cells of a window or a map. So no factor that a mistake brings looks like another. In
+    every third image a flat background that is not 0 gives pooling ties; what is drawn there, and
+    all of the others, has distinct values of several magnitudes and both signs, which no transpose
+    or turn leaves as they are.
 
     Parameters
     ----------
@@ -144,8 +145,9 @@ def _draw(net: Network, rng: np.random.Generator) -> tuple[Array, Array]:
     x *= np.where(rng.random(x.shape) < 0.3, -1, 1)  # so that a ReLU has something to cut off
     if len(net.input_shape) == 3:
         flat = rng.uniform(0.1, 0.3, (images, net.input_shape[0], 1, 1))
-        flat[::3] *= -1
+        flat[::6] *= -1
         drawn = _strokes(images, *net.input_shape[1:], rng) & (rng.random(x.shape) < 0.9)
+        drawn[np.arange(images) % 3 > 0] = True  # more ties would leave too much undecided
         x = np.where(drawn, x, flat)
     x = (magnitude * x).astype(net.dtype)
     if not net.loss.classifies:
