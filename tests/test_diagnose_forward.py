@@ -206,6 +206,18 @@ def test_sigmoids_for_a_binary_cross_entropy(outputs):
         assert words in finding.message
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, 0.0])
+def test_numbers_that_are_none_are_wrong_in_their_place(value):
+    x, y = batch(SIGMOIDS)
+    with np.errstate(all="ignore"):
+        outputs = program(SIGMOIDS, x, {"pool1": lambda a, y: np.full_like(y, value)})
+    p = np.full((5, 6), value)
+    for given in ({"activations": {"pool1": outputs["pool1"]}}, {"probabilities": p}):
+        (finding,) = diagnose(SIGMOIDS, x, y, **given).findings
+        assert finding.mistake is None
+        assert finding.layer == ("pool1" if "activations" in given else "loss")
+
+
 def test_probabilities_alone_name_a_layer_above_them():
     net = network("dense9 sigmoid dense4", (6,))
     x, y = batch(net, 7)
@@ -213,3 +225,35 @@ def test_probabilities_alone_name_a_layer_above_them():
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     (finding,) = diagnose(net, x, y, probabilities=p).findings
     assert (finding.mistake, finding.layer) == ("activation-formula", "sigmoid1")
+
+
+@pytest.mark.parametrize("given", ["activations", "the next one", "probabilities", "all"])
+def test_the_backward_pass_is_judged_with_the_wrong_output(given):
+    net = SIGMOIDS
+    x, y = batch(net)
+    outputs = program(net, x, {"sigmoid1": lambda a, y: 1 / (1 + np.exp(a))})
+    z = outputs["dense1"]
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    delta = (p - np.eye(6)[y]) / len(x)
+    w, _ = conv(net, "dense1")
+    gradients = {"dense1.weight": delta.T @ outputs["flatten1"], "dense1.bias": delta.sum(axis=0)}
+    a, wide = outputs["sigmoid1"], (delta @ w).reshape(5, 4, 4, 4).repeat(2, 2).repeat(2, 3)
+    largest = a.reshape(5, 4, 4, 2, 4, 2).max((3, 5)).repeat(2, 2).repeat(2, 3)
+    dy = np.where(a == largest, wide, 0) * a * (1 - a)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    dw = np.zeros((4, 1, 3, 3))
+    for r, s in np.ndindex(3, 3):
+        dw[:, :, r, s] = np.tensordot(
+            dy, padded[:, :, r : r + 8, s : s + 8], ((0, 2, 3), (0, 2, 3))
+        )
+    gradients |= {"conv1.weight": dw, "conv1.bias": dy.sum(axis=(0, 2, 3))}
+    shown = {
+        "activations": {"activations": outputs},
+        "the next one": {"activations": {"pool1": outputs["pool1"]}},
+        "probabilities": {"probabilities": p},
+        "all": {"activations": outputs, "probabilities": p, "deltas": {"dense1": delta}},
+    }[given]
+    found = diagnose(net, x, y, gradients, **shown)
+    (finding,) = found.findings
+    assert (finding.mistake, finding.layer) == ("activation-formula", "sigmoid1")
+    assert {*gradients} <= {*found.right}

@@ -1284,7 +1284,9 @@ class TestLab:
 
     def test_the_whole_catalogue(self, tab):
         entries = tab.get("/lab")["mistakes"]
-        assert [entry["id"] for entry in entries] == [*lab.MISTAKES]
+        assert [entry["id"] for entry in entries] == [
+            m for m in lab.MISTAKES if m not in lab.ELSEWHERE
+        ]
         for entry in entries:
             assert entry["sentence"]
             assert entry["mend"]

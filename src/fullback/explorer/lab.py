@@ -71,6 +71,9 @@ _NEEDS = {
         "conv4 relu pool flatten dense32 relu dropout0.5 dense{classes}",
     ),
 }
+ELSEWHERE = {"binary-term-lost", "constant-factor"}
+"""Mistakes of another loss, or of what is handed over, which no network of the page can have."""
+
 _ANY = (
     "layers that this network does not have",
     "conv4 relu pool conv6 relu pool flatten dense32 relu dense{classes}",
@@ -126,6 +129,8 @@ def catalogue(batch: Batch) -> list[dict[str, Any]]:
     classes = batch.net.output_shape[0]
     entries = []
     for name, mistake in MISTAKES.items():
+        if name in ELSEWHERE:
+            continue
         needs, text = _NEEDS.get(name, _ANY)
         entry: dict[str, Any] = {
             "id": name,

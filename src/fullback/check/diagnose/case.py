@@ -10,7 +10,7 @@ from fullback.check.diagnose.conditions import conditions, not_finite
 from fullback.check.diagnose.conventions import Reduction, Ties, conventions, tie_rules
 from fullback.check.diagnose.ensemble import Ensemble, build_ensemble
 from fullback.check.diagnose.findings import explain
-from fullback.check.diagnose.forward import check_forward
+from fullback.check.diagnose.forward import ForwardVerdict, check_forward
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Hypothesis
 from fullback.check.diagnose.layouts import SubmittedArray
 from fullback.check.diagnose.memory_order import order_findings
@@ -76,6 +76,7 @@ class _Judge:
         array = self.usable.get("probabilities")
         self.probabilities = array.values if array else None
         self._plain: dict[float, Search] = {}
+        self._forward: dict[float, ForwardVerdict] = {}
 
     def diagnosis(self) -> Diagnosis:
         """Return the diagnosis, of another setting where all is right in it."""
@@ -93,6 +94,13 @@ class _Judge:
                 case.net, case.images, case.targets, eps, self.activations, self.probabilities,
                 training=case.training, seed=case.seed,
             )  # fmt: skip
+            verdict = check_forward(ensemble, case.net.names, self.activations, self.probabilities)
+            if verdict.assumed:  # so that what follows from a wrong output is not wrong again
+                ensemble = build_ensemble(
+                    case.net, case.images, case.targets, eps, self.activations | verdict.assumed,
+                    self.probabilities, training=case.training, seed=case.seed,
+                )  # fmt: skip
+            self._forward[eps] = verdict
             self._plain[eps] = self._right(ensemble, self.submitted)
         return self._plain[eps]
 
@@ -156,9 +164,7 @@ class _Judge:
         least, fewest = math.inf, math.inf
         for attempt in _precisions(eps, self.submitted, self.case.trace):
             plain = self._plainly(attempt)
-            forward, right = check_forward(
-                plain.ensemble, self.case.net.names, self.activations, self.probabilities
-            )
+            forward, right = self._forward[attempt].findings, self._forward[attempt].right
             unexplained = len(plain.best.open) + len(forward)
             if unexplained >= fewest:
                 continue

@@ -157,7 +157,8 @@ class Chain:
         if self.parent is None:
             return first_delta(forward.loss, self.mutants)
         p = forward.layers[self.through].with_rates(self.rate or 0.0, 0.0)
-        memo = None if index else self.parent.memos.setdefault(1.0, {})
+        shared = not index and all(m.mistake is None for m in self.parent.mutants)
+        memo = self.parent.memos.setdefault(1.0, {}) if shared else None
         return propagate(p, "delta", self.parent.at(index), self.mutants, memo)
 
     def bounds(self) -> Bounds:

@@ -7,7 +7,7 @@ layer is wrong once, and those behind it are judged by what they were given.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,13 +30,30 @@ _NEARER = 1e-3  # and its share of the error without the mistake
 _READS = 1e-2  # relative error from which on a layout does not explain an array
 
 
+@dataclass(frozen=True)
+class ForwardVerdict:
+    """What was found in a forward pass.
+
+    Attributes
+    ----------
+    findings : what is wrong
+    right : names of the arrays that are right
+    assumed : by the layer's name, outputs that were not submitted, as a named mistake gives them
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    right: list[str] = field(default_factory=list)
+    assumed: dict[str, Array] = field(default_factory=dict)
+
+
+@np.errstate(all="ignore")
 def check_forward(
     ensemble: Ensemble,
     names: Sequence[str],
     activations: Mapping[str, Array],
     probabilities: Array | None,
-) -> tuple[list[Finding], list[str]]:
-    """Return what is wrong in the forward pass, and the names of what is right.
+) -> ForwardVerdict:
+    """Judge the submitted forward pass.
 
     Parameters
     ----------
@@ -44,7 +61,8 @@ def check_forward(
     names : the layers, from the input to the output
     activations, probabilities : what was submitted, in the network's names and shapes
     """
-    findings, right, stretch = [], [], _Stretch([], ensemble)
+    verdict = ForwardVerdict()
+    stretch = _Stretch([], ensemble, verdict.assumed)
     for name in names:
         stretch.layers.append(name)
         if name not in activations:
@@ -55,20 +73,20 @@ def check_forward(
         tolerance = 6 * (max(spread) + (0.0 if noise is None else length(noise)))
         tolerance += ensemble.eps * length(p.y)
         if length(submitted - p.y) <= tolerance:
-            right.append(f"output of {name}")
+            verdict.right.append(f"output of {name}")
         else:
-            findings.append(stretch.finding(name, submitted, p.y))
-        stretch = _Stretch([], ensemble)
+            verdict.findings.append(stretch.finding(name, submitted, p.y))
+        stretch = _Stretch([], ensemble, verdict.assumed)
     expected = ensemble.exact.loss.loss.probabilities(ensemble.exact.loss.logits)
     if probabilities is not None and expected is not None:
         others = [n.loss.loss.probabilities(n.loss.logits) for n in ensemble.noisy]
         spread = [length(other - expected) for other in others if other is not None]
         tolerance = 6 * max(spread) + 8 * ensemble.eps * expected.size**0.5
         if length(probabilities - expected) <= tolerance:
-            right.append("probabilities")
+            verdict.right.append("probabilities")
         else:
-            findings.append(stretch.finding("loss", probabilities, expected))
-    return findings, right
+            verdict.findings.append(stretch.finding("loss", probabilities, expected))
+    return verdict
 
 
 def target_notes(net: Network, y: ArrayLike) -> list[str]:
@@ -83,10 +101,11 @@ def target_notes(net: Network, y: ArrayLike) -> list[str]:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """The layers since the last submitted output, and the passes."""
+    """The layers since the last submitted output, the passes, and outputs that are assumed."""
 
     layers: list[str]
     ensemble: Ensemble
+    assumed: dict[str, Array]
 
     def finding(self, name: str, submitted: Array, expected: Array) -> Finding:
         """Say what is wrong with the output of a layer, or with the probabilities ("loss")."""
@@ -110,8 +129,10 @@ class _Stretch:
                 "submitted, as the program goes on.",
                 expect="Fix this first: whatever lies behind it changes with it.",
             )
-        layer, way, after = found
+        layer, way, output, after = found
         mistake = way.mistake
+        if layer != name:
+            self.assumed[layer] = output
         return Finding(
             mistake.id,
             layer,
@@ -130,32 +151,35 @@ class _Stretch:
             expect="Fix this first: whatever lies behind it changes with it.",
         )
 
-    def _named(self, name: str, submitted: Array, within: float) -> tuple[str, Way, float] | None:
-        """Return the layer and the way in which a mistake of the stretch gives the array."""
-        found: list[tuple[float, str, Way]] = []
+    def _named(
+        self, name: str, submitted: Array, within: float
+    ) -> tuple[str, Way, Array, float] | None:
+        """Return which layer's output is which way's, what that is, and how far off it leaves it.
+
+        Of those that give the same but for rounding it is the first on the way forward.
+        """
+        found: list[tuple[float, str, Way, Array]] = []
         if name == "loss":
             for way, wrong in forward_ways(self.ensemble.exact.loss):
-                found.append((length(submitted - wrong), "loss", way))
+                found.append((length(submitted - wrong), "loss", way, wrong))
         for place, layer in enumerate(self.layers):
             for way, wrong in forward_ways(self.ensemble.exact.layers[layer]):
                 output = self._onwards(self.layers[place + 1 :], wrong, name)
-                found.append((length(submitted - output), layer, way))
-        least = min((error for error, _, _ in found), default=float("inf"))
-        if not least <= within:
+                found.append((length(submitted - output), layer, way, wrong))
+        least = min((one[0] for one in found), default=float("inf"))
+        if not least <= within < float("inf"):
             return None
-        # of those that give the same but for rounding, the first, which is next to the array
-        alike = 2 * least + 64 * self.ensemble.eps * length(submitted)
-        error, layer, way = next(one for one in found if one[0] <= min(alike, within))
-        return layer, way, error / max(length(submitted), 1e-300)
+        alike = min(2 * least + 64 * self.ensemble.eps * length(submitted), within)
+        error, layer, way, wrong = next(one for one in found if one[0] <= alike)
+        return layer, way, wrong, error / max(length(submitted), 1e-300)
 
     def _onwards(self, layers: Sequence[str], output: Array, name: str) -> Array:
         """Return what the last layers of the stretch make of a wrong output."""
-        with np.errstate(all="ignore"):
-            for layer in layers:
-                output = _rerun(self.ensemble.exact.layers[layer], output)
-            if name != "loss":
-                return output
-            p = self.ensemble.exact.loss.loss.probabilities(output)
+        for layer in layers:
+            output = _rerun(self.ensemble.exact.layers[layer], output)
+        if name != "loss":
+            return output
+        p = self.ensemble.exact.loss.loss.probabilities(output)
         assert p is not None  # noqa: S101 -- probabilities need a classifier
         return p
 
@@ -189,6 +213,7 @@ def _rerun(p: LayerPass, x: Array) -> Array:
 # In which layout activations came -----------------------------------------------------------------
 
 
+@np.errstate(all="ignore")
 def read_activations(
     net: Network, trace: Trace, activations: Mapping[str, SubmittedArray]
 ) -> dict[str, SubmittedArray]:
@@ -245,6 +270,5 @@ def _error_ahead(
 
 
 def _error(array: Array, expected: Array) -> float:
-    with np.errstate(all="ignore"):
-        error = length(array - expected) / max(length(expected), 1e-300)
+    error = length(array - expected) / max(length(expected), 1e-300)
     return error if np.isfinite(error) else float("inf")

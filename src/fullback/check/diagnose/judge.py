@@ -52,7 +52,7 @@ def diagnose(
         a dict, of dicts too, a list, an object with attributes, or one vector of all
     deltas : dL/d output by layer, and dL/d images as "input", of shape (N, *output_shape)
     activations : outputs by layer
-    probabilities : softmax of the logits, of shape (N, classes)
+    probabilities : softmax of the logits, or their sigmoids, of shape (N, outputs)
     weights : the program's weights, in its own names and layout, as ``gradients``. The network is
         judged with them, and gradients must have their layout
     after : its weights after one step from these, in place of gradients, which are (weights -

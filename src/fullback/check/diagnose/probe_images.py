@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,7 +27,7 @@ from fullback.network import Network
 from fullback.options import require_whole
 
 _TRIES = 8  # draws, at most
-_WORK = 3e6  # cells of all layers and images together, in all draws
+_WORK = 1e6  # cells of all layers and images together, in all draws but the first
 _RATE, _DECAY = 0.1, 0.01  # of an early update, and of an L2 term
 _THRESHOLD = 1e-9  # of a gradient that is clipped
 _ALIKE = (
@@ -61,6 +61,9 @@ class Probe(tuple[Array, Array]):
         batch.hidden = hidden
         return batch
 
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (*self, self.hidden)
+
     def __repr__(self) -> str:
         x, _ = self
         lines = [f"{len(x)} images of {x.shape[1:]}, {x.dtype}, and what belongs to each"]
@@ -72,9 +75,10 @@ def probe(net: Network, seed: int = 0) -> Probe:
     """Return a batch designed to separate the catalogue's mistakes on this network.
 
     Its number of images is a prime that divides no number of the network: classes, filters,
-    channels, cells of a window or a map. So no factor that a mistake brings looks like another. A
-    flat background that is not 0 gives pooling ties; strokes of distinct values, of several
-    magnitudes, are left as they are by no transpose or turn.
+    channels, cells of a window or a map. So no factor that a mistake brings looks like another. In
+    every third image a flat background that is not 0 gives pooling ties; what is drawn there, and
+    all of the others, has distinct values of several magnitudes and both signs, which no transpose
+    or turn leaves as they are.
 
     Parameters
     ----------
@@ -95,12 +99,13 @@ def probe(net: Network, seed: int = 0) -> Probe:
     require_whole("seed", seed, 0)
     best: tuple[list[tuple[Place, Place]], Array, Array] | None = None
     cells = images_for(net) * net.pass_values
-    for attempt in range(min(_TRIES, 2 + int(_WORK / cells))):
+    for attempt in range(min(_TRIES, 1 + int(_WORK / cells))):
         x, y = _draw(net, np.random.default_rng([seed, attempt, 1]))
         left = coincidences(net, x, y)
+        settled = best is not None and left == best[0]  # another draw hardly helps
         if best is None or len(left) < len(best[0]):
             best = left, x, y
-        if not left:
+        if settled or not left:
             break
     assert best is not None  # noqa: S101 -- the loop ran
     left, x, y = best
@@ -140,8 +145,9 @@ def _draw(net: Network, rng: np.random.Generator) -> tuple[Array, Array]:
     x *= np.where(rng.random(x.shape) < 0.3, -1, 1)  # so that a ReLU has something to cut off
     if len(net.input_shape) == 3:
         flat = rng.uniform(0.1, 0.3, (images, net.input_shape[0], 1, 1))
-        flat[::3] *= -1
+        flat[::6] *= -1
         drawn = _strokes(images, *net.input_shape[1:], rng) & (rng.random(x.shape) < 0.9)
+        drawn[np.arange(images) % 3 > 0] = True  # more ties would leave too much undecided
         x = np.where(drawn, x, flat)
     x = (magnitude * x).astype(net.dtype)
     if not net.loss.classifies:
@@ -150,13 +156,17 @@ def _draw(net: Network, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _strokes(images: int, rows: int, columns: int, rng: np.random.Generator) -> Array:
-    """Return where images are drawn on: two bars, one lying and one standing, at other places."""
+    """Return where images are drawn on: a bar that lies, one that stands, and a corner of each."""
     drawn = np.zeros((images, 1, rows, columns), bool)
     for n in range(images):
         top, left = rng.integers(0, max(rows // 2, 1)), rng.integers(0, max(columns // 2, 1))
         drawn[n, 0, top : top + max(rows // 3, 2), left : left + max(2 * columns // 3, 3)] = True
         side = rng.integers(0, columns)
         drawn[n, 0, rows // 3 :, side : side + 2] = True
+        high, wide = max(rows // 4, 2), max(columns // 4, 2)  # in a corner: a window may be alone
+        drawn[n, 0][(slice(high), slice(-high, None))[n % 2]][
+            :, (slice(wide), slice(-wide, None))[n // 2 % 2]
+        ] = True
     return drawn
 
 
@@ -225,10 +235,11 @@ def _sketch(array: Array) -> Array:
     return np.array([length(array), *(_lines(array.size) @ array.ravel())])
 
 
-@lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _lines(size: int) -> Array:
-    """Return two lines of numbers without a pattern."""
-    lines: Array = np.cos(np.outer((1.0, 2.0), np.arange(size)) * (0.5 + 5**0.5 / 2))
+    """Return two lines through a space of so many numbers, (2, size)."""
+    turns = np.arange(size) * (0.5 + 5**0.5 / 2)
+    lines: Array = np.cos(np.array([[1.0], [2.0]]) * turns)
     return lines
 
 

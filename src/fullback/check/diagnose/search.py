@@ -31,8 +31,8 @@ from fullback.layers.base import Array
 
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
 NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
-_BEAM = 4000  # hypotheses carried on between two observations, at most,
-_BYTES = 2**33  # and only as many as have deltas of so many bytes, if all were kept
+_BEAM = 1500  # hypotheses carried on between two observations, at most,
+_BYTES = 2**30  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
 _SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
 _SOLVED = 1e-8  # and what a learning rate that was found may be
