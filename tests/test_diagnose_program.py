@@ -225,7 +225,7 @@ def test_programs_by_others(program):
         return program.to_fullback(program.run(parameters, x, y))
 
     weights = dict(net.parameters)
-    found = fb.diagnose_program(step, weights, x, y, net=net.copy(seed=3), returns="gradients")
+    found = fb.diagnose_program(step, weights, x, y, net=net.copy(seed=3), reduction="mean")
     assert {f.mistake for f in found.findings} == {mistake for _, mistake in program.MISTAKES}
 
 
@@ -299,7 +299,7 @@ class TestRefused:
     def test_what_may_be_weights_or_gradients(self):
         def step(params, x, y):
             grads = gradients([params[k] for k in NAMES], x, y)
-            return {k: params[k] - 3 * g for k, g in zip(NAMES, grads, strict=True)}
+            return {k: params[k] - 8 * g for k, g in zip(NAMES, grads, strict=True)}
 
         with pytest.raises(fb.OptionError, match="may be new weights or gradients; say which"):
             fb.diagnose_program(step, self.weights, self.x, self.y)
@@ -311,7 +311,7 @@ class TestRefused:
         [
             (lambda params, x, y: None, {"a": 1}, {}, "weights must hold the program's arrays"),
             (lambda params, x, y: None, weights, {}, "neither changed the weights nor returned"),
-            (lambda a: None, start(), {}, "step cannot be called with weights"),
+            (lambda: None, start(), {}, "step cannot be called with weights"),
             (lambda params, x, y: None, weights, {"lr": -1}, r"lr must be a number in \(0, inf\)"),
             (lambda params, x, y: None, weights, {"returns": "x"}, "returns must be 'weights' or"),
             (

@@ -40,6 +40,10 @@ _LISTED = 6  # ways of calling in a message
 _WORKING = 24  # ways of calling that run, and explain nothing, after which no more are tried
 
 
+class _UnclearError(OptionError):
+    """What a step returned may be weights or gradients."""
+
+
 @dataclass(frozen=True)
 class _Answer:
     """What a step did: ``gradients``, or the weights ``after`` it with the rate that is known."""
@@ -287,6 +291,8 @@ def _find(
                     scores.append((score, net))
                 if any(score >= 1 for score, _ in scores):
                     break
+        except _UnclearError:
+            raise
         except Exception as error:  # noqa: BLE001 -- a program may raise anything
             tries.setdefault(str(call), error)
             continue
@@ -467,7 +473,7 @@ def _kind(returned: Arrays, before: Arrays) -> str:
             return "weights"
         if alike < _OTHER and other.any():
             return "gradients"
-    raise OptionError(
+    raise _UnclearError(
         "what the step returned may be new weights or gradients; say which: "
         "returns='weights' or returns='gradients'"
     )
