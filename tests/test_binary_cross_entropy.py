@@ -180,6 +180,11 @@ def test_the_report_of_one_image(outputs, y):
     assert shown["probabilities"] is not None
 
 
+def test_a_network_does_not_end_in_its_own_sigmoid():
+    with pytest.raises(OptionError, match="takes logits and holds their sigmoid itself"):
+        Network.parse("dense3 sigmoid", (4,), loss=LOSS)
+
+
 def test_what_has_no_place_for_it():
     with pytest.raises(InputError, match="networks with a softmax"):
         require_shown(Network.parse("flatten dense3", (1, 4, 4), loss=LOSS))

@@ -50,7 +50,10 @@ def test_labels_mean_one_hot_rows_for_squared_errors():
     x, y = losses.batch()
     gradients, deltas, _ = losses.run(net, x, y, "squares sigmoid")
     for targets in (y, np.eye(4)[y]):
-        assert diagnose(net, x, targets, gradients, deltas).ok
+        found = diagnose(net, x, targets, gradients, deltas)
+        assert found.ok
+        told = [note for note in found.notes if "the labels were taken as one-hot rows" in note]
+        assert len(told) == (targets is y)
 
 
 def test_labels_of_minus_one_and_one_are_shifted_too():

@@ -14,12 +14,15 @@ from fullback.check.mistakes import (
     RULES,
     LayerPass,
     Mutant,
+    backward,
     compatible,
+    every_mutant,
     first_delta,
     mutants_of,
     propagate,
 )
 from fullback.check.mistakes.kinks import hashed
+from fullback.check.mistakes.loss import CONSTANT_FACTOR
 from fullback.errors import OptionError
 from support import byhand, losses
 from support.cases import CASES, inputs
@@ -96,7 +99,7 @@ def test_every_entry_of_the_catalogue_is_a_mutant_somewhere():
         )
         for scene in (ensemble.exact.loss, *ensemble.exact.layers.values()):
             found |= {mutant.mistake for mutant in mutants_of(scene)}
-    assert found - {None} == {*MISTAKES}
+    assert found - {None} | {CONSTANT_FACTOR.id} == {*MISTAKES}  # which is found before any search
 
 
 def test_every_kind_of_layer_has_rules_with_stages_for_all_that_it_computes():
@@ -131,6 +134,50 @@ def test_the_program_by_hand_is_right(name):
             np.testing.assert_allclose(getattr(made, kind)[key], wanted, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("switch", byhand.SWITCHES)
+def test_what_a_switch_computes_a_mutant_of_its_mistake_computes_too(switch):
+    mistake, kind = byhand.SWITCHES[switch]
+    if mistake == CONSTANT_FACTOR.id:
+        return  # which no mutant makes
+    tried = 0
+    for name in byhand.ARCHITECTURES:
+        net = byhand.network(name, dropout=kind == "dropout")
+        x, y = byhand.batch(net)
+        right = byhand.run(net, x, y)
+        forward = ensemble_of(net, 6).exact
+        for place in byhand.places(net, switch)[:2]:
+            made = byhand.run(net, x, y, [(switch, place)])
+            if byhand.shows(made, right, 1e-9):
+                assert any(alike(made, computed) for computed in passes(forward, mistake, place))
+                tried += 1
+        if tried > 1:
+            return
+    assert tried
+
+
+def passes(forward, mistake, place):
+    """The backward passes with one mutant of a mistake, at a place, or with it in all layers."""
+    every = [(layer, m) for layer, m in every_mutant(forward) if m.mistake == mistake]
+    every = [(layer, m) for layer, m in every if place in ("all", layer)]
+    for description in dict.fromkeys(m.description for _, m in every):
+        for targets in (["delta"], ["weight"], ["bias"], ["weight", "bias"]):
+            chosen = {}
+            for layer, m in every:
+                if m.description == description and m.target in targets:
+                    chosen.setdefault(layer, []).append(m)
+            for number in (byhand.DECAY, byhand.CLIP) if chosen else ():
+                yield backward(forward, chosen, rate=byhand.RATE, decay=number)
+
+
+def alike(made, computed):
+    pairs = [(made.gradients, computed.gradients), (made.deltas, computed.deltas)]
+    return all(
+        np.allclose(one[name], other[name], rtol=1e-9, atol=1e-13)
+        for one, other in pairs
+        for name in other
+    )
+
+
 def test_mutants_of_one_stage_are_no_pair():
     def mutant(mistake, stage):
         return Mutant("delta", stage, "", lambda s, v, dy: v, mistake=mistake)
@@ -150,7 +197,7 @@ def test_the_softmax_mistakes_by_hand():
     # p = (1/2, 1/2), t = (1, 0), p - t = (-1/2, 1/2)
     np.testing.assert_allclose(made["the softmax's Jacobian w"], [[-0.25, 0.25]])
     np.testing.assert_allclose(made["p - t was multiplied by "], [[-0.125, 0.125]])
-    np.testing.assert_allclose(made["only the diagonal p (1 -"], [[-0.5, 0.0]])
+    np.testing.assert_allclose(made["the label's own logit ha"], [[-0.5, 0.0]])
     np.testing.assert_allclose(made["t - p stands for p - t"], [[0.5, -0.5]])
 
 
@@ -184,14 +231,16 @@ class TestWorlds:
         net.parameters["dense1.weight"] = [[1.0, -1.0], [1.0, 1.0]]
         x = np.array([[0.1 + 0.2, 0.3]])  # apart by one rounding
         ensemble = build_ensemble(net, x, np.array([0]), 2.0**-52, {}, None, training=True, seed=0)
-        assert ensemble.kinks == {"relu1": 1}
-        positive = [bool(ensemble.at(r).layers["relu1"].cache[0, 0] > 0) for r in (0, 1)]
-        assert positive == [True, False]  # the first noisy pass decides otherwise
+        assert {name: units.tolist() for name, units in ensemble.undecided.items()} == {
+            "relu1": [[True, False]]
+        }
+        passes = (ensemble.exact, *ensemble.others)
+        assert [bool(p.layers["relu1"].cache[0, 0] > 0) for p in passes] == [True, False]
 
-    def test_exact_ties_are_none(self):
+    def test_cells_that_tie_exactly_are_undecided(self):
         net = byhand.network("question")
         assert isinstance(net.layers[1], ReLU)
-        assert ensemble_of(net).kinks == {}
+        assert list(ensemble_of(net).undecided) == ["pool1"]
 
 
 class TestProbe:

@@ -94,7 +94,7 @@ def _conv(x, w, b, layer, manner):
     size, stride = tuple(size), _pair(layer.stride)
     cut, add_up = _windows(x, size, stride, layer.padding)
     n, _, rows, columns = cut.shape[:4]
-    if manner == "im2col":
+    if manner in ("im2col", "not turned"):
         col = cut.transpose(0, 2, 3, 1, 4, 5).reshape(n * rows * columns, -1)
         y = col @ w.reshape(k, -1).T
         if b is not None:
@@ -122,6 +122,9 @@ def _conv(x, w, b, layer, manner):
         elif manner == "einsum":
             dw = np.einsum("nkpq,ncpqrs->kcrs", dy, cut)
             cells = np.einsum("nkpq,kcrs->ncpqrs", dy, w)
+        elif manner == "not turned":  # the mistake, for networks that are too large for loops
+            dw = np.einsum("nkpq,ncpqrs->kcrs", dy, cut, optimize=True)
+            cells = np.einsum("nkpq,kcrs->ncpqrs", dy, w[:, :, ::-1, ::-1], optimize=True)
         else:
             dw = np.zeros_like(w)
             cells = np.zeros(cut.shape, x.dtype)
@@ -195,6 +198,8 @@ def pytorch_program(net, x, y, dtype="float64"):
             h = functional.linear(h, w, b)
         elif layer.kind in ("relu", "leakyrelu"):
             h = functional.leaky_relu(h, layer.slope) if hasattr(layer, "slope") else torch.relu(h)
+        elif layer.kind in ("tanh", "sigmoid"):
+            h = getattr(torch, layer.kind)(h)
         elif layer.kind == "pool":
             h = functional.max_pool2d(h, layer.size, layer.stride)
         elif layer.kind == "avgpool":

@@ -25,8 +25,8 @@ SWITCHES = {
     "sigmoid for softmax": ("other-probabilities", "softmax"),
     "squares: slope twice": ("slope-twice", "squares sigmoid"),
     "squares: tanh's slope twice": ("slope-twice", "squares tanh"),
-    "squares: slope missing": ("relu-mask-missing", "squares sigmoid"),
-    "squares: t - a": ("relu-mask-missing", "squares tanh"),
+    "squares: slope missing": ("slope-missing", "squares sigmoid"),
+    "squares: t - a": ("slope-missing", "squares tanh"),
     "squares: sign": ("sign-flipped", "squares sigmoid"),
     "squares: shifted": ("labels-shifted", "squares tanh"),
 }

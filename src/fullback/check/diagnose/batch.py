@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from fullback.check.arrays import is_numeric, to_numpy
-from fullback.layers import SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 from fullback.model import Model
 
@@ -60,10 +59,9 @@ def formed(images: Array, form: str) -> Array:
 def labels_of(net: Model, y: Any, images: int) -> Any:
     """Return labels as whole numbers, where they are one-hot, whole floats, or have an axis more.
 
+    Targets that come as columns, (outputs, N), become rows.
     What is none of these is returned as it is, for the loss to judge.
     """
-    if not isinstance(net.loss, SoftmaxCrossEntropy):
-        return y
     try:
         array = to_numpy(y)
     except (ValueError, TypeError):
@@ -72,6 +70,8 @@ def labels_of(net: Model, y: Any, images: int) -> Any:
     if not is_numeric(array) and array.dtype.kind != "b":
         return y
     rows = array.T if array.shape == (classes, images) != (images, classes) else array
+    if not net.loss.classifies:
+        return rows
     if classes > 1 and array.size == images * classes:
         rows = rows.reshape(images, classes)
         if np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all():
@@ -81,4 +81,4 @@ def labels_of(net: Model, y: Any, images: int) -> Any:
         if array.dtype.kind == "f" and (array == np.floor(array)).all():
             return array.astype(np.int64)
         return array
-    return y
+    return rows

@@ -139,8 +139,7 @@ class _Judge:
         """Search with one new mistake a stretch, then with two, as far as it takes."""
         enough, ties = _ENOUGH, best.ties
         for depth, margin, next_enough in ((1, NARROW, 1.7), (1, WIDE, 9.0), (2, WIDE, 0.0)):
-            whole = not best.best.open and all(match.fit.judged for match in best.best.matches)
-            if whole and (not best.depth or best.best.cost <= enough):
+            if best.complete and (not best.depth or best.best.cost <= enough):
                 break
             settled = best.best if margin == WIDE else None
             search = self._searched(best.ensemble, depth, margin, settled, ties=ties)

@@ -59,8 +59,8 @@ class Chain:
         self._at: dict[int, Array] = {}
         self._size: Array | None = None
         self._bounds: Bounds | None = None
+        self._right: Chain | None = None
         self.memos: dict[float, Memo] = {}
-        self.sizes: dict[tuple[str, Target, float], Array] = {}
 
     @property
     def unresolved(self) -> bool:
@@ -84,11 +84,15 @@ class Chain:
 
     def without_mistakes(self) -> Chain:
         """Return the chain from the last submitted delta, or from the loss, all of it right."""
-        if self.submitted is not None:
-            return self
-        parent = self.parent.without_mistakes() if self.parent is not None else None
-        conventions = tuple(m for m in self.mutants if m.mistake is None)
-        return Chain(self.ensemble, parent, self.through, conventions)
+        if self._right is None:
+            parent = self.parent.without_mistakes() if self.parent is not None else None
+            conventions = tuple(m for m in self.mutants if m.mistake is None)
+            if self.submitted is not None or (
+                parent is self.parent and len(conventions) == len(self.mutants)
+            ):
+                return self
+            self._right = Chain(self.ensemble, parent, self.through, conventions)
+        return self._right
 
     def links(self) -> list[Chain]:
         """Return the chain's deltas from this one upwards."""
@@ -162,7 +166,7 @@ class Chain:
             return self._size * hashed(delta, index + 50)
         p = self.ensemble.exact.layers[self.through]
         rules = rules_of(p.layer)
-        if not rules.adds(p):
+        if not (rules.adds(p) or self.mutants):
             return 0.0
         if self._size is None:
             size = size_of(self.ensemble, self.through, "delta", self.parent.at(0), self.mutants)
@@ -195,7 +199,8 @@ def gradient_in(
         if not index or index > NOISY:
             return gradient
         if not noise:
-            size = size_of(ensemble, name, target, chain.at(0) * share, mutants)
+            linear = tuple(m for m in mutants if m.solve is None)  # a threshold cuts errors off
+            size = size_of(ensemble, name, target, chain.at(0) * share, linear)
             terms = rules_of(p.layer).terms(p.layer, p.x, p.y).gradient
             noise.append(amplitude_of(size, compute(0), terms, ensemble.eps))
         noisy: Array = gradient + noise[0] * hashed(gradient, index + 80)

@@ -17,9 +17,7 @@ from fullback.check.mistakes.kinks import Bounds
 from fullback.layers.base import Array
 
 _DEVIATIONS = 6.0  # of the noise, that a right array may be off
-_CANCELS = 1e5  # units of rounding, in a sum whose terms are larger by that much
 _NEARLY_ALL = 0.95
-_HOPELESS = 0.3  # relative error from which on no noise explains the difference
 _SHARE = 1e-3  # how far off 0 to 1 a share may be found
 
 
@@ -56,7 +54,16 @@ class Fit:
 
 def length(array: Array) -> float:
     """Return the root of the sum of squares."""
-    return float(np.sqrt(np.square(array, dtype=np.float64).sum()))
+    flat = np.asarray(array, np.float64).ravel()
+    return float(np.sqrt(np.dot(flat, flat)))
+
+
+def hopeless(eps: float) -> float:
+    """Return the relative error from which on rounding does not explain a difference.
+
+    It may all the same where a sum cancels.
+    """
+    return 0.1 if eps > 1e-12 else 1e-5
 
 
 def fit(
@@ -67,14 +74,11 @@ def fit(
     others: int = 0,
     shares: Mapping[int, float] | None = None,
     blur: float = 0.0,
-    terms: Callable[[], Array] | None = None,
     patient: bool = False,
 ) -> Fit:
     """Compare an array with what ``computed`` gives in the passes of an ensemble.
 
-    Unless it is ``patient``, what lies far off is not compared with the noise at all. Where a sum
-    cancels, as a bias before batch normalisation, right values may lie far off too: ``terms``
-    gives the sums of absolute values, by which that is known.
+    Unless it is ``patient``, what lies far off is not compared with the noise at all.
 
     Parameters
     ----------
@@ -92,12 +96,10 @@ def fit(
         error, size = length(array - exact), length(exact)
         if not np.isfinite(error):
             return Fit(float("inf"), 0.0)
-        largest = max(size, length(array))
-        hopeless = _HOPELESS if eps > 1e-12 or blur or others else 1e-5
-        far = not patient and error > hopeless * largest + blur
-        if far and (terms is None or largest > _CANCELS * eps * length(terms())):
+        least = 0.3 if others or blur else hopeless(eps)
+        if not patient and error > least * max(size, length(array)) + blur:
             return Fit(error, 0.0, size)
-        noise = [np.square(computed(r + 1) - exact).sum() for r in range(NOISY)]
+        noise = [length(computed(r + 1) - exact) ** 2 for r in range(NOISY)]
         usual = float(np.sqrt(np.mean(noise)))
         tiny = (
             2.0**-24 if eps > 1e-5 else float(np.finfo(np.float32 if eps > 1e-12 else float).tiny)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from fullback.check.diagnose.batch import images_of, labels_of
 from fullback.check.diagnose.case import Case
 from fullback.check.diagnose.conventions import Reduction
+from fullback.check.diagnose.forward import target_notes
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.submission import receive
@@ -99,5 +100,6 @@ def diagnose(
     )  # fmt: skip
     if form not in ("NCHW", "CHW") and len(net.input_shape) == 3:
         submission.notes.append(f"the images were read as ({', '.join(form)})")
+    submission.notes += target_notes(net, y)
     case = Case(double, images, targets, trace, submission, reduction, training, seed)
     return case.diagnosis()

@@ -9,7 +9,7 @@ import numpy as np
 
 from fullback.check.diagnose.layouts import Axes, Reading, likeness, readable, squeezed
 from fullback.check.diagnose.report import Evidence, Finding
-from fullback.check.mistakes.layout import MEMORY_ORDER
+from fullback.check.mistakes.common import MEMORY_ORDER
 from fullback.layers.base import Array
 
 COST = 1.05  # a mistake, and a little more than one that says how it came about

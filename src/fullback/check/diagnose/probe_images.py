@@ -13,7 +13,14 @@ from numpy.typing import ArrayLike
 
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.ensemble import forward_pass
-from fullback.check.mistakes import ForwardPass, backward, every_mutant, first_delta, propagate
+from fullback.check.mistakes import (
+    ForwardPass,
+    Memo,
+    backward,
+    every_mutant,
+    first_delta,
+    propagate,
+)
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.options import require_whole
@@ -21,6 +28,12 @@ from fullback.options import require_whole
 _TRIES = 8  # draws, at most
 _WORK = 3e6  # cells of all layers and images together, in all draws
 _RATE, _DECAY = 0.1, 0.01  # of an early update, and of an L2 term
+_THRESHOLD = 1e-9  # of a gradient that is clipped
+_ALIKE = (
+    # mistakes that are one: of a bias alone; where the stride leaves rows or columns over
+    {"bias-averaged", "batch-scale"},
+    {"stride-leftover", "full-convolution-cropped"},
+)
 _SAME = 1e-6  # relative difference below which two results are one, in float32 at the latest
 
 
@@ -174,8 +187,8 @@ def coincidences(net: Network, x: ArrayLike, y: ArrayLike) -> list[tuple[Place, 
                 continue
             for m in n + 1 + np.flatnonzero(_near(sketches[n], sketches[n + 1 :])):
                 other, rest = results[m]
-                alike = {place.mistake, other.mistake} == {"bias-averaged", "batch-scale"}
-                if other.mistake != place.mistake and not alike and _equal(array, rest):
+                alike = other.mistake == place.mistake or {place.mistake, other.mistake} in _ALIKE
+                if not alike and rest.any() and _equal(array, rest):  # zeros tell of no mistake
                     pairs[place, other] = None
     return list(pairs)
 
@@ -189,17 +202,19 @@ def _results(forward: ForwardPass) -> dict[str, tuple[Array, list[tuple[Place, A
     arrays = right.gradients | {f"delta of {name}": dy for name, dy in right.deltas.items()}
     found: dict[str, tuple[Array, list[tuple[Place, Array]]]]
     found = {name: (array, []) for name, array in arrays.items()}
-    last = next(reversed(forward.layers))
+    last, memos = next(reversed(forward.layers)), dict[str, Memo]()
     for layer, mutant in every_mutant(forward):
         if mutant.mistake is None:
             continue
         if layer == "loss":
             name, array = f"delta of {last}", first_delta(forward.loss, (mutant,))
         else:
-            p = forward.layers[layer].with_rates(_RATE, _DECAY)
+            number = _THRESHOLD if mutant.unknown == "threshold" else _DECAY
+            p = forward.layers[layer].with_rates(_RATE, number)
             below = f"delta of {p.before}" if mutant.target == "delta" else ""
             name = below or f"{layer}.{mutant.target}"
-            array = propagate(p, mutant.target, right.deltas[layer], (mutant,))
+            memo = memos.setdefault(layer, {})
+            array = propagate(p, mutant.target, right.deltas[layer], (mutant,), memo)
         found[name][1].append((Place(mutant.mistake, layer), array))
     return found
 

@@ -17,12 +17,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in, size_of
+from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
 from fullback.check.diagnose.compare import Fit, between, explains_anything, fit, length
 from fullback.check.diagnose.conventions import Convention
 from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Assumed, Hypothesis, Match, cost_of
 from fullback.check.diagnose.layouts import Reading
+from fullback.check.diagnose.sketches import Sketches
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
 from fullback.check.mistakes.kinks import Bounds
@@ -33,6 +34,8 @@ NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be
 _BEAM = 1500  # hypotheses carried on between two observations, at most,
 _BYTES = 2**30  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
+_WORK = 6e9  # multiplications, at most, to explain one gradient by two mistakes
+_LEAST_WORK = 3e6  # what it takes to try one, in multiplications of the same time
 
 
 class Search:
@@ -68,6 +71,7 @@ class Search:
         self.depth = depth
         self.margin = margin
         self.ties = dict(ties or {})
+        self.sketches = Sketches(ensemble)
         self.found: list[Hypothesis] = []
         self.pruned = False
         largest = max(a.nbytes for a in ensemble.exact.activations.values())
@@ -82,6 +86,11 @@ class Search:
     def best(self) -> Hypothesis:
         """The hypothesis that costs least."""
         return self.found[0]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every array is explained, and judged."""
+        return not self.best.open and all(match.fit.judged for match in self.best.matches)
 
     def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
         """Search, beginning with these conventions; return the search itself."""
@@ -180,8 +189,8 @@ class Search:
     def _meet_delta(self, h: Hypothesis, key: str, reading: Reading) -> list[Hypothesis]:
         array = reading.values
         solved = self._solve(h, array, lambda h: h.chain.at(0))
-        if solved is None or (not array.any() and len(solved.assumed) > 1):
-            return []  # zeros are no evidence of several mistakes
+        if solved is None or (not array.any() and solved.new):
+            return []  # zeros are no evidence of a mistake
         found = self._fit(h, reading, solved.chain.at, patient=h.right)
         if not found.matched and h.right:
             found = self._between(h, reading, solved.chain.at, solved.chain.bounds, solved.chain)
@@ -198,12 +207,11 @@ class Search:
         computed: Callable[[int], Array],
         *,
         patient: bool,
-        terms: Callable[[], Array] | None = None,
     ) -> Fit:
         return fit(
             reading.values, computed, self.ensemble.eps,
             others=0 if self.ties else len(self.ensemble.others),
-            shares=h.shares, blur=reading.blur, patient=patient, terms=terms,
+            shares=h.shares, blur=reading.blur, patient=patient,
         )  # fmt: skip
 
     def _between(
@@ -270,25 +278,36 @@ class Search:
             met += explained
             if not explained and not h.chain.unresolved:
                 missed.append(h)
+        work = 0.0
         for cost, h, subset in self._candidates(missed, mutants, name):
             if cost > min((m.cost for m in met), default=np.inf) + self.margin:
                 break
+            if h.new + len(subset) > 1:
+                work += self._work(name)
+                if work > _WORK:
+                    self.pruned = True
+                    break
             for reading in readings:
                 met += self._explain(h, reading, name, target, subset)
         matched = {id(h.chain) for h in met}
         still = [h for h in missed if id(h.chain) not in matched]
         return met + [replace(h, open=(*h.open, key)) for h in still]
 
+    def _work(self, name: str) -> float:
+        """Return about how many multiplications it takes to try one set of mistakes."""
+        p = self.ensemble.exact.layers[name]
+        return _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
+
     def _candidates(
         self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str
     ) -> list[tuple[float, Hypothesis, tuple[Mutant, ...]]]:
         """Return every hypothesis with every set of a gradient's own mistakes, cheapest first."""
         found = []
+        subsets = [subset for subset in _subsets(mutants, self.depth) if subset]
         for h in hypotheses:
             known = {one.mutant.mistake for one in h.assumed}
-            for subset in _subsets(mutants, self.depth):
-                new = sum(m.mistake not in known for m in subset)
-                if subset and h.new + new <= self.depth:
+            for subset in subsets:
+                if h.new + sum(m.mistake not in known for m in subset) <= self.depth:
                     assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
                     found.append((cost_of(assumed) + UNEXPLAINED * len(h.open), h, subset))
         return sorted(found, key=lambda entry: entry[0])
@@ -303,8 +322,8 @@ class Search:
     ) -> list[Hypothesis]:
         """Return the hypothesis with these mistakes in a gradient, if they explain the array."""
         array = reading.values
-        if subset and not array.any():
-            return []  # zeros are no evidence of a mistake in a formula
+        if (subset or h.new) and not array.any():
+            return []  # zeros are no evidence of a mistake
         decay = h.decay or 0.0
         fitted = h.decay
         numbered = next((m for m in subset if m.solve), None)
@@ -319,14 +338,13 @@ class Search:
             fitted = decay
         computed = gradient_in(h.chain, name, target, subset, h.share, decay)
 
-        def terms() -> Array:
-            key, sizes = (name, target, h.share), h.chain.sizes
-            if key not in sizes:
-                sizes[key] = size_of(self.ensemble, name, target, h.chain.at(0) * h.share, ())
-            return sizes[key]
-
         right = h.right and not subset
-        found = self._fit(h, reading, computed, terms=None if subset else terms, patient=False)
+        if not (subset or right) and self.sketches.rule_out(
+            h.chain, name, target, h.share, reading
+        ):
+            return []
+        cancels = not subset and self.sketches.cancels(h.chain, name, target, reading)
+        found = self._fit(h, reading, computed, patient=cancels)
         if right and not found.matched:
 
             def bounds() -> Bounds:

@@ -120,9 +120,7 @@ class CallSignature:
         return function(*arguments, **named)
 
 
-def _value(
-    slot: str, inputs: CallInputs, ran: Ran | None, dy: Array | None, rate: float
-) -> Any:
+def _value(slot: str, inputs: CallInputs, ran: Ran | None, dy: Array | None, rate: float) -> Any:
     kind, _, name = slot.partition(":")
     if kind == "parameter":
         return inputs.parameters[name]
@@ -150,7 +148,7 @@ def _spelled(parameters: Mapping[str, Array]) -> dict[str, Array]:
     named = dict(parameters)
     for name, words in (("w", "W weight weights kernel W1"), ("b", "B bias biases b1")):
         if name in parameters and set(parameters) <= {"w", "b"}:
-            named |= {word: parameters[name] for word in words.split()}
+            named |= dict.fromkeys(words.split(), parameters[name])
     return named
 
 
@@ -223,9 +221,7 @@ def _distinct(choices: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
         yield from ((slot, *others) for others in _distinct(rest))
 
 
-def _meanings(
-    name: str, argument: str, inputs: CallInputs, ran: Ran | None
-) -> list[str]:
+def _meanings(name: str, argument: str, inputs: CallInputs, ran: Ran | None) -> list[str]:
     """Return the slots that an argument's name can mean; none where it says nothing."""
     word, parameters = bare(argument), inputs.parameters
     known = {bare(p): p for p in parameters} | {p.lower(): p for p in parameters}
@@ -251,7 +247,7 @@ def _meanings(
         found.append("rate")
     elif backward and word in CACHE and ran is not None and ran.has_cache:
         found.append("cache")
-    elif backward and (word in DELTA or re.search("grad|delta|err|^dl?d?out", word)):
+    elif backward and (word in DELTA or re.search("grad|delta|err|^d[lejc]?d?(out|y|z|a)", word)):
         found.append("dy")
     if not found or (found == ["labels"] and backward):
         found += ["x"] * (word in INPUT)

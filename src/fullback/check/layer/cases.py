@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fullback.check.layer.calls import BIAS, WEIGHT, CallInputs, CallSignature, bare
 from fullback.check.layer.kinds import KINDS, Layout, arranged, lengths, logits, spans, values
-from fullback.check.layer.reference import LossReference, Reference, arrange_parameter
+from fullback.check.layer.reference import Reference, arrange_parameter
 from fullback.check.layer.returned import UserError, attributes_of
 from fullback.check.layer.user_layer import UserLayer, options_of
+from fullback.check.mistakes import LayerPass, LossPass
 from fullback.errors import FullbackError, OptionError
-from fullback.layers import BatchNorm2D
+from fullback.layers import BatchNorm2D, SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 
 _IMAGES = 3
@@ -37,7 +39,7 @@ class Case:
     name: str
     inputs: CallInputs
     setting: str = ""
-    reference: Reference | LossReference | None = None
+    reference: Reference | None = None
     ties: bool = False
     differs: str = ""
 
@@ -97,6 +99,7 @@ class CaseMaker:
         rng: np.random.Generator,
     ) -> None:
         self.layer, self.name, self.kind, self.options = layer, kind, KINDS[kind], dict(options)
+        self.layouts = self.kind.layouts
         self.rng = rng
         self.shape = shape if shape is not None else _input_shape(layer.object)
         own = {n: v for n, v in options_of(layer.object).items() if n in self.kind.options}
@@ -104,6 +107,13 @@ class CaseMaker:
         self.assumed = self._settings([own, *self.kind.assumed] if own else self.kind.assumed)
         self.groups = int(options.get("groups", 1))
         self.trouble: OptionError | None = None
+
+    def make_single(self) -> Iterator[Cases]:
+        """Yield cases of one image at a time, for every layout of it in which forward agrees."""
+        for layout in self.kind.layouts:
+            self.layouts = (layout,)
+            if layout.batch is None and any(fit.agrees for fit in self._fits()):
+                yield self.make()
 
     def make(self) -> Cases:
         """Return the cases.
@@ -124,9 +134,10 @@ class CaseMaker:
         result = Cases([], layout.batch)
         if layout.turned:
             result.notes.append("a true convolution: forward turns the filters by 180 degrees")
-        if not self.kind.every and layout.batch is None:
-            axes = layout.x.upper().replace("1", "") or "one number"
-            result.notes.append(f"one image at a time, of axes {', '.join(axes)}")
+        if not self.kind.every:
+            result.notes.append(f"x has the axes {', '.join(layout.x.upper())}")
+            if layout.batch is None:
+                result.notes[-1] += ": one image at a time"
         for number, fit in enumerate(fits):
             self.layer.forward_signature = fit.signature
             self._add(result, fit.layout, fit.setting, few=number > 0)
@@ -145,7 +156,7 @@ class CaseMaker:
         """Return the layout in which forward agrees, or all where any will do, or one that runs."""
         for square in (False, True):
             runs = []
-            for layout in self.kind.layouts:
+            for layout in self.layouts:
                 fit = self._fit(layout, square)
                 if fit is not None and fit.agrees and not self.kind.every:
                     return [fit]
@@ -162,12 +173,15 @@ class CaseMaker:
         fit = None
         for setting in {str(s.get("mode")): s for s in reversed(self.told)}.values():
             rows, columns, _, _ = spans(setting, known)
-            high, wide = (rows + 4, columns + 6) if self.name == "conv2d" else (12, 18)
+            high, wide = (rows + 4, columns + 5) if self.name == "conv2d" else (12, 18)
             shape = self._shape(layout, (high, high) if square else (high, wide))
-            made = shape and self._made(layout, setting, self._first(layout, shape))
+            if shape is None:
+                return None
+            x = self._first(layout, shape)
+            made = [one for s in (setting, *self.assumed) if (one := self._made(layout, s, x))]
             if not made:
                 continue
-            inputs, reference = made
+            inputs, reference = made[0]
             try:
                 y = self.layer.find_forward(inputs).y
             except OptionError as error:
@@ -179,19 +193,19 @@ class CaseMaker:
         return fit
 
     def _compared(
-        self, layout: Layout, setting: Mapping[str, Any], like: Reference | LossReference, y: Array
+        self, layout: Layout, setting: Mapping[str, Any], like: Reference, y: Array
     ) -> _Fit | None:
         """Compare an output with the references of the settings that forward may have."""
         taken, signature = self._taken(), self.layer.forward_signature
         runs = None
-        for other in (setting, *self.assumed):
+        for exactly, other in itertools.product((True, False), (setting, *self.assumed)):
             if any(other.get(name) != setting.get(name) for name in taken & set(other)):
                 continue
             try:
                 reference = self._reference(layout, other, like)
             except FullbackError:
                 continue
-            same, reason = reference.agrees(y)
+            same, reason = reference.agrees(y, 1e-12 if exactly else 0.0)
             if same is not None:
                 return _Fit(layout, other, signature, True)
             if runs is None and not reason.startswith("forward returns"):
@@ -226,7 +240,8 @@ class CaseMaker:
         """Return (C, H, W) or (C,) of an input; None where the user's shape has other axes."""
         known, axes = self._known(layout) or {}, self.kind.axes
         images = bool({"h", "w"} & set(layout.x))
-        channels = known.get("c", 2 if images else 5) * self.groups
+        drawn = 2 if images else 20 if self.name == "dropout" else 5
+        channels = known.get("c", drawn) * self.groups
         channels = channels if "c" in layout.x else 1
         cells = cells if images else (1, 1)
         if self.shape is None:
@@ -241,10 +256,12 @@ class CaseMaker:
             return {}
         if not self.layer.parameters:
             rows, columns = np.broadcast_to(self.options.get("size", 3), 2)
-            filters = {"conv2d": 3 * self.groups, "dense": 4}.get(self.name)
-            drawn = {"k": filters if "k" in layout.weight else 1, "r": int(rows), "s": int(columns)}
-            return {} if filters is None else drawn
-        users, known = self._users(layout), {}
+            if self.name == "batchnorm":
+                return {}
+            filters = 3 * self.groups if self.name == "conv2d" else 4
+            return {"k": filters if "k" in layout.weight else 1, "r": int(rows), "s": int(columns)}
+        users = self._users(layout)
+        known: dict[str, int] = {}
         if len(users) != (2 if layout.bias else 1):
             return None
         for name, own in users.items():
@@ -274,21 +291,23 @@ class CaseMaker:
 
     def _made(
         self, layout: Layout, setting: Mapping[str, Any], x: Array
-    ) -> tuple[CallInputs, Reference | LossReference] | None:
+    ) -> tuple[CallInputs, Reference] | None:
         """Return an input in a layout, with its reference; None where it does not fit."""
         users = arranged(x, self.kind.axes, layout.x)
         if self.kind.reference is None:
             labels = self.rng.integers(0, x.shape[1], len(x))
             hot = arranged(np.eye(x.shape[1])[labels], "nc", layout.x)
             given = hot if layout.y == layout.x else labels if layout.y else labels[0]
-            loss = LossReference.of(layout, x, labels)
-            return CallInputs(users, {}, np.asarray(given), setting), loss
+            loss = SoftmaxCrossEntropy()
+            loss_pass = LossPass(loss, x, labels, *loss.forward(x, labels)[1])
+            reference = Reference(loss_pass, self.kind.axes, layout, {})
+            return CallInputs(users, {}, np.asarray(given), setting), reference
         try:
             reference = self._reference(layout, setting, x)
         except FullbackError:
             return None
         parameters = {
-            user: arrange_parameter(reference.parameters[own], own, layout)
+            user: arrange_parameter(cast("LayerPass", reference.p).parameters[own], own, layout)
             for user, own in reference.names.items()
         }
         if any(np.shape(p) != parameters[n].shape for n, p in self.layer.parameters.items()):
@@ -296,24 +315,27 @@ class CaseMaker:
         return CallInputs(users, parameters, None, setting), reference
 
     def _reference(
-        self, layout: Layout, setting: Mapping[str, Any], of: Array | Reference | LossReference
-    ) -> Any:
+        self, layout: Layout, setting: Mapping[str, Any], of: Array | Reference
+    ) -> Reference:
         """Run the reference on x with new parameters, or on what another one was run on."""
-        if self.kind.reference is None or isinstance(of, LossReference):
-            return of
+        if self.kind.reference is None:
+            return cast("Reference", of)
         known = self._known(layout) or {}
         layer = self.kind.reference(
             setting, known.get("k", 1), (known.get("r", 1), known.get("s", 1))
         )
-        x = of.x if isinstance(of, Reference) else of
+        like = cast("LayerPass", of.p) if isinstance(of, Reference) else None
+        x = like.x if like is not None else cast("Array", of)
         output = layer.output_shape(x.shape[1:])
         by_cell = layout.bias_axes == "kpq"
-        if isinstance(of, Reference):
-            parameters = dict(of.parameters)
+        if like is not None:
+            parameters = dict(like.parameters)
         else:
             shapes = layer.parameter_shapes(x.shape[1:])
             positive = isinstance(layer, BatchNorm2D)
-            draw = self.rng.normal if not positive else lambda size: self.rng.uniform(0.5, 1.5, size)
+            draw = (
+                self.rng.normal if not positive else lambda size: self.rng.uniform(0.5, 1.5, size)
+            )
             parameters = {name: draw(size=shape) for name, shape in shapes.items()}
             if "bias" in parameters and not layout.bias:
                 parameters["bias"] = np.zeros_like(parameters["bias"])
@@ -322,12 +344,11 @@ class CaseMaker:
         used = {**parameters, "bias": np.zeros(output[0])} if by_cell else parameters
         y, cache = layer.forward(x, used, training=True)
         y = y + parameters["bias"] if by_cell else y
-        names = self._users(layout)
-        return Reference(layer, self.kind.axes, layout, x, y, cache, parameters, names)
+        outputs = {"input": x, "layer": y}
+        p = LayerPass("layer", layer, x, y, cache, parameters, outputs, "input")
+        return Reference(p, self.kind.axes, layout, self._users(layout))
 
-    def _add(
-        self, result: Cases, layout: Layout, setting: Mapping[str, Any], *, few: bool
-    ) -> None:
+    def _add(self, result: Cases, layout: Layout, setting: Mapping[str, Any], *, few: bool) -> None:
         """Add the inputs of a setting; what forward refuses is kept as refused, or as a crash."""
         told = self._taken() & set(setting) - {"mode", "keep"}
         title = ", ".join(f"{name} {setting[name]}" for name in setting if name in told)
@@ -362,9 +383,13 @@ class CaseMaker:
         """Yield inputs in the reference's layout: name, array, and whether many cells tie."""
         images = _IMAGES if layout.batch is not None else 1
         draw = logits if self.name.startswith("softmax") else values
+        ties = self.name != "dropout"  # which hides its mask where the input is 0
         shapes = self._shapes(layout, setting)
         for name, x in draw(self.rng, images, shapes[0]):
-            yield name, x, name == "a zero background"
+            if self.name in ("sigmoid", "tanh"):  # whose slopes vanish for large values
+                x = x / 10 if name == "large values" else x
+            if ties or name != "a zero background":
+                yield name, x, name == "a zero background"
             if few:
                 return
         for shape in shapes[1:]:
@@ -376,7 +401,7 @@ class CaseMaker:
 def _input_shape(layer: Any) -> Shape | None:
     """Return the shape of inputs that an object names."""
     for key, value in attributes_of(layer).items():
-        if bare(key) in ("inputshape", "inshape", "inputsize", "inputdim", "inputdims"):
-            if isinstance(value, tuple | list) and value and all(isinstance(n, int) for n in value):
-                return tuple(value)
+        named = bare(key) in ("inputshape", "inshape", "inputsize", "inputdim", "inputdims")
+        if named and isinstance(value, tuple | list) and all(isinstance(n, int) for n in value):
+            return tuple(value)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,12 +37,12 @@ def check_layer(
     """Check the backward pass of a layer that is two functions, or an object with two methods.
 
     How the functions are called is found out, by the names of their arguments and else by trying:
-    ``forward(x)``, ``forward(x, w, b)``, ``forward(params, x)`` or ``forward(x, w, b, hparameters)``
-    returns y, or (y, cache); ``backward(dy)``, ``backward(dy, cache)``, ``backward(dy, x, w, b)``
-    and the like returns dx, (dx, dw, db) in any nesting, or a dict. An object may leave dw and db
-    as attributes, in a dict ``grads`` or as ``w.grad``, or change its weights itself, as in
-    ``backward(dy, lr)``: the gradient is then the change, divided by the rate. Every try has a
-    fresh copy of the object.
+    ``forward(x)``, ``forward(x, w, b)``, ``forward(params, x)`` or
+    ``forward(x, w, b, hparameters)`` returns y, or (y, cache); ``backward(dy)``,
+    ``backward(dy, cache)``, ``backward(dy, x, w, b)`` and the like returns dx, (dx, dw, db) in any
+    nesting, or a dict. An object may leave dw and db as attributes, in a dict ``grads`` or as
+    ``w.grad``, or change its weights itself, as in ``backward(dy, lr)``: the gradient is then the
+    change, divided by the rate. Every try has a fresh copy of the object.
 
     Where the kind is known and forward gives the reference's output, gradients are compared with
     the reference's; else with finite differences in float64, of single entries and in directions
@@ -77,36 +78,39 @@ def check_layer(
     if kind is None and options:
         raise OptionError(f"check_layer: {next(iter(options))} goes with kind=..., or is no option")
     known = {} if kind is None else checked_options(kind, options)
-    if backward is None and kind == "softmax_cross_entropy" and not hasattr(forward, "backward"):
+    if backward is None and isinstance(forward, types.FunctionType):
         backward = _from_forward
     layer = UserLayer(forward, backward, params, lr)
     layer.parameters = {n: _floats(f"params: {n}", a) for n, a in layer.parameters.items()}
     state = np.random.get_state()  # noqa: NPY002 -- what users' dropout draws from
     try:
         with layer.restored():
-            cases = _cases(layer, inputs, labels, kind, known, np.random.default_rng(seed))
-            return _judged(layer, cases, samples, seed)
+            rng = np.random.default_rng(seed)
+            if kind is None:
+                return _judged(layer, _given(layer, inputs, labels), samples, seed).result()
+            shape = None if inputs is None else np.shape(_several(inputs)[0])
+            maker = CaseMaker(layer, kind, known, shape, rng)
+            examination = _judged(layer, maker.make(), samples, seed)
+            why = examination.fails_on_batches()
+            if why or (examination.cases.batch is None and examination.count):
+                for cases in maker.make_single():
+                    cases.refused += [f"several images at once: {why}"] * bool(why)
+                    single = _judged(layer, cases, samples, seed)
+                    examination = min(examination, single, key=lambda one: one.count)
+            return examination.result()
     finally:
         np.random.set_state(state)  # noqa: NPY002
 
 
-def _from_forward(cache: Any) -> Any:
-    """Backward of a loss that returns (loss, dx)."""
-    return cache
+def _from_forward(dy: Any, cache: Any) -> Any:
+    """Backward of a function that returns (y, its backward function), or, of a loss, (loss, dx)."""
+    if cache is None:
+        raise OptionError("forward alone must be an object, or return its backward function too")
+    return cache(dy) if callable(cache) else cache
 
 
-def _cases(
-    layer: UserLayer,
-    inputs: Any,
-    labels: ArrayLike | None,
-    kind: str | None,
-    options: Mapping[str, Any],
-    rng: np.random.Generator,
-) -> Cases:
-    """Return what the layer is examined on; how its forward function is called is then known."""
-    if kind is not None:
-        shape = None if inputs is None else np.shape(_several(inputs)[0])
-        return CaseMaker(layer, kind, options, shape, rng).make()
+def _given(layer: UserLayer, inputs: Any, labels: ArrayLike | None) -> Cases:
+    """Return a user's inputs; how the forward function is called is then known."""
     if inputs is None:
         raise OptionError(
             "check_layer needs inputs, or the layer's kind, like kind='conv2d', to make its own"
@@ -122,7 +126,7 @@ def _cases(
     return Cases(cases)
 
 
-def _judged(layer: UserLayer, cases: Cases, samples: int, seed: int) -> LayerCheck:
+def _judged(layer: UserLayer, cases: Cases, samples: int, seed: int) -> Examination:
     """Examine the layer in the way of calling backward in which the least is wrong."""
     if not cases.cases:
         texts = "; ".join(cases.crashes) or "; ".join(cases.refused)
@@ -137,26 +141,7 @@ def _judged(layer: UserLayer, cases: Cases, samples: int, seed: int) -> LayerChe
     for case in cases.cases[1:]:
         examination.examine(case)
     examination.examine_beside_kinks()
-    findings = examination.findings()
-    judged = {row.quantity for row in examination.rows if row.sure}
-    names = ["dx", *(f"d{name}" for name in cases.cases[0].inputs.parameters)]
-    missing = [name for name in names if name not in examination.given]
-    unsure = [name for name in names if name in examination.given and name not in judged]
-    not_judged = [f"{name} (backward gives none)" for name in missing]
-    wrong = {finding.quantity for finding in findings}
-    not_judged += [f"{name} (no derivative on these inputs)" for name in unsure
-                   if name not in wrong]  # fmt: skip
-    called = f"called as {layer.forward_signature} and {layer.backward_signature}"
-    notes = (called, *cases.notes, *layer.notes, *examination.notes)
-    return LayerCheck(
-        tuple(findings),
-        tuple(examination.rows),
-        tuple(dict.fromkeys(notes)),
-        tuple(name for name in names if name in judged),
-        (*not_judged, *cases.refused),
-        not unsure and bool(judged),
-        "the reference's" if cases.cases[0].reference else "finite differences",
-    )
+    return examination
 
 
 def _several(inputs: Any) -> list[Any]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, replace
 
 import numpy as np
 
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case, Cases
-from fullback.check.layer.naming import find_mistakes, plain_mistake
+from fullback.check.layer.naming import Observed, find_mistakes, plain_mistake
 from fullback.check.layer.reference import off_by
-from fullback.check.layer.report import LayerFinding, LayerRow
+from fullback.check.layer.report import (
+    DIFFERENCES,
+    REFERENCE,
+    LayerCheck,
+    LayerFinding,
+    LayerRow,
+)
 from fullback.check.layer.returned import UserError
 from fullback.check.layer.truth import ByReference, Slopes
 from fullback.check.layer.user_layer import Instance, UserLayer
@@ -22,26 +28,14 @@ _NOT_LINEAR = "backward is not linear in dy"
 _SAME = 1e-6  # of the largest entry: what is a rounding, whatever it comes from
 
 
-@dataclass(frozen=True, eq=False)
-class _Wrong:
-    """A gradient that is not right on an input."""
-
-    gradient: Array
-    case: Case
-    dy: Array
-    truth: Slopes | ByReference
-    error: float
-    message: str
-
-
 class Examination:
     """Collects what is wrong with a layer.
 
     Attributes
     ----------
-    rows, notes : as in ``LayerCheck``
-    wrong : by the name of a gradient, where it is wrong
-    found : what else is wrong: mistake, quantity and message, and on which inputs
+    notes : as in ``LayerCheck``
+    observed : every gradient on every input, by its name
+    found : what else is wrong: mistake, quantity and what it is, and on which inputs, in words
     given : the names of the gradients that backward gives
     """
 
@@ -49,12 +43,16 @@ class Examination:
         self.layer, self.cases = layer, cases
         self.samples, self.seed = samples, seed
         self.rng = np.random.default_rng(seed)
-        self.rows: list[LayerRow] = []
         self.notes: list[str] = []
-        self.wrong: dict[str, list[_Wrong]] = {}
-        self.found: dict[tuple[str | None, str, str], list[Case]] = {}
+        self.observed: dict[str, list[Observed]] = {}
+        self.found: dict[tuple[str | None, str, str], list[tuple[Case, str]]] = {}
         self.given: dict[str, None] = {}
-        self._observations = []  # type: ignore[var-annotated]
+
+    @property
+    def wrong(self) -> dict[str, list[Observed]]:
+        """What is wrong of the gradients, by name."""
+        every = {n: [o for o in seen if o.verdict.wrong] for n, seen in self.observed.items()}
+        return {name: wrong for name, wrong in every.items() if wrong}
 
     @property
     def count(self) -> int:
@@ -67,12 +65,16 @@ class Examination:
             with np.errstate(all="ignore"):
                 self._examine(case)
         except UserError as error:
-            self._find(None, "backward", case, f"raises {error}")
+            kind = str(error).partition(":")[0]
+            self._find(None, "backward", case, f"raises {error}", kind)
+        except KeyError as error:
+            message = f"backward gives {error} in some calls and not in others"
+            self._find(None, "backward", case, message)
 
     def examine_beside_kinks(self) -> None:
         """Examine what has no derivative on some inputs, like ties, on inputs next to these."""
-        kinked = {row.probe for row in self.rows if row.kinks}
-        for case in [case for case in self.cases.cases if case.title in kinked]:
+        every = [one for seen in self.observed.values() for one in seen]
+        for case in dict.fromkeys(one.case for one in every if one.verdict.kinks):
             x = case.inputs.x
             move = 0.05 * float(np.sqrt((x**2).mean()) or 1.0) * self.rng.uniform(-1, 1, x.shape)
             beside = replace(case.inputs, x=x + move)
@@ -89,7 +91,7 @@ class Examination:
             self._find(None, "y", case, message)
             return
         if case.differs:
-            self._find(None, "y", case, case.differs)
+            self._find(None, "y", case, case.differs, "differs")
         loss = inputs.labels is not None
         if case.reference is not None:
             dy = case.reference.delta(self.rng, y, ties=case.ties)
@@ -111,15 +113,9 @@ class Examination:
                 continue
             found[name] = value
             verdict = truth.judge(name, value, layer.blur.get(name, 0.0))
-            figures = verdict.checked, verdict.kinks, verdict.error, verdict.precision, verdict.sure
-            self.rows.append(LayerRow(name, case.title, *figures))
-            if verdict.wrong is not None:
-                right = False
-                wrong = _Wrong(value, case, dy, truth, verdict.error, verdict.wrong)
-                self.wrong.setdefault(name, []).append(wrong)
-        if case.reference is not None:
-            observation = case.reference.observation(dy, found)
-            self._observations.append(replace(observation, ties=case.ties))
+            right &= verdict.wrong is None
+            observed = Observed(name, value, case, dy, truth, verdict)
+            self.observed.setdefault(name, []).append(observed)
         if right and not loss:
             self._linear(case, dy, found)
 
@@ -132,12 +128,11 @@ class Examination:
         ran = layer.run(handed, on)
         self._untouched(case, "forward", handed)
         y, handed = ran.y.copy(), handed if _same(inputs, handed) else inputs.copy()
-        first = _copied(layer.back(handed, ran, handed_dy, on))
+        first = layer.back(handed, ran, handed_dy, on)
         if not layer.updates:
             self._untouched(case, "backward", handed)
         if not np.array_equal(handed_dy, dy):
-            message = "backward writes to the dy that it is given"
-            self._find("cache-overwritten", "dy", case, message)
+            self.notes.append("backward writes to the dy that it is given: others may need it")
         if not np.array_equal(ran.y, y):
             message = "backward writes to the y that forward returned"
             self._find("cache-overwritten", "y", case, message)
@@ -164,7 +159,7 @@ class Examination:
 
     def _again(self, case: Case, dy: Array, on: Instance) -> dict[str, Array]:
         handed = case.inputs.copy()
-        return _copied(self.layer.back(handed, self.layer.run(handed, on), dy.copy(), on))
+        return self.layer.back(handed, self.layer.run(handed, on), dy.copy(), on)
 
     def _interleaved(
         self, case: Case, dy: Array, expected: Mapping[str, Array], on: Instance
@@ -173,29 +168,26 @@ class Examination:
         other = replace(case.inputs, x=1 - 2 * case.inputs.x).copy()
         takes_cache = {"cache", "*cache"} & self.layer.backward_signature.takes
         handed = case.inputs.copy()
+        on = on if takes_cache else self.layer.instance()
         try:
             ran = self.layer.run(handed, on) if takes_cache else None
             self.layer.run(other, on)
             if ran is None:
                 ran = self.layer.run(handed, on)
-            found = _copied(self.layer.back(handed, ran, dy.copy(), on))
+            found = self.layer.back(handed, ran, dy.copy(), on)
         except UserError:
             return
         for name, value in found.items():
-            if off_by(value, expected[name]) > _SAME:
+            if name in expected and off_by(value, expected[name]) > _SAME:
                 words = "what forward kept is changed by the next forward pass; keep a copy of it"
                 if not takes_cache:
                     words = "backward uses what an earlier input left, not that of the last forward"
                 self._find("cache-overwritten", name, case, words)
                 return
-        if takes_cache:
-            again = _copied(self.layer.back(handed, ran, dy.copy(), on))
-            if any(off_by(value, expected[name]) > _SAME for name, value in again.items()):
-                self.notes.append("backward writes to what forward kept: it is good for once")
 
     def _untouched(self, case: Case, what: str, handed: CallInputs) -> None:
-        before, after = {"x": case.inputs.x}, {"x": handed.x}
-        before, after = before | case.inputs.parameters, after | handed.parameters
+        before = {"x": case.inputs.x, **case.inputs.parameters}
+        after = {"x": handed.x, **handed.parameters}
         for name in before:
             if not np.array_equal(before[name], after[name]):
                 message = f"{what} writes to the {name} that it is given; work on a copy"
@@ -203,20 +195,18 @@ class Examination:
 
     # Comparing --------------------------------------------------------------------------------
 
-    def _shaped(
-        self, case: Case, name: str, value: Array, shape: tuple[int, ...]
-    ) -> Array | None:
+    def _shaped(self, case: Case, name: str, value: Array, shape: tuple[int, ...]) -> Array | None:
         """Return a gradient in the shape of what it is a gradient of."""
         if value.shape != shape:
             message = f"{name} has shape {value.shape}, where {shape} is expected"
             if [n for n in value.shape if n > 1] != [n for n in shape if n > 1]:
                 message += "; it is transposed" * (value.shape == shape[::-1])
                 message += "; a slice like [p:-p] is empty where p is 0" * (not value.size)
-                self._find(None, name, case, message)
+                self._find(None, name, case, message, "shape")
                 return None
             users = name[1:] in self.layer.parameters
             if name == "dx" or (users and np.broadcast_shapes(value.shape, shape) != shape):
-                self._find(None, name, case, message)
+                self._find(None, name, case, message, "shape")
             else:
                 self.notes.append(message)
         if not np.isfinite(value).all():
@@ -236,19 +226,54 @@ class Examination:
             if off > 1e-5 * size + 200 * self.layer.blur.get(name, 0.0):
                 self._find(None, name, case, _NOT_LINEAR)
 
+    def fails_on_batches(self) -> str:
+        """Return why backward fails, or gives impossible shapes, on several images; else ""."""
+        batch, failed, why = self.cases.batch, set(), ""
+        for (_, quantity, what), found in self.found.items():
+            if quantity == "backward" or what == "shape":
+                failed |= {id(case) for case, _ in found}
+                why = why or found[0][1]
+        if batch is None:
+            return ""
+        several = [case for case in self.cases.cases if case.inputs.x.shape[batch] > 1]
+        return why if all(id(case) in failed for case in several) else ""
+
+    def result(self) -> LayerCheck:
+        """Return all that was found."""
+        findings, cases = self.findings(), self.cases
+        rows = [
+            LayerRow(name, one.case.title, *astuple(one.verdict)[:-1])
+            for name, seen in self.observed.items()
+            for one in seen
+        ]
+        judged = {row.quantity for row in rows if row.sure}
+        names = ["dx", *(f"d{name}" for name in cases.cases[0].inputs.parameters)]
+        unsure = [name for name in names if name in self.given and name not in judged]
+        missing = [f"{name} (backward gives none)" for name in names if name not in self.given]
+        missing += [f"{name} (it has no derivative on these inputs)" for name in unsure]
+        called = f"called as {self.layer.forward_signature} and {self.layer.backward_signature}"
+        return LayerCheck(
+            tuple(findings),
+            tuple(rows),
+            tuple(dict.fromkeys((called, *cases.notes, *self.layer.notes, *self.notes))),
+            tuple(name for name in names if name in judged),
+            (*missing, *cases.refused),
+            not unsure and bool(judged),
+            REFERENCE if cases.cases[0].reference is not None else DIFFERENCES,
+        )
+
     # Naming -----------------------------------------------------------------------------------
 
     def findings(self) -> list[LayerFinding]:
         """Return what is wrong, with the mistake's name where it is known."""
         self._take_convention()
         findings = []
-        for (mistake, quantity, message), cases in self.found.items():
-            if message == _NOT_LINEAR and quantity in self.wrong:
+        for (mistake, quantity, what), found in self.found.items():
+            if what == _NOT_LINEAR and quantity in self.wrong:
                 continue
-            settings = " and at ".join(dict.fromkeys(case.setting for case in cases))
-            at_settings = quantity == "backward" and settings
-            message += f", at {settings}" if at_settings else _on_more(cases)
-            findings.append(LayerFinding(mistake, quantity, cases[0].title, 0.0, message))
+            (first, message), cases = found[0], [case for case, _ in found]
+            message += self._on_more(cases)
+            findings.append(LayerFinding(mistake, quantity, first.title, 0.0, message))
         for text, settings in self.cases.crashes.items():
             at = " and at ".join(settings)
             message = f"raises {text}, at {at}"
@@ -258,29 +283,34 @@ class Examination:
         return findings
 
     def _take_convention(self) -> None:
-        """Take parameter gradients that are all divided by N as what they are: another right way."""
-        names = [name for name in self.given if name != "dx"]
-        batch = self.cases.batch
+        """Note parameter gradients that are all divided by N: in a program they may be right."""
+        names, batch = [name for name in self.given if name != "dx"], self.cases.batch
         if batch is None or not names or set(self.wrong) != set(names):
             return
-        every = [(name, one) for name, wrong in self.wrong.items() for one in wrong]
-        if all(
-            one.truth.judge(name, one.gradient * one.case.inputs.x.shape[batch]).wrong is None
-            for name, one in every
-        ):
-            self.wrong.clear()
+        times_n = {}
+        for name in names:
+            times_n[name] = [
+                replace(
+                    one,
+                    verdict=one.truth.judge(name, one.gradient * one.case.inputs.x.shape[batch]),
+                )
+                for one in self.observed[name]
+            ]
+        if not any(one.verdict.wrong for every in times_n.values() for one in every):
+            self.observed |= times_n
             self.notes.append(
                 f"{', '.join(names)}: divided by the number of images N, which is right where the "
                 "delta that comes in was not"
             )
 
-    def _named(self, name: str, wrong: list[_Wrong]) -> list[LayerFinding]:
+    def _named(self, name: str, wrong: list[Observed]) -> list[LayerFinding]:
         """Return a wrong gradient as the catalogue's mistakes, or as one of any layer's."""
-        first, cases = wrong[0], [one.case for one in wrong]
-        where = f"({first.message}){_on_more(cases)}"
-        finding = LayerFinding(None, name, first.case.title, first.error, first.message)
+        title, verdict, more = wrong[0].case.title, wrong[0].verdict, [one.case for one in wrong]
+        where = f"({verdict.wrong}){self._on_more(more)}"
+        message = f"{verdict.wrong}{self._on_more(more)}"
+        finding = LayerFinding(None, name, title, verdict.error, message)
         findings = []
-        for mutant in find_mistakes(self._observations, name):
+        for mutant in find_mistakes(self.observed[name]):
             mistake = MISTAKES[mutant.mistake or ""]
             words = f"{mutant.description[0].upper()}{mutant.description[1:]} {where}"
             findings.append(
@@ -290,25 +320,24 @@ class Examination:
         if findings:
             return findings
         for one in wrong:
-            plain = plain_mistake(
-                self.layer, name, one.gradient, one.case.inputs, one.dy, self.cases.batch,
-                lambda array, dy, one=one: one.truth.of(dy).judge(name, array).wrong is None,
-            )  # fmt: skip
+            plain = plain_mistake(self.layer, one, self.cases.batch)
             if plain is not None:
                 return [replace(finding, mistake=plain[0], message=f"{plain[1]} {where}")]
-        return [replace(finding, message=f"{first.message}{_on_more(cases)}")]
+        return [finding]
 
-    def _find(self, mistake: str | None, quantity: str, case: Case, message: str) -> None:
-        self.found.setdefault((mistake, quantity, message), []).append(case)
+    def _on_more(self, cases: list[Case]) -> str:
+        """Return on how many more inputs it shows, and in which settings, if not in all."""
+        others = len({case.title for case in cases}) - 1
+        settings = list(dict.fromkeys(case.setting for case in cases))
+        words = f", and on {others} more input{'s' * (others > 1)}" if others else ""
+        if len(settings) < len({case.setting for case in self.cases.cases}):
+            words += f"; at {' and '.join(settings)}"
+        return words
 
-
-def _on_more(cases: list[Case]) -> str:
-    others = len({case.title for case in cases}) - 1
-    return f", and on {others} more input{'s' * (others > 1)}" if others else ""
-
-
-def _copied(found: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: np.array(value, np.float64) for name, value in found.items()}
+    def _find(
+        self, mistake: str | None, quantity: str, case: Case, message: str, what: str = ""
+    ) -> None:
+        self.found.setdefault((mistake, quantity, what or message), []).append((case, message))
 
 
 def _same(one: CallInputs, other: CallInputs) -> bool:

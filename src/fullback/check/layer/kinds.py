@@ -137,8 +137,9 @@ _NORMED = tuple(
 # References ---------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, repr=False)
 class Softmax(Layer):
-    """p[n,k] = exp(x[n,k]) / sum over j of exp(x[n,j]);  dx = p (dy - sum over j of dy[n,j] p[n,j])."""
+    """p[n,k] = exp(x[n,k]) / sum over j of exp(x[n,j]);  dx = p (dy - sum over j of dy[j] p[j])."""
 
     kind: ClassVar[str] = "softmax"
 
@@ -210,18 +211,19 @@ def _conv(own: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
     return Conv2D(filters, **options)
 
 
+_POOLS = ((2, 2), (3, 2), (2, 1), (3, 3), (3, 1), (2, 3), (4, 4))  # size and stride
+
+
 def _pool(layer: Callable[..., Layer], *modes: str) -> Kind:
     def reference(own: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
         return layer(**{n: own[n] for n in ("size", "stride", "padding") if n in own})
 
-    settings = [
-        {"size": size, "stride": stride, "mode": mode}
-        for mode in modes
-        for size, stride in ((2, 2), (3, 2), (2, 1), (3, 3), (3, 1), (2, 3), (4, 4))
-    ]
-    told = tuple(one for one in settings if one["size"] < 4 and one["stride"] < 3)
+    told, assumed = (
+        tuple({"size": size, "stride": stride, "mode": m} for m in modes for size, stride in steps)
+        for steps in (_POOLS[:3], _POOLS)
+    )
     options = frozenset({"size", "stride", "padding", "mode"})
-    return Kind(reference, _IMAGES, _POOLED, False, told, tuple(settings), options)
+    return Kind(reference, _IMAGES, _POOLED, False, told, assumed, options)
 
 
 _STEPS = tuple({"stride": s, "padding": p} for s, p in ((1, 1), (1, 0), (2, 1), (2, 0)))
@@ -233,7 +235,7 @@ KINDS: dict[str, Kind] = {
         tuple(_conv_layouts()),
         told=_STEPS,
         assumed=tuple(
-            {"stride": s, "padding": p} for s in (1, 2, 3) for p in ("valid", "same", 1, 2)
+            {"stride": s, "padding": p} for s in (1, 2, 3) for p in ("valid", 1, 2, "same")
         ),
         options=frozenset({"size", "stride", "padding", "dilation", "groups"}),
     ),

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fullback.check.layer.calls import CallInputs
-from fullback.check.layer.kinds import SOFTMAX_MUTANTS, Softmax
+from fullback.check.layer.cases import Case
+from fullback.check.layer.truth import ByReference, Slopes, Verdict
 from fullback.check.layer.user_layer import UserLayer
-from fullback.check.mistakes import (
-    LayerPass,
-    LossPass,
-    Mutant,
-    Target,
-    compatible,
-    first_delta,
-    mutants_of,
-    propagate,
-)
-from fullback.check.mistakes.base import run_stages
-from fullback.check.mistakes.rules import OWN
+from fullback.check.mistakes import LayerPass, Mutant, compatible
 from fullback.layers.base import Array
 
 _SAME = 1e-6  # relative: what is a rounding
@@ -30,103 +20,85 @@ _MOST = 2  # mistakes in one gradient
 
 
 @dataclass(frozen=True, eq=False)
-class Observation:
-    """What a layer computed on one input, in the reference's layouts.
+class Observed:
+    """A gradient that a layer gave on one input.
 
     Attributes
     ----------
-    reference : what the reference's forward pass left
-    dy : the delta that backward was called with
-    gradients : the user's, by the user's names: "dx", "dw", ...
-    targets : what each of these is
-    ties : whether cells tie, among which the reference may choose others
+    name, gradient : which, in the user's layout
+    case, dy : on which input, and for which delta
+    truth, verdict : what is right, and how far it is from that
     """
 
-    reference: LayerPass | LossPass
+    name: str
+    gradient: Array
+    case: Case
     dy: Array
-    gradients: Mapping[str, Array]
-    targets: Mapping[str, Target]
-    ties: bool = False
+    truth: Slopes | ByReference
+    verdict: Verdict
 
-    def mutants(self, quantity: str) -> dict[tuple[str, str], Mutant]:
-        """Return the mistakes that a gradient can have here, by their keys."""
-        p, target = self.reference, self.targets[quantity]
-        softmax = isinstance(p, LayerPass) and isinstance(p.layer, Softmax)
-        every = SOFTMAX_MUTANTS.of(p) if softmax else mutants_of(p)
-        return {m.key: m for m in every if m.target == target}
+    def mutants(self) -> dict[tuple[str, str], Mutant]:
+        """Return the mistakes of the catalogue that it can have, by their keys."""
+        return {} if self.case.reference is None else self.case.reference.mutants(self.name)
 
-    def computed(self, quantity: str, mutants: Sequence[Mutant]) -> Array:
-        """Return a gradient as a backward pass with these mistakes computes it."""
-        target, p = self.targets[quantity], self.reference
-        if isinstance(p, LossPass):
-            return first_delta(p, tuple(mutants))
-        if isinstance(p.layer, Softmax):
-            result: Array = run_stages(OWN, p, self.dy, self.dy, mutants)
-            return result
-        return propagate(p, target, self.dy, mutants)
-
-    def explained(self, quantity: str, chosen: Sequence[Mutant]) -> bool:
+    def explained(self, chosen: Sequence[Mutant]) -> bool:
         """Whether these mistakes give exactly the gradient."""
-        possible = self.mutants(quantity)
+        reference, possible = self.case.reference, self.mutants()
+        if reference is None:
+            return True
         mutants = [possible[mutant.key] for mutant in chosen if mutant.key in possible]
-        if len(mutants) < len(chosen) and self.reference.images == 1:
+        if len(mutants) < len(chosen) and reference.p.images == 1:
             return True  # some need a batch: one image alone does not speak against them
-        gradient = self.gradients[quantity]
+        gradient = reference.in_our_layout(self.name, self.gradient)
         with np.errstate(all="ignore"):
             try:
-                computed = self.computed(quantity, mutants)
+                computed = reference.computed(self.name, self.dy, mutants)
             except ValueError:  # stages of two mutants that do not fit each other
                 return False
             if computed.shape != gradient.shape:
                 return False
-            if any(mutant.unknown for mutant in mutants) and isinstance(self.reference, LayerPass):
+            if any(mutant.unknown for mutant in mutants) and isinstance(reference.p, LayerPass):
                 # a rate or a coefficient, in which the result is linear
-                with_rates = replace(self, reference=self.reference.with_rates(1.0, 1.0))
-                slope = with_rates.computed(quantity, mutants) - computed
+                with_rates = replace(reference, p=reference.p.with_rates(1.0, 1.0))
+                slope = with_rates.computed(self.name, self.dy, mutants) - computed
                 rate = float(((gradient - computed) * slope).sum() / (slope**2).sum())
                 computed = computed + slope * rate
             off, *sizes = map(np.linalg.norm, (gradient - computed, computed, gradient))
             return bool(off <= _SAME * max(sizes))
 
 
-def find_mistakes(observations: Sequence[Observation], quantity: str) -> tuple[Mutant, ...]:
+def find_mistakes(observed: Sequence[Observed]) -> tuple[Mutant, ...]:
     """Return the fewest mistakes that give exactly the gradient on every input; () if none do.
 
     Where none do, inputs on which cells tie are left out: another choice among these is right.
     """
-    every = [one for one in observations if quantity in one.gradients]
-    for places in (every, [one for one in every if not one.ties]):
-        known = {key: m for one in places for key, m in one.mutants(quantity).items()}
+    for places in (observed, [one for one in observed if not one.case.ties]):
+        known = {key: m for one in places for key, m in one.mutants().items()}
         for count in range(1, _MOST + 1):
             for chosen in itertools.combinations(known.values(), count):
-                if compatible(chosen) and all(one.explained(quantity, chosen) for one in places):
+                if compatible(chosen) and all(one.explained(chosen) for one in places):
                     return chosen
     return ()
 
 
-def plain_mistake(
-    layer: UserLayer,
-    name: str,
-    gradient: Array,
-    inputs: CallInputs,
-    dy: Array,
-    batch: int | None,
-    right: Callable[[Array, Array], bool],
-) -> tuple[str, str] | None:
+def plain_mistake(layer: UserLayer, one: Observed, batch: int | None) -> tuple[str, str] | None:
     """Name a mistake that shows whatever the layer does.
 
     Parameters
     ----------
     layer : the layer
-    name, gradient : "dx", or a parameter's; and what backward gave
-    inputs, dy : what it was called with
-    batch : which axis of x and y counts the images
-    right : whether an array is the gradient for a delta
+    one : its wrong gradient
+    batch : which axis of x and y counts the images; None where there is one image
 
     Returns
     -------
     mistake : the catalogue's id and a sentence, or None
     """
+    name, gradient, inputs, dy = one.name, one.gradient, one.case.inputs, one.dy
+
+    def right(other: Array, dy: Array) -> bool:
+        return one.truth.of(dy).judge(name, other).wrong is None
+
     if right(-gradient, dy):
         return "sign-flipped", f"{name} has the wrong sign"
     count = inputs.x.shape[batch] if batch is not None and inputs.x.ndim > batch else 1

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from fullback.check.printing import listed
 
+DIFFERENCES, REFERENCE = "finite differences", "the reference"
+"""What gradients are compared with."""
+
 
 @dataclass(frozen=True)
 class LayerFinding:
@@ -85,7 +88,7 @@ class LayerCheck:
     judged: tuple[str, ...] = ()
     not_judged: tuple[str, ...] = ()
     whole: bool = True
-    truth: str = "finite differences"
+    truth: str = DIFFERENCES
 
     @property
     def ok(self) -> bool:
@@ -106,12 +109,13 @@ class LayerCheck:
             probes = len(dict.fromkeys(row.probe for row in self.rows))
             worst = max((row.error for row in self.rows), default=0.0)
             precision = max((row.precision for row in self.rows), default=0.0)
+            are = "is" if self.truth == REFERENCE else "are"
             agree = "agrees" if len(names) == 1 else "agree"
             where = " where it was judged" if self.not_judged else ""
             head = (
                 f"The layer is right{where}: {listed(names)} {agree} with {self.truth} to "
-                f"{worst:.0e} of the largest entry on {probes} input{'s' * (probes != 1)}; "
-                f"{self.truth} are good to {precision:.0e}."
+                f"{worst:.0e} of the largest entry on {probes} input{'s' * (probes != 1)}, which "
+                f"{are} good to {precision:.0e}."
             )
             if kinks := sum(row.kinks for row in self.rows):
                 head += f" {kinks:,} comparisons at kinks were set apart."

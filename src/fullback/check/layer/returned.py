@@ -75,9 +75,23 @@ def on_object(layer: Any, parameters: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
+def plain_list(value: Any) -> Any:
+    """Return a list of numbers, or of such lists, as an array; anything else as it is."""
+    if not isinstance(value, list) or not value:
+        return value
+    inner = [plain_list(one) if isinstance(one, list) else one for one in value]
+    if all(isinstance(one, float | int | np.number) for one in inner):
+        return np.array(inner)
+    if all(isinstance(one, np.ndarray) and isinstance(was, list)
+           for one, was in zip(inner, value, strict=True)):  # fmt: skip
+        return np.array(inner)
+    return value
+
+
 def _collect(
     returned: Any, parameters: Mapping[str, Array], found: dict[str, Array], loose: list[Array]
 ) -> None:
+    returned = plain_list(returned)
     if returned is None:
         return
     if isinstance(returned, Mapping):
@@ -105,17 +119,17 @@ def _is_array(value: Any) -> bool:
 
 def _marked(key: str) -> bool:
     """Whether a name says that it is a gradient's."""
-    return bool(re.match(r"(?i)_?((dl_?/?d|grad|d)_?\w|\w+_?grad(ient|s)?$)", key))
+    return bool(re.match(r"(?i)_?((grad|d)_?\w|\w+_?grad(ient|s)?$)", key))
 
 
 def _named(key: str, parameters: Mapping[str, Array]) -> str | None:
     """Return the name of a gradient that is called so: "dW", "grad_w", "weight_grad", "w"."""
     known = {bare(name): name for name in parameters}
     weights = [name for name, array in parameters.items() if array.ndim > 1] or list(parameters)
-    word = bare(key)
-    stripped = re.sub(r"^(dl?/?d|gradient|grad|d)(?=.)|(?<=.)(gradient|grad|gradients|grads)$", "",
-                      word)  # fmt: skip
-    for word in (stripped, stripped.removesuffix("s"), word):
+    whole = bare(key)
+    ends = r"^(d[lejc]?/?d|gradient|grad|d)(?=.)|(?<=.)(gradient|grad)s?$"
+    stripped = re.sub(ends, "", whole)
+    for word in (stripped, stripped.removesuffix("s"), whole):
         if word in known:
             return f"d{known[word]}"
         if word in INPUT:

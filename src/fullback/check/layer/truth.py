@@ -20,7 +20,7 @@ from fullback.check.gradients.differences import (
     usual_size,
 )
 from fullback.check.layer.calls import CallInputs
-from fullback.check.layer.reference import SAME, SAME_SINGLE, LossReference, Reference
+from fullback.check.layer.reference import SAME, SAME_SINGLE, Reference
 from fullback.check.layer.user_layer import UserLayer
 from fullback.layers.base import Array
 
@@ -53,16 +53,16 @@ class Verdict:
     kinks : how many of them are at a kink, and were left out
     error : largest difference, relative to the largest entry
     precision : largest estimated error of the truth, likewise
-    wrong : the largest mistake, in words; None where there is none
     sure : whether a wrong gradient could not have passed
+    wrong : the largest mistake, in words; None where there is none
     """
 
     checked: int
     kinks: int
     error: float
     precision: float
-    wrong: str | None
     sure: bool
+    wrong: str | None
 
 
 class Slopes:
@@ -108,12 +108,15 @@ class Slopes:
             off = abs(value - one.slope.value)
             error, precision = max(error, off / unit), max(precision, one.slope.error / unit)
             sure |= "random" in one.label and CERTAIN * one.slope.error < _SURE * unit
-            if off > CERTAIN * one.slope.error + (self.same + blur / largest) * unit and off / unit > most:
+            if (
+                off > CERTAIN * one.slope.error + (self.same + blur / largest) * unit
+                and off / unit > most
+            ):
                 most = off / unit
                 wrong = f"{one.label} is {value:.6g}, but finite differences give "
                 wrong += f"{one.slope.value:.6g}"
         kinks = sum(one.slope.kink for one in measured)
-        return Verdict(len(measured), kinks, error, precision, wrong, sure)
+        return Verdict(len(measured), kinks, error, precision, sure, wrong)
 
     def _array(self, name: str) -> Array:
         return self.inputs.x if name == "dx" else self.inputs.parameters[name[1:]]
@@ -169,7 +172,7 @@ class Slopes:
 class ByReference:
     """The truth by the reference, whose output was the layer's: every entry."""
 
-    def __init__(self, reference: Reference | LossReference, dy: Array, ties: bool) -> None:
+    def __init__(self, reference: Reference, dy: Array, ties: bool) -> None:
         self.reference, self.dy, self.ties = reference, dy, ties
         self.same = SAME if dy.dtype == np.float64 else SAME_SINGLE
 
@@ -182,11 +185,13 @@ class ByReference:
         if name == "dx" and self.ties:
             right = self.reference.settled(gradient, self.dy)
         else:
-            right = self.reference.gradients(self.dy)[name]
+            right = self.reference.right(name, self.dy)
+        blur += 16 * EPS * float(np.abs(self.dy).max())  # where a slope nearly vanishes
         off, unit = np.abs(gradient - right), float(np.abs(right).max()) or 1.0
         error, wrong = float(off.max()) / unit, None
         if error > self.same + blur / unit:
             place = tuple(map(int, np.unravel_index(int(off.argmax()), off.shape)))
             wrong = f"{name}[{', '.join(map(str, place))}] is {gradient[place]:.6g}, where "
             wrong += f"{right[place]:.6g} is right"
-        return Verdict(gradient.size, 0, error, EPS, wrong, True)
+        precision = max(EPS, blur / unit)
+        return Verdict(gradient.size, 0, error, precision, precision < _SURE, wrong)

@@ -22,14 +22,23 @@ from fullback.check.layer.calls import (
     CallSignature,
     Ran,
     bare,
+    option_named,
     signatures,
 )
-from fullback.check.layer.returned import UserError, attributes_of, named_gradients, on_object
+from fullback.check.layer.returned import (
+    UserError,
+    attributes_of,
+    named_gradients,
+    on_object,
+    plain_list,
+)
 from fullback.errors import OptionError
 from fullback.layers.base import Array
 
-_FORWARD = "forward forward_pass forward_propagation feedforward fwd call apply loss __call__"
-_BACKWARD = "backward backward_pass backprop back_prop backward_propagation bprop bwd gradient grad"
+_FORWARD = """forward forward_pass forward_propagation forward_prop feedforward feed_forward fprop
+    fwd call apply loss __call__"""
+_BACKWARD = """backward backward_pass backprop back_prop backward_propagation backward_prop
+    backpropagation backpropagate bprop bwd gradient grad"""
 _NOT_TRAINED = ("running", "moving", "mean", "var", "mask", "cache", "input", "output", "velocity")
 
 
@@ -58,7 +67,7 @@ class UserLayer:
         self, forward: Any, backward: Callable[..., Any] | None, params: Any, rate: float | None
     ) -> None:
         self.object, self._names = _methods(forward, backward)
-        self._functions = None if self.object is not None else (forward, backward)
+        self._functions: Any = None if self.object is not None else (forward, backward)
         self.forward_signature = CallSignature("forward", ("x",))
         self.backward_signature = CallSignature("backward", ("dy",))
         self.notes: list[str] = []
@@ -70,7 +79,8 @@ class UserLayer:
             params = {name: _at(self.object, path) for name, path in self._paths.items()}
         values = params if params is not None else {}
         if not isinstance(values, Mapping):
-            values = _by_argument(values, self.instance().forward)
+            several = values if isinstance(values, list | tuple) else [values]
+            values = dict(zip(("w", "b", "p3", "p4", "p5", "p6"), several, strict=False))
         elif self._functions is not None:
             self._originals = {n: a for n, a in values.items() if isinstance(a, np.ndarray)}
         self.parameters: dict[str, Array] = {str(name): value for name, value in values.items()}
@@ -83,13 +93,14 @@ class UserLayer:
     def instance(self) -> Instance:
         """Return a fresh copy."""
         if self._functions is not None:
-            return Instance(*self._functions, None)
+            return Instance(self._functions[0], self._functions[1], None)
         try:
             one = copy.deepcopy(self.object)
         except Exception:  # noqa: BLE001 -- locks, generators, handles cannot be copied
             one, note = self.object, "the object cannot be copied, and was used as it is"
             self.notes += [note] * (note not in self.notes)
-        return Instance(*(getattr(one, name) for name in self._names), one)
+        forward, backward = (getattr(one, name) for name in self._names)
+        return Instance(forward, backward, one)
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
@@ -110,7 +121,11 @@ class UserLayer:
     def run(self, inputs: CallInputs, on: Instance) -> Ran:
         """Run forward; the arrays are passed as they are, and random draws start afresh."""
         np.random.seed(0)  # noqa: NPY002 -- what users' dropout draws from
-        for generator, state in zip(self._generators, self._states, strict=True):
+        states = [*zip(self._generators, self._states, strict=True)]
+        for key, value in attributes_of(on.object).items():
+            if isinstance(value, np.random.Generator):
+                states.append((value, copy.deepcopy(getattr(self.object, key).bit_generator.state)))
+        for generator, state in states:
             generator.bit_generator.state = state
         for name, array in self._live(on).items():
             array[...] = inputs.parameters[name]
@@ -130,19 +145,18 @@ class UserLayer:
         found = named_gradients(returned, inputs.x, inputs.parameters)
         if on.object is not None:
             found = {**on_object(on.object, inputs.parameters), **found}
-        if not (handed or self._paths):
-            return found
-        for name, array in {**inputs.parameters, **self._live(on)}.items():
-            if np.array_equal(array, before[name]):
-                continue
-            if rate is None:
-                note = f"backward changes {name} itself, at a rate that is not known: give lr=..."
-                self.notes += [note] * (note not in self.notes)
-            elif array.shape == before[name].shape:
-                found[f"d{name}"] = (before[name] - array) / rate
-                size = max(np.abs(before[name]).max(), np.abs(array).max())
-                self.blur[f"d{name}"] = float(2 * np.finfo(array.dtype).eps * size / rate)
-        return found
+        after = {**inputs.parameters, **self._live(on)}
+        changed = {n for n, array in after.items() if not np.array_equal(array, before[n])}
+        if changed and rate is None:
+            note = f"backward changes {', '.join(changed)} at a rate that is not known: give lr=..."
+            self.notes += [note] * (note not in self.notes)
+        elif rate is not None and (handed or (changed and self._paths)):
+            for name, array in after.items():
+                if name in changed or f"d{name}" not in found:
+                    found[f"d{name}"] = (before[name] - array) / rate
+                    size = max(np.abs(before[name]).max(), np.abs(array).max())
+                    self.blur[f"d{name}"] = float(2 * np.finfo(array.dtype).eps * size / rate)
+        return {name: np.array(value, np.float64) for name, value in found.items()}
 
     def output(self, inputs: CallInputs) -> Array:
         """Run forward on copies."""
@@ -151,8 +165,7 @@ class UserLayer:
     def gradients(self, inputs: CallInputs, dy: Array) -> dict[str, Array]:
         """Run forward and backward on copies."""
         handed, on = inputs.copy(), self.instance()
-        found = self.back(handed, self.run(handed, on), np.array(dy), on)
-        return {name: np.array(value, np.float64) for name, value in found.items()}
+        return self.back(handed, self.run(handed, on), np.array(dy), on)
 
     @property
     def updates(self) -> bool:
@@ -202,7 +215,9 @@ class UserLayer:
             try:
                 found = self.gradients(inputs, np.ones_like(ran.y))
             except UserError as error:
-                if signature.certain and not isinstance(error.__cause__, TypeError | AttributeError):
+                if signature.certain and not isinstance(
+                    error.__cause__, TypeError | AttributeError
+                ):
                     return [signature]  # it is called rightly: the error is the function's
                 tried.append(f"{signature}: {error}")
                 continue
@@ -254,16 +269,13 @@ def _held(layer: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
             places.append((key, (key, "data")))
         else:
             places.append((key, (key,)))
-    arrays = [(n, p) for n, p in places if _is_parameter(_at(layer, p))]
+    arrays = [(n, p) for n, p in places if isinstance(a := _at(layer, p), np.ndarray)
+              and a.dtype.kind == "f" and a.ndim > 0]  # fmt: skip
     named = [(n, p) for n, p in arrays if bare(n) in WEIGHT | BIAS]
     if not named:
         named = [(n, p) for n, p in arrays if not any(w in bare(n) for w in _NOT_TRAINED)]
         named = [(n, p) for n, p in named if not n.lower().startswith(("d", "grad"))]
     yield from sorted(named, key=lambda one: bare(one[0]) in BIAS)
-
-
-def _is_parameter(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 0
 
 
 def _at(layer: Any, path: Sequence[Any]) -> Any:
@@ -275,52 +287,33 @@ def _at(layer: Any, path: Sequence[Any]) -> Any:
 
 def _rate_of(layer: Any) -> float | None:
     """Return the learning rate that an object keeps."""
-    found = [v for k, v in attributes_of(layer).items() if bare(k) in RATE - {"rate"}]
+    held = list(attributes_of(layer).items())
+    for _, value in list(held):  # an optimizer's
+        held += attributes_of(value).items() if hasattr(value, "__dict__") else []
+    found = [v for k, v in held if bare(k) in RATE - {"rate"}]
     rates = [float(v) for v in found if isinstance(v, int | float) and v > 0]
     return rates[0] if rates else None
 
 
 def options_of(layer: Any) -> dict[str, Any]:
     """Return the options that an object keeps as attributes: stride, padding, size, ..."""
-    found = {}
-    for key, value in attributes_of(layer).items():
-        for option, words in OPTIONS.items():
-            if len(key) > 1 and bare(key) in words.split() and option not in found:
-                found[option] = tuple(value) if isinstance(value, list) else value
-    return found
-
-
-def _by_argument(values: Any, function: Callable[..., Any]) -> dict[str, Array]:
-    """Name parameters that came as a list by the arguments behind the first."""
-    several = list(values) if isinstance(values, list | tuple) else [values]
-    try:
-        arguments = list(inspect.signature(function).parameters.values())[1:]
-    except (TypeError, ValueError):
-        arguments = []
-    names = [a.name for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD][: len(several)]
-    if len(names) < len(several):
-        names = ["w", "b"] if len(several) <= 2 else [f"p{n + 1}" for n in range(len(several))]
-    return dict(zip(names, several, strict=False))
+    named = [(option_named(k, OPTIONS), v) for k, v in attributes_of(layer).items() if len(k) > 1]
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in reversed(named) if n in OPTIONS}
 
 
 def _generators(*functions: Any) -> list[np.random.Generator]:
     """Return the random generators that functions draw from: global ones, and those around."""
-    found: dict[int, np.random.Generator] = {}
+    values: list[Any] = []
     for function in functions:
-        code = getattr(function, "__code__", None)
-        outside = getattr(function, "__globals__", {})
-        values = [outside.get(name) for name in getattr(code, "co_names", ())]
-        for cell in getattr(function, "__closure__", None) or ():
-            try:
-                values.append(cell.cell_contents)
-            except ValueError:  # not filled yet
-                continue
-        found |= {id(v): v for v in values if isinstance(v, np.random.Generator)}
-    return list(found.values())
+        with contextlib.suppress(TypeError, ValueError):  # a built-in function has none
+            outside = inspect.getclosurevars(function)
+            values += [*outside.nonlocals.values(), *outside.globals.values()]
+    return list({id(v): v for v in values if isinstance(v, np.random.Generator)}.values())
 
 
 def _ran(returned: Any) -> Ran:
     cache, has_cache = None, False
+    returned = plain_list(returned)
     if isinstance(returned, tuple | list) and len(returned) > 1:
         cache, has_cache = (returned[1] if len(returned) == 2 else tuple(returned[1:])), True
         returned = returned[0]

@@ -72,7 +72,7 @@ def _other_slopes(p: LayerPass) -> Iterator[Mutant]:
         if kind != p.layer.kind:
             yield delta("rule", f"the slope is that of {words}", _times(slope))
     for leak in _LEAKS:
-        if p.layer.rectifies and leak != getattr(p.layer, "slope", None):
+        if p.layer.kind in ("relu", "leakyrelu") and leak != getattr(p.layer, "slope", None):
             words = f"the slope is that of a leaky ReLU: {leak} where the input is not positive"
             yield delta("rule", words, _times(_leaky(leak)))
 

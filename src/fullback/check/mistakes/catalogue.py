@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fullback.check.mistakes import activation, conv, dense, layout, loss, norm, pool
+from fullback.check.mistakes import activation, conv, dense, loss, norm, pool
 from fullback.check.mistakes.base import Mistake, Mutant
 from fullback.check.mistakes.layer_pass import ForwardPass, LayerPass, LossPass
 from fullback.check.mistakes.rules import Rules
@@ -46,7 +46,7 @@ MISTAKES: dict[str, Mistake] = {
     mistake.id: mistake
     for mutants in (*(rules.mutants for rules in RULES.values()), loss.MUTANTS)
     for mistake in mutants.mistakes
-} | {layout.MEMORY_ORDER.id: layout.MEMORY_ORDER}
+}
 """Every mistake of the catalogue, by its id."""
 
 

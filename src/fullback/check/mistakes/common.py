@@ -112,11 +112,12 @@ ONE_WINDOW_ONLY = Mistake(
 )
 MEMORY_ORDER = Mistake(
     "memory-order",
-    "An array was reshaped where its axes had to be exchanged.",
-    "reshape keeps the order in memory, transpose changes it: (R, S, C, K) to (K, C, R, S) takes "
-    "one",
-    "w = w.transpose(3, 2, 0, 1)  # (R, S, C, K) to (K, C, R, S); not w.reshape(K, C, R, S)\n"
-    "x = x.transpose(0, 3, 1, 2)  # (N, H, W, C) to (N, C, H, W); dense: w.T, not w.reshape(...)",
+    "An array was reshaped where its axes had to be exchanged: its values lie in another order.",
+    "dw has the axes of w in the order of w: reshape changes where an axis ends, transpose which "
+    "axis is which",
+    "dw = dw.reshape(R, S, C, K).transpose(3, 2, 0, 1)  # as they lie, then w's order\n"
+    "x = x.transpose(0, 3, 1, 2)  # (N, H, W, C) to (N, C, H, W), not reshape; dense: w.T\n"
+    "# where the weights lie so too, say it: diagnose(..., weights={...})",
 )
 CAST_TO_WHOLE = Mistake(
     "cast-to-whole",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from fullback.check.mistakes import common
-from fullback.check.mistakes.base import Change, Mistake, Mutants, delta, run_stages
+from fullback.check.mistakes.base import Change, Mistake, Mutant, Mutants, delta, run_stages
 from fullback.check.mistakes.conv_stages import (
     WEIGHT,
     StridedDelta,
@@ -200,10 +200,13 @@ def _inner(p: LayerPass, canvas: Array, share: int, *, corner: bool = False) -> 
 
 def _loses(p: LayerPass, share: int) -> bool:
     """Whether that cuts off more than the padding, and leaves something."""
-    (above, _), (left, _) = p.around
-    rows, columns = _margins(p)
-    cut = rows * share > 2 * above or columns * share > 2 * left
-    return cut and min(n - m * share for n, m in zip(reach(p), (rows, columns), strict=True)) > 0
+    sides = zip(_margins(p), reach(p), p.around, p.x.shape[2:], strict=True)
+    kept = [
+        (margin * share // 2, length - (margin * share + 1) // 2, first, min(first + n, length))
+        for margin, length, (first, _), n in sides
+    ]
+    more = any(begin > first or end < last for begin, end, first, last in kept)
+    return more and all(end > begin for begin, end, _, _ in kept)
 
 
 MUTANTS.add(
@@ -227,12 +230,15 @@ def _bordered(mode: str) -> Change:
     """Return the stage in which the delta goes on beyond its border, as ``np.pad`` has it."""
 
     def change(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
-        (down, across), (rows, columns) = laid.step, _margins(p)
+        (down, right), (rows, columns) = laid.step, _margins(p)
         height, width = laid.dy.shape[2:]
-        spread = np.zeros((*laid.dy.shape[:2], (height - 1) * down + 1, (width - 1) * across + 1))
-        spread[:, :, ::down, ::across] = laid.dy
-        beyond = ((0, 0), (0, 0), (rows, rows), (columns, columns))
-        wide = np.pad(spread, beyond, mode=mode)  # type: ignore[call-overload]
+        spread = np.zeros((*laid.dy.shape[:2], (height - 1) * down + 1, (width - 1) * right + 1))
+        spread[:, :, ::down, ::right] = laid.dy
+        high, across = (
+            np.pad(np.arange(n), margin, mode=mode)  # type: ignore[call-overload]
+            for n, margin in zip(spread.shape[2:], (rows, columns), strict=True)
+        )
+        wide = spread[:, :, high[:, None], across]
         size = wide.shape[2] + rows, wide.shape[3] + columns
         full = gather(p, replace(laid, dy=wide, step=(1, 1)), dy, padded=size)
         full = full[:, :, rows : size[0] - rows, columns : size[1] - columns]
@@ -291,22 +297,37 @@ MUTANTS.add(
 )  # fmt: skip
 
 
-def _order_matters(p: LayerPass) -> bool:
-    return several_taps(p) and (several_channels(p) or several_filters(p))
+_ORDERS = ((0, 2, 3, 1), (2, 3, 1, 0), (2, 3, 0, 1), (1, 2, 3, 0))
+
+
+def _filters_reshaped(p: LayerPass) -> Iterator[Mutant]:
+    """Yield the filters read as if they lay in memory in another order, and the reverse."""
+    shape = p.parameters["weight"].shape
+    seen: set[tuple[int, ...]] = {(0, 1, 2, 3)}
+    for order in _ORDERS:
+        lies = tuple(axis for axis in order if shape[axis] > 1)  # axes of one cell do not count
+        if lies in seen or lies == tuple(sorted(lies)):
+            continue
+        seen.add(lies)
+        other = ", ".join("KCRS"[axis] for axis in order)
+        for words, change in (
+            (f"({other}) were reshaped to (K, C, R, S)", _laid(order)),
+            (f"(K, C, R, S) were reshaped to ({other})", _read(order)),
+        ):
+            yield delta("axes", f"the filters {words}, which mixes them up", change)
+
+
+def _laid(order: tuple[int, ...]) -> Change:
+    return _filters(lambda w: w.transpose(order).reshape(w.shape))
+
+
+def _read(order: tuple[int, ...]) -> Change:
+    return _filters(lambda w: common.read_as(w, order))
 
 
 MUTANTS.add(
     common.MEMORY_ORDER,
-    delta("axes", "the filters (K, R S C) were reshaped to (K, C, R, S), which mixes them up",
-          _filters(lambda w: w.transpose(0, 2, 3, 1).reshape(w.shape)),
-          lambda p: several_taps(p) and several_channels(p)),
-    delta("axes", "the filters (K, C R S) were reshaped to (K, R, S, C), which mixes them up",
-          _filters(lambda w: common.read_as(w, (0, 2, 3, 1))),
-          lambda p: several_taps(p) and several_channels(p)),
-    delta("axes", "the filters (R, S, C, K) were reshaped to (K, C, R, S), which mixes them up",
-          _filters(lambda w: w.transpose(2, 3, 1, 0).reshape(w.shape)), _order_matters),
-    delta("axes", "the filters (K, C, R, S) were reshaped to (R, S, C, K), which mixes them up",
-          _filters(lambda w: common.read_as(w, (2, 3, 1, 0))), _order_matters),
+    _filters_reshaped,
     delta("out", "the maps (N, H, W, C) were reshaped to (N, C, H, W), which mixes them up",
           lambda p, v, dy: v.transpose(0, 2, 3, 1).reshape(v.shape), several_channels),
     delta("out", "the maps (N, C, H, W) were reshaped to (N, H, W, C), which mixes them up",
@@ -324,7 +345,7 @@ def _early(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
 
 MUTANTS.add(
     common.WEIGHTS_UPDATED_EARLY,
-    delta("weight", "the delta was taken through filters that had been updated already",
+    delta("weight", "the delta was taken through weights that had been updated already",
           _early, unknown="rate"),
 )  # fmt: skip
 common.add_to_delta(MUTANTS)

@@ -157,6 +157,20 @@ add(Conv2D, Dense, mistake=Mistake(
 })  # fmt: skip
 
 
+add(Conv2D, Dense, BatchNorm2D, mistake=Mistake(
+    "activation-applied",
+    "The output went through an activation already.",
+    "a layer's output is what it computes itself; what an activation makes of it is that one's",
+    "activations = {'conv1': z1, 'relu1': a1}  # before and behind the ReLU\n"
+    "probabilities = p                         # behind a softmax or sigmoids",
+), ways={
+    "a ReLU was applied to its output": lambda p: np.maximum(p.y, 0),
+    "a sigmoid was applied to its output": lambda p: _sigmoid(p.y),
+    "a tanh was applied to its output": lambda p: np.tanh(p.y),
+    "a softmax was applied to its output": lambda p: softmax(p.y) if p.y.ndim == 2 else None,
+})  # fmt: skip
+
+
 def _weights(
     change: Callable[[Array], Array | None], kind: type[Layer] = Conv2D
 ) -> Callable[[LayerPass], Any]:

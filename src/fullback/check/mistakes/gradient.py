@@ -10,7 +10,7 @@ from fullback.check.mistakes import common
 from fullback.check.mistakes.base import Change, Mistake, Mutant, Mutants, Target
 from fullback.layers.base import Array
 
-_DIGITS = 3  # of a threshold that a person writes down, at most
+_DIGITS = 2  # of a threshold that a person writes down, at most
 _MOMENTUM = (0.9, 0.99, 0.999)
 
 GRADIENTS_NOT_CLEARED = Mistake(
@@ -45,11 +45,12 @@ GRADIENT_NORMALISED = Mistake(
     "dw = sum over n of dy[n] x[n], not divided by |dw|: its size belongs to it",
     "dw = dy.T @ x  # not: dw / np.linalg.norm(dw), not: dw / abs(dw).max()",
 )
-MOMENTUM_TERM = Mistake(
-    "momentum-term",
-    "What was handed over is the optimizer's running average, not the gradient.",
-    "v = b v + (1 - b) dw  belongs to the update;  dw = sum over n of dy[n] x[n]",
-    "dw = dy.T @ x\nv = b * v + (1 - b) * dw  # a name of its own\nw -= rate * v",
+UPDATE_IN_GRADIENT = Mistake(
+    "update-in-gradient",
+    "The gradient holds what belongs to the update: a learning rate, or a momentum.",
+    "v = b v + (1 - b) dw and w -= rate v  are the update;  dw = sum over n of dy[n] x[n]",
+    "dw = dy.T @ x  # the gradient: no rate, no average\n"
+    "v = b * v + (1 - b) * dw  # a name of its own\nw -= rate * v",
 )
 
 
@@ -101,18 +102,18 @@ def add_to_gradient(table: Mutants, of: Target) -> None:
     )  # fmt: skip
     table.add(
         GRADIENT_NORMALISED,
-        Mutant(of, "out", "it was divided by its norm", _divided(_norm), common.several_values(of)),
-        Mutant(of, "out", "it was divided by its largest value",
-               _divided(_largest), common.several_values(of)),
+        Mutant(of, "out", "it was divided by its norm", _divided(_norm)),
+        Mutant(of, "out", "it was divided by its largest value", _divided(_largest)),
         Mutant(of, "out", "its mean was taken off, and it was divided by its deviation",
                lambda p, v, dy: _divided(np.std)(p, v - v.mean(), dy), common.several_values(of)),
     )  # fmt: skip
     table.add(
-        MOMENTUM_TERM,
-        *(Mutant(of, "out", f"it is the first running average of a momentum of {b}: {1 - b:.3g} "
-                 "times the gradient", _times(1 - b)) for b in _MOMENTUM),
-        *(Mutant(of, "out", f"it holds an earlier step's gradient with a momentum of {b}: "
-                 f"{1 + b:.4g} times the gradient", _times(1 + b)) for b in _MOMENTUM),
+        UPDATE_IN_GRADIENT,
+        *(Mutant(of, "out", f"it is {1 - b:.3g} times the gradient, as a running average with a "
+                 f"momentum of {b} begins, or a step with a learning rate of {1 - b:.3g}",
+                 _times(1 - b)) for b in _MOMENTUM),
+        *(Mutant(of, "out", f"it is {1 + b:.4g} times the gradient: with a momentum of {b}, the "
+                 "one of an earlier step is in it", _times(1 + b)) for b in _MOMENTUM),
     )  # fmt: skip
     table.add(
         common.CAST_TO_WHOLE,
@@ -139,7 +140,7 @@ def _written(threshold: float, size: float) -> float:
     Any array that is too small by a factor would else be one that was clipped.
     """
     number = float(f"{threshold:.{_DIGITS - 1}e}")
-    exact = abs(threshold - number) <= 1e-5 * threshold
+    exact = abs(threshold - number) <= 1e-6 * threshold
     return number if exact and 0 < threshold < size else float("nan")
 
 

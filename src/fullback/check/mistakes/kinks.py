@@ -141,7 +141,7 @@ def _ties(layer: Any, cache: Any, undecided: Array) -> tuple[Any, dict[str, Arra
     winner = np.where(several, undecided.argmax(axis=-1), winner)
     alone = winner[..., None] == np.arange(undecided.shape[-1])
     ties = np.where(several[..., None], undecided, alone).astype(np.float64)
-    return (winner, *rest), {"ties": ties}
+    return (winner, *rest), {"ties": np.moveaxis(ties, -1, 0)}  # (R S, N, C, P, Q)
 
 
 def _other_winners(

@@ -114,7 +114,7 @@ MUTANTS.add(
     delta("rule", "the label's own logit has p - 1 and the others have nothing, as also where only "
           "the diagonal p (1 - p) of the softmax's Jacobian meets -t / p",
           lambda p, t, dy: -t * (1 - p.p)),
-    delta("rule", "the label's own logit has -1, and p is missing", lambda p, t, dy: -t),
+    delta("rule", "-1 at the label's own logit is all there is: p is missing", lambda p, t, dy: -t),
     when=_softmax,
 )  # fmt: skip
 MUTANTS.add(

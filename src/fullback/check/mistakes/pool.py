@@ -33,7 +33,7 @@ def _share_out(
     Parameters
     ----------
     p, dy : the pass and the delta (N, C, P, Q)
-    shares : (N, C, P, Q, R S), or one for all
+    shares : (R S, N, C, P, Q), or (R S,), or one for all
     step : cells from one window to the next, the stride unless given
     adds : False assigns in place of adding
     backwards : begin with the last place, which, assigning, is to go from window to window
@@ -45,7 +45,7 @@ def _share_out(
     places = list(enumerate(np.ndindex(rows, columns)))
     for place, (r, s) in reversed(places) if backwards else places:
         cells = canvas[:, :, r::down, s::across][:, :, :high, :wide]  # one a window
-        share = shares if isinstance(shares, float) else shares[..., place]
+        share = shares if isinstance(shares, float) else shares[place]
         if adds:
             cells += dy * share
         else:
@@ -58,9 +58,8 @@ def _size(p: LayerPass) -> int:
 
 
 def _only(place: Array, size: int) -> Array:
-    """Return 1 at that place of each window, else 0."""
-    only: Array = (place[..., None] == np.arange(size)).astype(np.float64)
-    return only
+    """Return 1 at that place of each window, else 0, (R S, N, C, P, Q)."""
+    return np.stack([place == one for one in range(size)]).astype(np.float64)
 
 
 def _winners(p: LayerPass) -> Array:
@@ -70,31 +69,40 @@ def _winners(p: LayerPass) -> Array:
     return p.computed["winners"]
 
 
-def _evenly(p: LayerPass) -> Array:
-    return np.full((*p.y.shape, _size(p)), 1 / _size(p))
+def _evenly(p: LayerPass) -> float:
+    return 1 / _size(p)
 
 
 def _cells(p: LayerPass, beyond: float) -> Array:
-    """Return the windows' cells (N, C, P, Q, R S), with that value in the padding."""
+    """Return the windows' cells (R S, N, C, P, Q), with that value in the padding."""
     every = windows(pad(p.x, p.around, beyond), p.window, p.stride)
-    return every.reshape(*every.shape[:4], -1)
+    return every.transpose(4, 5, 0, 1, 2, 3).reshape(-1, *every.shape[:4])
 
 
 def _all_ties(p: LayerPass) -> Array:
     """1 at every cell that equals its window's maximum, else 0."""
     if "ties" not in p.computed:
         cells = _cells(p, -np.inf)
-        ties: Array = (cells == cells.max(axis=-1, keepdims=True)).astype(np.float64)
+        ties: Array = (cells == cells.max(axis=0)).astype(np.float64)
         # where rounding chose another winner than the largest cell, that one is it
-        largest = np.take_along_axis(ties, p.cache[0][..., None], axis=-1)
+        largest = np.take_along_axis(ties, p.cache[0][None], axis=0)
         p.computed["ties"] = np.where(largest > 0, ties, _winners(p))
     return p.computed["ties"]
 
 
 def _last_tie(p: LayerPass) -> Array:
-    ties = _all_ties(p)
-    size = ties.shape[-1]
-    return _only(size - 1 - ties[..., ::-1].argmax(axis=-1), size)
+    return _only(_size(p) - 1 - _all_ties(p)[::-1].argmax(axis=0), _size(p))
+
+
+def _largest(p: LayerPass) -> Array:
+    """The place of each window's largest cell: of a tie, the first one's, as ``argmax`` has it."""
+    place: Array = _all_ties(p).argmax(axis=0)
+    return place
+
+
+def _firsts(p: LayerPass) -> Array:
+    """1 at each window's largest cell, else 0."""
+    return _only(_largest(p), _size(p))
 
 
 def _stages(shares: Any) -> Stages:
@@ -154,12 +162,15 @@ def _several_windows(p: LayerPass) -> bool:
     return bool(p.y[0, 0].size > 1)
 
 
-def _add_windows(table: Mutants, shares: Any) -> None:
-    """Add what goes wrong with strides, where windows overlap, and where there is padding."""
+def _add_windows(table: Mutants, shares: Any, firsts: Any) -> None:
+    """Add what goes wrong with strides, where windows overlap, and where there is padding.
+
+    ``shares`` are the right ones, and ``firsts`` are these where the first of a tie wins.
+    """
     table.add(
         STRIDE_LOST,
         delta("rule", "the windows were laid side by side, each one cell behind the one before",
-              lambda p, v, dy: _share_out(p, v, shares(p), step=(1, 1))),
+              lambda p, v, dy: _share_out(p, v, firsts(p), step=(1, 1))),
         when=lambda p: max(p.stride) > 1 and _several_windows(p),
     )  # fmt: skip
     table.add(
@@ -204,7 +215,7 @@ MAX_MUTANTS.add(
 
 
 def _exchanged(p: LayerPass) -> Array:
-    rows, columns = np.divmod(p.cache[0], p.window[1])
+    rows, columns = np.divmod(_largest(p), p.window[1])
     return _only(columns * p.window[0] + rows, _size(p))
 
 
@@ -215,7 +226,7 @@ MAX_MUTANTS.add(
         "r, s = np.unravel_index(window.argmax(), window.shape)  # row, then column; not argmin\n"
         "dx[n, c, i + r, j + s] += dy[n, c, p, q]"),
     delta("rule", "the smallest cell of the window got the delta, not the largest",
-          lambda p, v, dy: _share_out(p, v, _only(_cells(p, np.inf).argmin(axis=-1), _size(p)))),
+          lambda p, v, dy: _share_out(p, v, _only(_cells(p, np.inf).argmin(axis=0), _size(p)))),
     delta("rule", "the winner's row and column in the window were exchanged",
           lambda p, v, dy: _share_out(p, v, _exchanged(p)),
           lambda p: p.window[0] == p.window[1]),
@@ -225,13 +236,13 @@ MAX_MUTANTS.add(
           lambda p, v, dy: _share_out(p, v, np.eye(_size(p))[-1])),
     when=lambda p: _size(p) > 1,
 )  # fmt: skip
-_add_windows(MAX_MUTANTS, _winners)
+_add_windows(MAX_MUTANTS, _winners, _firsts)
 MAX_MUTANTS.add(
     common.CACHE_OVERWRITTEN,
     delta("rule", "the last image's winners stood in the cache for every image",
-          lambda p, v, dy: _share_out(p, v, common.last_for_all(_winners(p)))),
+          lambda p, v, dy: _share_out(p, v, _only(common.last_for_all(_largest(p)), _size(p)))),
     delta("rule", "the winners in the cache were those of the image before",
-          lambda p, v, dy: _share_out(p, v, common.before_for_all(_winners(p)))),
+          lambda p, v, dy: _share_out(p, v, _only(common.before_for_all(_largest(p)), _size(p)))),
     when=common.several_images,
 )  # fmt: skip
 MAX_MUTANTS.add(
@@ -240,7 +251,7 @@ MAX_MUTANTS.add(
           "both are right", lambda p, v, dy: _share_out(p, v, _last_tie(p))),
     delta("rule", "ties share the delta evenly here, and the first maximum gets it in fullback: "
           "both are right",
-          lambda p, v, dy: _share_out(p, v, _all_ties(p) / _all_ties(p).sum(-1, keepdims=True))),
+          lambda p, v, dy: _share_out(p, v, _all_ties(p) / _all_ties(p).sum(axis=0))),
 )  # fmt: skip
 MAX_RULES = Rules(
     MAX_MUTANTS,
@@ -262,7 +273,7 @@ AVERAGE_MUTANTS.add(
     POOL_SPREAD,
     delta("rule", "every cell of the window got the whole delta", _whole, lambda p: _size(p) > 1),
 )
-_add_windows(AVERAGE_MUTANTS, _evenly)
+_add_windows(AVERAGE_MUTANTS, _evenly, _evenly)
 AVERAGE_RULES = Rules(
     AVERAGE_MUTANTS, {"delta": _stages(_evenly)}, terms=_terms, noise=sum_noise(_terms)
 )
