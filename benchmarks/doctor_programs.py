@@ -10,7 +10,7 @@ import numpy as np
 import fullback as fb
 from fullback.errors import FullbackError
 from support import backprops, byhand, steps
-from support.programs import setting
+from support.programs import own_weights, setting
 from wrong_programs import PROGRAMS, STEPS, training_step
 
 Arrays = dict[str, np.ndarray]
@@ -47,11 +47,16 @@ def programs() -> None:
 
 def _of_arrays(program, net, x, y, dtype, *, everything):
     result = program.run(dict(net.parameters), x, y)
-    kinds = [
-        {program.NAMES[kind][own]: np.asarray(a, dtype) for own, a in result[kind].items()}
-        for kind in ("gradients", "deltas", "activations")
-    ]
-    return fb.diagnose(net, x, y, *(kinds if everything else kinds[:1]))
+
+    def named(kind, arrays):
+        return {program.NAMES[kind][own]: np.asarray(a, dtype) for own, a in arrays.items()}
+
+    weights = named("gradients", own_weights(program, net, result))
+    kinds = [named(kind, result[kind]) for kind in ("gradients", "deltas", "activations")]
+    mean = "mean" if ("loss", "batch-scale") in program.MISTAKES else None
+    return fb.diagnose(
+        net, x, y, *(kinds if everything else kinds[:1]), weights=weights, reduction=mean
+    )
 
 
 def _steps() -> None:

@@ -56,6 +56,10 @@ def test_single_mistakes_are_named_with_their_layer(row):
             continue
         found = ask(net, x, y, made, everything=everything)
         mistake = byhand.SWITCHES[switch][0]
+        if switch == "batch-sum":  # as right as the mean
+            assert found.ok
+            assert "the loss is the batch's sum here" in found.notes[0]
+            continue
         first = found.findings[0]
         others = [other.mistake for other in first.alternatives]
         assert len(found.findings) == 1, (switch, place, named(found))
@@ -71,7 +75,7 @@ PAIRS = [
     ("filter-not-turned conv2", "weight-gradient-turned conv1"),  # two layers
     ("filter-not-turned conv2", "bias-averaged-positions conv2"),  # one layer
     ("filter-not-turned conv2", "padding-cropped-wrong conv2"),  # one step
-    ("batch-sum loss", "relu-mask-missing relu1"),
+    ("batch-mean-twice all", "relu-mask-missing relu1"),
     ("softmax-twice loss", "pool-spread pool1"),
     ("pool-spread pool2", "filter-not-turned conv2"),  # nothing given in between
     ("weights-updated-early all", "rows-columns-swapped conv1"),
@@ -101,8 +105,8 @@ def test_no_false_alarms(name, dtype):
         for kind in (x, (x > 0.5).astype(dtype), np.where(x > 0, x, 1).astype(dtype)):
             made = byhand.run(net, kind, y, dtype=dtype)
             found = ask(net, kind, y, made, everything=bool(seed % 2))
-            # a layer that answers 0 to a whole batch is a finding of its own kind
-            assert [f for f in found.findings if f.quantity != "output"] == []
+            assert found.findings == []
+            assert found.wrong == []
 
 
 class TestWhatIsSaid:
@@ -242,7 +246,8 @@ class TestNoMatch:
 
     def test_a_factor_is_told(self):
         wrong = self.made.gradients["dense1.bias"] * 1.7
-        (finding,) = diagnose(self.net, self.x, self.y, {"dense1.bias": wrong}).findings
+        given = {**self.made.gradients, "dense1.bias": wrong}
+        (finding,) = diagnose(self.net, self.x, self.y, given).findings
         assert finding.mistake is None
         assert "it is the right one times 1.7" in finding.evidence.sentence
 
@@ -515,16 +520,20 @@ class TestNotTheBackwardPass:
         net = byhand.network("question")
         x, y = byhand.batch(net)
         found = ask(net, x * 255, y, byhand.run(net, x * 255, y))
-        assert [f.quantity for f in found.findings] == ["images"]
-        assert "The images are not scaled" in found.findings[0].message
+        assert found.ok
+        assert [c.quantity for c in found.conditions] == ["images"]
+        assert "The images are not scaled" in found.conditions[0].message
 
     def test_a_dead_layer(self):
         net = byhand.network("small")
         net.parameters["conv1.bias"] = [-50.0] * 3
         x, y = byhand.batch(net)
         found = ask(net, x, y, byhand.run(net, x, y))
-        assert (found.findings[0].layer, found.findings[0].quantity) == ("relu1", "output")
-        assert "relu1 is dead on this batch" in found.findings[0].message
+        assert found.ok
+        (remark,) = found.conditions
+        assert (remark.layer, remark.quantity) == ("relu1", "output")
+        assert "relu1 is dead on this batch" in remark.message
+        assert "relu1 is dead on this batch" in str(found)
 
     def test_weights_that_are_all_zero(self):
         net = byhand.network("small")
@@ -532,7 +541,9 @@ class TestNotTheBackwardPass:
         net.parameters["conv2.bias"] = np.ones(4)
         x, y = byhand.batch(net)
         found = ask(net, x, y, byhand.run(net, x, y))
-        assert (found.findings[0].layer, found.findings[0].quantity) == ("conv2", "initial weights")
+        assert found.ok
+        remark = found.conditions[0]
+        assert (remark.layer, remark.quantity) == ("conv2", "initial weights")
 
 
 class TestOtherLayers:

@@ -18,7 +18,7 @@ OPTIONS = {"lr": LEARN_RATE}
 MISTAKES = {
     "ties": ("pool1", "pool-ties-all", "next delta"),
     "early": ("dense1", "weights-updated-early", "next delta"),
-    "label": ("loss", "softmax-diagonal", "first delta"),
+    "label": ("loss", "true-class-only", "first delta"),
 }
 
 

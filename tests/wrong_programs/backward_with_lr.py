@@ -15,7 +15,7 @@ OPTIONS = {"lr": 0.5}
 MISTAKES = {
     "updated": ("dense2", "weights-updated-early", "next delta"),
     "twice": ("loss", "batch-scale", "first delta"),
-    "pool": ("pool1", None, "next delta"),
+    "pool": ("pool1", "cache-overwritten", "next delta"),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 ARCHITECTURE = "conv3(padding=valid) pool flatten dense4"
 INPUT_SHAPE = (1, 8, 10)
-MISTAKES = (("loss", "softmax-diagonal"), ("pool1", "pool-ties-all"))
+MISTAKES = (("loss", "true-class-only"), ("pool1", "pool-ties-all"))
 DELTAS_PER_IMAGE = True
 NAMES = {
     "gradients": {

@@ -16,7 +16,7 @@ OPTIONS = {"lr": RATE}
 MISTAKES = {
     "last filter": ("conv2", "filter-sum-lost", "next delta"),
     "shared": ("conv1", None, "weight gradient"),
-    "swapped": ("pool1", None, "next delta"),
+    "swapped": ("pool1", "pool-wrong-winner", "next delta"),
 }
 
 

@@ -12,7 +12,7 @@ INPUT_SHAPE = (1, 11, 9)
 OPTIONS = {"lr": 0.1}
 MISTAKES = {
     "conjugate": ("conv2", "filter-not-turned", "next delta"),
-    "wrapped": ("conv2", None, "next delta"),
+    "wrapped": ("conv2", "padding-not-zeros", "next delta"),
     "shared": ("conv2", "weight-gradient-averaged", "weight gradient"),
 }
 

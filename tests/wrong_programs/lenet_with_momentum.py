@@ -15,8 +15,8 @@ ARCHITECTURE = (
 INPUT_SHAPE = (1, 12, 16)
 OPTIONS = {"lr": 0.1}
 MISTAKES = {
-    "z": ("tanh3", "wrong-cached-input", "next delta"),
-    "sigmoid": ("tanh3", None, "next delta"),
+    "z": ("tanh3", "slope-at-wrong-place", "next delta"),
+    "sigmoid": ("tanh3", "other-activation-slope", "next delta"),
     "spread": ("avgpool2", "pool-spread", "next delta"),
 }
 

@@ -15,8 +15,8 @@ LOSS = "MeanSquaredError"
 FACTOR = 2.0  # outputs / 2: 1 / 2 sum of squares, where fullback takes the mean over 4 outputs
 OPTIONS = {"lr": 3.0}
 MISTAKES = {
-    "no slope": ("sigmoid3", None, "next delta"),
-    "slope of a": ("sigmoid3", "wrong-cached-input", "next delta"),
+    "no slope": ("sigmoid3", "slope-missing", "next delta"),
+    "slope of a": ("sigmoid3", "slope-at-wrong-place", "next delta"),
 }
 
 

@@ -130,7 +130,7 @@ class _Judge:
         search = Search(ensemble, case.net.names, submitted, depth, margin, settled, ties)
         return search.run(
             conventions(
-                ensemble.exact.loss, submitted, case.trace, case.reduction,
+                ensemble, submitted, case.trace, case.reduction,
                 scale_free=case.submission.scale_free,
             )
         )  # fmt: skip

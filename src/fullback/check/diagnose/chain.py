@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
+from fullback.check.diagnose.compare import between
 from fullback.check.diagnose.ensemble import NOISY, Ensemble
 from fullback.check.mistakes import (
     Memo,
@@ -19,7 +22,7 @@ from fullback.check.mistakes import (
     propagate,
     rules_of,
 )
-from fullback.check.mistakes.kinks import Bounds, hashed
+from fullback.check.mistakes.kinks import RECTIFIER, WINNER, Bounds, cells_of, hashed
 from fullback.check.mistakes.rules import amplitude_of
 from fullback.layers.base import Array
 
@@ -125,6 +128,25 @@ class Chain:
             return True
         p = self.ensemble.exact.layers[self.through]
         return not rules_of(p.layer).adds(p) and self.parent.only_chooses()
+
+    def shared_out(self, array: Array, tolerance: float) -> bool:
+        """Whether every window of a max pooling just above has its delta in its cells, once.
+
+        Where a rectifier lies between, some of that may be lost.
+        """
+        link, lossy = self, False
+        while link.parent is not None and link.submitted is None:
+            p, above = self.ensemble.exact.layers[link.through], link.parent.bounds()
+            kinks = rules_of(p.layer).kinks
+            if kinks is WINNER and above.low is above.high and not rules_of(p.layer).adds(p):
+                total = cells_of(p.layer, array, p.cache[-1], 0.0).sum(axis=-1)
+                least = np.minimum(above.low, 0) if lossy else above.low
+                most = np.maximum(above.high, 0) if lossy else above.high
+                return between(total, Bounds(least, most), tolerance)
+            if kinks is not RECTIFIER or not 0 <= getattr(p.layer, "slope", 0) <= 1:
+                return True
+            link, lossy = link.parent, True
+        return True
 
     def _step(self, index: int) -> Array:
         forward = self.ensemble.at(index)

@@ -7,7 +7,7 @@ scaled, turned or in another order, could not be explained so too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +30,7 @@ class Fit:
     error, tolerance : its distance, and the distance that rounding explains
     size : of what was computed
     shares : of what each of the ensemble's other passes changes, by its number, where it took that
-    undecided : whether it takes undecided units, decided in some way, to explain the array
+    bounded : whether it was explained by undecided units, each decided in any way
     judged : whether a wrong array could not have been explained as well
     """
 
@@ -38,13 +38,18 @@ class Fit:
     tolerance: float
     size: float = 0.0
     shares: dict[int, float] = field(default_factory=dict)
-    undecided: bool = False
+    bounded: bool = False
     judged: bool = True
 
     @property
     def relative(self) -> float:
         """The error as a share of what was computed."""
         return self.error / max(self.size, 1e-300)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it takes undecided units to explain the array."""
+        return self.bounded or bool(self.shares)
 
     @property
     def matched(self) -> bool:
@@ -71,7 +76,7 @@ def fit(
     computed: Callable[[int], Array],
     eps: float,
     *,
-    others: int = 0,
+    others: Sequence[int] = (),
     shares: Mapping[int, float] | None = None,
     blur: float = 0.0,
     patient: bool = False,
@@ -85,8 +90,8 @@ def fit(
     array : the array
     computed : from a pass's number to the array in it
     eps : of the precision
-    others : how many passes decide some units otherwise
-    shares : of those, what is known from other arrays
+    others : the numbers of the ensemble's other passes of which the array may hold a share
+    shares : what these are where other arrays have shown them
     blur : distance that the array may be off beside
     """
     with np.errstate(all="ignore"):
@@ -109,7 +114,7 @@ def fit(
         plain = Fit(error, tolerance, size)
         if plain.matched or not others:
             return plain
-        changes = {k: computed(1 + NOISY + k) - exact for k in range(others)}
+        changes = {k: computed(1 + NOISY + k) - exact for k in others}
     return _decided(array, exact, changes, dict(shares or {}), plain)
 
 
@@ -136,7 +141,7 @@ def _decided(
         plain.tolerance,
     )
     shares = known | dict(zip(free, found.tolist(), strict=True))
-    return Fit(error, plain.tolerance, plain.size, shares, undecided=True, judged=judged)
+    return Fit(error, plain.tolerance, plain.size, shares, judged=judged)
 
 
 def _distance(array: Array, columns: Array) -> float:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.layouts import Reading
@@ -45,7 +47,7 @@ class Convention:
 
 
 def conventions(
-    loss: LossPass,
+    ensemble: Ensemble,
     submitted: Submitted,
     trace: Trace,
     reduction: Reduction | None,
@@ -57,8 +59,9 @@ def conventions(
     Which factor its gradients and its deltas have is read off the first of each behind the loss:
     where that is a multiple of the right one.
     """
-    of_gradients = _factor(submitted.gradients, trace.gradients)
-    of_deltas = _factor(submitted.deltas, trace.deltas)
+    loss = ensemble.exact.loss
+    of_gradients = _factor(submitted.gradients, trace.gradients, ensemble)
+    of_deltas = _factor(submitted.deltas, trace.deltas, ensemble)
     found = [Convention()]
     if scale_free:
         return [Convention((), of_gradients)] if of_gradients and of_gradients > 0 else found
@@ -78,14 +81,14 @@ def conventions(
 
 
 def _factor(
-    submitted: Mapping[str, tuple[Reading, ...]], right: Mapping[str, Array]
+    submitted: Mapping[str, tuple[Reading, ...]], right: Mapping[str, Array], ensemble: Ensemble
 ) -> float | None:
     """Return the factor of the first array behind the loss, if it is a multiple of the right one.
 
-    ``right`` is in the order of the network.
+    Of one number every other is a multiple, and undecided units above it may change an array.
     """
-    for name in reversed(list(right)):
-        if name not in submitted or not right[name].any():
+    for name in _from_the_loss(right, ensemble):
+        if name not in submitted or np.count_nonzero(right[name]) < 2:
             continue
         for reading in submitted[name]:
             array, truth = reading.values, right[name]
@@ -94,6 +97,16 @@ def _factor(
                 return c
         return None
     return None
+
+
+def _from_the_loss(right: Mapping[str, Array], ensemble: Ensemble) -> list[str]:
+    """Return the names of gradients or deltas from the loss down to the first undecided units."""
+    found = []
+    for layer in ("input", *ensemble.exact.layers)[::-1]:
+        found += [name for name in right if name.split(".")[0] == layer]
+        if layer in ensemble.undecided:
+            break
+    return found
 
 
 def _factor_mutant(

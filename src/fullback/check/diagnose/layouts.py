@@ -169,6 +169,8 @@ def axes_of(net: Model) -> dict[str, Axes]:
     for name, layer in zip(net.names, net.layers, strict=True):
         for key, array in net.arrays_of(name).items():
             full, shape = f"{name}.{key}", array.shape
+            if full not in net.parameters and not shape:
+                continue  # a statistic of all cells together
             letters, sizes = "U", shape
             if isinstance(layer, Conv2D) and key == "weight":
                 letters = "KCRS"

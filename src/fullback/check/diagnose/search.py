@@ -34,6 +34,8 @@ NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be
 _BEAM = 1500  # hypotheses carried on between two observations, at most,
 _BYTES = 2**30  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
+_SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
+_SOLVED = 1e-8  # and what a learning rate that was found may be
 _WORK = 6e9  # multiplications, at most, to explain one gradient by two mistakes
 _LEAST_WORK = 3e6  # what it takes to try one, in multiplications of the same time
 
@@ -89,8 +91,10 @@ class Search:
 
     @property
     def complete(self) -> bool:
-        """Whether every array is explained, and judged."""
-        return not self.best.open and all(match.fit.judged for match in self.best.matches)
+        """Whether every array is explained, and judged without undecided units' bounds."""
+        return not self.best.open and all(
+            match.fit.judged and not match.fit.bounded for match in self.best.matches
+        )
 
     def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
         """Search, beginning with these conventions; return the search itself."""
@@ -191,7 +195,7 @@ class Search:
         solved = self._solve(h, array, lambda h: h.chain.at(0))
         if solved is None or (not array.any() and solved.new):
             return []  # zeros are no evidence of a mistake
-        found = self._fit(h, reading, solved.chain.at, patient=h.right)
+        found = self._fit(h, reading, solved.chain.at, patient=h.right, right=h.right)
         if not found.matched and h.right:
             found = self._between(h, reading, solved.chain.at, solved.chain.bounds, solved.chain)
         if not found.matched:
@@ -207,12 +211,18 @@ class Search:
         computed: Callable[[int], Array],
         *,
         patient: bool,
+        right: bool,
     ) -> Fit:
-        return fit(
+        others: Sequence[int] = () if self.ties else range(len(self.ensemble.others))
+        others = others if right else list(h.shares)  # a mistake is no reason to decide units
+        found = fit(
             reading.values, computed, self.ensemble.eps,
-            others=0 if self.ties else len(self.ensemble.others),
-            shares=h.shares, blur=reading.blur, patient=patient,
+            others=others, shares=h.shares, blur=reading.blur, patient=patient,
         )  # fmt: skip
+        sharp = max(_SHARP * self.ensemble.eps, _SOLVED)
+        if not right and found.error > sharp * found.size + reading.blur:
+            return replace(found, tolerance=0.0)
+        return found
 
     def _between(
         self,
@@ -231,8 +241,10 @@ class Search:
         nearly = 0.1 * length(reading.values)
         if allowed is None or not between(reading.values, allowed, nearly):
             return Fit(float("inf"), 0.0)
-        found = self._fit(h, reading, computed, patient=True)
+        found = self._fit(h, reading, computed, patient=True, right=True)
         if not between(reading.values, allowed, found.tolerance):
+            return found
+        if chain is not None and not chain.shared_out(reading.values, found.tolerance):
             return found
         judged = (
             chain is not None
@@ -241,7 +253,7 @@ class Search:
                 (reading.values,), lambda a: between(a, allowed, found.tolerance), found.tolerance
             )
         )
-        return replace(found, error=0.0, undecided=True, judged=judged)
+        return replace(found, error=0.0, bounded=True, judged=judged)
 
     def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Compare a layer's own gradients with those submitted, right and with each mutant."""
@@ -344,7 +356,7 @@ class Search:
         ):
             return []
         cancels = not subset and self.sketches.cancels(h.chain, name, target, reading)
-        found = self._fit(h, reading, computed, patient=cancels)
+        found = self._fit(h, reading, computed, patient=cancels, right=right)
         if right and not found.matched:
 
             def bounds() -> Bounds:

@@ -213,9 +213,9 @@ MUTANTS.add(
     Mistake("full-convolution-cropped",
         "The full convolution was done over too few positions: the delta's border is missing.",
         "dx[n,c,i,j] collects every dy[n,k,i-r,j-s] that there is, from 0 to H + R - 2",
-        "wide = np.pad(dy, ((0, 0), (0, 0), (R - 1, R - 1), (S - 1, S - 1)))  # R - 1, not R // 2\n"
+        "wide = np.pad(dy, ((0, 0), (0, 0), (R - 1, R - 1), (S - 1, S - 1)))\n"
         "dx = correlate(wide, w[:, :, ::-1, ::-1].swapaxes(0, 1))\n"
-        "# scipy.signal: mode='full', not mode='same'"),
+        "# R - 1 cells around, not R // 2; scipy.signal: mode='full', not 'same'"),
     delta("crop", "the full convolution was done as a \"same\" one, which leaves the border zero",
           lambda p, v, dy: _inner(p, v, 1), lambda p: _loses(p, 1)),
     delta("crop", "the full convolution was done as a \"same\" one, whose result lies at the upper "
