@@ -355,6 +355,23 @@ class TestRefused:
             fb.diagnose_program(step, self.weights, self.x, self.y)
         assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
+    def test_a_generator_of_its_own_and_images_that_it_changes(self):
+        rng = np.random.default_rng(0)
+
+        def step(params, x, y, noisy=True):
+            seen = x * (rng.random(x.shape) > 0.5) if noisy else x.copy()
+            x[...] = 0
+            return dict(zip(NAMES, gradients([params[k] for k in NAMES], seen, y), strict=True))
+
+        state = rng.bit_generator.state
+        with pytest.raises(fb.OptionError, match="two calls of the step"):
+            fb.diagnose_program(step, self.weights, self.x, self.y)
+        assert rng.bit_generator.state == state
+        quiet = functools.partial(step, noisy=False)
+        x = self.x.copy()
+        assert fb.diagnose_program(quiet, self.weights, self.x, self.y).ok
+        np.testing.assert_array_equal(x, self.x)
+
     def test_what_may_be_weights_or_gradients(self):
         def step(params, x, y):
             grads = gradients([params[k] for k in NAMES], x, y)

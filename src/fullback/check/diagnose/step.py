@@ -60,7 +60,7 @@ class Step:
     returns: str | None
     before: Arrays = field(default_factory=dict)
     stacked: bool = False  # whether lists of arrays are read as one
-    _kinds: dict[Call, str | None] = field(default_factory=dict)
+    _kinds: dict[Call, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.getter = callable(self.weights) and not arrays_in(self.weights)
@@ -100,8 +100,8 @@ class Step:
     ) -> Answer:
         """Call the step for every batch, always from the same weights.
 
-        ``again`` calls it twice: with other random numbers the second time, or, where it leaves the
-        weights alone, with the same ones and with all that the first call left behind.
+        ``again`` says how it differs from a first run: "by chance", with other random numbers, or
+        "in turn", after a call that left behind all that it changed.
 
         Raises
         ------
@@ -111,53 +111,44 @@ class Step:
         rate = call.rate if self.lr is None else self.lr
         given = _RATE if rate is None else rate
         answers = []
-        if call.takes_rate and self.returns is None and call not in self._kinds:
-            self._kinds[call] = self._kind_by_rate(call, batches[0], given, snapshot)
-        for x, y in batches:
+        for batch in batches:
             try:
-                with _quiet():
-                    holder = self._holder()
-                    result = call.run(self.step, holder, x, y, given, len(x))
-                    if again == "by chance":
-                        snapshot.restore(random_numbers=False)
-                    elif again == "in turn":
-                        snapshot.restore_random_numbers()
-                    if again:
-                        result = call.run(self.step, holder, x, y, given, len(x))
-                answers.append(self._answer(call, result, given if call.takes_rate else rate))
+                if again == "by chance":
+                    snapshot.shake()
+                elif again == "in turn":
+                    self._call(call, batch, given)
+                    snapshot.restore_random_numbers()
+                result = self._call(call, batch, given)
+                returned, after = _returned(result, self.before), self.now()
             finally:
+                kept = gradients_in(self._holder())
                 snapshot.restore()
+            known = given if call.takes_rate else rate
+            answers.append(self._answer(call, batch, snapshot, returned, after, kept, known))
         return _mean(answers)
 
-    def _kind_by_rate(
-        self, call: Call, batch: tuple[Any, Any], rate: float, snapshot: Snapshot
-    ) -> str | None:
-        """Say what a step returns: new weights depend on its rate, gradients do not."""
-        found = []
-        for lr in (rate, rate / 2):
-            try:
-                with _quiet():
-                    holder = self._holder()
-                    x, y = copy.deepcopy(batch)
-                    result = call.run(self.step, holder, x, y, lr, len(x))
-                found.append(_returned(result, self.before))
-            finally:
-                snapshot.restore()
-        first, second = found
-        if first is None or second is None or not any(a.any() for a in first.values()):
-            return None
-        same = all(np.array_equal(a, second[k], equal_nan=True) for k, a in first.items())
-        return "gradients" if same else "weights"
+    def _call(self, call: Call, batch: tuple[Any, Any], rate: float) -> Any:
+        """Call the step, with copies of images and labels."""
+        x, y = copy.deepcopy(batch)
+        with _quiet():
+            return call.run(self.step, self._holder(), x, y, rate, len(x))
 
-    def _answer(self, call: Call, result: Any, rate: float | None) -> Answer:
-        """Tell what a step did from the weights after it and what it returned."""
-        after = self.now()
+    def _answer(
+        self,
+        call: Call,
+        batch: tuple[Any, Any],
+        snapshot: Snapshot,
+        returned: Arrays | None,
+        after: Arrays,
+        kept: Arrays,
+        rate: float | None,
+    ) -> Answer:
+        """Tell what a step did: from what it returned, the weights after it, and gradients kept."""
         moved = after.keys() == self.before.keys() and any(
             a.shape == self.before[k].shape
             and not np.array_equal(a, self.before[k], equal_nan=True)
             for k, a in after.items()
         )
-        returned = _returned(result, self.before)
         if moved and returned is not None and self.returns != "gradients":
             stays = {k: a for k, a in returned.items() if k in after and a.shape == after[k].shape}
             same = all(np.array_equal(a, after[k]) for k, a in stays.items())
@@ -165,22 +156,41 @@ class Step:
         if moved and returned is None:
             return Answer(call, after=after, rate=rate, notes=("the step changed the weights",))
         if returned is not None:
-            kind = self.returns or self._kinds.get(call) or _kind(returned, self.before)
-            if kind == "weights":
-                return Answer(
-                    call, after=returned, rate=rate,
-                    notes=("what the step returned was taken as the weights after it",),
-                )  # fmt: skip
-            return Answer(
-                call, returned, notes=("what the step returned was taken as its gradients",)
-            )
-        kept = gradients_in(self._holder())
+            if call not in self._kinds:
+                self._kinds[call] = self.returns or self._kind(call, batch, snapshot, returned)
+            if self._kinds[call] == "weights":
+                note = "what the step returned was taken as the weights after it"
+                return Answer(call, after=returned, rate=rate, notes=(note,))
+            note = "what the step returned was taken as its gradients"
+            return Answer(call, returned, notes=(note,))
         if any(array.any() for array in kept.values()):
             return Answer(call, kept, notes=("the gradients are those that the program keeps",))
         raise OptionError(
             "the step neither changed the weights nor returned arrays like them; give what it "
             "changes as weights, or let it return the gradients"
         )
+
+    def _kind(
+        self, call: Call, batch: tuple[Any, Any], snapshot: Snapshot, returned: Arrays
+    ) -> str:
+        """Say what a step returns: new weights depend on its rate, gradients do not.
+
+        Raises
+        ------
+        OptionError
+            It takes no rate, and the numbers may be either.
+        """
+        if not call.takes_rate or _named_gradients(returned):
+            return _kind(returned, self.before)
+        try:
+            rate = (call.rate if self.lr is None else self.lr) or _RATE
+            other = _returned(self._call(call, batch, rate / 2), self.before)
+        finally:
+            snapshot.restore()
+        same = other is not None and all(
+            k in other and np.array_equal(a, other[k], equal_nan=True) for k, a in returned.items()
+        )
+        return "gradients" if same else "weights"
 
 
 def _returned(result: Any, before: Mapping[str, Array]) -> Arrays | None:

@@ -34,8 +34,8 @@ Named = Mapping[str, tuple[str, Array]]
 _USUAL, _HALF = 2e-5, 5e-3  # relative error of a right array, in single and half precision
 _SOME = 3  # numbers that are not another array's, but for a factor, by chance
 SPANNED = 0.4  # what a gradient counts that is a sum over the right inputs
-_MOST, _FEW = 64, 8  # layouts to try; of large networks and batches fewer
-_VALUES = 10**7  # of activations in all of them together
+_MOST, _FEW = 64, 6  # layouts to try; of large networks and batches fewer
+_VALUES = 4 * 10**6  # of activations in all of them together
 
 
 def named_weights(
