@@ -170,3 +170,19 @@ def test_numbers_that_are_none(model, data, tmp_path):
     finding = json.loads(out.splitlines()[0], parse_constant=pytest.fail)
     assert finding["mistake"] is None
     assert finding["evidence"]["error_before"] is None
+
+
+def test_weights_before_and_after_a_step(model, data, tmp_path):
+    net = fb.load(model)
+    with np.load(data) as batch:
+        gradients = byhand.run(net, batch["x"], batch["y"], (), "float64").gradients
+    weights = {name: np.asarray(w, float) for name, w in net.parameters.items()}
+    arrays = {f"weights/{name}": w for name, w in weights.items()}
+    arrays |= {f"after/{name}": w - 0.5 * gradients[name] for name, w in weights.items()}
+    np.savez(tmp_path / "step.npz", **arrays)
+    code, out, err = run(model, data, tmp_path / "step.npz", "--lr", 0.5, "--reduction", "mean")
+    assert (code, err) == (0, "")
+    assert "nothing is wrong" in out
+    assert run(model, data, tmp_path / "step.npz", "--lr", 5)[0] == 1
+    code, out, err = run(model, data, tmp_path / "step.npz", "--lr", -1)
+    assert "diagnose: lr must be a number in (0, inf), got -1.0" in err

@@ -34,7 +34,8 @@ OPTIONS = {
     "warmup": "--json --help",
     "check": """--data --data-dir --label-column --images --engine --samples --training
         --prediction --seed --json --help""",
-    "diagnose": "--probe --training --prediction --seed --json --help",
+    "diagnose": """--probe --lr --reduction --l2 --convolution --training --prediction --seed --json
+        --help""",
     "explain": "--model --label --label-column --data --data-dir --out --invert --json --help",
     "explore": """--data --data-dir --image-size --label-column --seed --port --host --browser
         --no-browser --json --help""",
@@ -238,7 +239,7 @@ class TestHelp:
     def test_every_option_is_explained(self, name, option, columns):
         ran = run(name, option, columns=columns)
         assert ran.code == 0
-        assert {*re.findall(r"(?<!\S)--[a-z-]+", ran.out)} >= {*OPTIONS[name].split()}
+        assert {*re.findall(r"(?<!\S)--[a-z0-9-]+", ran.out)} >= {*OPTIONS[name].split()}
         assert max(map(len, ran.out.splitlines())) <= columns
         assert "…" not in ran.out
         assert not re.search(r"\[/?(bold|dim)\]|\*\*|`", ran.out)  # markup that was not rendered

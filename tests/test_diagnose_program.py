@@ -1,6 +1,7 @@
 """``diagnose_program``: training steps in many styles are called, judged, and leave no trace."""
 
 import copy
+import functools
 import types
 from typing import ClassVar
 
@@ -225,7 +226,7 @@ def test_programs_by_others(program):
         return program.to_fullback(program.run(parameters, x, y))
 
     weights = dict(net.parameters)
-    found = fb.diagnose_program(step, weights, x, y, net=net.copy(seed=3), returns="gradients")
+    found = fb.diagnose_program(step, weights, x, y, net=net.copy(seed=3), reduction="mean")
     assert {f.mistake for f in found.findings} == {mistake for _, mistake in program.MISTAKES}
 
 
@@ -269,6 +270,64 @@ def test_a_module_of_pytorch_and_its_optimizer():
         fb.diagnose_program(with_adam, model, x, y)
 
 
+class TestColumns:
+    """Features by images, biases of shape (units, 1), as textbooks and courses write them."""
+
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(8, 12)), rng.normal(size=(3, 8))
+    x, labels = rng.random((12, 6)), np.array([0, 1, 2, 0, 1, 1])
+
+    def test_a_course_with_a_dict_of_gradients(self):
+        parameters = {"W1": self.weights[0], "b1": np.zeros((8, 1)),
+                      "W2": self.weights[1], "b2": np.zeros((3, 1))}  # fmt: skip
+
+        def model(X, Y, parameters, learning_rate=0.0075, wrong=False):
+            m = X.shape[1]
+            Z1 = parameters["W1"] @ X + parameters["b1"]
+            A1 = np.maximum(0, Z1)
+            Z2 = parameters["W2"] @ A1 + parameters["b2"]
+            A2 = np.exp(Z2) / np.exp(Z2).sum(axis=0)
+            dZ2 = A2 - Y
+            dZ1 = parameters["W2"].T @ dZ2 * (1 if wrong else Z1 > 0)
+            grads = {"dW2": dZ2 @ A1.T / m, "db2": dZ2.sum(axis=1, keepdims=True) / m,
+                     "dW1": dZ1 @ X.T / m, "db1": dZ1.sum(axis=1, keepdims=True) / m}  # fmt: skip
+            return {k: w - learning_rate * grads[f"d{k}"] for k, w in parameters.items()}
+
+        for y in (self.labels, np.eye(3)[self.labels].T):
+            assert fb.diagnose_program(model, parameters, self.x, y).ok
+        wrong = functools.partial(model, wrong=True)
+        found = fb.diagnose_program(wrong, parameters, self.x, self.labels)
+        assert [f.mistake for f in found.findings] == ["relu-mask-missing"]
+
+    def test_a_textbook_with_a_mini_batch_of_pairs(self):
+        class Network:
+            def __init__(self, weights):
+                self.weights = list(weights)
+                self.biases = [np.full((len(w), 1), 0.1) for w in weights]
+
+            def update_mini_batch(self, mini_batch, eta):
+                nabla_w = [np.zeros(w.shape) for w in self.weights]
+                nabla_b = [np.zeros(b.shape) for b in self.biases]
+                for x, y in mini_batch:
+                    x, y = x.reshape(-1, 1), y.reshape(-1, 1)
+                    a = 1 / (1 + np.exp(-self.weights[0] @ x - self.biases[0]))
+                    e = np.exp(self.weights[1] @ a + self.biases[1])
+                    delta = e / e.sum() - y
+                    nabla_w[1] += delta @ a.T
+                    nabla_b[1] += delta
+                    delta = self.weights[1].T @ delta * a * (1 - a)
+                    nabla_w[0] += delta @ x.T
+                    nabla_b[0] += delta
+                rate = eta / len(mini_batch)
+                self.weights = [w - rate * n for w, n in zip(self.weights, nabla_w, strict=True)]
+                self.biases = [b - rate * n for b, n in zip(self.biases, nabla_b, strict=True)]
+
+        net = Network(self.weights)
+        found = fb.diagnose_program(net.update_mini_batch, net, self.x.T, self.labels)
+        assert found.ok
+        assert "assumed to be dense8 sigmoid dense3" in found.notes[2]
+
+
 class TestRefused:
     x, y = batch()
     weights: ClassVar = dict(zip(NAMES, start(), strict=True))
@@ -296,10 +355,27 @@ class TestRefused:
             fb.diagnose_program(step, self.weights, self.x, self.y)
         assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
+    def test_a_generator_of_its_own_and_images_that_it_changes(self):
+        rng = np.random.default_rng(0)
+
+        def step(params, x, y, noisy=True):
+            seen = x * (rng.random(x.shape) > 0.5) if noisy else x.copy()
+            x[...] = 0
+            return dict(zip(NAMES, gradients([params[k] for k in NAMES], seen, y), strict=True))
+
+        state = rng.bit_generator.state
+        with pytest.raises(fb.OptionError, match="two calls of the step"):
+            fb.diagnose_program(step, self.weights, self.x, self.y)
+        assert rng.bit_generator.state == state
+        quiet = functools.partial(step, noisy=False)
+        x = self.x.copy()
+        assert fb.diagnose_program(quiet, self.weights, self.x, self.y).ok
+        np.testing.assert_array_equal(x, self.x)
+
     def test_what_may_be_weights_or_gradients(self):
         def step(params, x, y):
             grads = gradients([params[k] for k in NAMES], x, y)
-            return {k: params[k] - 3 * g for k, g in zip(NAMES, grads, strict=True)}
+            return {k: params[k] - 8 * g for k, g in zip(NAMES, grads, strict=True)}
 
         with pytest.raises(fb.OptionError, match="may be new weights or gradients; say which"):
             fb.diagnose_program(step, self.weights, self.x, self.y)
@@ -311,7 +387,7 @@ class TestRefused:
         [
             (lambda params, x, y: None, {"a": 1}, {}, "weights must hold the program's arrays"),
             (lambda params, x, y: None, weights, {}, "neither changed the weights nor returned"),
-            (lambda a: None, start(), {}, "step cannot be called with weights"),
+            (lambda: None, start(), {}, "step cannot be called with weights"),
             (lambda params, x, y: None, weights, {"lr": -1}, r"lr must be a number in \(0, inf\)"),
             (lambda params, x, y: None, weights, {"returns": "x"}, "returns must be 'weights' or"),
             (

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def test_training_md_prints_what_it_shows(monkeypatch, tmp_path):
                 with contextlib.redirect_stdout(io.StringIO()) as out:
                     exec(compile(block, "training.md", "exec"), names)
                 printed = out.getvalue()
+    assert shown == 5
+
+
+def test_your_program_md_prints_what_it_shows(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.delitem(sys.modules, "by_hand", raising=False)
+    text = (ROOT / "docs" / "your-program.md").read_text(encoding="utf-8")
+    names, printed, shown = {"__name__": "script"}, "", 0
+    for kind, block in re.findall(r"```(python|text)\n(.*?)```", text, re.DOTALL):
+        if kind == "text":
+            assert block == printed
+            shown += 1
+        else:
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile(block, "your-program.md", "exec"), names)
+            printed = out.getvalue()
     assert shown == 5
 
 

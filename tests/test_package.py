@@ -20,7 +20,8 @@ PUBLIC = """
     ReLU Sigmoid Tanh
     BinaryCrossEntropy MeanSquaredError SoftmaxCrossEntropy
     Network Threshold Trace zoo
-    check_gradients check_layer diagnose explain probe Diagnosis Finding GradientCheck LayerCheck
+    check_gradients check_layer diagnose diagnose_program explain probe
+    Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules
     CNNClassifier CNNRegressor load_estimator
     Dataset load_data load save

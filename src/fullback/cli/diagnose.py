@@ -6,7 +6,7 @@ import dataclasses
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from fullback.network import Network
 
 # A name in an .npz file says what an array is: deltas/conv1, delta_conv1, grad.conv1.weight.
-_KIND = re.compile(r"(gradient|grad|delta|activation)s?[/_. :]", re.IGNORECASE)
+# Those of weights have a slash, as many names begin with the word.
+_KIND = re.compile(r"(gradient|grad|delta|activation)s?[/_. :]|(weights|after)[/:]", re.IGNORECASE)
 _PROBABILITIES = re.compile(r"prob(s|abilit(y|ies))?|softmax", re.IGNORECASE)
 
 
@@ -55,6 +56,22 @@ def diagnose(
             "hide, for your program to be run on.",
         ),
     ] = False,
+    lr: Annotated[
+        float | None,
+        typer.Option("--lr", help="The learning rate of the step from weights/ to after/."),
+    ] = None,
+    reduction: Annotated[
+        Literal["mean", "sum"] | None,
+        typer.Option(help="What the loss is of the batch; without it, either is right."),
+    ] = None,
+    l2: Annotated[
+        float,
+        typer.Option("--l2", help="The coefficient a of a penalty a / 2 |w|² in the gradients."),
+    ] = 0.0,
+    convolution: Annotated[
+        Literal["correlation", "true"],
+        typer.Option(help="Whether your program turns its filters on the way forward."),
+    ] = "correlation",
     training: options.TrainingOption = True,
     seed: Annotated[
         int, typer.Option(min=0, help="Fixes dropout, or what --probe draws.", metavar="N")
@@ -66,6 +83,8 @@ def diagnose(
     COMPUTED holds parameter gradients under the network's names, or under names like them:
     conv1.weight, dW1, fc2_b. With deltas, the gradients of activations, each layer is judged by
     itself: delta_conv1, or deltas/conv1. There may be activations/conv1 and probabilities too.
+    With weights/W1 the network is judged with these, and after/W1, the weights after one step from
+    them, take the place of gradients.
 
         np.savez("computed.npz", W1=dW1, b1=db1, delta_conv1=dZ1)
 
@@ -85,7 +104,10 @@ def diagnose(
     if computed is None:
         _write_probe(network, data, seed, output)
     else:
-        result = _judge(network, data, computed, output, training=training, seed=seed)
+        result = _judge(
+            network, data, computed, output, lr=lr, reduction=reduction, l2=l2,
+            convolution=convolution, training=training, seed=seed,
+        )  # fmt: skip
         output.fact("network", str(model))
         output.fact("computed", f"{computed}, of {data}")
         output.show("", result.render())
@@ -111,17 +133,13 @@ def _write_probe(network: Network, path: Path, seed: int, output: Output) -> Non
 
 
 def _judge(
-    network: Network, data: Path, computed: Path, output: Output, *, training: bool, seed: int
+    network: Network, data: Path, computed: Path, output: Output, **settings: Any
 ) -> Diagnosis:
     from fullback.check.diagnose import diagnose as find
     from fullback.data.arrays.npz import read_npz
-    from fullback.pixels import channels_first
 
     batch = read_npz(data, ("x", "y"))
-    if batch["x"].shape[1:] != network.input_shape:
-        batch["x"] = channels_first(batch["x"])
-    kinds = _by_kind(read_npz(computed))
-    result = find(network, batch["x"], batch["y"], **kinds, training=training, seed=seed)
+    result = find(network, batch["x"], batch["y"], **_by_kind(read_npz(computed)), **settings)
     for finding in result.findings:
         output.event("finding", **dataclasses.asdict(finding))
     output.event(
@@ -141,9 +159,11 @@ def _by_kind(arrays: dict[str, Any]) -> dict[str, Any]:
     for name, array in arrays.items():
         kind = _KIND.match(name)
         if kind:
-            word = kind[1].lower()
-            word = "gradient" if word == "grad" else word
-            kinds.setdefault(f"{word}s", {})[name[kind.end() :]] = array
+            word = (kind[1] or kind[2]).lower()
+            word = {"grad": "gradients", "weights": "weights", "after": "after"}.get(
+                word, f"{word}s"
+            )
+            kinds.setdefault(word, {})[name[kind.end() :]] = array
         elif _PROBABILITIES.fullmatch(name):
             kinds["probabilities"] = array
         else:

@@ -1,7 +1,12 @@
 """``diagnose``: which mistake a backward pass has, and where; ``probe``: images that show it.
 
+``diagnose_program`` (``program``) asks it of a training step: ``calls`` tries ways of calling one,
+``step`` tells what it did, ``snapshot`` puts back what it changed, ``inferred`` finds the networks
+that its weights fit.
+
 Begin with ``judge``, a page from what was submitted to the diagnosis: ``submission`` brings the
-user's arrays to the network's names and layouts, ``ensemble`` runs forward with and without
+user's arrays to the network's names (``names``, ``containers``) and layouts (``layouts``,
+``weights``, ``reader``), ``ensemble`` runs forward with and without
 rounding, ``search`` looks for the mistakes that explain the arrays, ``findings`` puts them into
 words, ``report`` shows them. A new mistake goes into ``fullback.check.mistakes``; a setting that
 makes a whole program right, into ``settings``; what stands before any backward pass, into

@@ -23,7 +23,7 @@ def images_of(net: Model, x: Any) -> tuple[Array, str]:
         They do not fit.
     """
     array = to_numpy(x)
-    for form in FORMS if len(net.input_shape) == 3 and array.ndim else ():
+    for form in FORMS if array.ndim else ():
         images = unformed(array, form, net.input_shape)
         if images is not None:
             return net.check_images(images), form
@@ -32,8 +32,11 @@ def images_of(net: Model, x: Any) -> tuple[Array, str]:
 
 def unformed(array: Array, form: str, shape: Shape) -> Array | None:
     """Return images in a form as (N, C, H, W), or None where they cannot have it."""
-    sizes = dict(zip("CHW", shape, strict=True)) | {"F": int(np.prod(shape))}
-    if len(form) != array.ndim or ("C" not in form and "F" not in form and shape[0] != 1):
+    sizes = dict(zip("CHW", shape, strict=True)) if len(shape) == 3 else {}
+    sizes["F"] = int(np.prod(shape))
+    if len(form) != array.ndim or ("F" not in form and len(shape) != 3):
+        return None
+    if "C" not in form and "F" not in form and shape[0] != 1:
         return None
     if any(sizes.get(letter, n) != n for letter, n in zip(form, array.shape, strict=True)):
         return None

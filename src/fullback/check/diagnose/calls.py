@@ -147,7 +147,13 @@ def _as(given: Any, value: Any) -> Any:
 
 
 def calls_of(
-    step: Callable[..., Any], weights: Any, form: str, shape: Shape, *, classifies: bool
+    step: Callable[..., Any],
+    weights: Any,
+    form: str,
+    shape: Shape,
+    *,
+    classifies: bool,
+    numbers: bool,
 ) -> Iterator[Call]:
     """Yield ways of calling a step, the likelier ones first.
 
@@ -156,9 +162,11 @@ def calls_of(
     step, weights : the user's function, and what holds the weights
     form : that in which the images were given
     shape : of an image
-    classifies : whether labels may be numbers and one-hot
+    classifies, numbers : whether labels may be numbers and one-hot, and are given as numbers
     """
-    labels = ["given", "numbers", "one-hot", "columns"] if classifies else ["given"]
+    labels = ["given"]
+    if classifies:  # those that are not as given
+        labels += ["one-hot", "columns"] if numbers else ["numbers", "one-hot", "columns"]
     usable = [f for f in FORMS if shape[0] == 1 or "C" in f or "F" in f]
     if len(shape) == 1:
         usable = [f for f in FORMS if "F" in f]

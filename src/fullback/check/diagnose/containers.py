@@ -129,9 +129,7 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             keys = list(value._fields)
         elif (
-            len(value) == 2
-            and all(map(is_array, value))
-            and np.ndim(value[0]) > 1 >= _rank(value[1])
+            len(value) == 2 and all(map(is_array, value)) and _rank(value[0]) > 1 >= _rank(value[1])
         ):
             keys = ["W", "b"]
         else:
@@ -145,6 +143,12 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
         yield from (("", value.data), ("grad", value.grad))
     elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable_only(value):
         yield from vars(value).items()
+
+
+def _is_pair(value: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether something is a layer's weights and biases."""
+    both = len(value) == 2 and all(map(is_array, value))
+    return both and _rank(value[0]) > 1 >= _rank(value[1])
 
 
 def _rank(array: Any) -> int:

@@ -64,7 +64,7 @@ def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[list[Network
     seen: set[str] = set()
     for hidden in _HIDDEN:
         found: list[Network] = []
-        for shape in _image_shapes(x, y):
+        for shape in _image_shapes(x, y, dense):
             for layers in _architectures(convs, dense, biases, shape, hidden):
                 try:
                     net = Network(layers, shape, dtype="float64")
@@ -92,8 +92,10 @@ def squeezed_filters(shape: Shape) -> Shape:
     return shape if len(shape) == 4 else (*shape[:1], 1, *shape[1:])
 
 
-def _image_shapes(x: Array, y: Any) -> Iterator[Shape]:
-    """Yield the shapes (C, H, W) that one of these images may have, the likelier ones first."""
+def _image_shapes(x: Array, y: Any, dense: Sequence[Shape]) -> Iterator[Shape]:
+    """Yield the shapes that one of these images may have, the likelier ones first."""
+    if x.ndim < 3:
+        yield from dict.fromkeys((n,) for n in x.shape[::-1] if n in np.ravel(dense[:1]))
     count = np.shape(y)[0] if np.ndim(y) else 1
     shape = x.shape[1:] if x.ndim > 1 and x.shape[0] == count else x.shape
     if len(shape) == 3:
@@ -114,6 +116,10 @@ def _architectures(
     hidden: tuple[type[Layer] | None, type[Layer]],
 ) -> Iterator[list[Layer]]:
     activation, pooling = hidden
+    if len(shape) == 1:
+        if not convs and (units := _chain(dense, shape[0])) is not None:
+            yield _dense_layers(units, biases, activation)
+        return
     paddings: tuple[Padding, ...] = ("same", "valid")
     for order, padding in itertools.product(CONV_ORDERS, paddings):
         sizes = [dict(zip(order, conv, strict=True)) for conv in convs]
@@ -135,12 +141,16 @@ def _architectures(
             units = _chain(dense, features)
             if units is None:
                 continue
-            layers.append(Flatten())
-            for number, count in enumerate(units):
-                layers.append(Dense(count, bias=count in biases))
-                if number + 1 < len(units):
-                    layers.append((activation or ReLU)())
-            yield layers
+            yield [*layers, Flatten(), *_dense_layers(units, biases, activation)]
+
+
+def _dense_layers(
+    units: Sequence[int], biases: Sequence[int], activation: type[Layer] | None
+) -> list[Layer]:
+    layers: list[Layer] = []
+    for count in units:
+        layers += [Dense(count, bias=count in biases), (activation or ReLU)()]
+    return layers[:-1]
 
 
 def _output(layers: Sequence[Layer], shape: Shape) -> Shape:

@@ -16,7 +16,7 @@ from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.submission import receive
 from fullback.errors import OptionError
 from fullback.network import Network
-from fullback.options import require_number, short
+from fullback.options import short
 from fullback.passes import Seed, trace_batch
 
 
@@ -78,15 +78,8 @@ def diagnose(
     ShapeError, InputError
         An array, or x or y, does not fit.
     """
-    if lr is not None:
-        require_number("diagnose: lr", lr, "(0, inf)")
-    require_number("diagnose: l2", l2, "[0, inf)")
     if reduction not in (None, "mean", "sum"):
         raise OptionError(f"diagnose: reduction must be 'mean' or 'sum', got {short(reduction)}")
-    if convolution not in ("correlation", "true"):
-        raise OptionError(
-            f"diagnose: convolution must be 'correlation' or 'true', got {short(convolution)}"
-        )
     images, form = images_of(net, x)
     targets = net.loss.targets(labels_of(net, y, len(images)), len(images), net.output_shape[0])
     double, trace, submission = receive(

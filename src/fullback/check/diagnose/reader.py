@@ -25,9 +25,10 @@ from fullback.check.diagnose.layouts import (
 from fullback.check.diagnose.memory_order import memory_orders, misplaced
 from fullback.check.diagnose.names import as_array
 from fullback.check.diagnose.weights import Named, explained, tolerance
-from fullback.errors import ShapeError
+from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
+from fullback.options import require_number, short
 from fullback.passes import Trace
 
 _RIGHT = 1 - 1e-9  # cosine from which on another order is not looked for
@@ -50,6 +51,16 @@ class Given:
     l2: float = 0.0
     convolution: str = "correlation"
     channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lr is not None:
+            require_number("diagnose: lr", self.lr, "(0, inf)")
+        require_number("diagnose: l2", self.l2, "[0, inf)")
+        if self.convolution not in ("correlation", "true"):
+            raise OptionError(
+                "diagnose: convolution must be 'correlation' or 'true', got "
+                f"{short(self.convolution)}"
+            )
 
 
 @dataclass(frozen=True)

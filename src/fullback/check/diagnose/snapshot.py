@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -30,6 +31,7 @@ class Snapshot:
 
     def __init__(self, *roots: Any) -> None:
         self._undo: list[Callable[[], None]] = []
+        self._generators: list[tuple[Any, Any, Callable[[Any, Any], Any]]] = []
         self._seen: dict[int, Any] = {}  # holds them, so that no id is given twice
         self._random = random.getstate(), np.random.get_state()  # noqa: NPY002
         stack = list(roots)
@@ -39,17 +41,25 @@ class Snapshot:
                 self._seen[id(value)] = value
                 stack.extend(self._keep(value))
 
-    def restore(self, *, random_numbers: bool = True) -> None:
+    def restore(self) -> None:
         """Put everything back."""
         for undo in reversed(self._undo):
             undo()
-        if random_numbers:
-            self.restore_random_numbers()
+        self.restore_random_numbers()
 
     def restore_random_numbers(self) -> None:
         """Put back what ``random`` and NumPy draw next."""
         random.setstate(self._random[0])
         np.random.set_state(self._random[1])  # noqa: NPY002
+        for value, state, put in self._generators:
+            put(value, state)
+
+    def shake(self) -> None:
+        """Draw a random number from everything that gives some, so that the next are others."""
+        random.random()  # noqa: S311
+        np.random.random_sample()  # noqa: NPY002
+        for value, _, _ in self._generators:
+            value.random()
 
     def _keep(self, value: Any) -> Iterator[Any]:
         """Note how one object is put back, and yield what it refers to."""
@@ -70,15 +80,20 @@ class Snapshot:
             yield from value
         elif isinstance(value, MethodType):
             yield from (value.__self__, value.__func__)
+        elif isinstance(value, partial):
+            yield from (value.func, value.args, value.keywords)
         elif isinstance(value, FunctionType):
             yield from self._keep_function(value)
         elif isinstance(value, np.random.Generator):
             state = value.bit_generator.state
-            self._note(value, state, lambda old, kept: setattr(old.bit_generator, "state", kept))
+            put = partial(setattr, value.bit_generator, "state")
+            self._generators.append((value, state, lambda _, kept: put(kept)))
         elif isinstance(value, np.random.RandomState):
-            self._note(value, value.get_state(), lambda old, kept: old.set_state(kept))
+            numbers = value.get_state()
+            self._generators.append((value, numbers, lambda old, kept: old.set_state(kept)))
         elif isinstance(value, random.Random):
-            self._note(value, value.getstate(), lambda old, kept: old.setstate(kept))
+            was = value.getstate()
+            self._generators.append((value, was, lambda old, kept: old.setstate(kept)))
         elif isinstance(value, ModuleType | BuiltinFunctionType | CodeType):
             return
         elif hasattr(value, "detach") and hasattr(value, "clone"):  # a tensor of PyTorch

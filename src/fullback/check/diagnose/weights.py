@@ -33,9 +33,9 @@ Named = Mapping[str, tuple[str, Array]]
 
 _USUAL, _HALF = 2e-5, 5e-3  # relative error of a right array, in single and half precision
 _SOME = 3  # numbers that are not another array's, but for a factor, by chance
-_SPANNED = 0.4  # what a gradient counts that is a sum over the right inputs
-_MOST, _FEW = 64, 8  # layouts to try; of large networks and batches fewer
-_VALUES = 10**7  # of activations in all of them together
+SPANNED = 0.4  # what a gradient counts that is a sum over the right inputs
+_MOST, _FEW = 64, 6  # layouts to try; of large networks and batches fewer
+_VALUES = 4 * 10**6  # of activations in all of them together
 
 
 def named_weights(
@@ -202,7 +202,7 @@ def place_weights(
         if best is None or count > best[0] or exported:
             best = (
                 count,
-                Placed(judged, trace, program, way, max(clear, rest) >= _SPANNED or exported),
+                Placed(judged, trace, program, way, max(clear, rest) >= SPANNED or exported),
             )
         if whole or exported:
             return best[1]
@@ -258,5 +258,5 @@ def explained(array: Array, truth: Array, tolerance: float, inputs: Array | None
         if used < min(inputs.shape[1], np.count_nonzero(inputs.any(axis=0))):
             shares = np.linalg.lstsq(inputs.T, array.T, rcond=None)[0]
             if array.any() and length(inputs.T @ shares - array.T) <= tolerance * length(array):
-                return _SPANNED
+                return SPANNED
     return likeness(array, truth) / 1000

@@ -1,0 +1,280 @@
+"""A user's training step: run so that nothing is changed for good, and what it did told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fullback.check.diagnose.calls import Call
+from fullback.check.diagnose.containers import arrays_in, gradients_in, is_gradient, weights_in
+from fullback.check.diagnose.inferred import networks
+from fullback.check.diagnose.layouts import likeness
+from fullback.check.diagnose.snapshot import Snapshot
+from fullback.check.diagnose.weights import named_weights
+from fullback.errors import FullbackError, OptionError
+from fullback.layers.base import Array
+from fullback.network import Network
+
+Arrays = dict[str, Array]
+
+_RATE = 0.1  # the learning rate that a step is given which takes one, where none is said
+_NEW, _OTHER = 0.9, 0.5  # cosine of what was returned with the weights: new weights, and gradients
+
+
+class UnclearError(OptionError):
+    """What a step returned may be weights or gradients."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a step did: ``gradients``, or the weights ``after`` it with the rate that is known."""
+
+    call: Call
+    gradients: Arrays | None = None
+    after: Arrays | None = None
+    rate: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def agrees(self, other: Answer) -> bool:
+        """Whether another answer has the same numbers, but for rounding."""
+        first, second = (answer.gradients or answer.after or {} for answer in (self, other))
+        return first.keys() == second.keys() and all(
+            np.allclose(a, second[k], rtol=1e-9, atol=0, equal_nan=True) for k, a in first.items()
+        )
+
+
+@dataclass
+class Step:
+    """A step, what holds its weights, and how to run it so that nothing is changed for good."""
+
+    step: Callable[..., Any]
+    weights: Any
+    lr: float | None
+    returns: str | None
+    before: Arrays = field(default_factory=dict)
+    stacked: bool = False  # whether lists of arrays are read as one
+    _kinds: dict[Call, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.getter = callable(self.weights) and not arrays_in(self.weights)
+        self.before = self.now()
+
+    def networks(self, net: Network | None, x: Array, y: Any) -> list[list[Network]]:
+        """Return the network, or those that the weights may belong to; see ``inferred``.
+
+        Lists of arrays are read as one array where only that makes a network.
+        """
+
+        def fitting() -> list[list[Network]]:
+            if net is None:
+                return networks(self.before, x, y)
+            named_weights(net, self.before, "weight")
+            return [[net]]
+
+        try:
+            return fitting()
+        except FullbackError:
+            before = self.before
+            self.stacked, self.before = True, weights_in(self._holder(), stacked=True)
+            with contextlib.suppress(FullbackError):
+                return fitting()
+            self.stacked, self.before = False, before
+            raise
+
+    def now(self) -> Arrays:
+        """Return copies of the weights as they are."""
+        return weights_in(self._holder(), stacked=self.stacked)
+
+    def _holder(self) -> Any:
+        return self.weights() if self.getter else self.weights
+
+    def run(
+        self, call: Call, batches: list[tuple[Any, Any]], snapshot: Snapshot, *, again: str = ""
+    ) -> Answer:
+        """Call the step for every batch, always from the same weights.
+
+        ``again`` says how it differs from a first run: "by chance", with other random numbers, or
+        "in turn", after a call that left behind all that it changed.
+
+        Raises
+        ------
+        Exception
+            Whatever the step raises; OptionError where its effect cannot be told.
+        """
+        rate = call.rate if self.lr is None else self.lr
+        given = _RATE if rate is None else rate
+        answers = []
+        for batch in batches:
+            try:
+                if again == "by chance":
+                    snapshot.shake()
+                elif again == "in turn":
+                    self._call(call, batch, given)
+                    snapshot.restore_random_numbers()
+                result = self._call(call, batch, given)
+                returned, after = _returned(result, self.before), self.now()
+            finally:
+                kept = gradients_in(self._holder())
+                snapshot.restore()
+            known = given if call.takes_rate else rate
+            answers.append(self._answer(call, batch, snapshot, returned, after, kept, known))
+        return _mean(answers)
+
+    def _call(self, call: Call, batch: tuple[Any, Any], rate: float) -> Any:
+        """Call the step, with copies of images and labels."""
+        x, y = copy.deepcopy(batch)
+        with _quiet():
+            return call.run(self.step, self._holder(), x, y, rate, len(x))
+
+    def _answer(
+        self,
+        call: Call,
+        batch: tuple[Any, Any],
+        snapshot: Snapshot,
+        returned: Arrays | None,
+        after: Arrays,
+        kept: Arrays,
+        rate: float | None,
+    ) -> Answer:
+        """Tell what a step did: from what it returned, the weights after it, and gradients kept."""
+        moved = after.keys() == self.before.keys() and any(
+            a.shape == self.before[k].shape
+            and not np.array_equal(a, self.before[k], equal_nan=True)
+            for k, a in after.items()
+        )
+        if moved and returned is not None and self.returns != "gradients":
+            stays = {k: a for k, a in returned.items() if k in after and a.shape == after[k].shape}
+            same = all(np.array_equal(a, after[k]) for k, a in stays.items())
+            returned = None if same or not _named_gradients(returned) else returned
+        if moved and returned is None:
+            return Answer(call, after=after, rate=rate, notes=("the step changed the weights",))
+        if returned is not None:
+            if call not in self._kinds:
+                self._kinds[call] = self.returns or self._kind(call, batch, snapshot, returned)
+            if self._kinds[call] == "weights":
+                note = "what the step returned was taken as the weights after it"
+                return Answer(call, after=returned, rate=rate, notes=(note,))
+            note = "what the step returned was taken as its gradients"
+            return Answer(call, returned, notes=(note,))
+        if any(array.any() for array in kept.values()):
+            return Answer(call, kept, notes=("the gradients are those that the program keeps",))
+        raise OptionError(
+            "the step neither changed the weights nor returned arrays like them; give what it "
+            "changes as weights, or let it return the gradients"
+        )
+
+    def _kind(
+        self, call: Call, batch: tuple[Any, Any], snapshot: Snapshot, returned: Arrays
+    ) -> str:
+        """Say what a step returns: new weights depend on its rate, gradients do not.
+
+        Raises
+        ------
+        OptionError
+            It takes no rate, and the numbers may be either.
+        """
+        if not call.takes_rate or _named_gradients(returned):
+            return _kind(returned, self.before)
+        try:
+            rate = (call.rate if self.lr is None else self.lr) or _RATE
+            other = _returned(self._call(call, batch, rate / 2), self.before)
+        finally:
+            snapshot.restore()
+        same = other is not None and all(
+            k in other and np.array_equal(a, other[k], equal_nan=True) for k, a in returned.items()
+        )
+        return "gradients" if same else "weights"
+
+
+def _returned(result: Any, before: Mapping[str, Array]) -> Arrays | None:
+    """Return the part of what a step returned that is like the weights, if there is one."""
+    wanted = sorted(array.size for array in before.values())
+    parts = [result]
+    if isinstance(result, list | tuple):
+        parts += [part for part in result if not np.isscalar(part)]
+        parts += [result[1:], result[:-1]]
+    elif isinstance(result, Mapping):
+        parts += [part for part in result.values() if isinstance(part, Mapping | list | tuple)]
+    for part in parts:
+        found = arrays_in(part)
+        if isinstance(part, Mapping):
+            found = {k: a for k, a in found.items() if a.size in wanted}
+        for arrays in (found, arrays_in(part, stacked=True)):
+            if arrays and sorted(array.size for array in arrays.values()) == wanted:
+                return _renamed(arrays, before)
+    return None
+
+
+def _renamed(arrays: Arrays, before: Mapping[str, Array]) -> Arrays:
+    """Return arrays under the weights' names, where they stand in the same order."""
+    pairs = zip(arrays.values(), before.values(), strict=True)
+    unnamed = arrays.keys() != before.keys() and not _tell(arrays)
+    if unnamed and all(a.size == b.size for a, b in pairs):
+        return dict(zip(before, arrays.values(), strict=True))
+    return arrays
+
+
+def _tell(arrays: Arrays) -> bool:
+    """Whether the names of arrays are words, and not places in a list."""
+    return all(any(c.isalpha() for c in name) for name in arrays)
+
+
+def _named_gradients(arrays: Arrays) -> bool:
+    return all(is_gradient(name) for name in arrays)
+
+
+def _kind(returned: Arrays, before: Arrays) -> str:
+    """Say whether arrays are new weights or gradients.
+
+    Raises
+    ------
+    OptionError
+        They may be either.
+    """
+    if _named_gradients(returned):
+        return "gradients"
+    pairs = [(a, before[k]) for k, a in returned.items() if k in before]
+    if len(pairs) < len(returned):
+        pairs = list(zip(returned.values(), before.values(), strict=False))
+    if all(a.size == b.size for a, b in pairs):
+        one, other = (np.concatenate([np.ravel(p[i]) for p in pairs]) for i in (0, 1))
+        alike = likeness(one, other)
+        if alike > _NEW:
+            return "weights"
+        if alike < _OTHER and other.any():
+            return "gradients"
+    raise UnclearError(
+        "what the step returned may be new weights or gradients; say which: "
+        "returns='weights' or returns='gradients'"
+    )
+
+
+def _mean(answers: list[Answer]) -> Answer:
+    """Return what the calls for single images come to together: the mean of them."""
+    first = answers[0]
+    if len(answers) == 1:
+        return first
+    kept = [one.gradients or one.after or {} for one in answers]
+    mean = {
+        name: np.mean([arrays[name] for arrays in kept], axis=0).astype(array.dtype)
+        for name, array in kept[0].items()
+    }
+    notes = (*first.notes, f"judged is the mean of {len(answers)} calls, one an image")
+    if first.gradients is not None:
+        return replace(first, gradients=mean, notes=notes)
+    return replace(first, after=mean, notes=notes)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what a program prints, and its warnings, from the screen."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
