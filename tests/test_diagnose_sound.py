@@ -12,7 +12,7 @@ import pytest
 import fullback as fb
 from support import backprops, plain
 
-CASES = int(os.environ.get("FULLBACK_SOUND", "40"))
+CASES = int(os.environ.get("FULLBACK_SOUND", "24"))
 
 
 def test_plain_pictures_are_judged_soundly():
@@ -43,30 +43,34 @@ def test_the_right_programs_are_right():
                     )
 
 
-def sliding_rectangles(dtype="float64", bias=0.0):
+JUDGED = {"taps, last of ties, slope 1", "PyTorch"}
+
+
+def sliding_rectangles(bias):
     net = fb.Network.parse(
-        "conv1(padding=valid) relu pool flatten dense4", (1, 14, 14), dtype=dtype
+        "conv1(padding=valid) relu pool flatten dense4", (1, 14, 14), dtype="float64"
     )
-    net.parameters["conv1.weight"] = np.array([[1, 0, -1]] * 3, dtype)[None, None]
+    net.parameters["conv1.weight"] = np.array([[1, 0, -1]] * 3, float)[None, None]
     net.parameters["conv1.bias"][:] = bias
-    x = np.full((5, 1, 14, 14), 0.25, dtype)
+    x = np.full((5, 1, 14, 14), 0.25)
     for i in range(5):
         x[i, 0, 2 + i : 8 + i, 3:9] = 0.75
     return net, x, np.arange(5) % 4
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.1])
-@pytest.mark.parametrize("name", plain.ALTERATIONS)
-def test_a_rectangle_that_slides(name, bias):
-    net, x, y = sliding_rectangles(bias=bias)
+def test_a_rectangle_that_slides(bias):
+    net, x, y = sliding_rectangles(bias)
+    programs = backprops.programs(net)
+    every = {name: program(x, y, "float64").gradients for name, program in programs.items()}
     rng = np.random.default_rng(0)
-    every = [program(x, y, "float64").gradients for program in backprops.programs(net).values()]
-    for gradients in every:
-        found = fb.diagnose(net, x, y, gradients)
+    for name in programs.keys() & JUDGED:
+        found = fb.diagnose(net, x, y, every[name])
         assert not found.findings, str(found)
-        altered = plain.ALTERATIONS[name](gradients["conv1.weight"], rng)
-        if any(np.allclose(altered, other["conv1.weight"], 1e-9, 1e-12) for other in every):
-            continue  # no change, or right by another rule
-        found = fb.diagnose(net, x, y, gradients | {"conv1.weight": altered})
-        assert not found.ok
-        assert "conv1.weight" not in found.right
+        for how, alteration in plain.ALTERATIONS.items():
+            altered = alteration(every[name]["conv1.weight"], rng)
+            if any(plain.alike(altered, other["conv1.weight"]) for other in every.values()):
+                continue  # no change, or right by another rule
+            found = fb.diagnose(net, x, y, every[name] | {"conv1.weight": altered})
+            assert not found.ok, how
+            assert "conv1.weight" not in found.right, how

@@ -326,7 +326,7 @@ def alter(case: Case, rng) -> tuple[str, list, dict] | None:
         if new.shape != arrays[key].shape:
             continue
         others = [arrays[key], *(every[key] for every in case.every_rule)]
-        if any(_alike(new, turned) for a in others for turned in _other_orders(a)):
+        if any(alike(new, turned) for a in others for turned in _other_orders(a)):
             continue
         arrays[key] = new
         changed.append(key)
@@ -342,7 +342,7 @@ def _other_orders(a):
             yield turned
 
 
-def _alike(a, b):
+def alike(a, b):
     size = max(np.linalg.norm(a.astype(float)), np.linalg.norm(b.astype(float)))
     tolerance = 1e-6 if a.dtype == np.float64 else 2e-2
     return np.linalg.norm(a.astype(float) - b.astype(float)) <= tolerance * size
