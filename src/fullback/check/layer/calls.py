@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,12 @@ class CallSignature:
     def takes(self) -> frozenset[str]:
         """The slots in use."""
         return frozenset([*self.slots, *(slot for _, slot in self.keywords)])
+
+    def options(self, known: Collection[str]) -> set[str]:
+        """Return which options a function is handed, of those that are known."""
+        if "options" in self.takes:
+            return set(known)
+        return {slot.partition(":")[2] for slot in self.takes if slot.startswith("option:")}
 
     def call(
         self,

@@ -319,12 +319,3 @@ def values(rng: np.random.Generator, images: int, shape: Shape) -> Iterator[tupl
     yield "a zero background", flat
     yield "large values", 100 * spread
     yield "small values", 0.01 * spread
-
-
-def logits(rng: np.random.Generator, images: int, shape: Shape) -> Iterator[tuple[str, Array]]:
-    """Yield rows of logits, with what each is."""
-    whole = (images, *shape)
-    yield "", rng.normal(size=whole)
-    yield "small logits", 1e-3 * rng.normal(size=whole)
-    yield "large logits", 10 * rng.normal(size=whole)
-    yield "equal logits", np.zeros(whole)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +171,12 @@ class UserLayer:
     def updates(self) -> bool:
         """Whether backward changes parameters."""
         return "rate" in self.backward_signature.takes or self.own_rate is not None
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget parameters of other names: the kind has none of them."""
+        for held in (self.parameters, self._paths, self._originals):
+            for name in held.keys() - names:
+                del held[name]
 
     @property
     def has_parameters(self) -> bool:
