@@ -61,6 +61,7 @@ RIGHT = {
     "first-shape": ((classes.FirstShape(),), "tanh"),
     "own-rate": ((classes.ChannelsLastConv(),), "conv2d"),
     "tanh": ((functions.smooth("tanh").f, functions.smooth("tanh").back), "tanh"),
+    "no-bias": ((functions.filter_images, functions.filter_images_backward), "conv2d"),
     "masked": ((others.MaskedRelu(),), "relu"),
     "lists-of-parameters": ((others.ListedAffine(),), "dense"),
     "batchnorm-object": ((others.BatchNormalization(),), "batchnorm"),

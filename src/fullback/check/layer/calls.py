@@ -41,7 +41,7 @@ OPTIONS = {
     "mode": "mode",
     "axis": "axis",
 }
-"""Names of options, by ours."""
+"""Names of options, by the names that the kinds have."""
 _SPELLINGS = {
     "padding": "pad padding p",
     "stride": "stride s",
@@ -60,7 +60,7 @@ def bare(name: str) -> str:
 
 @dataclass(frozen=True)
 class CallInputs:
-    """What a layer is called with: its input, parameters by name, labels, options by our names."""
+    """What a layer is called with: x, parameters by name, labels, options by the kinds' names."""
 
     x: Array
     parameters: Mapping[str, Array]
@@ -150,7 +150,7 @@ def _value(slot: str, inputs: CallInputs, ran: Ran | None, dy: Array | None, rat
 
 
 def _spelled(parameters: Mapping[str, Array]) -> dict[str, Array]:
-    """Return parameters by name; ours, "w" and "b", under every usual one."""
+    """Return parameters by name; where they are "w" and "b", under every usual one."""
     named = dict(parameters)
     for name, words in (("w", "W weight weights kernel W1"), ("b", "B bias biases b1")):
         if name in parameters and set(parameters) <= {"w", "b"}:

@@ -102,9 +102,9 @@ class CaseMaker:
         self.kind, self.layouts = KINDS[kind], KINDS[kind].layouts
         layer.keep(self._users(self.layouts[0]).keys())
         self.shape = shape if shape is not None else _input_shape(layer.object)
-        own = {n: v for n, v in options_of(layer.object).items() if n in self.kind.options}
+        held = {n: v for n, v in options_of(layer.object).items() if n in self.kind.options}
         self.told = self._settings(self.kind.told)
-        self.assumed = self._settings([own, *self.kind.assumed] if own else self.kind.assumed)
+        self.assumed = self._settings([held, *self.kind.assumed] if held else self.kind.assumed)
         self.groups = int(options.get("groups", 1))
         self.trouble: OptionError | None = None
 
@@ -179,11 +179,11 @@ class CaseMaker:
             if shape is None:
                 return None
             x = next(values(self.rng, _IMAGES if layout.batch is not None else 1, shape))[1]
-            every = (self._made(layout, s, x) for s in (setting, *self.assumed))
-            made = next((one for one in every if one), None)
-            if made is None:
+            every = (self._arranged(layout, s, x) for s in (setting, *self.assumed))
+            found = next((one for one in every if one), None)
+            if found is None:
                 continue
-            inputs, reference = made
+            inputs, reference = found
             try:
                 y = self.layer.find_forward(inputs).y
             except OptionError as error:
@@ -276,12 +276,12 @@ class CaseMaker:
         return {"c": known["k"]} if self.name == "batchnorm" else {"k": 1, **known}
 
     def _users(self, layout: Layout) -> dict[str, str]:
-        """Return our names of the user's parameters."""
-        ours = ("weight", "bias")[: 2 if layout.bias else 1 if layout.weight else 0]
+        """Return the roles, "weight" and "bias", of the user's parameters."""
+        roles = ("weight", "bias")[: 2 if layout.bias else 1 if layout.weight else 0]
         names = list(self.layer.parameters)
         if not names:
             named = ("gamma", "beta") if self.name == "batchnorm" else ("w", "b")
-            return dict(zip(named, ours, strict=False))
+            return dict(zip(named, roles, strict=False))
         biases = [n for n in names if bare(n) in BIAS] or names[1:2]
         weights = [n for n in names if bare(n) in WEIGHT and n not in biases] or names[:1]
         users = {weights[0]: "weight", **dict.fromkeys(biases[:1], "bias")}
@@ -289,7 +289,7 @@ class CaseMaker:
 
     # Making -----------------------------------------------------------------------------------
 
-    def _made(
+    def _arranged(
         self, layout: Layout, setting: Mapping[str, Any], x: Array
     ) -> tuple[CallInputs, Reference] | None:
         """Return an input in a layout, with its reference; None where it does not fit."""
@@ -307,8 +307,8 @@ class CaseMaker:
         except FullbackError:
             return None
         parameters = {
-            user: arrange_parameter(cast("LayerPass", reference.p).parameters[own], own, layout)
-            for user, own in reference.names.items()
+            user: arrange_parameter(cast("LayerPass", reference.p).parameters[role], role, layout)
+            for user, role in reference.names.items()
         }
         if any(np.shape(p) != parameters[n].shape for n, p in self.layer.parameters.items()):
             return None
@@ -351,10 +351,10 @@ class CaseMaker:
         errors: list[tuple[str, str]] = []
         worked = 0
         for name, x, ties in self._inputs(layout, setting, few=few):
-            made = self._made(layout, setting, x)
-            if made is None:
+            found = self._arranged(layout, setting, x)
+            if found is None:
                 continue
-            inputs, reference = made
+            inputs, reference = found
             shape = " x ".join(map(str, inputs.x.shape)) or "one number"
             case_name = f"an input of {shape}{', ' * bool(name)}{name}"
             try:

@@ -80,7 +80,7 @@ def arranged(array: Array, axes: str, order: str) -> Array:
 
 
 def restored(array: Array, axes: str, order: str) -> Array:
-    """Return a user's array with these axes in our order.
+    """Return a user's array with these axes in this order.
 
     Raises
     ------
@@ -198,7 +198,7 @@ class Kind:
 
 def _elementwise(layer: Callable[..., Layer], *options: str, **told: Any) -> Kind:
     return Kind(
-        lambda own, k, cells: layer(**{n: own[n] for n in options if n in own}),
+        lambda setting, k, cells: layer(**{n: setting[n] for n in options if n in setting}),
         _IMAGES,
         every=True,
         told=(told,),
@@ -206,8 +206,8 @@ def _elementwise(layer: Callable[..., Layer], *options: str, **told: Any) -> Kin
     )
 
 
-def _conv(own: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
-    options = {"padding": 0, **own, "kernel_size": cells}
+def _conv(setting: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
+    options = {"padding": 0, **setting, "kernel_size": cells}
     options.pop("size", None)
     return Conv2D(filters, **options)
 
@@ -216,8 +216,8 @@ _POOLS = ((2, 2), (3, 2), (2, 1), (3, 3), (3, 1), (2, 3), (4, 4))  # size and st
 
 
 def _pool(layer: Callable[..., Layer], *modes: str) -> Kind:
-    def reference(own: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
-        return layer(**{n: own[n] for n in ("size", "stride", "padding") if n in own})
+    def reference(setting: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
+        return layer(**{n: setting[n] for n in ("size", "stride", "padding") if n in setting})
 
     told, assumed = (
         tuple({"size": size, "stride": stride, "mode": m} for m in modes for size, stride in steps)
@@ -240,17 +240,19 @@ KINDS: dict[str, Kind] = {
         ),
         options=frozenset({"size", "stride", "padding", "dilation", "groups"}),
     ),
-    "dense": Kind(lambda own, k, cells: Dense(k), "nc", _DENSE),
+    "dense": Kind(lambda setting, k, cells: Dense(k), "nc", _DENSE),
     "relu": _elementwise(ReLU),
     "leaky_relu": _elementwise(LeakyReLU, "slope"),
     "sigmoid": _elementwise(Sigmoid),
     "tanh": _elementwise(Tanh),
-    "softmax": Kind(lambda own, k, cells: Softmax(), "nc", tuple(Layout(x, y) for x, y in _ROWS)),
+    "softmax": Kind(
+        lambda setting, k, cells: Softmax(), "nc", tuple(Layout(x, y) for x, y in _ROWS)
+    ),
     "dropout": _elementwise(Dropout, rate=0.4, keep=0.6, mode="train"),
     "maxpool2d": _pool(MaxPool2D, "max"),
     "avgpool2d": _pool(AvgPool2D, "average", "avg", "mean"),
     "batchnorm": Kind(
-        lambda own, k, cells: BatchNorm2D(epsilon=own.get("epsilon", 1e-5)),
+        lambda setting, k, cells: BatchNorm2D(epsilon=setting.get("epsilon", 1e-5)),
         _IMAGES,
         _NORMED,
         told=tuple({**one, "mode": "train"} for one in _EPSILONS[:1]),
@@ -263,7 +265,7 @@ KINDS: dict[str, Kind] = {
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a kind's options by our names.
+    """Return a kind's options by the names that it has for them.
 
     Raises
     ------
