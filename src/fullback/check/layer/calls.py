@@ -39,6 +39,7 @@ OPTIONS = {
     "rate": "rate p droprate dropprob dropoutratio dropout dropoutrate ratio prob",
     "keep": "keepprob keep keeprate pkeep",
     "mode": "mode",
+    "slope": "slope alpha negativeslope leak leakiness a",
     "axis": "axis",
 }
 """Names of options, by the names that the kinds have."""

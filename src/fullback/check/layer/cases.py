@@ -156,9 +156,8 @@ class CaseMaker:
         for square in (False, True):
             runs: list[_Fit] = []
             for layout in self.layouts:
-                if any(replace(fit.layout, bias=layout.bias) == layout for fit in runs):
-                    continue  # it ran with a bias of another shape
-                fit = self._fit(layout, square)
+                ran = any(replace(fit.layout, bias=layout.bias) == layout for fit in runs)
+                fit = None if ran else self._fit(layout, square)
                 if fit is not None and fit.agrees and not self.kind.every:
                     return [fit]
                 runs += [fit] if fit is not None else []
@@ -190,6 +189,8 @@ class CaseMaker:
                 self.trouble = self.trouble or error
                 continue
             if layout.weight and not self.layer.has_parameters:
+                if self.layer.allocate(inputs):
+                    return self._fit(layout, square)
                 raise OptionError(
                     f"kind={self.name!r} has weights, but forward takes none and the object holds "
                     "none; give params="
@@ -264,9 +265,8 @@ class CaseMaker:
                 return {}
             filters = 3 * self.groups if self.name == "conv2d" else 4
             return {"k": filters if "k" in layout.weight else 1, "r": int(rows), "s": int(columns)}
-        users = self._users(layout)
         known: dict[str, int] = {}
-        if len(users) != (2 if layout.bias else 1):
+        if len(users := self._users(layout)) != (2 if layout.bias else 1):
             return None
         for name, order in zip(users, (layout.weight, layout.bias), strict=False):
             found = lengths(np.shape(self.layer.parameters[name]), order, known)

@@ -143,6 +143,7 @@ def _judged(layer: UserLayer, cases: Cases, samples: int, seed: int) -> Examinat
         examination.examine(cases.cases[0])
         ways.append((examination.count, signature, examination))
     _, layer.backward_signature, examination = min(ways, key=lambda way: way[0])
+    layer.notes.clear()
     for case in cases.cases[1:]:
         examination.examine(case)
     examination.examine_beside_kinks()

@@ -196,13 +196,15 @@ class Kind:
     options: frozenset[str] = frozenset()
 
 
-def _elementwise(layer: Callable[..., Layer], *options: str, **told: Any) -> Kind:
+def _elementwise(layer: type[Layer], *assumed: dict[str, Any], **told: Any) -> Kind:
+    fields = getattr(layer, "__dataclass_fields__", {})
     return Kind(
-        lambda setting, k, cells: layer(**{n: setting[n] for n in options if n in setting}),
+        lambda setting, k, cells: layer(**{n: setting[n] for n in fields if n in setting}),
         _IMAGES,
         every=True,
         told=(told,),
-        options=frozenset([*options, *told]),
+        assumed=assumed or ({},),
+        options=frozenset(told),
     )
 
 
@@ -228,6 +230,7 @@ def _pool(layer: Callable[..., Layer], *modes: str) -> Kind:
 
 
 _STEPS = tuple({"stride": s, "padding": p} for s, p in ((1, 1), (1, 0), (2, 1), (2, 0)))
+_SLOPES = (0.01, 0.2, 0.1, 0.3, 0.05, 0.001)
 _EPSILONS = tuple({"epsilon": e} for e in (1e-5, 1e-8, 1e-7, 1e-3, 1e-6, 1e-4, 1e-10, 1e-12))
 KINDS: dict[str, Kind] = {
     "conv2d": Kind(
@@ -242,7 +245,7 @@ KINDS: dict[str, Kind] = {
     ),
     "dense": Kind(lambda setting, k, cells: Dense(k), "nc", _DENSE),
     "relu": _elementwise(ReLU),
-    "leaky_relu": _elementwise(LeakyReLU, "slope"),
+    "leaky_relu": _elementwise(LeakyReLU, *({"slope": a} for a in _SLOPES), slope=0.1),
     "sigmoid": _elementwise(Sigmoid),
     "tanh": _elementwise(Tanh),
     "softmax": Kind(

@@ -172,6 +172,17 @@ class UserLayer:
         """Whether backward changes parameters."""
         return "rate" in self.backward_signature.takes or self.rate is not None
 
+    def allocate(self, inputs: CallInputs) -> bool:
+        """Run forward on an object that makes its weights then; return whether it did."""
+        on = self.instance()
+        self.run(inputs.copy(), on)
+        self._paths = dict(_held(on.object)) if on.object is not None else {}
+        if self._paths:
+            self.object = on.object
+            found = {name: _at(on.object, path) for name, path in self._paths.items()}
+            self.parameters = {n: np.array(a, np.float64) for n, a in found.items()}
+        return bool(self._paths)
+
     def keep(self, names: Collection[str]) -> None:
         """Forget parameters of other names: the kind has none of them."""
         for held in (self.parameters, self._paths, self._originals):
