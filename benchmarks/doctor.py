@@ -3,32 +3,40 @@
 Wrong and right gradients come from the tests' own backward pass, which is written in loops and
 shares nothing with the package, and the right ones also from PyTorch where there is one.
 
-Four tables: single mistakes (named exactly, and, where not, narrowed to the right layer) for six
+Tables: single mistakes (named exactly, and, where not, narrowed to the right layer) for six
 architectures, two precisions, and with all arrays or with parameter gradients only; the same by
-mistake; pairs of mistakes; false alarms on right gradients. Mistakes that change nothing on the
-data are not counted. A mistake counts as named where it is the only finding, or among the
+mistake; pairs of mistakes; false alarms on right gradients; programs as people write them;
+conventions; plain pictures, on which rounding decides much; times. Mistakes that change nothing on
+the data are not counted. A mistake counts as named where it is the only finding, or among the
 explanations that the finding says the data cannot tell apart; these are counted in brackets.
+``--only conventions`` makes one of the tables, ``--sound 10000`` judges so many plain pictures.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import doctor_programs
+
 from fullback import Network
 from fullback.check.diagnose import Diagnosis, diagnose
 from fullback.check.mistakes import MISTAKES
-from support import byhand
+from support import backprops, byhand, plain
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
+
+
+TABLES = ("singles", "pairs", "alarms", "programs", "conventions", "sound", "times")
 
 
 def main() -> None:
@@ -36,12 +44,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=12, help="pairs for each row of the table")
     parser.add_argument("--right", type=int, default=1000, help="right gradients to judge")
+    parser.add_argument("--sound", type=int, help="plain pictures to judge, and no other table")
+    parser.add_argument("--only", choices=TABLES, nargs="+", help="the tables to make")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     start = time.perf_counter()
-    singles(options.seed)
-    pairs(options.pairs, options.seed)
-    false_alarms(options.right, options.seed)
+    makers = {
+        "singles": lambda: singles(options.seed),
+        "pairs": lambda: pairs(options.pairs, options.seed),
+        "alarms": lambda: false_alarms(options.right, options.seed),
+        "programs": doctor_programs.programs,
+        "conventions": lambda: doctor_programs.conventions(options.seed),
+        "sound": lambda: soundness(options.sound or 1000, options.seed),
+        "times": lambda: doctor_programs.times(options.seed),
+    }
+    for name in ["sound"] if options.sound else options.only or TABLES:
+        makers[name]()
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 
@@ -59,14 +77,9 @@ def ask(
 def differs(
     one: byhand.Computed, other: byhand.Computed, tolerance: float, *, everything: bool
 ) -> bool:
-    """Whether two programs computed different arrays."""
+    """Whether two programs computed different arrays, and more than zeros."""
     kinds = ("gradients", "deltas") if everything else ("gradients",)
-    return any(
-        np.linalg.norm(a - getattr(other, kind)[name])
-        > tolerance * max(np.linalg.norm(getattr(other, kind)[name]), 1e-300)
-        for kind in kinds
-        for name, a in getattr(one, kind).items()
-    )
+    return byhand.shows(one, other, tolerance, kinds)
 
 
 def explained(found: Diagnosis) -> list[set[str | None]]:
@@ -165,7 +178,7 @@ def false_alarms(count: int, seed: int) -> None:
     try:
         import torch  # noqa: F401
 
-        makers["PyTorch"] = by_pytorch
+        makers["PyTorch"] = backprops.pytorch_program
     except ImportError:
         print("\n(no PyTorch here)")
     print("\nfalse alarms on right gradients\n")
@@ -185,6 +198,22 @@ def false_alarms(count: int, seed: int) -> None:
         print(f"{maker:8} {dtype}  {alarms} of {share}", flush=True)
 
 
+def soundness(count: int, seed: int) -> None:
+    """Judge what right programs compute of plain pictures, as it is and altered."""
+    scores: dict[str, Counter[str]] = {"right": Counter(), "altered": Counter()}
+    numbers = range(seed * count, (seed + 1) * count)
+    with multiprocessing.Pool() as pool:
+        for answers in pool.imap_unordered(plain.search, numbers):
+            for kind, verdict, complaint in answers:
+                scores[kind][verdict] += 1
+                if complaint:
+                    print(complaint, flush=True)
+    print("\nplain pictures: what a right program computes of them, as it is and altered\n")
+    for kind, score in scores.items():
+        for verdict, number in score.most_common():
+            print(f"{kind:8} {verdict:28} {number:6} of {score.total()}")
+
+
 def random_case(number: int, dtype: str) -> tuple[Network, np.ndarray, np.ndarray]:
     """Draw an architecture, weights, images of different kinds and labels."""
     rng = np.random.default_rng([number, 3])
@@ -200,42 +229,6 @@ def random_case(number: int, dtype: str) -> tuple[Network, np.ndarray, np.ndarra
     elif kind == 3:
         x = np.where(x > 0, x, 1).astype(dtype)  # a white background
     return net, x, y
-
-
-def by_pytorch(
-    net: Network, x: np.ndarray, y: np.ndarray, dtype: str = "float64"
-) -> byhand.Computed:
-    """Compute everything with PyTorch."""
-    import torch
-
-    functional = torch.nn.functional
-    weights = {
-        k: torch.tensor(p.astype(dtype), requires_grad=True) for k, p in net.parameters.items()
-    }
-    h = torch.tensor(x.astype(dtype), requires_grad=True)
-    outputs = {"input": h}
-    for name, layer in zip(net.names, net.layers, strict=True):
-        if layer.kind == "conv":
-            padding = byhand.pads_of(layer, *h.shape[2:])
-            w, b = weights[f"{name}.weight"], weights[f"{name}.bias"]
-            h = functional.conv2d(h, w, b, layer.stride, padding)
-        elif layer.kind == "dense":
-            h = h @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-        elif layer.kind == "relu":
-            h = torch.relu(h)
-        elif layer.kind == "pool":
-            h = functional.max_pool2d(h, layer.size, layer.stride)
-        else:
-            h = h.flatten(1)
-        h.retain_grad()
-        outputs[name] = h
-    functional.cross_entropy(h, torch.tensor(y)).backward()
-    return byhand.Computed(
-        {k: v.detach().numpy() for k, v in outputs.items()},
-        {k: v.grad.numpy() for k, v in outputs.items()},
-        {k: p.grad.numpy() for k, p in weights.items()},
-        torch.softmax(h, 1).detach().numpy(),
-    )
 
 
 if __name__ == "__main__":

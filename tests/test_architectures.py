@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fullback import MeanSquaredError, Network, SoftmaxCrossEntropy, zoo
+from fullback import BinaryCrossEntropy, MeanSquaredError, Network, SoftmaxCrossEntropy, zoo
 from fullback.errors import OptionError, ShapeError
 from fullback.layers import (
     AvgPool2D,
@@ -207,7 +207,14 @@ def networks(draw):
         layers += [Dense(draw(st.integers(1, 6)), draw(st.booleans())), draw(anywhere)]
     layers.append(Dense(draw(st.integers(2, 4))))
     loss = draw(
-        st.sampled_from([SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.2), MeanSquaredError()])
+        st.sampled_from(
+            [
+                SoftmaxCrossEntropy(),
+                SoftmaxCrossEntropy(0.2),
+                BinaryCrossEntropy(),
+                MeanSquaredError(),
+            ]
+        )
     )
     seed = draw(st.integers(0, 999))
     return Network(layers, input_shape, loss=loss, seed=seed, dtype="float64")

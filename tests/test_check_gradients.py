@@ -45,7 +45,9 @@ class TestRightGradients:
 
     @pytest.mark.parametrize("training", [True, False])
     @pytest.mark.parametrize(
-        "loss", [None, fb.SoftmaxCrossEntropy(0.1), fb.MeanSquaredError()], ids=str
+        "loss",
+        [None, fb.SoftmaxCrossEntropy(0.1), fb.BinaryCrossEntropy(), fb.MeanSquaredError()],
+        ids=str,
     )
     @pytest.mark.parametrize("name", NETWORKS)
     def test_every_kind_of_layer_with_ties_and_zeros(self, name, loss, training):

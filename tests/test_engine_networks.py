@@ -18,6 +18,7 @@ from fullback import (
     SGD,
     Adam,
     AdamW,
+    BinaryCrossEntropy,
     Dense,
     MeanSquaredError,
     Network,
@@ -34,7 +35,8 @@ from fullback.engine.machine import Machine
 from fullback.engine.simd import LANES
 from fullback.errors import DivergenceError, OptionError
 from fullback.layers import LAYERS, ReLU
-from fullback.passes import softmax, trace_batch
+from fullback.layers.loss import class_probabilities
+from fullback.passes import trace_batch
 from fullback.training import lane_stepper as training_lanes
 from fullback.training import reference_stepper
 from fullback.training.batches import Batches
@@ -116,7 +118,9 @@ def assert_logits_rounded(net, x):
         actual["probabilities"] = net.predict_proba(x, engine="lanes")
         for results in logits:
             noise = 0 if results is logits[0] else 4 * EPS * rng.choice([-1, 1], y.shape)[:, None]
-            results["probabilities"] = softmax(results["logits"]) * (1 + noise)
+            results["probabilities"] = class_probabilities(net.loss, results["logits"]) * (
+                1 + noise
+            )
     assert {array.dtype for array in actual.values()} == {np.dtype("float32")}
     assert_rounded(actual, logits[0], logits[1:])
 
@@ -135,7 +139,9 @@ def test_the_zoo(name, dtype):
 
 @every_network
 @pytest.mark.parametrize(
-    "loss", [SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.2), MeanSquaredError()], ids=str
+    "loss",
+    [SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.2), BinaryCrossEntropy(), MeanSquaredError()],
+    ids=str,
 )
 @pytest.mark.parametrize("weights", ["none", "some", "zeros"])
 @pytest.mark.parametrize("training", [True, False])

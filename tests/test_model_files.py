@@ -21,6 +21,7 @@ import fullback
 from fullback import (
     AvgPool2D,
     BatchNorm2D,
+    BinaryCrossEntropy,
     Conv2D,
     Dense,
     Dropout,
@@ -66,6 +67,7 @@ NETWORKS = {
 LOSS = {
     "labels": SoftmaxCrossEntropy(),
     "smoothed": SoftmaxCrossEntropy(label_smoothing=0.1),
+    "sigmoids": BinaryCrossEntropy(),
     "numbers": MeanSquaredError(),
 }
 

@@ -18,7 +18,7 @@ README = Path(__file__).parent.parent / "README.md"
 PUBLIC = """
     AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D Normalize
     ReLU Sigmoid Tanh
-    MeanSquaredError SoftmaxCrossEntropy
+    BinaryCrossEntropy MeanSquaredError SoftmaxCrossEntropy
     Network Threshold Trace zoo
     check_gradients check_layer diagnose explain probe Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules

@@ -93,4 +93,8 @@ def test_the_programs_cover_the_mistakes():
 
 def test_every_program_is_listed():
     files = Path(wrong_programs.__file__).parent.glob("*.py")
-    assert {file.stem for file in files} == {*wrong_programs.NAMES, "__init__"}
+    assert {file.stem for file in files} == {
+        *wrong_programs.NAMES,
+        *wrong_programs.STEPS,
+        "__init__",
+    }

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     __version__: str
     from fullback import zoo
     from fullback.augment import Augment
-    from fullback.check.diagnose import Diagnosis, Finding, diagnose, probe
+    from fullback.check.diagnose import Diagnosis, Finding, diagnose, diagnose_program, probe
     from fullback.check.gradients import GradientCheck, check_gradients
     from fullback.check.layer import LayerCheck, check_layer
     from fullback.data import Dataset, load_data
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from fullback.layers import (
         AvgPool2D,
         BatchNorm2D,
+        BinaryCrossEntropy,
         Conv2D,
         Dense,
         Dropout,
@@ -87,15 +88,15 @@ else:  # the same imports, each when its name is first used
     }
     _NAMES = {
         "fullback.augment": "Augment",
-        "fullback.check.diagnose": "Diagnosis Finding diagnose probe",
+        "fullback.check.diagnose": "Diagnosis Finding diagnose diagnose_program probe",
         "fullback.check.gradients": "GradientCheck check_gradients",
         "fullback.check.layer": "LayerCheck check_layer",
         "fullback.data": "Dataset load_data",
         "fullback.estimator": "CNNClassifier CNNRegressor load_estimator",
         "fullback.export.safetensors": "save",
         "fullback.layers": """
-            AvgPool2D BatchNorm2D Conv2D Dense Dropout Flatten GlobalAvgPool2D LeakyReLU MaxPool2D
-            MeanSquaredError Normalize ReLU Sigmoid SoftmaxCrossEntropy Tanh""",
+            AvgPool2D BatchNorm2D BinaryCrossEntropy Conv2D Dense Dropout Flatten GlobalAvgPool2D
+            LeakyReLU MaxPool2D MeanSquaredError Normalize ReLU Sigmoid SoftmaxCrossEntropy Tanh""",
         "fullback.network": "Network load",
         "fullback.report.page": "explain",
         "fullback.passes": "Trace",
@@ -143,6 +144,7 @@ __all__ = [
     "Augment",
     "AvgPool2D",
     "BatchNorm2D",
+    "BinaryCrossEntropy",
     "CNNClassifier",
     "CNNRegressor",
     "Callback",
@@ -184,6 +186,7 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "diagnose",
+    "diagnose_program",
     "explain",
     "find_rate",
     "fit",

@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike
 from fullback.architecture import architecture_of, gain_after
 from fullback.arrays import Arrays
 from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
-from fullback.layers import Dense, Layer, Loss, SoftmaxCrossEntropy
+from fullback.layers import (
+    BinaryCrossEntropy,
+    Dense,
+    Layer,
+    Loss,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+)
 from fullback.layers.base import Array, Shape
 from fullback.layers.text import parse_layers
 from fullback.options import require_whole, short
@@ -54,6 +61,12 @@ class Model:
         self.loss = SoftmaxCrossEntropy() if loss is None else loss
         if not isinstance(self.loss, Loss):
             raise OptionError(f"loss must be a loss like SoftmaxCrossEntropy(), got {short(loss)}")
+        ends = [isinstance(layer, Sigmoid) for layer in self.layers[-1:]]
+        if isinstance(self.loss, BinaryCrossEntropy) and any(ends):
+            raise OptionError(
+                "BinaryCrossEntropy takes logits and holds their sigmoid itself: leave the last "
+                "layer, sigmoid, out; predict_proba has the sigmoids"
+            )
         if dtype not in ("float32", "float64"):
             raise OptionError(f"dtype must be 'float32' or 'float64', got {short(dtype)}")
         require_whole("seed", seed, 0)

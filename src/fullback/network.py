@@ -15,9 +15,10 @@ from fullback.engine.choice import answers, loss_and_gradients
 from fullback.errors import OptionError
 from fullback.layers import Layer, Loss
 from fullback.layers.base import Array
+from fullback.layers.loss import answered, class_probabilities, share_right
 from fullback.model import DType, Engine, Model, check_weights
 from fullback.options import require_whole
-from fullback.passes import Evaluation, Seed, Trace, adapt, evaluate_logits, softmax, trace_batch
+from fullback.passes import Evaluation, Seed, Trace, adapt, evaluate_logits, trace_batch
 
 if TYPE_CHECKING:
     import os
@@ -146,7 +147,7 @@ class Network(Model):
         Parameters
         ----------
         x : images, uint8 or float, of shape (N, C, H, W), or (N, H, W) for one channel
-        y : labels of shape (N,), or targets of shape (N, outputs) for MeanSquaredError
+        y : labels of shape (N,), or targets of shape (N, outputs): see the loss
         sample_weight : weights of shape (N,), for a weighted mean as the loss
         training : whether dropout and batch statistics are in force, as in a training step
         seed : fixes what dropout leaves out
@@ -199,10 +200,12 @@ class Network(Model):
     def predict_proba(self, x: ArrayLike, *, engine: Engine | None = None) -> Array:
         """Return the probability of every class, of shape (N, classes).
 
+        For BinaryCrossEntropy they are the outputs' sigmoids p, or, of one output, 1 - p and p.
+
         Raises
         ------
         OptionError
-            The loss is not SoftmaxCrossEntropy, so the outputs are not logits of classes.
+            The loss is MeanSquaredError, so the outputs are not logits of classes.
         """
         if not self.loss.classifies:
             raise OptionError(f"predict_proba needs a classifier, but the loss is {self.loss}")
@@ -217,7 +220,7 @@ class Network(Model):
         if self.threshold is not None:
             return self.threshold.answers(self.predict_proba(x, engine=engine))
         logits = self.logits(x, engine=engine)
-        return logits.argmax(axis=1) if self.loss.classifies else logits
+        return answered(self.loss, logits) if self.loss.classifies else logits
 
     def score(self, x: ArrayLike, y: ArrayLike, *, engine: Engine | None = None) -> float:
         """Return the share of images that are predicted right; for MeanSquaredError, R^2.
@@ -233,8 +236,8 @@ class Network(Model):
         if self.threshold is None:
             return found
         targets = self.loss.targets(y, *logits.shape)
-        right = self.threshold.answers(softmax(logits)) == targets
-        return Evaluation(found.loss, float(right.mean()))
+        labels = self.threshold.answers(class_probabilities(self.loss, logits))
+        return Evaluation(found.loss, float(share_right(labels, targets).mean()))
 
     def adapt(self, x: ArrayLike) -> None:
         """Measure the images' mean and deviation for the Normalize layer that comes first.

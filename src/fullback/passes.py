@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 from fullback.errors import OptionError
 from fullback.layers import Loss, Normalize
 from fullback.layers.base import Array
+from fullback.layers.loss import answered, share_right
+from fullback.layers.loss import softmax as softmax
 from fullback.memory import require_memory
 from fullback.model import Model
 
@@ -34,7 +36,8 @@ class Trace:
     activations : each layer's output, of shape (N, *output_shape); ``"input"`` is the images
     deltas : dL/d output of each layer, in the shapes of ``activations``; ``"input"`` is dL/d images
     gradients : dL/dp for every parameter p, in the shapes of ``Network.parameters``
-    probabilities : softmax of the logits, of shape (N, classes); None for other losses
+    probabilities : softmax of the logits, or their sigmoids, of shape (N, outputs); None where the
+        loss has none
     kept : every layer's cache, what its forward pass keeps for its backward pass, in order
     """
 
@@ -116,7 +119,7 @@ def trace_batch(
         activations=dict(zip(("input", *net.names), activations, strict=True)),
         deltas=dict(zip(("input", *net.names), deltas, strict=True)),
         gradients=gradients,
-        probabilities=softmax(activations[-1]) if net.loss.classifies else None,
+        probabilities=net.loss.probabilities(activations[-1]),
         kept=tuple(caches),
     )
 
@@ -141,7 +144,8 @@ def evaluate_logits(loss: Loss, logits: Array, y: ArrayLike) -> Evaluation:
     with np.errstate(all="ignore"):
         mean, _ = loss.forward(logits, targets)
     if loss.classifies:
-        return Evaluation(mean, float((logits.argmax(axis=1) == targets).mean()))
+        labels = answered(loss, logits)
+        return Evaluation(mean, float(share_right(labels, targets).mean()))
     if len(logits) < 2:
         return Evaluation(mean, float("nan"))  # there is no spread to explain
     from sklearn.metrics import r2_score
@@ -168,14 +172,6 @@ def adapt(net: Model, images: Array) -> None:
 def scaled(x: Array, dtype: np.dtype[Any]) -> Array:
     """Return images as floats: uint8 is divided by 255, floats are used as they are."""
     return x.astype(dtype) / dtype.type(255) if x.dtype == np.uint8 else x.astype(dtype, copy=False)
-
-
-def softmax(logits: Array) -> Array:
-    """Return each row's exponentials divided by their sum, of shape (N, classes)."""
-    with np.errstate(all="ignore"):
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def first_not_finite(activations: Iterable[tuple[str, Array]]) -> str | None:

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fullback import Conv2D, Dense, Dropout, Flatten, MaxPool2D, Network, ReLU
+from fullback import Conv2D, Dense, Dropout, Flatten, MaxPool2D, Network
+from support.byhand_maps import (
+    RATE,
+    conv_backward,
+    conv_forward,
+    pads_of,
+    pool_backward,
+    pool_forward,
+)
+
+__all__ = ["ARCHITECTURES", "SWITCHES", "batch", "network", "pads_of", "places", "run"]
 
 ARCHITECTURES = {
     "question": ("conv1 relu pool conv1 relu pool flatten dense12 relu dense5", (1, 12, 10)),
@@ -30,6 +40,15 @@ ARCHITECTURES = {
         "conv3(padding=valid) relu pool conv4(padding=valid) relu pool flatten dense7 relu dense5",
         (1, 14, 13),
     ),
+    "smooth": (
+        "conv3(padding=valid) tanh pool conv4(padding=valid) leakyrelu0.1 pool flatten dense7 "
+        "sigmoid dense5",
+        (2, 14, 13),
+    ),
+    "large gradients": (
+        "conv3 relu conv2(padding=valid) relu flatten dense6 relu dense4",
+        (2, 8, 7),
+    ),
 }
 
 SWITCHES = {
@@ -42,18 +61,53 @@ SWITCHES = {
     "filter-sum-lost": ("filter-sum-lost", "conv"),
     "taps-overwritten": ("taps-overwritten", "conv"),
     "stride-not-dilated": ("stride-not-dilated", "conv"),
+    "stride-repeated": ("stride-not-dilated", "conv"),
     "stride-leftover": ("stride-leftover", "conv"),
     "padding-cropped-wrong": ("padding-cropped-wrong", "conv"),
+    "full-convolution-same": ("full-convolution-cropped", "conv"),
+    "full-convolution-valid": ("full-convolution-cropped", "conv"),
+    "padding-edge": ("padding-not-zeros", "conv"),
+    "padding-wrapped": ("padding-not-zeros", "conv"),
+    "padding-mirrored-input": ("padding-not-zeros", "conv"),
     "weight-gradient-padding": ("weight-gradient-padding", "conv"),
+    "weight-gradient-averaged": ("weight-gradient-averaged", "conv"),
+    "weight-gradient-averaged-all": ("weight-gradient-averaged", "conv"),
+    "channels-summed": ("input-channels-merged", "conv"),
+    "channel-0-for-all": ("input-channels-merged", "conv"),
+    "channel-0-for-all-back": ("input-channels-merged", "conv"),
+    "first-position-only": ("one-window-only", "conv"),
+    "first-position-only-back": ("one-window-only", "conv"),
+    "first-position-only-bias": ("one-window-only", "conv"),
+    "memory-order-filters": ("memory-order", "conv"),
+    "memory-order-columns": ("memory-order", "conv"),
+    "memory-order-maps": ("memory-order", "conv"),
+    "memory-order-dense": ("memory-order", "dense"),
+    "cast-to-whole": ("cast-to-whole", "conv"),
     "pool-ties-all": ("pool-ties-all", "pool"),
     "pool-spread": ("pool-spread", "pool"),
     "pool-spread-divided": ("pool-spread", "pool"),
     "pool-overlap-assigned": ("pool-overlap-assigned", "pool"),
-    "relu-mask-missing": ("relu-mask-missing", "relu"),
+    "pool-stride-lost": ("pool-stride-lost", "pool"),
+    "pool-smallest": ("pool-wrong-winner", "pool"),
+    "pool-rows-for-columns": ("pool-wrong-winner", "pool"),
+    "pool-first-cell": ("pool-wrong-winner", "pool"),
+    "pool-first-window": ("one-window-only", "pool"),
+    "pool-last-window": ("one-window-only", "pool"),
+    "pool-stale-winners": ("cache-overwritten", "pool"),
+    "relu-mask-missing": ("relu-mask-missing", "rectifier"),
     "relu-mask-for-delta": ("relu-mask-for-delta", "relu"),
     "relu-mask-of-delta": ("relu-mask-of-delta", "relu"),
+    "slope-missing": ("slope-missing", "smooth"),
+    "slope-twice": ("slope-twice", "smooth"),
+    "slope-of-the-input": ("slope-at-wrong-place", "smooth"),
+    "slope-of-the-output": ("slope-at-wrong-place", "smooth"),
+    "slope-of-relu": ("other-activation-slope", "activation"),
+    "slope-of-leakyrelu": ("other-activation-slope", "rectifier"),
+    "slope-of-sigmoid": ("other-activation-slope", "activation"),
+    "slope-of-tanh": ("other-activation-slope", "activation"),
     "cache-overwritten": ("cache-overwritten", "dense"),
-    "cache-overwritten-relu": ("cache-overwritten", "relu"),
+    "cache-overwritten-before": ("cache-overwritten", "dense"),
+    "cache-overwritten-relu": ("cache-overwritten", "activation"),
     "bias-averaged-batch": ("bias-averaged", "dense"),
     "bias-averaged-positions": ("bias-averaged", "conv"),
     "bias-averaged-all": ("bias-averaged", "conv"),
@@ -64,7 +118,12 @@ SWITCHES = {
     "last-sample-only-loss": ("last-sample-only", "loss"),
     "softmax-twice": ("softmax-twice", "loss"),
     "softmax-diagonal": ("softmax-diagonal", "loss"),
-    "softmax-diagonal-quotient": ("softmax-diagonal", "loss"),
+    "softmax-diagonal-quotient": ("true-class-only", "loss"),
+    "true-class-only": ("true-class-only", "loss"),
+    "softmax-of-images": ("other-probabilities", "loss"),
+    "softmax-of-batch": ("other-probabilities", "loss"),
+    "slope-of-probabilities-missing": ("slope-of-probabilities-missing", "loss"),
+    "constant-factor": ("constant-factor", "loss"),
     "sign-flipped": ("sign-flipped", "loss"),
     "sign-flipped-gradients": ("sign-flipped", "all"),
     "labels-shifted": ("labels-shifted", "loss"),
@@ -73,6 +132,11 @@ SWITCHES = {
     "weights-updated-early-here": ("weights-updated-early", "dense"),
     "gradients-not-cleared": ("gradients-not-cleared", "all"),
     "l2-term": ("l2-term", "all"),
+    "l1-term": ("l1-term", "all"),
+    "gradient-clipped": ("gradient-clipped", "all"),
+    "gradient-clipped-norm": ("gradient-clipped", "all"),
+    "gradient-normalised": ("gradient-normalised", "all"),
+    "momentum-term": ("update-in-gradient", "conv"),
     "wrong-cached-input": ("wrong-cached-input", "dense"),
     "images-mixed": ("images-mixed", "conv"),
     "images-mixed-back": ("images-mixed", "conv"),
@@ -80,7 +144,14 @@ SWITCHES = {
     "dropout-scale-lost": ("dropout-mask-lost", "dropout"),
 }
 
-RATE, DECAY = 0.3, 0.02
+KINDS = {
+    # kinds of layers with a name of their own
+    "rectifier": ("relu", "leakyrelu"),
+    "smooth": ("tanh", "sigmoid"),
+    "activation": ("relu", "leakyrelu", "tanh", "sigmoid"),
+}
+
+DECAY, CLIP, MOMENTUM = 0.02, 0.004, 0.9
 
 
 @dataclass
@@ -115,6 +186,10 @@ def network(name, seed=0, dtype="float64", *, dropout=False):
             net.parameters[key] = rng.normal(0, 0.1, p.shape)
         elif key.startswith("dense"):
             net.parameters[key] = p * 1.5 if len(p) > 5 else rng.normal(0, 0.5, p.shape)
+    if name == "large gradients":  # small maps, and large weights above them
+        net.parameters["conv2.weight"] = net.parameters["conv2.weight"] / 40
+        net.parameters["conv2.bias"] = net.parameters["conv2.bias"] / 40
+        net.parameters["dense1.weight"] = net.parameters["dense1.weight"] * 40
     return net
 
 
@@ -122,7 +197,7 @@ def batch(net, images=6, seed=0, dtype="float64"):
     """Drawn-like images: a flat zero background with strokes of distinct values; and labels."""
     rng = np.random.default_rng([seed, 5])
     x = rng.random((images, *net.input_shape)) * (rng.random((images, *net.input_shape)) < 0.5)
-    x[:, :, :2] = 0
+    x[:, :, 2:4] = 0
     y = np.resize(rng.permutation(net.output_shape[0]), images)
     return x.astype(dtype), y
 
@@ -144,8 +219,8 @@ def run(net, x, y, mistakes=(), dtype="float64"):
             )
         elif isinstance(layer, Dense):
             h = h @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-        elif isinstance(layer, ReLU):
-            h = h * (h > 0)
+        elif layer.kind in KINDS["activation"]:
+            h = activation_forward(h, layer)
         elif isinstance(layer, MaxPool2D):
             h = pool_forward(h, layer)
         elif isinstance(layer, Flatten):
@@ -155,7 +230,7 @@ def run(net, x, y, mistakes=(), dtype="float64"):
         out.activations[name] = h
     e = np.exp(h - h.max(axis=1, keepdims=True))
     out.probabilities = p = e / e.sum(axis=1, keepdims=True)
-    delta = loss_backward(p, y, wrong)
+    delta = loss_backward(p, h, y, wrong)
     for index in reversed(range(len(net.layers))):
         name, layer = net.names[index], net.layers[index]
         out.deltas[name] = delta
@@ -169,8 +244,8 @@ def run(net, x, y, mistakes=(), dtype="float64"):
             dw, db = common(dw, db, delta, w, weights[f"{name}.bias"], name, wrong)
             out.gradients[f"{name}.weight"], out.gradients[f"{name}.bias"] = dw, db
             delta = new
-        elif isinstance(layer, ReLU):
-            delta = relu_backward(delta, xin, name, wrong)
+        elif layer.kind in KINDS["activation"]:
+            delta = activation_backward(delta, xin, out.activations[name], layer, name, wrong)
         elif isinstance(layer, MaxPool2D):
             delta = pool_backward(delta, xin, layer, name, wrong)
         elif isinstance(layer, Flatten):
@@ -194,7 +269,7 @@ def masks_of(net, x, y):
     return {name: mask for name, layer, mask in kept if isinstance(layer, Dropout)}
 
 
-def loss_backward(p, y, wrong):
+def loss_backward(p, logits, y, wrong):
     n, k = p.shape
     labels = y
     if wrong("labels-shifted", "loss"):
@@ -202,7 +277,20 @@ def loss_backward(p, y, wrong):
     t = np.zeros_like(p)
     for i in range(n):
         t[i, labels[i]] = 1
+    if wrong("softmax-of-images", "loss") or wrong("softmax-of-batch", "loss"):
+        e = np.exp(logits)
+        p = np.zeros_like(e)
+        for i in range(n):
+            for j in range(k):
+                whole = e if wrong("softmax-of-batch", "loss") else e[:, j]
+                p[i, j] = e[i, j] / whole.sum()
     d = (p - t) / n
+    if wrong("true-class-only", "loss"):
+        d = np.zeros_like(p)
+        for i in range(n):
+            d[i, labels[i]] = p.dtype.type(-1 / n)
+    if wrong("slope-of-probabilities-missing", "loss"):
+        d = -t / p / n
     if wrong("batch-sum", "loss"):
         d = p - t
     if wrong("softmax-diagonal", "loss"):
@@ -215,6 +303,8 @@ def loss_backward(p, y, wrong):
             jacobian = np.diag(p[i]) - np.outer(p[i], p[i])
             new[i] = jacobian @ d[i]
         d = new
+    if wrong("constant-factor", "loss"):
+        d = d * p.dtype.type(0.37)
     if wrong("sign-flipped", "loss"):
         d = -d
     if wrong("last-sample-only-loss", "loss"):
@@ -238,7 +328,23 @@ def common(dw, db, delta, w, b, name, wrong):
         dw, db = total_w, total_b
     if wrong("l2-term", name):
         dw = dw + w.dtype.type(DECAY) * w
+    if wrong("l1-term", name):
+        dw = dw + w.dtype.type(DECAY) * ((w > 0).astype(w.dtype) - (w < 0))
+    if wrong("gradient-clipped", name):
+        dw = np.minimum(np.maximum(dw, -w.dtype.type(CLIP)), w.dtype.type(CLIP))
+        db = np.minimum(np.maximum(db, -w.dtype.type(CLIP)), w.dtype.type(CLIP))
+    if wrong("gradient-clipped-norm", name):
+        dw, db = shortened(dw, CLIP), shortened(db, CLIP)
+    if wrong("gradient-normalised", name):
+        dw, db = (g / np.sqrt((g * g).sum()) if g.any() else g for g in (dw, db))
+    if wrong("momentum-term", name):
+        dw, db = (g * w.dtype.type(1 - MOMENTUM) for g in (dw, db))
     return dw, db
+
+
+def shortened(gradient, most):
+    norm = np.sqrt((gradient * gradient).sum())
+    return gradient * gradient.dtype.type(most / norm) if norm > most else gradient
 
 
 def dense_backward(delta, xin, w, layer, name, wrong, activations, before):
@@ -247,6 +353,8 @@ def dense_backward(delta, xin, w, layer, name, wrong, activations, before):
         xin = activations[before]
     if wrong("cache-overwritten", name):
         xin = np.stack([xin[-1]] * n)
+    if wrong("cache-overwritten-before", name):
+        xin = np.stack([xin[i - 1] for i in range(n)])
     dw = np.zeros_like(w)
     db = np.zeros(len(w), w.dtype)
     for i in range(n):
@@ -260,151 +368,58 @@ def dense_backward(delta, xin, w, layer, name, wrong, activations, before):
         db = db / n
     if wrong("weights-updated-early", name) or wrong("weights-updated-early-here", name):
         w = w - w.dtype.type(RATE) * dw
+    if wrong("memory-order-dense", name):
+        return dw, db, delta @ w.reshape(w.shape[1], w.shape[0]).T
     return dw, db, delta @ w
 
 
-def relu_backward(delta, xin, name, wrong):
-    mask = xin > 0
-    if wrong("relu-mask-missing", name):
-        return delta
+def activation_forward(x, layer):
+    one = x.dtype.type(1)
+    if layer.kind == "relu":
+        return x * (x > 0)
+    if layer.kind == "leakyrelu":
+        return np.where(x > 0, x, x.dtype.type(layer.slope) * x)
+    return np.tanh(x) if layer.kind == "tanh" else one / (one + np.exp(-x))
+
+
+def activation_backward(delta, xin, y, layer, name, wrong):
+    kind, leak = layer.kind, getattr(layer, "slope", 0.0)
     if wrong("relu-mask-for-delta", name):
-        return mask.astype(delta.dtype)
+        return (xin > 0).astype(delta.dtype)
     if wrong("relu-mask-of-delta", name):
         return delta * (delta > 0)
+    if wrong("relu-mask-missing", name) or wrong("slope-missing", name):
+        return delta
+    if wrong("slope-of-the-input", name):
+        y = xin
+    if wrong("slope-of-the-output", name):
+        y = activation_forward(y, layer)
+    for other in ("relu", "leakyrelu", "sigmoid", "tanh"):
+        if wrong(f"slope-of-{other}", name):
+            kind, leak = other, 0.01
+    slope = {
+        "relu": (xin > 0).astype(delta.dtype),
+        "leakyrelu": np.where(xin > 0, 1, leak).astype(delta.dtype),
+        "sigmoid": y * (1 - y),
+        "tanh": 1 - y * y,
+    }[kind]
     if wrong("cache-overwritten-relu", name):
-        mask = np.stack([mask[-1]] * len(mask))
-    return delta * mask
+        slope = np.stack([slope[-1]] * len(slope))
+    if wrong("slope-twice", name):
+        slope = slope * slope
+    return delta * slope
 
 
-def pads_of(layer, rows, cols):
-    """Zeros above and on the left, below and on the right, for kernels 3 and stride 1 or given."""
-    if layer.padding == "valid":
-        return 0
-    return 1 if layer.padding == "same" else layer.padding
-
-
-def conv_forward(x, w, b, layer):
-    n, c, rows, cols = x.shape
-    f, _, kr, kc = w.shape
-    pad, s = pads_of(layer, rows, cols), layer.stride
-    xp = np.zeros((n, c, rows + 2 * pad, cols + 2 * pad), x.dtype)
-    xp[:, :, pad : pad + rows, pad : pad + cols] = x
-    p, q = (rows + 2 * pad - kr) // s + 1, (cols + 2 * pad - kc) // s + 1
-    y = np.zeros((n, f, p, q), x.dtype)
-    for i in range(p):
-        for j in range(q):
-            window = xp[:, :, i * s : i * s + kr, j * s : j * s + kc].reshape(n, -1)
-            y[:, :, i, j] = window @ w.reshape(f, -1).T + b
-    return y, (xp, pad, s)
-
-
-def conv_backward(delta, xin, w, layer, name, wrong, cache, before):
-    xp, pad, s = cache
-    n, f, p, q = delta.shape
-    _, c, kr, kc = w.shape
-    rows, cols = xin.shape[2:]
-    if wrong("weight-gradient-padding", name):
-        xp = np.zeros_like(xp)
-        xp[:, :, :rows, :cols] = xin
-    # the weights: an image at a time
-    dw = np.zeros_like(w)
-    db = np.zeros(f, w.dtype)
-    own = delta
-    if wrong("images-mixed", name):  # im2col gives (N, P, Q) columns, this (P, Q, N)
-        own = delta.transpose(1, 2, 3, 0).reshape(f, -1).reshape(f, n, p, q).swapaxes(0, 1)
-    for image in range(n):
-        one = np.zeros_like(w)
-        for i in range(p):
-            for j in range(q):
-                window = xp[image, :, i * s : i * s + kr, j * s : j * s + kc]
-                one += own[image, :, i, j][:, None, None, None] * window
-        if wrong("last-sample-only", name):
-            dw, db = one, delta[image].sum(axis=(1, 2))
-        else:
-            dw += one
-            db += delta[image].sum(axis=(1, 2))
-    update = dw
-    if wrong("weight-gradient-turned", name):
-        dw = np.flip(dw, (2, 3)).copy()
-    if wrong("rows-columns-swapped", name):
-        dw = dw.transpose(0, 1, 3, 2).copy()
-    if wrong("bias-averaged-positions", name):
-        db = db / (p * q)
-    if wrong("bias-averaged-all", name):
-        db = db / (n * p * q)
-    if wrong("weights-updated-early", name):
-        w = w - w.dtype.type(RATE) * update
-    # the next delta
-    if wrong("rows-columns-swapped-back", name):
-        w = w.transpose(0, 1, 3, 2)
-    if wrong("filter-not-turned", name):
-        w = np.rot90(w, 2, (2, 3))
-    if wrong("channels-swapped", name):
-        w = w.transpose(1, 0, 2, 3) if c == f else w.reshape(c, f, kr, kc).transpose(1, 0, 2, 3)
-    if wrong("images-mixed-back", name):
-        delta = delta.reshape(f, n, p, q).transpose(1, 0, 2, 3)
-    step = 1 if wrong("stride-not-dilated", name) else s
-    dxp = np.zeros_like(xp)
-    for i in range(p):
-        for j in range(q):
-            part = np.zeros((n, c, kr, kc), w.dtype)
-            for k in range(f):
-                share = delta[:, k, i, j][:, None, None, None] * w[k]
-                if wrong("filter-sum-lost", name):
-                    part = share
-                else:
-                    part += share
-            cells = dxp[:, :, i * step : i * step + kr, j * step : j * step + kc]
-            if wrong("taps-overwritten", name):
-                cells[...] = part
-            else:
-                cells += part
-    dx = dxp[:, :, pad : pad + rows, pad : pad + cols]
-    if wrong("padding-cropped-wrong", name):
-        dx = dxp[:, :, :rows, :cols]
-    if wrong("stride-leftover", name):
-        reach = dxp[:, :, : (p - 1) * s + kr, : (q - 1) * s + kc]
-        if pad:
-            reach = reach[:, :, pad:-pad, pad:-pad]
-        dx = np.zeros_like(xin)
-        dx[:, :, : reach.shape[2], : reach.shape[3]] = reach
-    return dw, db, dx
-
-
-def pool_forward(x, layer):
-    size, s = layer.size, layer.size if layer.stride is None else layer.stride
-    p, q = (x.shape[2] - size) // s + 1, (x.shape[3] - size) // s + 1
-    y = np.zeros((*x.shape[:2], p, q), x.dtype)
-    for i in range(p):
-        for j in range(q):
-            y[:, :, i, j] = x[:, :, i * s : i * s + size, j * s : j * s + size].max(axis=(2, 3))
-    return y
-
-
-def pool_backward(delta, xin, layer, name, wrong):
-    size, s = layer.size, layer.size if layer.stride is None else layer.stride
-    dx = np.zeros_like(xin)
-    n, c, p, q = delta.shape
-    for image in range(n):
-        for k in range(c):
-            for i in range(p):
-                for j in range(q):
-                    window = xin[image, k, i * s : i * s + size, j * s : j * s + size]
-                    part = dx[image, k, i * s : i * s + size, j * s : j * s + size]
-                    d = delta[image, k, i, j]
-                    if wrong("pool-spread", name):
-                        part += d
-                    elif wrong("pool-spread-divided", name):
-                        part += d / (size * size)
-                    elif wrong("pool-ties-all", name):
-                        part += d * (window == window.max())
-                    else:
-                        where = np.unravel_index(window.argmax(), window.shape)
-                        if wrong("pool-overlap-assigned", name):
-                            part[where] = d
-                        else:
-                            part[where] += d
-    return dx
+def shows(made, right, tolerance, kinds=("gradients", "deltas")):
+    """Whether a mistake changed something, and left something: zeros are no evidence of any."""
+    changed = False
+    for kind in kinds:
+        for name, wanted in getattr(right, kind).items():
+            off = np.linalg.norm(getattr(made, kind)[name] - wanted)
+            changed |= bool(off > tolerance * max(np.linalg.norm(wanted), 1e-300))
+            if wanted.any() and not getattr(made, kind)[name].any():
+                return False
+    return changed
 
 
 def places(net, switch):
@@ -412,4 +427,5 @@ def places(net, switch):
     kind = SWITCHES[switch][1]
     if kind in ("loss", "all"):
         return [kind]
-    return [name for name, layer in zip(net.names, net.layers, strict=True) if layer.kind == kind]
+    kinds = KINDS.get(kind, (kind,))
+    return [name for name, layer in zip(net.names, net.layers, strict=True) if layer.kind in kinds]

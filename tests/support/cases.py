@@ -38,7 +38,7 @@ from fullback.layers import (
     Sigmoid,
     Tanh,
 )
-from fullback.passes import Seed, Trace, random_key, scaled, softmax
+from fullback.passes import Seed, Trace, random_key, scaled
 
 Array: TypeAlias = NDArray[Any]
 Results: TypeAlias = dict[str, Array]
@@ -410,7 +410,7 @@ def noisy_trace(
         activations=dict(zip(names, activations, strict=True)),
         deltas=dict(zip(names, deltas[::-1], strict=True)),
         gradients={name: gradients[name] for name in net.parameters},
-        probabilities=softmax(activations[-1]) if net.loss.classifies else None,
+        probabilities=net.loss.probabilities(activations[-1]),
         kept=tuple(kept),
     )
 

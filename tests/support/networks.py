@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import fullback as fb
 from fullback import (
+    BinaryCrossEntropy,
     MeanSquaredError,
     Network,
     SoftmaxCrossEntropy,
@@ -122,7 +123,9 @@ def texts(draw):
     return " ".join([*words, f"dense{draw(st.integers(2, 12))}"]), shape
 
 
-losses = st.sampled_from([SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.1), MeanSquaredError()])
+losses = st.sampled_from(
+    [SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.1), BinaryCrossEntropy(), MeanSquaredError()]
+)
 
 
 TEXT = "conv3 batchnorm leakyrelu pool dropout0.2 flatten dense4"

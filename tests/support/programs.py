@@ -29,3 +29,21 @@ def setting(program, images=3):
         if all(np.any(gradient) for gradient in (*right.values(), *theirs.values())):
             return net, x, y
     raise AssertionError("every seed gives a gradient of zeros only")
+
+
+def own_weights(program, net, result):
+    """Return the network's weights under a program's names and in its layout.
+
+    Where each number of its gradients goes in ``to_fullback`` says where each weight comes from.
+    """
+    names, sizes = list(result["gradients"]), {}
+    places, first = {}, 0
+    for name in names:
+        shape = np.shape(result["gradients"][name])
+        sizes[name] = slice(first, first + int(np.prod(shape)))
+        places[name] = np.arange(first, sizes[name].stop, dtype=float).reshape(shape)
+        first = sizes[name].stop
+    numbers = np.zeros(first)
+    for known, index in program.to_fullback({**result, "gradients": places}).items():
+        numbers[index.astype(int)] = net.parameters[known]
+    return {name: numbers[sizes[name]].reshape(places[name].shape) for name in names}

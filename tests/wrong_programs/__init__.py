@@ -14,9 +14,26 @@ share code. Each module has
 - ``NAMES``: fullback's name for each of the program's own, for gradients, deltas and activations;
 - ``DELTAS_PER_IMAGE``, where it is true: the deltas are those of each image's own loss, N times
   those of the mean, and the gradients are divided by N later. That is no mistake.
+
+Programs of ``STEPS`` are training steps, whose gradients are in their updates alone. Each has
+
+- ``ARCHITECTURE`` and ``INPUT_SHAPE``, and ``LOSS``, the name of fullback's loss if it is another
+  than softmax with cross-entropy;
+- ``create(parameters)``: the program's weights, in what it keeps them in, from fullback's;
+- ``step(weights, x, y, wrong="")``: one step with a batch, or with an image and its label where
+  ``ONE_IMAGE`` is true, which changes the weights or returns new ones; ``wrong`` names a mistake;
+- ``read(weights)``: the weights under fullback's names and in its layouts;
+- ``MISTAKES``: by the name that ``step`` knows, what the doctor must answer: the layer, the id in
+  the catalogue, or None where the layer and the quantity are all there is to say, the quantity;
+- ``ALSO``, where a mistake is one more in the catalogue: that one's id, by the same name;
+- ``OPTIONS``: what ``diagnose_program`` has to be told: the learning rate, the convolution;
+- ``l2(images)``, where there is a penalty that depends on their number: its coefficient;
+- ``SUM``, where the loss is a sum over the batch; ``FACTOR``, where the loss has another constant;
+- ``HIDES_ITS_GRADIENT`` and ``gradients(weights)``, where a step does not show them.
 """
 
 import importlib
+from types import ModuleType
 
 NAMES = (
     "blog_regions",
@@ -50,6 +67,35 @@ NAMES = (
     "torch_order_flatten",
     "unrolled_matrix",
 )
+
+STEPS = (
+    "adam_moments",
+    "backprop_with_learn_rate",
+    "backward_with_lr",
+    "batchnorm_by_graph",
+    "cat_or_not",
+    "filter_objects",
+    "fourier_layers",
+    "layers_as_dicts",
+    "lenet_with_momentum",
+    "lists_and_loops",
+    "padding_by_hand",
+    "pairs_and_pullbacks",
+    "parameters_and_caches",
+    "quadratic_cost",
+    "rate_in_the_delta",
+    "reshaped_pool",
+    "tape_of_values",
+    "theta_in_columns",
+    "three_layer_convnet",
+    "true_convolutions",
+)
+
+
+def training_step(name: str) -> ModuleType:
+    """A program of ``STEPS`` by its name; some need what not everybody has installed."""
+    return importlib.import_module(f"{__name__}.{name}")
+
 
 PROGRAMS = {name: importlib.import_module(f"{__name__}.{name}") for name in NAMES}
 """Every program by its module's name."""

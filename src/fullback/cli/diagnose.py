@@ -99,12 +99,15 @@ def _write_probe(network: Network, path: Path, seed: int, output: Output) -> Non
     from fullback.atomic import write_atomically
     from fullback.check.diagnose import probe
 
-    x, y = probe(network, seed)
+    batch = probe(network, seed)
+    x, y = batch
     file = io.BytesIO()
     np.savez(file, x=x, y=y)
     write_atomically(path, file.getvalue())
-    output.event("probe", data=str(path), images=len(x))
+    output.event("probe", data=str(path), images=len(x), hidden=batch.hidden)
     output.fact("written", f"{path}: x {' x '.join(map(str, x.shape))}, {x.dtype}, and y")
+    for remark in batch.hidden:
+        output.fact("cannot show", remark)
 
 
 def _judge(

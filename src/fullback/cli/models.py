@@ -58,8 +58,9 @@ def _holds_model(path: Path) -> bool:
 
 def names_of(network: Network) -> tuple[str, ...]:
     """Return a name for every class of a network: its own, or its number."""
-    names = network.class_names[: network.output_shape[0]]
-    return (*names, *map(str, range(len(names), network.output_shape[0])))
+    classes = network.loss.classes(network.output_shape[0])
+    names = network.class_names[:classes]
+    return (*names, *map(str, range(len(names), classes)))
 
 
 def label_of(network: Network, text: str, option: str) -> int:
@@ -96,7 +97,7 @@ def name_classes(network: Network, text: str | None) -> tuple[str, ...]:
     if "" in names or len(set(names)) < len(names):
         raise OptionError(f"--class-names must be different names, like cat,dog; got {text!r}")
     if _are_numbers(network.class_names):
-        outputs = network.output_shape[0]
+        outputs = network.loss.classes(network.output_shape[0])
         if len(names) != outputs:
             raise OptionError(
                 f"--class-names has {len(names)} names, but the model {outputs} classes"
@@ -142,7 +143,7 @@ def labels_by_name(
     if numbers and plain:
         class_names = (*numbers, *class_names[len(numbers) :])
         plain = False
-    outputs = network.output_shape[0]
+    outputs = network.loss.classes(network.output_shape[0])
     present = np.unique(labels).tolist()
     if not known:
         if present and present[-1] >= outputs:

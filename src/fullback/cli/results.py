@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullback.cli.output import printable
+from fullback.layers.loss import class_probabilities
 from fullback.metrics import most_wrong
 from fullback.network import Network
-from fullback.passes import evaluate_logits, softmax
+from fullback.passes import evaluate_logits
 from fullback.threshold import Threshold, answers
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def take_test(net: Network, images: NDArray[Any], labels: NDArray[np.int64]) -> 
     """Let a network answer a test set."""
     logits = net.logits(images)
     found = evaluate_logits(net.loss, logits, labels)
-    p, threshold = softmax(logits), net.threshold
+    p, threshold = class_probabilities(net.loss, logits), net.threshold
     accuracy = found.score
     if threshold is not None:
         accuracy = float((threshold.answers(p) == labels).mean())

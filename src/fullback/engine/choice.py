@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from fullback.errors import InputError
+from fullback.layers import SoftmaxCrossEntropy
 from fullback.layers.base import Array
+from fullback.layers.loss import class_probabilities
 from fullback.model import Engine, Model
 from fullback.passes import (
     PREDICTION_BATCH,
@@ -16,7 +18,6 @@ from fullback.passes import (
     first_not_finite,
     forward_batch,
     in_batches,
-    softmax,
     trace_batch,
 )
 
@@ -38,12 +39,14 @@ def answers(
     if net.choose_engine(engine) == "lanes":
         from fullback.engine import lanes
 
-        found: Array = lanes.answers(net, images, probabilities=probabilities)
+        softmax = probabilities and isinstance(net.loss, SoftmaxCrossEntropy)
+        found: Array = lanes.answers(net, images, probabilities=softmax)
+        probabilities = probabilities and not softmax
     else:
         step = max(1, min(PREDICTION_BATCH, _PASS_VALUES // net.pass_values))
         logits = [forward_batch(net, batch)[0][-1] for batch in in_batches(images, step)]
         found = np.concatenate(logits)
-        found = softmax(found) if probabilities else found
+    found = class_probabilities(net.loss, found) if probabilities else found
     finite = np.isfinite(found)
     if not finite.all():
         wrong = images[np.flatnonzero(~finite.all(axis=1))[:1]]

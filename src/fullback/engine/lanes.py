@@ -13,9 +13,17 @@ from fullback.engine.lowering import lower
 from fullback.engine.lowering.plan import Purpose, Update
 from fullback.engine.machine import STAGED, Machine, readable, staged, threads
 from fullback.engine.simd import LANES
+from fullback.layers import BinaryCrossEntropy
 from fullback.layers.base import Array
+from fullback.layers.loss import one_hot
 from fullback.model import Model
 from fullback.passes import Seed, random_key
+
+
+def lane_targets(net: Model, targets: Array) -> Array:
+    """Return targets as the kernel of the loss reads them: labels (N,), or rows (N, outputs)."""
+    rows = isinstance(net.loss, BinaryCrossEntropy)
+    return np.ascontiguousarray(one_hot(targets, net.output_shape[0]) if rows else targets)
 
 
 def answers(net: Model, images: Array, *, probabilities: bool = False) -> NDArray[np.float32]:
@@ -62,7 +70,7 @@ def loss_and_gradients(
         images if readable(images) else staged(images),
         batch=count,
         total=count,
-        targets=np.ascontiguousarray(targets),
+        targets=lane_targets(net, targets),
         weights=sample_weight,
         keys=keys(net, [seed]),
     )

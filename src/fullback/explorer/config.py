@@ -10,6 +10,7 @@ from math import prod
 
 from fullback.data import Dataset
 from fullback.errors import FullbackWarning, InputError, ShapeError
+from fullback.layers import SoftmaxCrossEntropy
 from fullback.layers.base import Shape
 from fullback.network import Network
 
@@ -59,6 +60,8 @@ def require_shown(net: Network) -> None:
             f"the page shows networks that distinguish classes; this one answers in numbers: its "
             f"loss is {net.loss}"
         )
+    if not isinstance(net.loss, SoftmaxCrossEntropy):
+        raise InputError(f"the page shows networks with a softmax; this one's loss is {net.loss}")
     require_small(len(net.layers), sum(array.size for array in net.parameters.values()))
     values = sum(map(prod, (net.input_shape, *net.shapes)))
     if values > MOST_VALUES:

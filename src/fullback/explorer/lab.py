@@ -26,6 +26,7 @@ COMPANIONS = 4  # images beside the one on the page: enough for mistakes that mi
 _MOST_SENT = 60_000  # numbers of an array that is sent to be looked at
 _SAME = 1e-9  # relative difference of arrays that are equal but for rounding
 
+_SMOOTH = "a sigmoid or tanh", "conv4 tanh pool conv6 tanh pool flatten dense{classes}"
 _NEEDS = {
     # mistake: (what a network needs, so that it can be made there; one that has it)
     "channels-swapped": (
@@ -36,6 +37,17 @@ _NEEDS = {
         "a convolution with several filters",
         "conv4 relu pool conv6 relu pool flatten dense{classes}",
     ),
+    "input-channels-merged": (
+        "a convolution of several channels",
+        "conv4 relu pool conv6 relu pool flatten dense{classes}",
+    ),
+    "full-convolution-cropped": (
+        "a convolution without padding",
+        "conv4(padding=valid) relu pool conv6(padding=valid) relu flatten dense{classes}",
+    ),
+    "slope-missing": _SMOOTH,
+    "slope-twice": _SMOOTH,
+    "slope-at-wrong-place": _SMOOTH,
     "stride-not-dilated": (
         "a convolution with a stride",
         "conv4(stride=2, padding=1) relu conv6(stride=2, padding=1) relu flatten dense{classes}",

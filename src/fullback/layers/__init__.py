@@ -12,7 +12,7 @@ from fullback.layers.base import Layer
 from fullback.layers.conv import Conv2D
 from fullback.layers.dense import Dense, Flatten
 from fullback.layers.dropout import Dropout
-from fullback.layers.loss import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from fullback.layers.loss import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from fullback.layers.norm import BatchNorm2D, Normalize
 from fullback.layers.pool import AvgPool2D, GlobalAvgPool2D, MaxPool2D
 
@@ -37,7 +37,7 @@ LAYERS: dict[str, type[Layer]] = {
 """Every layer by its kind: the word that stands for it in names, in the text form and in files."""
 
 LOSSES: dict[str, type[Loss]] = {
-    loss.kind: loss for loss in (SoftmaxCrossEntropy, MeanSquaredError)
+    loss.kind: loss for loss in (SoftmaxCrossEntropy, BinaryCrossEntropy, MeanSquaredError)
 }
 """Every loss by its kind: the word that stands for it in files."""
 
@@ -46,6 +46,7 @@ __all__ = [
     "LOSSES",
     "AvgPool2D",
     "BatchNorm2D",
+    "BinaryCrossEntropy",
     "Conv2D",
     "Dense",
     "Dropout",

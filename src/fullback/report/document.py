@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullback.errors import InputError, ShapeError
-from fullback.layers import BatchNorm2D, Dropout, Normalize
+from fullback.layers import BatchNorm2D, BinaryCrossEntropy, Dropout, Normalize
+from fullback.layers.loss import one_hot
 from fullback.layers.window import pads
 from fullback.report.steps import program_steps
 
@@ -68,7 +69,9 @@ def document(
         "layers": _layers(net),
         "input": packed(trace.activations["input"][0]),
         "range": list(shown_range(net, trace.activations["input"][0])),
-        "label": int(np.asarray(y).reshape(-1)[0]) if net.loss.classifies else None,
+        "label": int(np.asarray(y).reshape(()))
+        if net.loss.classifies and np.size(y) == 1
+        else None,
         "target": packed(_target(net, images, y)),
         "loss": trace.loss if math.isfinite(trace.loss) else None,
         "probabilities": None if trace.probabilities is None else packed(trace.probabilities[0]),
@@ -136,6 +139,8 @@ def one_image(net: Network, x: ArrayLike) -> Array:
 def _one_target(net: Network, y: ArrayLike) -> Array:
     target = np.asarray(y)
     if net.loss.classifies:
+        if isinstance(net.loss, BinaryCrossEntropy) and target.size == net.output_shape[0] > 1:
+            return target.reshape(1, -1)
         if target.size != 1:
             raise InputError(f"y must be one label, the image's, but has shape {target.shape}")
         return target.reshape(1)
@@ -145,8 +150,11 @@ def _one_target(net: Network, y: ArrayLike) -> Array:
 def _target(net: Network, images: Array, y: ArrayLike) -> Array:
     """Return the distribution, or the numbers, that the loss compares the output with."""
     targets: Array = net.loss.targets(_one_target(net, y), len(images), net.output_shape[0])[0]
-    if not net.loss.classifies:
+    if targets.ndim:
         return targets
+    if isinstance(net.loss, BinaryCrossEntropy):
+        row: Array = one_hot(targets[None], net.output_shape[0])[0]
+        return row
     smoothing = getattr(net.loss, "label_smoothing", 0.0)
     t = np.full(net.output_shape, smoothing / net.output_shape[0])
     t[targets] += 1 - smoothing

@@ -35,7 +35,9 @@ def class_weights(
     """
     if not net.loss.classifies:
         raise OptionError(f"class_weight needs a classification loss, and the loss is {net.loss}")
-    outputs = net.output_shape[0]
+    if targets.ndim == 2:
+        raise OptionError("class_weight needs labels of shape (N,), but y has rows of numbers")
+    outputs = net.loss.classes(net.output_shape[0])
     weights = np.ones(len(targets)) if weights is None else weights
     if isinstance(class_weight, str) and class_weight == "balanced":
         sums = np.bincount(targets, weights, minlength=outputs)

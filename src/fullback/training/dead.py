@@ -187,7 +187,7 @@ def failed(net: Model, history: History, x: ArrayLike, y: ArrayLike) -> str | No
     if reason is not None:
         return reason
     epochs = f"after {len(history)} epoch{'s' * (len(history) != 1)}"
-    if net.loss.classifies:
+    if net.loss.classifies and targets.ndim == 1:
         p = choice.answers(net, images, probabilities=True)
         shares = np.bincount(targets) / len(targets)
         chance = -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
@@ -204,6 +204,8 @@ def failed(net: Model, history: History, x: ArrayLike, y: ArrayLike) -> str | No
                 f"the commonest class alone is {shares.max():.1%} of them"
             )
         return None
+    if net.loss.classifies:
+        return None  # an image may be of several classes, or of none
     error = float(((choice.answers(net, images) - targets) ** 2).mean())
     variance = float(targets.var(axis=0).mean())
     if variance > 0 and error > _NO_BETTER * variance:

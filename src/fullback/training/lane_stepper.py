@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fullback.engine.context import AVERAGE, MIXTURE, RATES_EACH
 from fullback.engine.kernels.optimizer import adam, sgd
-from fullback.engine.lanes import keys
+from fullback.engine.lanes import keys, lane_targets
 from fullback.engine.lowering import lower
 from fullback.engine.lowering.plan import Update
 from fullback.engine.machine import STAGED, Machine, readable, staged, threads
@@ -86,7 +86,7 @@ class LaneStepper:
     ) -> None:
         self.net, self.data, self.options, self.state = net, data, options, state
         self.optimizer = options.optimizer
-        self.targets = np.ascontiguousarray(data.targets)
+        self.targets = lane_targets(net, data.targets)
         self.blocks = -(-options.batch_size // LANES)
         self.workers = threads() if workers is None else workers
         self.pace = Pace(min(self.workers, self.blocks), fixed=workers is not None)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.augment import partners
+from fullback.layers.loss import answered, share_right
 from fullback.model import Model
 from fullback.passes import Trace, trace_batch
 from fullback.training.averages import move_averages
@@ -60,11 +61,12 @@ class ReferenceStepper:
         """Return how many answers were right; of mixed images either label by its share."""
         if trace.probabilities is None:
             return 0.0
-        labels, answers = self.data.targets[batches.images(n)], trace.probabilities.argmax(axis=1)
-        right = float((answers == labels).sum())
+        targets = self.data.targets[batches.images(n)]
+        answers = answered(self.net.loss, trace.activations[self.net.names[-1]])
+        right = float(share_right(answers, targets).sum())
         if batches.mixtures:
-            share, other = batches.mixtures[n], labels[partners(len(labels))]
-            right = share * right + (1 - share) * float((answers == other).sum())
+            share, others = batches.mixtures[n], targets[partners(len(targets))]
+            right = share * right + (1 - share) * float(share_right(answers, others).sum())
         return right
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fullback.engine import choice
 from fullback.errors import DataError, InputError, OptionError
 from fullback.layers.base import Array
+from fullback.layers.loss import answered, share_right
 from fullback.model import Model, check_weights
 from fullback.passes import evaluate_logits
 from fullback.training.class_weights import ClassWeight, class_weights
@@ -132,10 +133,11 @@ class Validation:
             loss, _ = net.loss.forward(logits, self.targets, self.weights)
         if not net.loss.classifies:
             return ValidationFigures(loss)
-        answers = logits.argmax(axis=1)
-        return ValidationFigures(
-            loss, float((answers == self.targets).mean()), *by_class(self.targets, answers)
-        )
+        answers = answered(net.loss, logits)
+        accuracy = float(share_right(answers, self.targets).mean())
+        if self.targets.ndim == 2:  # an image may be of several classes, or of none
+            return ValidationFigures(loss, accuracy)
+        return ValidationFigures(loss, accuracy, *by_class(self.targets, answers))
 
 
 def by_class(targets: NDArray[np.int64], answers: NDArray[np.int64]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ makes a whole program right, into ``settings``; what stands before any backward 
 
 from fullback.check.diagnose.judge import diagnose
 from fullback.check.diagnose.probe_images import probe
+from fullback.check.diagnose.program import diagnose_program
 from fullback.check.diagnose.report import Diagnosis, Finding
 
-__all__ = ["Diagnosis", "Finding", "diagnose", "probe"]
+__all__ = ["Diagnosis", "Finding", "diagnose", "diagnose_program", "probe"]

@@ -10,9 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from fullback.check.diagnose.ensemble import Ensemble
-from fullback.check.mistakes import Mutant, Target, first_delta, propagate, rules_of
-from fullback.check.mistakes.kinks import hashed
+from fullback.check.diagnose.ensemble import NOISY, Ensemble
+from fullback.check.mistakes import (
+    Memo,
+    Mutant,
+    Target,
+    first_delta,
+    propagate,
+    rules_of,
+)
+from fullback.check.mistakes.kinks import Bounds, hashed
 from fullback.check.mistakes.rules import amplitude_of
 from fullback.layers.base import Array
 
@@ -51,7 +58,9 @@ class Chain:
         self.before = before
         self._at: dict[int, Array] = {}
         self._size: Array | None = None
-        self.bases: dict[tuple[object, ...], Array] = {}
+        self._bounds: Bounds | None = None
+        self._right: Chain | None = None
+        self.memos: dict[float, Memo] = {}
 
     @property
     def unresolved(self) -> bool:
@@ -75,11 +84,15 @@ class Chain:
 
     def without_mistakes(self) -> Chain:
         """Return the chain from the last submitted delta, or from the loss, all of it right."""
-        if self.submitted is not None:
-            return self
-        parent = self.parent.without_mistakes() if self.parent is not None else None
-        conventions = tuple(m for m in self.mutants if m.mistake is None)
-        return Chain(self.ensemble, parent, self.through, conventions)
+        if self._right is None:
+            parent = self.parent.without_mistakes() if self.parent is not None else None
+            conventions = tuple(m for m in self.mutants if m.mistake is None)
+            if self.submitted is not None or (
+                parent is self.parent and len(conventions) == len(self.mutants)
+            ):
+                return self
+            self._right = Chain(self.ensemble, parent, self.through, conventions)
+        return self._right
 
     def links(self) -> list[Chain]:
         """Return the chain's deltas from this one upwards."""
@@ -87,20 +100,61 @@ class Chain:
         return [self, *(above.links() if above is not None else [])]
 
     def at(self, index: int) -> Array:
-        """Return the delta in the exact pass (0) or in a noisy one (1, 2, ...)."""
+        """Return the delta in a pass of the ensemble, by its number there."""
         if self.submitted is not None:
             return self.submitted
         if index not in self._at:
+            if index > NOISY and self.untouched(index):
+                return self.at(0)
             delta = self._step(index)
-            self._at[index] = delta + self._noise(delta, index) if index else delta
+            noisy = 0 < index <= NOISY
+            self._at[index] = delta + self._noise(delta, index) if noisy else delta
         return self._at[index]
+
+    def untouched(self, index: int) -> bool:
+        """Whether nothing above is decided otherwise in one of the ensemble's other passes."""
+        if self.submitted is not None or self.parent is None:
+            return True
+        layers = self.ensemble.at(index).layers
+        same = layers[self.through] is self.ensemble.exact.layers[self.through]
+        return same and self.parent.untouched(index)
+
+    def only_chooses(self) -> bool:
+        """Whether no layer since the last submitted delta, or the loss, adds cells up."""
+        if self.submitted is not None or self.parent is None:
+            return True
+        p = self.ensemble.exact.layers[self.through]
+        return not rules_of(p.layer).adds(p) and self.parent.only_chooses()
 
     def _step(self, index: int) -> Array:
         forward = self.ensemble.at(index)
         if self.parent is None:
             return first_delta(forward.loss, self.mutants)
         p = forward.layers[self.through].with_rates(self.rate or 0.0, 0.0)
-        return propagate(p, "delta", self.parent.at(index), self.mutants)
+        memo = None if index else self.parent.memos.setdefault(1.0, {})
+        return propagate(p, "delta", self.parent.at(index), self.mutants, memo)
+
+    def bounds(self) -> Bounds:
+        """Return what the delta lies between, whichever way the undecided units are decided."""
+        if self._bounds is None:
+            self._bounds = self._bounded()
+        return self._bounds
+
+    def _bounded(self) -> Bounds:
+        exactly = Bounds(self.at(0), self.at(0))
+        if self.submitted is not None or self.parent is None:
+            return exactly
+        above, p = self.parent.bounds(), self.ensemble.exact.layers[self.through]
+        units, kinks = self.ensemble.undecided.get(self.through), rules_of(p.layer).kinks
+        if kinks and (units is not None or above.low is not above.high):
+            return kinks.bounds(p.layer, p.cache, units, above)
+        if above.low is above.high:
+            return exactly
+        middle = propagate(p, "delta", (above.low + above.high) / 2, self.mutants)
+        radius = size_of(
+            self.ensemble, self.through, "delta", (above.high - above.low) / 2, self.mutants
+        )
+        return Bounds(middle - radius, middle + radius)
 
     def _noise(self, delta: Array, index: int) -> Array | float:
         eps = self.ensemble.eps
@@ -112,7 +166,7 @@ class Chain:
             return self._size * hashed(delta, index + 50)
         p = self.ensemble.exact.layers[self.through]
         rules = rules_of(p.layer)
-        if not rules.adds(p):
+        if not (rules.adds(p) or self.mutants):
             return 0.0
         if self._size is None:
             size = size_of(self.ensemble, self.through, "delta", self.parent.at(0), self.mutants)
@@ -136,31 +190,31 @@ def gradient_in(
     ensemble = chain.ensemble
     noise: list[Array] = []
 
-    def exactly() -> Array:
-        """Mistakes of the last stage work on what the stages before it computed once."""
-        p, dy = ensemble.exact.layers[name].with_rates(0.0, decay), chain.at(0) * share
-        if getattr(p.layer, "groups", 1) > 1:
-            return propagate(p, target, dy, mutants)
-        before = tuple(m for m in mutants if m.stage != "out")
-        key = (name, target, share, *map(id, before))
-        if key not in chain.bases:
-            chain.bases[key] = propagate(p, target, dy, before)
-        gradient: Array = chain.bases[key]
-        for mutant in mutants:
-            if mutant.stage == "out":
-                gradient = mutant.change(p, gradient, dy)
-        return gradient
-
     def compute(index: int) -> Array:
-        if not index:
-            return exactly()
+        if index > NOISY and chain.untouched(index):
+            return compute(0)
         p = ensemble.at(index).layers[name].with_rates(0.0, decay)
-        gradient = propagate(p, target, chain.at(index) * share, mutants)
+        memo = None if index else chain.memos.setdefault(share, {})
+        gradient = propagate(p, target, chain.at(index) * share, mutants, memo)
+        if not index or index > NOISY:
+            return gradient
         if not noise:
-            size = size_of(ensemble, name, target, chain.at(0) * share, mutants)
+            linear = tuple(m for m in mutants if m.solve is None)  # a threshold cuts errors off
+            size = size_of(ensemble, name, target, chain.at(0) * share, linear)
             terms = rules_of(p.layer).terms(p.layer, p.x, p.y).gradient
             noise.append(amplitude_of(size, compute(0), terms, ensemble.eps))
         noisy: Array = gradient + noise[0] * hashed(gradient, index + 80)
         return noisy
 
     return compute
+
+
+def bounds_in(
+    chain: Chain, name: str, target: Target, mutants: tuple[Mutant, ...], share: float
+) -> Bounds:
+    """Return what a layer's own gradient lies between, from the bounds of the chain's delta."""
+    low, high = chain.bounds()
+    p = chain.ensemble.exact.layers[name]
+    middle = propagate(p, target, (low + high) / 2 * share, mutants)
+    radius = size_of(chain.ensemble, name, target, (high - low) / 2 * abs(share), mutants)
+    return Bounds(middle - radius, middle + radius)

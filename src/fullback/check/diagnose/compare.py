@@ -1,28 +1,45 @@
-"""Whether an array is another one, as nearly as its precision lets it be."""
+"""Whether an array is another one, as nearly as its precision lets it be.
+
+Where units are undecided, an array may also be another one plus a share, from 0 to 1, of what each
+group of them changes. Such an array is only *judged* where other arrays, the same one negated,
+scaled, turned or in another order, could not be explained so too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fullback.check.diagnose.ensemble import NOISY
+from fullback.check.mistakes.kinks import Bounds
 from fullback.layers.base import Array
 
 _DEVIATIONS = 6.0  # of the noise, that a right array may be off
-_CANCELS = 1e5  # units of rounding, in a sum whose terms are larger by that much
 _NEARLY_ALL = 0.95
-_HOPELESS = 0.3  # relative error from which on no noise explains the difference
+_SHARE = 1e-3  # how far off 0 to 1 a share may be found
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well an array was matched: its distance and the distance that rounding explains."""
+    """How well an array was matched.
+
+    Attributes
+    ----------
+    error, tolerance : its distance, and the distance that rounding explains
+    size : of what was computed
+    shares : of what each of the ensemble's other passes changes, by its number, where it took that
+    undecided : whether it takes undecided units, decided in some way, to explain the array
+    judged : whether a wrong array could not have been explained as well
+    """
 
     error: float
     tolerance: float
-    size: float = 0.0  # of what was computed
+    size: float = 0.0
+    shares: dict[int, float] = field(default_factory=dict)
+    undecided: bool = False
+    judged: bool = True
 
     @property
     def relative(self) -> float:
@@ -37,7 +54,16 @@ class Fit:
 
 def length(array: Array) -> float:
     """Return the root of the sum of squares."""
-    return float(np.sqrt(np.square(array, dtype=np.float64).sum()))
+    flat = np.asarray(array, np.float64).ravel()
+    return float(np.sqrt(np.dot(flat, flat)))
+
+
+def hopeless(eps: float) -> float:
+    """Return the relative error from which on rounding does not explain a difference.
+
+    It may all the same where a sum cancels.
+    """
+    return 0.1 if eps > 1e-12 else 1e-5
 
 
 def fit(
@@ -45,15 +71,23 @@ def fit(
     computed: Callable[[int], Array],
     eps: float,
     *,
-    kinks: bool,
-    terms: Callable[[], Array] | None = None,
+    others: int = 0,
+    shares: Mapping[int, float] | None = None,
+    blur: float = 0.0,
     patient: bool = False,
 ) -> Fit:
-    """Compare an array with what ``computed`` gives in the exact and in the noisy passes.
+    """Compare an array with what ``computed`` gives in the passes of an ensemble.
 
-    Unless it is ``patient``, what lies far off is not compared with the noise at all. Where a sum
-    cancels, as a bias before batch normalisation, right values may lie far off too: ``terms``
-    gives the sums of absolute values, by which that is known.
+    Unless it is ``patient``, what lies far off is not compared with the noise at all.
+
+    Parameters
+    ----------
+    array : the array
+    computed : from a pass's number to the array in it
+    eps : of the precision
+    others : how many passes decide some units otherwise
+    shares : of those, what is known from other arrays
+    blur : distance that the array may be off beside
     """
     with np.errstate(all="ignore"):
         exact = computed(0)
@@ -62,16 +96,93 @@ def fit(
         error, size = length(array - exact), length(exact)
         if not np.isfinite(error):
             return Fit(float("inf"), 0.0)
-        hopeless = _HOPELESS if kinks or eps > 1e-12 else 1e-5
-        far = not patient and error > hopeless * max(size, length(array))
-        if far and (terms is None or max(size, length(array)) > _CANCELS * eps * length(terms())):
+        least = 0.3 if others or blur else hopeless(eps)
+        if not patient and error > least * max(size, length(array)) + blur:
             return Fit(error, 0.0, size)
-        noise = [np.square(computed(r + 1) - exact).sum() for r in range(NOISY)]
-    usual = float(np.sqrt(np.mean(noise)))
-    tiny = 2.0**-24 if eps > 1e-5 else float(np.finfo(np.float32 if eps > 1e-12 else float).tiny)
-    # a single number's noise may by chance be measured too small; half an eps of it is always there
-    floor = eps / 2 * size + tiny * array.size**0.5
-    return Fit(error, _DEVIATIONS * usual + floor, size)
+        noise = [length(computed(r + 1) - exact) ** 2 for r in range(NOISY)]
+        usual = float(np.sqrt(np.mean(noise)))
+        tiny = (
+            2.0**-24 if eps > 1e-5 else float(np.finfo(np.float32 if eps > 1e-12 else float).tiny)
+        )
+        # a single number's noise may by chance be measured too small; half an eps is always there
+        tolerance = _DEVIATIONS * usual + eps / 2 * size + tiny * array.size**0.5 + blur
+        plain = Fit(error, tolerance, size)
+        if plain.matched or not others:
+            return plain
+        changes = {k: computed(1 + NOISY + k) - exact for k in range(others)}
+    return _decided(array, exact, changes, dict(shares or {}), plain)
+
+
+def _decided(
+    array: Array, exact: Array, changes: Mapping[int, Array], known: dict[int, float], plain: Fit
+) -> Fit:
+    """Explain an array by undecided units, decided in some way."""
+    changes = {k: c for k, c in changes.items() if length(c) > 0.1 * plain.tolerance}
+    base = exact + sum(known[k] * c for k, c in changes.items() if k in known)
+    free = [k for k in changes if k not in known]
+    columns = np.array([changes[k].ravel() for k in free]).reshape(len(free), array.size).T
+    found = np.zeros(len(free))
+    if free:
+        found = np.linalg.lstsq(columns, (array - base).ravel(), rcond=1e-10)[0]
+        off = np.abs(np.clip(found, 0, 1) - found) * np.linalg.norm(columns, axis=0)
+        if (off > plain.tolerance + _SHARE * np.linalg.norm(columns, axis=0)).any():
+            return plain
+    error = length(array - base - (columns @ found).reshape(array.shape))
+    if error > plain.tolerance:
+        return plain
+    judged = not free or not explains_anything(
+        (array, exact),
+        lambda other: _distance(other - base, columns) <= plain.tolerance,
+        plain.tolerance,
+    )
+    shares = known | dict(zip(free, found.tolist(), strict=True))
+    return Fit(error, plain.tolerance, plain.size, shares, undecided=True, judged=judged)
+
+
+def _distance(array: Array, columns: Array) -> float:
+    """Return how far an array is from the span of some columns."""
+    flat = array.ravel()
+    return length(flat - columns @ np.linalg.lstsq(columns, flat, rcond=1e-10)[0])
+
+
+def between(array: Array, bounds: Bounds, tolerance: float) -> bool:
+    """Whether an array lies between two bounds, but for rounding."""
+    if array.shape != bounds.low.shape:
+        return False
+    outside = np.maximum(array - bounds.high, 0) + np.maximum(bounds.low - array, 0)
+    return length(outside) <= tolerance
+
+
+def explains_anything(
+    arrays: tuple[Array, ...], accepts: Callable[[Array], bool], tolerance: float
+) -> bool:
+    """Whether what accepts these arrays also accepts one with values of wrong size or place."""
+    return any(
+        min(length(other - a) for a in arrays) > 10 * tolerance and accepts(other)
+        for array in arrays
+        for other in _altered(array)
+    )
+
+
+def _altered(array: Array) -> Iterator[Array]:
+    """Yield an array as it would be wrong: scaled, turned, exchanged, in another order."""
+    for factor in (0.0, -1.0, 0.5, 0.9, 1.01, 2.0):
+        yield factor * array
+    flat = array.ravel()
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        yield rng.permutation(flat).reshape(array.shape)
+        yield rng.normal(size=array.shape) * length(array) / max(array.size, 1) ** 0.5
+    yield flat[::-1].reshape(array.shape)
+    for axis in range(array.ndim):
+        yield np.roll(array, 1, axis)
+        yield np.flip(array, axis)
+    if array.ndim == 4:
+        yield array[:, :, ::-1, ::-1]
+    for one in range(array.ndim):
+        for other in range(one):
+            if array.shape[one] == array.shape[other]:
+                yield array.swapaxes(one, other)
 
 
 def precision(arrays: list[Array]) -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from fullback.check.diagnose.report import Evidence, Finding
+from fullback.check.diagnose.report import Condition, Evidence, Finding
 from fullback.check.mistakes import rules_of
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -35,46 +33,41 @@ def not_finite(name: str, array: Array) -> Finding:
     )
 
 
-def conditions(net: Network, x: Array, trace: Trace) -> Iterator[Finding]:
-    """Yield what keeps the network itself from learning, whoever computes the gradients."""
+def conditions(net: Network, x: Array, trace: Trace) -> list[Condition]:
+    """Return what keeps the network itself from learning, whoever computes the gradients."""
+    found: list[Condition] = []
     largest = float(abs(x).max())
     if x.dtype != np.uint8 and largest > _RAW:
-        yield Finding(
-            None, "input", "images", exact=True,
-            evidence=Evidence("x", largest, None, f"the largest pixel is {largest:.4g}"),
-            message="The images are not scaled: with pixels of 0 to 255 the first steps are too "
-            "large by orders of magnitude, and softmax saturates.",
-            mend="x / 255", hint="x = x.astype(np.float32) / 255",
-        )  # fmt: skip
+        found.append(Condition(
+            "input", "images",
+            f"The images are not scaled, the largest pixel is {largest:.4g}: with pixels of 0 to "
+            "255 the first steps are too large by orders of magnitude, and softmax saturates.",
+            "x / 255", "x = x.astype(np.float32) / 255",
+        ))  # fmt: skip
     for name, layer in zip(net.names, net.layers, strict=True):
         if rules_of(layer).weighs:
             w = net.parameters[f"{name}.weight"]
             if len(w) > 1 and (w == w[0]).all() and not _last(net, name):
                 what = "zero" if not w.any() else "equal"
-                yield Finding(
-                    None, name, "initial weights", exact=True,
-                    evidence=Evidence(
-                        f"{name}.weight", 0.0, None, f"all {len(w)} rows of its weight are {what}"
-                    ),
-                    message=f"{name} starts with weights that are all {what}: each of its units "
-                    "gets the same gradient as the others, and they remain equal.",
-                    mend="w ~ normal(0, sqrt(2 / fan-in))",
-                    hint="w = rng.normal(0, np.sqrt(2 / w[0].size), w.shape)",
-                )  # fmt: skip
+                found.append(Condition(
+                    name, "initial weights",
+                    f"{name} starts with weights that are all {what}, in all {len(w)} rows: each "
+                    "of its units gets the same gradient as the others, and they remain equal.",
+                    "w ~ normal(0, sqrt(2 / fan-in))",
+                    "w = rng.normal(0, np.sqrt(2 / w[0].size), w.shape)",
+                ))  # fmt: skip
         y = trace.activations[name]
         if layer.rectifies and not (y > 0).any():
-            yield Finding(
-                None, name, "output", exact=True,
-                evidence=Evidence(
-                    f"{name}", 0.0, None, f"not one of {y[0].size} units is positive in "
-                    f"{len(y)} images"
-                ),
-                message=f"{name} is dead on this batch: its output is 0 for every image, so "
-                "nothing below it gets a gradient, in a right backward pass too.",
-                mend="a smaller learning rate, weights of variance 2 / fan-in, biases of 0",
-                hint="w = rng.normal(0, np.sqrt(2 / w[0].size), w.shape)\nb[:] = 0",
-            )  # fmt: skip
-            return  # those behind it follow
+            found.append(Condition(
+                name, "output",
+                f"{name} is dead on this batch: not one of {y[0].size} units is positive in "
+                f"{len(y)} images, so nothing below it gets a gradient, in a right backward pass "
+                "too.",
+                "a smaller learning rate, weights of variance 2 / fan-in, biases of 0",
+                "w = rng.normal(0, np.sqrt(2 / w[0].size), w.shape)\nb[:] = 0",
+            ))  # fmt: skip
+            break  # those behind it follow
+    return found
 
 
 def _last(net: Network, name: str) -> bool:

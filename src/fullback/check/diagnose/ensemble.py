@@ -2,26 +2,31 @@
 
 The exact one is float64. In the *noisy* ones every sum carries an error of the size that the
 submitted arrays' precision gives it (``mistakes.rules`` says which), and what comes out of them
-says how far another right program, in that precision, may be off; where rounding decides, at a
-kink, they decide otherwise (``mistakes.kinks``). In the *absolute* one every factor is its
-absolute value, so that a sum in it is the sum of absolute values.
+says how far another right program, in that precision, may be off. In the *absolute* one every
+factor is its absolute value, so that a sum in it is the sum of absolute values.
+
+About some units rounding, or an exact tie, decides (``mistakes.kinks``). All passes make the same
+choices there. ``tied`` makes them exact ties, so that one rule decides all of them; in the *other*
+passes one group of them, which a program computes alike, is decided otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fullback.check.mistakes import ForwardPass, LayerPass, LossPass, rules_of
-from fullback.check.mistakes.kinks import hashed
+from fullback.check.mistakes.kinks import Kinks, hashed
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.passes import Seed, random_key, scaled, softmax
+from fullback.passes import Seed, random_key, scaled
 
 NOISY = 4
 """Noisy passes: enough that an error measured in them is right within a factor of two."""
+
+_GROUPS = 16  # groups of undecided units, at most, that are decided one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,18 +38,59 @@ class Ensemble:
     exact, absolute : a ForwardPass
     noisy : the passes with rounding errors of ``eps``
     eps : twice their unit roundoff
-    kinks : how many units of each layer rounding decides about, by name, where there are any
+    undecided : by the layer's name, which of its units, or of its windows' cells, may be decided
+        either way, where there are any
+    others : the passes with one group of those decided otherwise; none where there are many groups
     """
 
     exact: ForwardPass
     noisy: tuple[ForwardPass, ...]
     absolute: ForwardPass
     eps: float
-    kinks: dict[str, int]
+    undecided: Mapping[str, Array] = field(default_factory=dict)
+    others: tuple[ForwardPass, ...] = ()
 
     def at(self, index: int) -> ForwardPass:
-        """Return the exact pass (0) or a noisy one (1, 2, ...)."""
-        return self.noisy[index - 1] if index else self.exact
+        """Return the exact pass (0), a noisy one (1, 2, ...), or one of the others after those."""
+        if not index:
+            return self.exact
+        return self.noisy[index - 1] if index <= NOISY else self.others[index - 1 - NOISY]
+
+    def tied(self) -> Ensemble:
+        """Return the ensemble in which the undecided units are exact ties."""
+
+        def changed(forward: ForwardPass) -> ForwardPass:
+            layers = dict(forward.layers)
+            for name, units in self.undecided.items():
+                p = layers[name]
+                cache, computed = _kinks(p).tied(p.layer, p.cache, units)
+                layers[name] = replace(p, cache=cache, computed=computed)
+            return replace(forward, layers=layers)
+
+        exact, absolute, *noisy = map(changed, (self.exact, self.absolute, *self.noisy))
+        return replace(self, exact=exact, absolute=absolute, noisy=tuple(noisy), others=())
+
+
+def _kinks(p: LayerPass) -> Kinks:
+    kinks = rules_of(p.layer).kinks
+    assert kinks is not None  # noqa: S101 -- the layer has undecided units
+    return kinks
+
+
+def _others(exact: ForwardPass, undecided: Mapping[str, Array]) -> tuple[ForwardPass, ...]:
+    """Return the passes in which one group of undecided units is decided otherwise."""
+    found: list[ForwardPass] = []
+    for name, units in undecided.items():
+        p = exact.layers[name]
+        below, closed = exact.layers.get(p.before), None
+        if below and below.layer.kind == "relu":
+            closed = (below.x <= 0) & ~undecided.get(p.before, np.False_)
+        for choice in _kinks(p).choices(p.layer, p.x, p.cache, units, closed):
+            if len(found) == _GROUPS:
+                return ()
+            other = replace(p, cache=choice.cache, computed={})
+            found.append(replace(exact, layers={**exact.layers, name: other}))
+    return tuple(found)
 
 
 def forward_pass(net: Network, images: Array, targets: Array) -> ForwardPass:
@@ -65,14 +111,12 @@ def build_ensemble(
     training: bool,
     seed: Seed,
     noisy: bool = True,
-    deltas: Mapping[str, Array] | None = None,
 ) -> Ensemble:
     """Run checked images forward through a float64 network, in every pass of the ensemble.
 
-    ``activations`` are submitted, of some layers: from there on the passes go on with them. So are
-    ``deltas``: which of the cells that tie in a pooling window gets its delta is as in them.
+    ``activations`` are submitted, of some layers: from there on the passes go on with them.
     """
-    run = _Run(net, eps, deltas or {}, noisy=noisy)
+    run = _Run(net, eps, noisy=noisy)
     images = scaled(x, np.dtype(np.float64))
     run.start(np.asarray(activations.get("input", images), np.float64))
     for index, (name, layer) in enumerate(zip(net.names, net.layers, strict=True)):
@@ -87,7 +131,12 @@ def build_ensemble(
     sizes = {name: abs(values) for name, values in run.outputs[0].items()}
     absolute = {name: replace(p, activations=sizes) for name, p in run.absolute.items()}
     return Ensemble(
-        passes[0], tuple(passes[1:]), ForwardPass(absolute, losses[0], sizes), eps, run.kinks
+        passes[0],
+        tuple(passes[1:]),
+        ForwardPass(absolute, losses[0], sizes),
+        eps,
+        run.undecided,
+        _others(passes[0], run.undecided),
     )
 
 
@@ -98,19 +147,17 @@ class _Run:
     ----------
     xs : what the next layer is given, in each pass
     layers, outputs : as in ``ForwardPass``, in each pass
-    absolute, kinks : as in ``Ensemble``
+    absolute, undecided : as in ``Ensemble``
     """
 
-    def __init__(
-        self, net: Network, eps: float, deltas: Mapping[str, Array], *, noisy: bool
-    ) -> None:
-        self.net, self.eps, self.deltas, self.noisy = net, eps, deltas, noisy
+    def __init__(self, net: Network, eps: float, *, noisy: bool) -> None:
+        self.net, self.eps, self.noisy = net, eps, noisy
         self.coarse = {key: _rough(value, eps) for key, value in net.parameters.items()}
         self.xs: list[Array] = []
         self.layers: list[dict[str, LayerPass]] = [{} for _ in range(1 + NOISY * noisy)]
         self.outputs: list[dict[str, Array]] = []
         self.absolute: dict[str, LayerPass] = {}
-        self.kinks: dict[str, int] = {}
+        self.undecided: dict[str, Array] = {}
         self.before = "input"
 
     def start(self, images: Array) -> None:
@@ -123,21 +170,25 @@ class _Run:
         """Run one layer; go on with the submitted output, where there is one."""
         name, layer = self.net.names[index], self.net.layers[index]
         rules = rules_of(layer)
-        if rules.kinks and self.noisy:
-            self.xs, undecided = rules.kinks.undecided(layer, self.xs)
-            if undecided:
-                self.kinks[name] = undecided
-        delta = _delta_below(self.net, index, self.deltas) if rules.kinks else None
-        ys = []
+        passes: list[LayerPass] = []
         for r, x in enumerate(self.xs):
             parameters = self._parameters(name, r)
             y, cache = layer.forward(x, parameters, training=active, rng_key=key)
-            if rules.kinks:
-                cache = rules.kinks.chosen(layer, self.xs, r, y, cache, delta)
-            ys.append(y)
-            self.layers[r][name] = LayerPass(
-                name, layer, x, y, cache, parameters, self.outputs[r], self.before
-            )
+            computed: dict[str, Array] = {}
+            if r and rules.kinks:  # the same choices in every pass
+                cache, computed = passes[0].cache, passes[0].computed
+            passes.append(
+                LayerPass(
+                    name, layer, x, y, cache, parameters, self.outputs[r], self.before,
+                    computed=computed,
+                )
+            )  # fmt: skip
+            self.layers[r][name] = passes[r]
+        ys = [p.y for p in passes]
+        if rules.kinks and self.noisy:
+            units = rules.kinks.undecided(layer, self.xs, passes[0].cache)
+            if units.any():
+                self.undecided[name] = units
         self.absolute[name] = _absolute(self.layers[0][name])
         if submitted is not None:
             self.xs = [np.asarray(submitted, np.float64)] * len(ys)
@@ -166,13 +217,14 @@ class _Run:
 def _loss_pass(
     net: Network, logits: Array, targets: Array, probabilities: Array | None
 ) -> LossPass:
-    """Return what is left of the loss; with submitted probabilities in place of the softmax."""
+    """Return what is left of the loss; with submitted probabilities in place of its own."""
     _, cache = net.loss.forward(logits, targets)
-    if not net.loss.classifies:
-        difference, share = cache
-        return LossPass(net.loss, logits, targets, logits, logits - difference, share)
+    p = net.loss.probabilities(logits)
+    if p is None:
+        _, share = cache
+        return LossPass(net.loss, logits, targets, logits, targets, share)
     _, t, share = cache
-    p = softmax(logits) if probabilities is None else np.asarray(probabilities)
+    p = p if probabilities is None else np.asarray(probabilities)
     return LossPass(net.loss, logits, targets, p, t, share)
 
 
@@ -197,13 +249,3 @@ def _absolute(p: LayerPass) -> LayerPass:
         p, x=abs(p.x), y=abs(p.y), parameters=parameters, activations={}, computed={}
     )  # fmt: skip
     return replace(whole, **rules_of(p.layer).absolute(p))
-
-
-def _delta_below(net: Network, index: int, deltas: Mapping[str, Array]) -> Array | None:
-    """Return the submitted delta of a layer's input, or of what lies below but for activations."""
-    for name, layer in zip(net.names[:index][::-1], net.layers[:index][::-1], strict=True):
-        if name in deltas:
-            return deltas[name]
-        if layer.gain is None:  # no activation
-            return None
-    return deltas.get("input")

@@ -8,12 +8,12 @@ from fullback.check.diagnose.chain import Chain, gradient_in
 from fullback.check.diagnose.compare import Fit, fit, length
 from fullback.check.diagnose.describe import describe
 from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match
+from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.report import Alternative, Evidence, Finding
 from fullback.check.diagnose.search import Search
 from fullback.check.diagnose.submission import Submitted
-from fullback.check.mistakes import MISTAKES, propagate
+from fullback.check.mistakes import MISTAKES, UNKNOWNS, BackwardPass, Mutant, backward, propagate
 from fullback.layers.base import Array
-from fullback.passes import Trace
 
 _SAME_COST = 0.03
 _FOLLOWS = 30.0  # times what rounding explains, from where on an array is not the right one
@@ -28,10 +28,11 @@ class Summary:
     right: list[str] = field(default_factory=list)
     inherited: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    not_judged: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def explain(search: Search, trace: Trace, submitted: Submitted, *, more: bool) -> Summary:
+def explain(search: Search, submitted: Submitted, *, more: bool) -> Summary:
     """Put the best hypothesis into words, with those that explain as much for as little.
 
     ``more`` says that there are findings of another kind, which stay.
@@ -42,17 +43,23 @@ def explain(search: Search, trace: Trace, submitted: Submitted, *, more: bool) -
         for h in search.found[1:]
         if h.cost <= best.cost + _SAME_COST and len(h.open) == len(best.open) and h.assumed
     ]
-    summary = Summary()
+    summary, right = Summary(), _right_pass(search, best)
     for one in best.assumed:
         if one.mutant.mistake is None and one.mutant.description not in summary.notes:
             summary.notes.append(one.mutant.description)
     befores = {match.name: _before(search, match, best, submitted) for match in best.matches}
     for match in best.matches:
         before = befores[match.name]
-        if not before.matched:
+        if not match.fit.judged:
+            summary.not_judged.append(match.name)
+        elif _reading(submitted, match.name, best).mistake:
+            summary.wrong.append(match.name)
+        elif not (match.mistakes or _mistaken(match, best)):
+            summary.right.append(match.name)
+        elif match.fit.undecided or not before.matched:
             itself = match.mistakes or _computed_here(match, best)
             (summary.wrong if itself else summary.inherited).append(match.name)
-        elif best.assumed and _differs(match, best, trace, submitted, before.tolerance):
+        elif best.assumed and _differs(match, best, right, submitted, before.tolerance):
             summary.inherited.append(match.name)
         else:
             summary.right.append(match.name)
@@ -67,7 +74,7 @@ def explain(search: Search, trace: Trace, submitted: Submitted, *, more: bool) -
         fixed = summary.wrong + summary.inherited if alone else _fixed(mistake, best, befores)
         summary.findings.append(replace(finding, expect=_expect(fixed, alone=alone)))
     if best.open:
-        summary.findings.append(_unexplained(search, best, trace, submitted))
+        summary.findings.append(_unexplained(search, best, right, submitted))
     summary.findings.sort(key=lambda f: _depth(search, f.layer))
     return summary
 
@@ -77,25 +84,48 @@ def _depth(search: Search, layer: str) -> int:
     return 0 if layer == "loss" else len(search.names) - search.names.index(layer)
 
 
-def _read(submitted: Submitted, name: str, h: Hypothesis) -> Array:
-    """Return a submitted array as the hypothesis reads it."""
+def _reading(submitted: Submitted, name: str, h: Hypothesis) -> Reading:
+    """Return how the hypothesis reads a submitted array."""
     chosen = dict(h.read)
     if name in chosen:
-        return chosen[name].values
+        return chosen[name]
     if name.startswith("delta of "):
-        return submitted.deltas[name.removeprefix("delta of ")][0].values
-    return submitted.gradients[name][0].values
+        return submitted.deltas[name.removeprefix("delta of ")][0]
+    return submitted.gradients[name][0]
+
+
+def _read(submitted: Submitted, name: str, h: Hypothesis) -> Array:
+    """Return a submitted array as the hypothesis reads it."""
+    return _reading(submitted, name, h).values
+
+
+def _right_pass(search: Search, h: Hypothesis) -> BackwardPass:
+    """Return the right backward pass under the hypothesis' conventions."""
+    conventions: dict[str, list[Mutant]] = {name: [m] for name, m in search.ties.items()}
+    conventions["loss"] = [
+        o.mutant for o in h.assumed if o.layer == "loss" and not o.mutant.mistake
+    ]
+    right = backward(search.ensemble.exact, conventions, rate=0.0, decay=0.0)
+    gradients = {name: gradient * h.share for name, gradient in right.gradients.items()}
+    return replace(right, gradients=gradients)
 
 
 def _before(search: Search, match: Match, h: Hypothesis, submitted: Submitted) -> Fit:
     """Compare an array with what a right backward pass computes from the last submitted delta."""
     plain = match.chain.without_mistakes()
-    array = _read(submitted, match.name, h)
+    array, blur = _read(submitted, match.name, h), _reading(submitted, match.name, h).blur
     if match.name.startswith("delta of "):
-        return fit(array, plain.at, search.ensemble.eps, kinks=search.kinks, patient=True)
+        return fit(array, plain.at, search.ensemble.eps, blur=blur, patient=True)
     name, target = match.name.split(".")
     computed = gradient_in(plain, name, target, (), h.share, 0.0)  # type: ignore[arg-type]
-    return fit(array, computed, search.ensemble.eps, kinks=search.kinks, patient=True)
+    return fit(array, computed, search.ensemble.eps, blur=blur, patient=True)
+
+
+def _mistaken(match: Match, h: Hypothesis) -> bool:
+    """Whether a mistake that reaches the array is assumed above it."""
+    return any(
+        one.mutant.mistake and one.mutant.target == "delta" for one in h.assumed[: match.assumed]
+    )
 
 
 def _computed_here(match: Match, h: Hypothesis) -> bool:
@@ -107,14 +137,14 @@ def _computed_here(match: Match, h: Hypothesis) -> bool:
 
 
 def _differs(
-    match: Match, h: Hypothesis, trace: Trace, submitted: Submitted, tolerance: float
+    match: Match, h: Hypothesis, right: BackwardPass, submitted: Submitted, tolerance: float
 ) -> bool:
     """Whether an array that follows from the ones above it is not the right one all the same."""
     if match.name.startswith("delta of "):
-        right = trace.deltas[match.name.removeprefix("delta of ")] / h.share
+        expected = right.deltas[match.name.removeprefix("delta of ")]
     else:
-        right = trace.gradients[match.name]
-    return length(_read(submitted, match.name, h) - right) > _FOLLOWS * tolerance
+        expected = right.gradients[match.name]
+    return length(_read(submitted, match.name, h) - expected) > _FOLLOWS * tolerance
 
 
 def _shows(one: Assumed, index: int, best: Hypothesis, befores: dict[str, Fit]) -> Match | None:
@@ -160,9 +190,8 @@ def _finding(
         if first.layer == "loss"
         else f"{first.layer}, {quantity}: {description}"
     )
-    if first.number is not None:
-        unknown = "learning rate" if first.mutant.unknown == "rate" else "coefficient"
-        where += f" (the {unknown} is {first.number:.6g})"
+    if first.number is not None and first.mutant.unknown is not None:
+        where += f" (the {UNKNOWNS[first.mutant.unknown]} is {first.number:.6g})"
     message = f"{entry.sentence} {where}."
     more = list(dict.fromkeys(f"{p.layer} ({_TARGETS[p.mutant.target]})" for p in places[1:]))
     if more:
@@ -267,22 +296,24 @@ def _deltas(chain: Chain) -> dict[str, Array]:
 # No match ---------------------------------------------------------------------------------------
 
 
-def _unexplained(search: Search, best: Hypothesis, trace: Trace, submitted: Submitted) -> Finding:
+def _unexplained(
+    search: Search, best: Hypothesis, right: BackwardPass, submitted: Submitted
+) -> Finding:
     """Narrow down what no mistake of the catalogue explains, and describe it."""
     name = best.open[0]
     array = _read(submitted, name, best)
     if name.startswith("delta of "):
-        layer, quantity, right, where = _open_delta(search, name, trace, submitted, best)
+        layer, quantity, expected, where = _open_delta(search, name, right, submitted, best)
     else:
         layer, target = name.split(".")
-        quantity, right = _TARGETS[target], trace.gradients[name]
+        quantity, expected = _TARGETS[target], right.gradients[name]
         where = _open_gradient(search, best, layer, submitted)
         above = _submitted_above(layer, best)
         if above is not None:
             p = search.ensemble.exact.layers[layer]
-            right = propagate(p, target, above)  # type: ignore[arg-type]
-    relative = length(array - right) / max(length(right), 1e-300)
-    words = "; ".join(describe(array, right, _axes(name, array)))
+            expected = propagate(p, target, above) * best.share  # type: ignore[arg-type]
+    relative = length(array - expected) / max(length(expected), 1e-300)
+    words = "; ".join(describe(array, expected, _axes(name, array)))
     rest = list(best.open[1:])
     message = (
         f"{name} is wrong, and no mistake of the catalogue, nor two at once, explains it. {where}"
@@ -315,7 +346,7 @@ def _submitted_above(layer: str, best: Hypothesis) -> Array | None:
 
 
 def _open_delta(
-    search: Search, name: str, trace: Trace, submitted: Submitted, best: Hypothesis
+    search: Search, name: str, right: BackwardPass, submitted: Submitted, best: Hypothesis
 ) -> tuple[str, str, Array, str]:
     """Return the layer whose backward pass a wrong delta comes from, and the right delta."""
     of = name.removeprefix("delta of ")
@@ -330,24 +361,24 @@ def _open_delta(
         between.append("loss")
     ensemble = search.ensemble
     if between == ["loss"]:
-        return "loss", "first delta", trace.deltas[of], "It is computed at the loss."
+        return "loss", "first delta", right.deltas[of], "It is computed at the loss."
     if between[-1] == "loss":
-        right = trace.deltas[of]
+        expected = right.deltas[of]
     else:
-        right = _read(submitted, f"delta of {between[-1]}", best)
+        expected = _read(submitted, f"delta of {between[-1]}", best)
         for n in reversed(between):
-            right = propagate(ensemble.exact.layers[n], "delta", right)
+            expected = propagate(ensemble.exact.layers[n], "delta", expected)
     if len(between) == 1:
         where = (
             f"The delta of {between[0]}, from which it is computed, was submitted: it is "
             f"{between[0]}'s own backward pass."
         )
-        return between[0], "next delta", right, where
+        return between[0], "next delta", expected, where
     where = (
         f"It lies between {between[-1]} and {of}; the deltas in between would show where: "
         f"{_listed(between[:-1])}."
     )
-    return between[-1] if between[-1] != "loss" else between[-2], "next delta", right, where
+    return between[-1] if between[-1] != "loss" else between[-2], "next delta", expected, where
 
 
 def _open_gradient(search: Search, best: Hypothesis, layer: str, submitted: Submitted) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fullback.check.diagnose.chain import Chain
 from fullback.check.diagnose.compare import Fit
@@ -11,6 +11,8 @@ from fullback.check.diagnose.layouts import Reading
 from fullback.check.mistakes import Mutant
 
 MISTAKE, CONVENTION, VARIANT, AGAIN = 1.0, 0.25, 0.3, 0.05
+_UNDECIDED = 1.5  # an array that is explained by undecided units alone: more than by a mistake
+_ONE_MORE = 0.01
 _ABOVE = 0.005  # a delta that is wrong above a layer, where its gradients may be wrong themselves
 UNEXPLAINED = 2.5
 
@@ -51,6 +53,7 @@ class Hypothesis:
     open : names of the arrays that were not
     new : mistakes since the last array that was explained
     share : what gradients are multiplied by at the end: 1, or 1 / N for deltas of the batch's sum
+    shares : how undecided units are decided, by the number of the ensemble's other pass
     rate, decay : the learning rate and the coefficient that were found
     read : in which layout each array was read
     """
@@ -61,6 +64,7 @@ class Hypothesis:
     open: tuple[str, ...] = ()
     new: int = 0
     share: float = 1.0
+    shares: dict[int, float] = field(default_factory=dict)
     rate: float | None = None
     decay: float | None = None
     read: tuple[tuple[str, Reading], ...] = ()
@@ -69,7 +73,14 @@ class Hypothesis:
     def cost(self) -> float:
         """Less is better."""
         reading = sum(reading.cost for _, reading in self.read)
-        return cost_of(self.assumed) + UNEXPLAINED * len(self.open) + reading
+        unjudged = sum(not match.fit.judged for match in self.matches)
+        unsure = _UNDECIDED * (unjudged > 0) + _ONE_MORE * unjudged
+        return cost_of(self.assumed) + UNEXPLAINED * len(self.open) + reading + unsure
+
+    @property
+    def right(self) -> bool:
+        """Whether no mistake is assumed, but conventions at most."""
+        return all(one.mutant.mistake is None for one in self.assumed)
 
     def read_as(self, key: str, reading: Reading) -> Hypothesis:
         """Return the hypothesis with a way to read one of the submitted arrays."""

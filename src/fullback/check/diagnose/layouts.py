@@ -1,48 +1,59 @@
-"""A user's shapes, brought to the network's: other orders of axes, merged ones, ones of length 1.
+"""A user's layouts, brought to the network's: other orders of axes, merged ones, ones of length 1.
 
-An array may often be read in more than one way: (3, 3, 2, 4) as (rows, columns, channels, filters),
-and (4, 3, 3, 3) as (filters, channels, rows, columns) or with the channels last. All likely ways
-are kept, and the search takes the one that explains the numbers; a way that is less usual costs
-more.
+An axis has a letter: K, C, R, S of a convolution's weights, N, C, H, W of maps, U and F of a dense
+layer's units and features; behind Flatten, F is made of C, H and W. A ``ProgramLayout`` is what one
+program does with all its arrays; a ``Layout`` is what that means for one of them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from fullback.check.diagnose.compare import length
-from fullback.errors import ShapeError
+from fullback.layers import Conv2D, Dense, Flatten
 from fullback.layers.base import Array, Shape
+from fullback.model import Model
 
 USUAL, UNUSUAL, FOREIGN = 0.02, 0.1, 0.2  # what a way to read costs
 
-Order: TypeAlias = tuple[int, ...]
+CONV_ORDERS = ("KCRS", "KRSC", "RSCK", "CRSK", "CKRS")
+"""Orders of a convolution's weights that programs have, the usual ones first."""
 
-# Orders of (filters, channels, rows, columns), or (images, channels, rows, columns).
-_ORDERS: list[Order] = [
-    (0, 1, 2, 3),
-    (0, 2, 3, 1),
-    (2, 3, 1, 0),
-    (1, 2, 3, 0),
-    (1, 0, 2, 3),
-    (2, 3, 0, 1),
-]
-_MERGED: list[Order] = [*_ORDERS, (0, 1, 3, 2), (3, 2, 1, 0), (0, 3, 2, 1), (1, 3, 2, 0)]
-_CHANNELS_LAST = _ORDERS[1:4]
+FOLD_ORDERS = ("CHW", "HWC")
+"""Orders in which programs flatten maps."""
+
+MAP_ORDERS = ("NCHW", "NHWC", "HWCN", "CHWN", "CNHW", "HWNC")
+"""Orders of maps that programs have."""
+
+_WORDS = {"C": "channels", "H": "rows", "W": "columns"}
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One way to read a submitted array: values of the network's shape, a phrase, and a cost."""
+    """One way to read a submitted array.
+
+    Attributes
+    ----------
+    values : in the network's shape
+    layout : a phrase that says how they were read, where that is not plain
+    cost : of a way that is less usual
+    blur : the length (root of the sum of squares) of the rounding error of making the values
+    mistake : an id of the catalogue, where it is a mistake that they lie so; ``description`` says
+        how they lie
+    """
 
     values: Array
     layout: str = ""
     cost: float = 0.0
+    blur: float = 0.0
+    mistake: str | None = None
+    description: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,137 +70,237 @@ class SubmittedArray:
         """The values in the likeliest reading."""
         return self.readings[0].values
 
+
+@dataclass(frozen=True)
+class ProgramLayout:
+    """How a program lays out all its weights.
+
+    Attributes
+    ----------
+    conv : the order of its filters' axes
+    transposed : whether its dense weights are (features, units)
+    fold : the order in which it flattens maps
+    """
+
+    conv: str = "KCRS"
+    transposed: bool = False
+    fold: str = "CHW"
+
     @property
-    def reordered(self) -> bool:
-        """Whether its layout is certainly another than the network's."""
-        return self.readings[0].layout not in ("", "with axes of length 1 added or left out")
+    def usual(self) -> bool:
+        """Whether many programs have it."""
+        return self.conv in CONV_ORDERS and self.fold in FOLD_ORDERS
 
 
-def read(
-    name: str,
-    user_name: str,
-    array: Array,
-    wanted: Shape,
-    truth: Array,
+@dataclass(frozen=True)
+class Axes:
+    """The axes of one of the network's arrays, unfolded: letters and sizes, and its shape."""
+
+    letters: str
+    sizes: Shape
+    wanted: Shape
+
+    def order(self, program: ProgramLayout) -> str:
+        """Return the order of these axes in a program."""
+        if self.letters == "KCRS":
+            return program.conv
+        inner = program.fold if self.letters == "UCHW" else "F"
+        if self.letters[0] == "U" and len(self.letters) > 1:
+            return inner + "U" if program.transposed else "U" + inner
+        return self.letters
+
+    def lie(self, program: ProgramLayout) -> str:
+        """Return the order in a program of the axes that have more than one place."""
+        sizes = dict(zip(self.letters, self.sizes, strict=True))
+        return "".join(letter for letter in self.order(program) if sizes[letter] > 1)
+
+    def fits(self, order: str, shape: Shape) -> bool:
+        """Whether an array of this shape may lie in this order.
+
+        Axes of length 1 may be missing or added, and axes merged: all of them, or all but the
+        first of the network's, which is then the array's first or last.
+        """
+        sizes = [self.sizes[self.letters.index(letter)] for letter in order]
+        given, full = squeezed(shape), squeezed(sizes)
+        if given == full or (len(given) == 1 and given[0] == prod(sizes)):
+            return True
+        count = self.sizes[0]
+        rest = prod(sizes) // max(count, 1)
+        if given == (count, rest) and order[0] == self.letters[0]:
+            return True
+        if given == (rest, count) and order[-1] == self.letters[0]:
+            return True
+        return len(given) == 3 and _merges(full, given)
+
+    def read(self, order: str, array: Array) -> Array:
+        """Bring an array that lies in this order to the network's shape."""
+        places = [self.letters.index(letter) for letter in order]
+        unfolded = array.reshape([self.sizes[place] for place in places])
+        return np.ascontiguousarray(unfolded.transpose(np.argsort(places)).reshape(self.wanted))
+
+    def lay(self, order: str, array: Array, shape: Shape) -> Array:
+        """Bring one of the network's arrays to a program's order and shape."""
+        places = [self.letters.index(letter) for letter in order]
+        return array.reshape(self.sizes).transpose(places).reshape(shape)
+
+    def phrase(self, order: str, shape: Shape) -> str:
+        """Say how an array of this shape lies, where that is not plain."""
+        if self.letters[0] == "U" and len(self.letters) > 1:
+            words = ["transposed"] * (order[-1] == "U")
+            inner = order.replace("U", "")
+            if inner != "F" and (inner != "CHW" or len(squeezed(shape)) > 2):
+                named = ", ".join(_WORDS[letter] for letter in inner)
+                words.append(f"with its features in the order ({named})")
+            if not words and len(squeezed(shape)) == 1 < len(squeezed(self.wanted)):
+                return "flattened"
+            return ", ".join(words)
+        merged = len(squeezed(shape)) < len(squeezed(self.sizes))
+        if order != self.letters:
+            return f"in the order ({', '.join(order)})" + ", flattened" * merged
+        if merged:
+            return "flattened"
+        return "with axes of length 1 added or left out" if shape != self.wanted else ""
+
+
+def axes_of(net: Model) -> dict[str, Axes]:
+    """Return the axes of every parameter."""
+    found: dict[str, Axes] = {}
+    folded = folds(net)
+    for name, layer in zip(net.names, net.layers, strict=True):
+        for key, array in net.arrays_of(name).items():
+            full, shape = f"{name}.{key}", array.shape
+            letters, sizes = "U", shape
+            if isinstance(layer, Conv2D) and key == "weight":
+                letters = "KCRS"
+            elif isinstance(layer, Dense) and key == "weight":
+                letters = "UF"
+                if full in folded:
+                    letters, sizes = "UCHW", (shape[0], *folded[full])
+            found[full] = Axes(letters, sizes, shape)
+    return found
+
+
+def folds(net: Model) -> dict[str, Shape]:
+    """Return the maps that the features behind Flatten are made of, for what has them."""
+    found: dict[str, Shape] = {}
+    inputs = (net.input_shape, *net.shapes)
+    for index, layer in enumerate(net.layers):
+        if isinstance(layer, Flatten) and len(inputs[index]) == 3:
+            found[net.names[index]] = inputs[index]
+            for name in net.names[index + 1 :]:
+                if f"{name}.weight" in net.parameters:
+                    found[f"{name}.weight"] = inputs[index]
+                    break
+                found[name] = inputs[index]
+    return found
+
+
+def program_layouts(
+    axes: Mapping[str, Axes],
+    shapes: Mapping[str, Iterable[Shape]],
     *,
-    batch: bool,
-    folded: Shape | None = None,
-) -> SubmittedArray:
-    """Find the ways to read a submitted array as one of the network's.
+    channels_last: bool,
+    every: bool = False,
+) -> list[ProgramLayout]:
+    """Return the layouts that a program with arrays of these shapes may have, likelier ones first.
+
+    Without ``every``, they differ in the fold alone: where shapes leave the rest open, it is the
+    network's own, or the usual one.
 
     Parameters
     ----------
-    name, user_name : the network's name and the user's
-    array : the array
-    wanted, truth : the network's shape and the true values, by which the first reading is chosen
-    batch : whether the first axis is the images
-    folded : the (channels, rows, columns) that the last axis is made of, where it comes from
-        Flatten and may be in another order
-
-    Raises
-    ------
-    ShapeError
-        It has another number of cells, or axes in no likely order.
+    axes : of the network's parameters
+    shapes : of the program's arrays, weights or gradients, by the network's names
+    channels_last : whether its maps are known to be so
+    every : return all that the shapes allow, unusual orders too
     """
-    values = array.astype(np.float64)
-    found: list[Reading] = []
-    for reading in _readings(values, wanted, "NCHW" if batch else "KCRS", folded):
-        if not any(np.array_equal(reading.values, other.values) for other in found):
-            found.append(reading)
-    if not found:
-        raise ShapeError(
-            f"{user_name} has shape {array.shape}, which cannot be read as {name} of shape "
-            f"{wanted}; give it in that order of axes"
-        )
-    # where two readings cost the same, the one that is more like the truth comes first
-    found.sort(key=lambda reading: reading.cost - 0.5 * _likeness(reading.values, truth))
-    return SubmittedArray(name, user_name, tuple(found), array.dtype)
-
-
-def _readings(values: Array, wanted: Shape, axes: str, folded: Shape | None) -> Iterator[Reading]:
-    if values.shape == wanted:
-        yield Reading(values)
-    elif _squeezed(values.shape) == _squeezed(wanted):
-        yield Reading(values.reshape(wanted), "with axes of length 1 added or left out")
-    if len(wanted) == 4:
-        yield from _four(values, wanted, axes)
-    elif len(wanted) == 2:
-        if values.shape == wanted[::-1] and wanted[0] != wanted[1]:
-            yield Reading(values.T, "transposed", USUAL)
-        if folded is not None:
-            yield from _folded(values, wanted, folded)
-    elif values.size == int(np.prod(wanted)) and values.shape != wanted:
-        yield Reading(values.reshape(wanted), "flattened", USUAL)
-    if len(wanted) == 2 and values.size == int(np.prod(wanted)) and values.ndim == 1:
-        yield Reading(values.reshape(wanted), "flattened", USUAL)
-        yield Reading(values.reshape(wanted[::-1]).T, "flattened from its transpose", UNUSUAL)
-
-
-def _four(values: Array, wanted: Shape, axes: str) -> Iterator[Reading]:
-    """Yield the readings as four axes."""
-    shape = _squeezed(values.shape)
-    if values.shape == wanted or shape == _squeezed(wanted):
-        orders = _CHANNELS_LAST  # anything else of the same shape would be a mistake
-    elif len(shape) < len(_squeezed(wanted)):
-        orders = _MERGED
+    pairs = [(axes[name], shape) for name, found in shapes.items() for shape in found]
+    filters = [(a, shape) for a, shape in pairs if a.letters == "KCRS"]
+    dense = [(a, shape) for a, shape in pairs if len(a.letters) > 1 and a.letters[0] == "U"]
+    orders = list(CONV_ORDERS)
+    if channels_last:
+        orders = ["KRSC", "RSCK", "CRSK", "KCRS", "CKRS"]
+    elif any(len(squeezed(shape)) < len(squeezed(a.sizes)) for a, shape in filters):
+        orders = ["KCRS", "CRSK", "KRSC", "RSCK", "CKRS"]  # a matrix is rather w.reshape(K, -1).T
+    if every:
+        orders += [o for o in map("".join, itertools.permutations("KCRS")) if o not in orders]
+    conv = _fitting(orders, filters)
+    turned = _fitting([False, True], dense)
+    known = channels_last or conv[0] != "KCRS" or turned[0]
+    inner = list(FOLD_ORDERS) if known or every else ["CHW"]
+    inner = inner[::-1] if channels_last or conv[0] in ("KRSC", "RSCK") else inner
+    if every:
+        inner += [o for o in map("".join, itertools.permutations("CHW")) if o not in inner]
     else:
-        orders = _ORDERS
-    some = False
+        conv, turned = conv[:1], turned[:1]
+    every_one = [ProgramLayout(*one) for one in itertools.product(conv, turned, inner)]
+    return sorted(every_one, key=lambda program: not program.usual)
+
+
+def readable(axes: Axes, shape: Shape) -> list[str]:
+    """Return the orders in which an array of this shape may lie, the network's first."""
+    every = map("".join, itertools.permutations(axes.letters))
+    return [order for order in every if axes.fits(order, shape)]
+
+
+def _fitting(orders: Sequence[Any], pairs: Sequence[tuple[Axes, Shape]]) -> list[Any]:
+    """Return the orders, or transpositions, in which the most arrays fit."""
+    counts = []
+    for one in orders:
+        program = ProgramLayout(one) if isinstance(one, str) else ProgramLayout(transposed=one)
+        counts.append(sum(_fits(a, program, shape) for a, shape in pairs))
+    return [one for one, count in zip(orders, counts, strict=True) if count == max(counts)]
+
+
+def _fits(axes: Axes, program: ProgramLayout, shape: Shape) -> bool:
+    return any(
+        axes.fits(axes.order(replace(program, fold=fold)), shape)
+        for fold in map("".join, itertools.permutations("CHW"))
+    )
+
+
+def read_maps(axes: Axes, array: Array, orders: Sequence[str]) -> Iterator[Reading]:
+    """Yield the readings of a delta or an activation.
+
+    Parameters
+    ----------
+    axes : N and the axes of the output; unfolded, where it comes from Flatten
+    array : the array
+    orders : the orders that maps may lie in, the likelier ones first
+    """
+    if len(axes.letters) == 2:
+        orders = ["NU", "UN"] if axes.sizes[0] != axes.sizes[1] else ["NU"]
+    flat = len(axes.wanted) == 2 < len(axes.letters)
     for order in orders:
-        reading = _ordered(values, wanted, order, axes, USUAL)
-        if reading is not None:
-            some = True
-            yield reading
-    if not some and values.shape != wanted and shape != _squeezed(wanted):
-        for order in itertools.permutations(range(4)):
-            reading = _ordered(values, wanted, order, axes, UNUSUAL)
-            if reading is not None:
-                yield reading
-
-
-def _ordered(
-    values: Array, wanted: Shape, order: tuple[int, ...], axes: str, cost: float
-) -> Reading | None:
-    sizes = tuple(wanted[i] for i in order)
-    if not _merges(sizes, values.shape):
-        return None
-    back = tuple(int(i) for i in np.argsort(order))
-    name = f"in the order ({', '.join(axes[i] for i in order)})"
-    merged = len(_squeezed(values.shape)) < len(_squeezed(sizes))
-    ordered = np.ascontiguousarray(values.reshape(sizes).transpose(back))
-    return Reading(ordered, name + ", flattened" * merged, cost)
-
-
-def _folded(values: Array, wanted: Shape, folded: Shape) -> Iterator[Reading]:
-    """Yield the readings whose last axis holds channels, rows and columns in another order."""
-    whole = (wanted[0], *folded)
-    for order in itertools.permutations(range(4)):
-        if order.index(0) not in (0, 3):
+        if not axes.fits(order, array.shape):
             continue
-        sizes = tuple(whole[i] for i in order)
-        if not _merges(sizes, values.shape):
-            continue
-        back = tuple(int(i) for i in np.argsort(order))
-        ordered = values.reshape(sizes).transpose(back).reshape(wanted)
-        inner = [i for i in order if i]
-        word = ", ".join(("channels", "rows", "columns")[i - 1] for i in inner)
-        plain = inner == [1, 2, 3]
-        cost = USUAL if plain else FOREIGN + (UNUSUAL if inner != [2, 3, 1] else 0)
-        yield Reading(
-            np.ascontiguousarray(ordered),
-            ("transposed, " * (order[0] != 0)) + f"with its features in the order ({word})",
-            cost,
-        )
+        plain = order == axes.letters
+        cost = 0.0 if plain and array.shape == axes.wanted else USUAL
+        phrase = axes.phrase(order, array.shape)
+        if flat:
+            inner = order.replace("N", "")
+            named = ", ".join(_WORDS[letter] for letter in inner)
+            phrase = (
+                "transposed, " * (order[-1] == "N") + f"with its features in the order ({named})"
+            )
+            if order == "NCHW":
+                phrase = ""
+            elif inner != "CHW":
+                cost = FOREIGN
+        elif len(axes.letters) == 2:
+            phrase = "transposed" if order == "UN" else phrase
+        yield Reading(axes.read(order, array), phrase, cost)
 
 
-def _squeezed(shape: Shape) -> Shape:
+def squeezed(shape: Iterable[int]) -> Shape:
+    """Return a shape without its axes of length 1."""
     return tuple(n for n in shape if n != 1)
 
 
 def _merges(sizes: Shape, shape: Shape) -> bool:
-    """Whether neighbouring axes of ``sizes`` merge into ``shape``, but for those of length 1."""
-    rest = list(_squeezed(sizes))
-    for n in _squeezed(shape):
+    """Whether neighbouring axes of ``sizes`` merge into ``shape``."""
+    rest = list(sizes)
+    for n in shape:
         product = 1
         while product < n and rest:
             product *= rest.pop(0)
@@ -198,7 +309,8 @@ def _merges(sizes: Shape, shape: Shape) -> bool:
     return not rest
 
 
-def _likeness(array: Array, truth: Array) -> float:
+def likeness(array: Array, truth: Array) -> float:
+    """Return the cosine between two arrays, without its sign; 0 where it is not a number."""
     with np.errstate(all="ignore"):
         product = float(abs((array * truth).sum()))
         sizes = length(array) * length(truth)

@@ -72,6 +72,16 @@ def words_of(name: str) -> list[str]:
     return split
 
 
+def is_weight(name: str) -> bool:
+    """Whether a name is that of weights."""
+    return bool(_WEIGHT & set(words_of(name)))
+
+
+def is_bias(name: str) -> bool:
+    """Whether a name is that of biases."""
+    return bool(_BIAS & set(words_of(name)))
+
+
 class Names:
     """Finds the network's name among ``shapes`` for each of a user's.
 
@@ -107,6 +117,7 @@ class Names:
             self._by_words,
             self._by_order,
             self._by_shape,
+            self._by_place,
         ):
             rest = {k: v for k, v in arrays.items() if k not in found}
             free = [known for known in self.shapes if known not in found.values()]
@@ -269,6 +280,22 @@ class Names:
             left = {name: array for name, array in left.items() if name not in found}
         self.guessed += list(found)
         return found
+
+    def _by_place(
+        self, rest: Mapping[str, Array], free: list[str], _: Mapping[str, Array]
+    ) -> dict[str, str]:
+        """Match what stands in the network's order, forwards or backwards, and fits throughout."""
+        weights = [known for known in free if self._role(known) != "bias"]
+        biases = [known for known in free if self._role(known) == "bias"]
+        for order in (free, weights + biases, weights):
+            for known in (order, order[::-1]):
+                pairs = dict(zip(rest, known, strict=False))
+                if len(rest) == len(known) and all(
+                    self._fits(known, rest[name]) for name, known in pairs.items()
+                ):
+                    self.guessed += list(pairs)
+                    return pairs
+        return {}
 
     def _parts(self, name: str) -> tuple[str | None, int | None, str | None]:
         """Return (kind, number, role) as far as a name says them."""

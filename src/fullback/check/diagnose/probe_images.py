@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from dataclasses import fields
+from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +14,27 @@ from numpy.typing import ArrayLike
 
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.ensemble import forward_pass
-from fullback.check.mistakes import BackwardPass, ForwardPass, backward, every_mutant
+from fullback.check.mistakes import (
+    ForwardPass,
+    Memo,
+    backward,
+    every_mutant,
+    first_delta,
+    propagate,
+)
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.options import require_whole
 
-_TRIES = 4
+_TRIES = 8  # draws, at most
+_WORK = 3e6  # cells of all layers and images together, in all draws
 _RATE, _DECAY = 0.1, 0.01  # of an early update, and of an L2 term
+_THRESHOLD = 1e-9  # of a gradient that is clipped
+_ALIKE = (
+    # mistakes that are one: of a bias alone; where the stride leaves rows or columns over
+    {"bias-averaged", "batch-scale"},
+    {"stride-leftover", "full-convolution-cropped"},
+)
 _SAME = 1e-6  # relative difference below which two results are one, in float32 at the latest
 
 
@@ -26,13 +45,36 @@ class Place(NamedTuple):
     layer: str
 
 
-def probe(net: Network, seed: int = 0) -> tuple[Array, Array]:
+class Probe(tuple[Array, Array]):
+    """A batch, ``x, y = probe(net)``, and what it cannot show; ``print`` says both.
+
+    Attributes
+    ----------
+    hidden : remarks about what does not show on these images and with these parameters
+    """
+
+    hidden: tuple[str, ...]
+
+    def __new__(cls, x: Array, y: Array, hidden: tuple[str, ...]) -> Probe:
+        """Pair images with their labels."""
+        batch = super().__new__(cls, (x, y))
+        batch.hidden = hidden
+        return batch
+
+    def __repr__(self) -> str:
+        x, _ = self
+        lines = [f"{len(x)} images of {x.shape[1:]}, {x.dtype}, and what belongs to each"]
+        lines += self.hidden or ["every mistake of the catalogue shows, each by other numbers"]
+        return "\n- ".join(lines)
+
+
+def probe(net: Network, seed: int = 0) -> Probe:
     """Return a batch designed to separate the catalogue's mistakes on this network.
 
-    It has several images with different labels, but not as many as there are classes, filters or
-    cells in a window, so that no factor 1 / N looks like another; a flat background of zeros, on
-    which pooling has ties; strokes of distinct values, of several magnitudes, that no transpose or
-    turn leaves as they are.
+    Its number of images is a prime that divides no number of the network: classes, filters,
+    channels, cells of a window or a map. So no factor that a mistake brings looks like another. A
+    flat background that is not 0 gives pooling ties; strokes of distinct values, of several
+    magnitudes, are left as they are by no transpose or turn.
 
     Parameters
     ----------
@@ -41,6 +83,7 @@ def probe(net: Network, seed: int = 0) -> tuple[Array, Array]:
 
     Returns
     -------
+    a pair, ``x, y = probe(net)``, with the attribute ``hidden``: what the batch cannot show
     x : ndarray of shape (N, *input_shape), of the network's dtype
     y : labels of shape (N,), or targets of shape (N, outputs) for MeanSquaredError
 
@@ -50,53 +93,82 @@ def probe(net: Network, seed: int = 0) -> tuple[Array, Array]:
         The seed is not a whole number of at least 0.
     """
     require_whole("seed", seed, 0)
-    best: tuple[int, Array, Array] | None = None
-    for attempt in range(_TRIES):
-        rng = np.random.default_rng([seed, attempt, 1])
-        x, y = _draw(net, rng)
-        left = len(coincidences(net, x, y))
-        if best is None or left < best[0]:
-            best = (left, x, y)
+    best: tuple[list[tuple[Place, Place]], Array, Array] | None = None
+    cells = images_for(net) * net.pass_values
+    for attempt in range(min(_TRIES, 2 + int(_WORK / cells))):
+        x, y = _draw(net, np.random.default_rng([seed, attempt, 1]))
+        left = coincidences(net, x, y)
+        if best is None or len(left) < len(best[0]):
+            best = left, x, y
         if not left:
             break
     assert best is not None  # noqa: S101 -- the loop ran
-    return best[1], best[2]
+    left, x, y = best
+    return Probe(x, y, (*_without_bias(net), *map(_remark, left)))
+
+
+# Images -------------------------------------------------------------------------------------------
+
+
+def images_for(net: Network) -> int:
+    """Return how many images a batch needs so that no factor of a mistake looks like another.
+
+    Factors are products and quotients of the numbers of the network, of 2 and of 3. A prime that
+    divides none of them, to whichever power, is none of these, nor is a product with it.
+    """
+    numbers = {2, 3}
+    for shape in (net.input_shape, *net.shapes):
+        numbers |= {*shape}
+    for layer in net.layers:
+        for field in fields(layer):  # type: ignore[arg-type]
+            value = getattr(layer, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int):
+                    numbers.add(number)
+                elif isinstance(number, float):  # the share that dropout leaves, for one
+                    for part in (Fraction(number), 1 - Fraction(number)):
+                        near = part.limit_denominator(100)
+                        numbers |= {near.numerator, near.denominator}
+    primes = (n for n in itertools.count(5, 2) if all(n % d for d in range(3, n, 2)))
+    return next(n for n in primes if all(number % n or not number for number in numbers))
 
 
 def _draw(net: Network, rng: np.random.Generator) -> tuple[Array, Array]:
-    classes = net.output_shape[0]
-    avoided = {classes, 4, 8, 9}
-    for shape in net.shapes:
-        avoided |= {shape[0], int(np.prod(shape[1:]))}
-    images = next(n for n in (5, 6, 7, 10, 11, 13, 17, 19, 23, *range(25, 99)) if n not in avoided)
+    images, outputs = images_for(net), net.output_shape[0]
     magnitude = 10.0 ** rng.uniform(-1, 0.3, (images,) + (1,) * len(net.input_shape))
-    x = magnitude * rng.uniform(0.2, 1.0, (images, *net.input_shape))
+    x = rng.uniform(0.2, 1.0, (images, *net.input_shape))
+    x *= np.where(rng.random(x.shape) < 0.3, -1, 1)  # so that a ReLU has something to cut off
     if len(net.input_shape) == 3:
-        _, rows, columns = net.input_shape
-        drawn = np.zeros((images, 1, rows, columns), bool)
-        for n in range(images):
-            # two bars, one lying and one standing, at places of this image's own
-            top, left = rng.integers(0, max(rows // 2, 1)), rng.integers(0, max(columns // 2, 1))
-            drawn[n, 0, top : top + max(rows // 3, 2), left : left + max(2 * columns // 3, 3)] = (
-                True
-            )
-            side = rng.integers(0, columns)
-            drawn[n, 0, rows // 3 :, side : side + 2] = True
-        x *= drawn & (rng.random(x.shape) < 0.9)
+        flat = rng.uniform(0.1, 0.3, (images, net.input_shape[0], 1, 1))
+        flat[::3] *= -1
+        drawn = _strokes(images, *net.input_shape[1:], rng) & (rng.random(x.shape) < 0.9)
+        x = np.where(drawn, x, flat)
+    x = (magnitude * x).astype(net.dtype)
     if not net.loss.classifies:
-        return x.astype(net.dtype), rng.normal(size=(images, classes))
-    return x.astype(net.dtype), np.resize(rng.permutation(classes), images)
+        return x, rng.normal(size=(images, outputs))
+    return x, np.resize(rng.permutation(max(outputs, 2)), images)
 
 
-def coincidences(
-    net: Network, x: ArrayLike, y: ArrayLike, *, deltas: bool = True
-) -> list[tuple[Place, Place]]:
+def _strokes(images: int, rows: int, columns: int, rng: np.random.Generator) -> Array:
+    """Return where images are drawn on: two bars, one lying and one standing, at other places."""
+    drawn = np.zeros((images, 1, rows, columns), bool)
+    for n in range(images):
+        top, left = rng.integers(0, max(rows // 2, 1)), rng.integers(0, max(columns // 2, 1))
+        drawn[n, 0, top : top + max(rows // 3, 2), left : left + max(2 * columns // 3, 3)] = True
+        side = rng.integers(0, columns)
+        drawn[n, 0, rows // 3 :, side : side + 2] = True
+    return drawn
+
+
+# What a batch cannot show -------------------------------------------------------------------------
+
+
+def coincidences(net: Network, x: ArrayLike, y: ArrayLike) -> list[tuple[Place, Place]]:
     """Return the pairs of mistakes that these images and labels cannot distinguish.
 
     Parameters
     ----------
-    net, x, y : as for ``diagnose``
-    deltas : whether deltas are submitted to ``diagnose`` as well, or parameter gradients only
+    net, x, y : as for ``diagnose``, which is given all gradients and deltas
 
     Returns
     -------
@@ -106,40 +178,87 @@ def coincidences(
     images = net.check_images(x)
     targets = net.loss.targets(y, len(images), net.output_shape[0])
     forward = forward_pass(net.copy(dtype="float64"), images, targets)
-    results = _results(forward, deltas=deltas)
     pairs: dict[tuple[Place, Place], None] = {}
-    right = results[0][1]
-    for index, (place, own) in enumerate(results[1:], 1):
-        if _equal(own, right):
-            pairs[Place("", ""), place] = None
-            continue
-        for other, rest in results[index + 1 :]:
-            alike = {place.mistake, other.mistake} == {"bias-averaged", "batch-scale"}
-            if other.mistake != place.mistake and not alike and _equal(own, rest):
-                pairs[place, other] = None
+    for right, results in _results(forward).values():
+        of_right = _sketch(right)
+        sketches = np.array([_sketch(array) for _, array in results]).reshape(-1, len(of_right))
+        for n, (place, array) in enumerate(results):
+            if _near(of_right, sketches[n : n + 1])[0] and _equal(array, right):
+                pairs[Place("", ""), place] = None
+                continue
+            for m in n + 1 + np.flatnonzero(_near(sketches[n], sketches[n + 1 :])):
+                other, rest = results[m]
+                alike = other.mistake == place.mistake or {place.mistake, other.mistake} in _ALIKE
+                if not alike and rest.any() and _equal(array, rest):  # zeros tell of no mistake
+                    pairs[place, other] = None
     return list(pairs)
 
 
-def _equal(one: dict[str, Array], other: dict[str, Array]) -> bool:
-    return all(
-        one[name] is other[name]
-        or length(one[name] - other[name]) <= _SAME * max(length(one[name]), length(other[name]))
-        for name in one
-    )
+def _results(forward: ForwardPass) -> dict[str, tuple[Array, list[tuple[Place, Array]]]]:
+    """Return the right arrays by name, and each with what every mistake that is next to it makes.
 
-
-def _results(forward: ForwardPass, *, deltas: bool) -> list[tuple[Place, dict[str, Array]]]:
-    """Return what the right backward pass, and each with one mistake, computes."""
-
-    def arrays(result: BackwardPass) -> dict[str, Array]:
-        every = {f"delta of {name}": delta for name, delta in result.deltas.items() if deltas}
-        return result.gradients | every
-
+    A mistake differs from the right pass in the array that it is made in, or nowhere.
+    """
     right = backward(forward, {}, rate=_RATE, decay=_DECAY)
-    found = [(Place("", ""), arrays(right))]
+    arrays = right.gradients | {f"delta of {name}": dy for name, dy in right.deltas.items()}
+    found: dict[str, tuple[Array, list[tuple[Place, Array]]]]
+    found = {name: (array, []) for name, array in arrays.items()}
+    last, memos = next(reversed(forward.layers)), dict[str, Memo]()
     for layer, mutant in every_mutant(forward):
-        if mutant.mistake is not None:
-            wrong = {layer: [mutant]}
-            result = backward(forward, wrong, rate=_RATE, decay=_DECAY, right=right)
-            found.append((Place(mutant.mistake, layer), arrays(result)))
+        if mutant.mistake is None:
+            continue
+        if layer == "loss":
+            name, array = f"delta of {last}", first_delta(forward.loss, (mutant,))
+        else:
+            number = _THRESHOLD if mutant.unknown == "threshold" else _DECAY
+            p = forward.layers[layer].with_rates(_RATE, number)
+            below = f"delta of {p.before}" if mutant.target == "delta" else ""
+            name = below or f"{layer}.{mutant.target}"
+            memo = memos.setdefault(layer, {})
+            array = propagate(p, mutant.target, right.deltas[layer], (mutant,), memo)
+        found[name][1].append((Place(mutant.mistake, layer), array))
     return found
+
+
+def _sketch(array: Array) -> Array:
+    """Return a few numbers that differ where arrays do: the length, and places along lines."""
+    return np.array([length(array), *(_lines(array.size) @ array.ravel())])
+
+
+@lru_cache(maxsize=2)
+def _lines(size: int) -> Array:
+    """Return two lines of numbers without a pattern."""
+    lines: Array = np.cos(np.outer((1.0, 2.0), np.arange(size)) * (0.5 + 5**0.5 / 2))
+    return lines
+
+
+def _near(one: Array, others: Array) -> Array:
+    """Return which others are so near that their arrays may be equal."""
+    reach = 10 * _SAME * np.maximum(one[0], others[:, 0])
+    near: Array = (abs(others - one) <= reach[:, None]).all(axis=1)
+    return near
+
+
+def _equal(one: Array, other: Array) -> bool:
+    return length(one - other) <= _SAME * max(length(one), length(other))
+
+
+def _without_bias(net: Network) -> Iterator[str]:
+    """Say which biases are all 0."""
+    named = {name: p for name, p in net.parameters.items() if name.endswith(".bias")}
+    zero = [name for name, p in named.items() if not p.any()]
+    if zero:
+        yield (
+            f"{', '.join(zero)} {'is' if len(zero) == 1 else 'are'} all 0: what is done with the "
+            "numbers of a bias, as an L2 term on it, does not show. Others can be assigned to "
+            "net.parameters before both programs run"
+        )
+
+
+def _remark(pair: tuple[Place, Place]) -> str:
+    one, other = pair
+    if not one.mistake:
+        return f"{other.mistake} in {other.layer} changes nothing here"
+    return (
+        f"{one.mistake} in {one.layer} and {other.mistake} in {other.layer} give the same numbers"
+    )

@@ -10,6 +10,7 @@ from fullback.check.printing import as_text
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 _QUANTITIES = ("probabilities", "output", "delta", "weight", "bias")
 
@@ -80,6 +81,24 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """A remark about the network or its data: what a right backward pass does not help.
+
+    Attributes
+    ----------
+    layer, quantity : what it is about: "relu1", "output"
+    message : what it is, and what follows
+    mend, hint : what helps, in a formula and in NumPy
+    """
+
+    layer: str
+    quantity: str
+    message: str
+    mend: str
+    hint: str
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """What ``diagnose`` found.
 
@@ -89,8 +108,10 @@ class Diagnosis:
     right : names of the arrays that are right
     inherited : names of the arrays that are wrong only because of a finding above them
     wrong : names of the arrays that are wrong themselves
+    not_judged : names of the arrays that cannot be judged on this batch; the notes say why
+    conditions : remarks about the network and its data, such as a dead layer
     layers : the layers' names from the loss down, ending in "input"
-    notes : what is worth knowing and not wrong: layouts, conventions, kinks
+    notes : what is worth knowing and not wrong: layouts, conventions, undecided units
     precision : "float64", "float32" or "float16": the precision that the arrays are judged in
     """
 
@@ -98,14 +119,21 @@ class Diagnosis:
     right: list[str] = field(default_factory=list)
     inherited: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    not_judged: list[str] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
     layers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     precision: str = "float64"
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
+        """Whether everything that was submitted was judged, and is right."""
+        return not self.findings and not self.not_judged
+
+    @property
+    def judged(self) -> list[str]:
+        """The names of the arrays that were judged: right, wrong, or wrong by inheritance."""
+        return [*self.right, *self.inherited, *self.wrong]
 
     def render(self) -> Group:
         """Return the diagnosis as a rich renderable."""
@@ -114,11 +142,8 @@ class Diagnosis:
         from rich.text import Text
 
         parts: list[object] = []
-        if self.ok:
-            line = Text("nothing is wrong", "bold green")
-            count = len(self.right)
-            line.append(f": {count} array{'s' * (count != 1)} right to {self.precision}", "default")
-            parts.append(line)
+        if not self.findings:
+            parts.append(self._verdict())
         for number, finding in enumerate(self.findings, 1):
             parts.append(_panel(finding, number, len(self.findings)))
         parts += [Text(), self._walk()]
@@ -126,12 +151,26 @@ class Diagnosis:
             parts.append(
                 Text("follows: wrong, but only because of what it was computed from", "dim")
             )
-        if self.notes:
+        if self.notes or self.conditions:
             parts.append(Text())
         notes = Table.grid(padding=(0, 2))
         for note in self.notes:
             notes.add_row(Text("note", "bold"), note)
+        for one in self.conditions:
+            notes.add_row(Text("remark", "bold"), f"{one.message} It helps: {one.mend}")
         return Group(*parts, notes)  # type: ignore[arg-type]
+
+    def _verdict(self) -> Text:
+        """Return the line that stands where there are no findings."""
+        from rich.text import Text
+
+        right, unknown = len(self.right), len(self.not_judged)
+        count = f"{right} array{'s' * (right != 1)} right to {self.precision}"
+        if not unknown:
+            return Text("nothing is wrong", "bold green").append(f": {count}", "default")
+        head = "what was judged is right" if right else "nothing could be judged"
+        line = Text(head, "bold yellow")
+        return line.append(f": {count}, {unknown} not judged", "default")
 
     def _walk(self) -> Table:
         """Return what was judged, from the loss down: a row a layer, a column a quantity."""
@@ -144,6 +183,7 @@ class Diagnosis:
             ("right", "green", self.right),
             ("follows", "yellow", self.inherited),
             ("wrong", "bold red", self.wrong),
+            ("not judged", "dim", self.not_judged),
         ):
             for name in names:
                 layer, quantity = _place(name)

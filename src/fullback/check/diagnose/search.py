@@ -12,19 +12,21 @@ The search is given the hypotheses that it begins with, at the loss (``conventio
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from fullback.check.diagnose.chain import Chain, gradient_in, size_of
-from fullback.check.diagnose.compare import fit, length
+from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
+from fullback.check.diagnose.compare import Fit, between, explains_anything, fit, length
 from fullback.check.diagnose.conventions import Convention
 from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Assumed, Hypothesis, Match, cost_of
 from fullback.check.diagnose.layouts import Reading
+from fullback.check.diagnose.sketches import Sketches
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
+from fullback.check.mistakes.kinks import Bounds
 from fullback.layers.base import Array
 
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
@@ -32,6 +34,8 @@ NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be
 _BEAM = 1500  # hypotheses carried on between two observations, at most,
 _BYTES = 2**30  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
+_WORK = 6e9  # multiplications, at most, to explain one gradient by two mistakes
+_LEAST_WORK = 3e6  # what it takes to try one, in multiplications of the same time
 
 
 class Search:
@@ -43,6 +47,7 @@ class Search:
     depth : new mistakes that may lie between two arrays that are explained
     margin : what a hypothesis may cost more than the best one and be carried on
     settled : the best hypothesis of an earlier search, whose upper steps need no more searching
+    ties : how ties are decided, by the layer's name, where not as in fullback
 
     Attributes
     ----------
@@ -58,28 +63,34 @@ class Search:
         depth: int,
         margin: float = NARROW,
         settled: Hypothesis | None = None,
+        ties: Mapping[str, Mutant] | None = None,
     ) -> None:
         self.ensemble = ensemble
         self.names = list(names)
         self.submitted = submitted
         self.depth = depth
         self.margin = margin
-        self.kinks = bool(ensemble.kinks)
+        self.ties = dict(ties or {})
+        self.sketches = Sketches(ensemble)
         self.found: list[Hypothesis] = []
         self.pruned = False
         largest = max(a.nbytes for a in ensemble.exact.activations.values())
         self._beam = int(min(max(_BYTES // (3 * largest), 100), _BEAM))
         self._mutants = {
-            name: [m for m in mutants_of(s) if depth or m.mistake is None]
-            for name, s in ensemble.exact.layers.items()
+            name: [m for m in mutants_of(p) if m.mistake is not None] if depth else []
+            for name, p in ensemble.exact.layers.items()
         }
-        self._most = max(depth, 1)
         self._settled = _settled_steps(settled, self.names) if settled else {}
 
     @property
     def best(self) -> Hypothesis:
         """The hypothesis that costs least."""
         return self.found[0]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every array is explained, and judged."""
+        return not self.best.open and all(match.fit.judged for match in self.best.matches)
 
     def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
         """Search, beginning with these conventions; return the search itself."""
@@ -123,11 +134,14 @@ class Search:
         for h in hypotheses:
             for subset in self._choices(mutants, name):
                 known = {one.mutant.key for one in h.assumed}
-                new = h.new + sum(m.mistake is not None and m.key not in known for m in subset)
+                new = h.new + sum(m.key not in known for m in subset)
                 if new > self.depth:
                     continue
                 early = any(m.unknown == "rate" for m in subset)
-                chain = Chain(self.ensemble, h.chain, name, subset, rate=h.rate if early else None)
+                steps = subset
+                if name in self.ties and compatible((*subset, self.ties[name])):
+                    steps = (*subset, self.ties[name])
+                chain = Chain(self.ensemble, h.chain, name, steps, rate=h.rate if early else None)
                 number = h.rate if early else None
                 more = tuple(Assumed(m, name, number if m.unknown else None) for m in subset)
                 found.append(replace(h, chain=chain, assumed=h.assumed + more, new=new))
@@ -141,7 +155,7 @@ class Search:
         if name in self._settled:
             yield tuple(m for m in mutants if m.key in self._settled[name])
         else:
-            yield from _subsets(mutants, self._most)
+            yield from _subsets(mutants, self.depth)
 
     # Observations -------------------------------------------------------------------------------
 
@@ -157,7 +171,6 @@ class Search:
                 continue  # below, all go on with the same delta
             for reading in readings:
                 met += self._meet_delta(h, key, reading)
-        met = _sharpest(met, key) if self.kinks else met
         if not met:
             best = min((h for h in hypotheses if not h.chain.unresolved), key=lambda h: h.cost)
             best = best.read_as(key, replace(readings[0], cost=0.0))
@@ -176,14 +189,59 @@ class Search:
     def _meet_delta(self, h: Hypothesis, key: str, reading: Reading) -> list[Hypothesis]:
         array = reading.values
         solved = self._solve(h, array, lambda h: h.chain.at(0))
-        if solved is None or (not array.any() and len(solved.assumed) > 1):
-            return []  # zeros are no evidence of several mistakes
-        patient = not h.assumed
-        found = fit(array, solved.chain.at, self.ensemble.eps, kinks=self.kinks, patient=patient)
+        if solved is None or (not array.any() and solved.new):
+            return []  # zeros are no evidence of a mistake
+        found = self._fit(h, reading, solved.chain.at, patient=h.right)
+        if not found.matched and h.right:
+            found = self._between(h, reading, solved.chain.at, solved.chain.bounds, solved.chain)
         if not found.matched:
             return []
         match = Match(key, found, (), solved.chain, len(solved.assumed))
-        return [replace(solved, matches=(*solved.matches, match)).read_as(key, reading)]
+        solved = replace(solved, matches=(*solved.matches, match), shares=h.shares | found.shares)
+        return [solved.read_as(key, reading)]
+
+    def _fit(
+        self,
+        h: Hypothesis,
+        reading: Reading,
+        computed: Callable[[int], Array],
+        *,
+        patient: bool,
+    ) -> Fit:
+        return fit(
+            reading.values, computed, self.ensemble.eps,
+            others=0 if self.ties else len(self.ensemble.others),
+            shares=h.shares, blur=reading.blur, patient=patient,
+        )  # fmt: skip
+
+    def _between(
+        self,
+        h: Hypothesis,
+        reading: Reading,
+        computed: Callable[[int], Array],
+        bounds: Callable[[], Bounds],
+        chain: Chain | None,
+    ) -> Fit:
+        """Explain an array by undecided units, each decided in any way.
+
+        A delta is judged all the same where the rest of it holds: every undecided unit has a cell
+        of its own there, up to the next layer that adds cells up.
+        """
+        allowed = bounds() if self.ensemble.undecided else None
+        nearly = 0.1 * length(reading.values)
+        if allowed is None or not between(reading.values, allowed, nearly):
+            return Fit(float("inf"), 0.0)
+        found = self._fit(h, reading, computed, patient=True)
+        if not between(reading.values, allowed, found.tolerance):
+            return found
+        judged = (
+            chain is not None
+            and chain.only_chooses()
+            and not explains_anything(
+                (reading.values,), lambda a: between(a, allowed, found.tolerance), found.tolerance
+            )
+        )
+        return replace(found, error=0.0, undecided=True, judged=judged)
 
     def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Compare a layer's own gradients with those submitted, right and with each mutant."""
@@ -220,26 +278,36 @@ class Search:
             met += explained
             if not explained and not h.chain.unresolved:
                 missed.append(h)
+        work = 0.0
         for cost, h, subset in self._candidates(missed, mutants, name):
             if cost > min((m.cost for m in met), default=np.inf) + self.margin:
                 break
+            if h.new + len(subset) > 1:
+                work += self._work(name)
+                if work > _WORK:
+                    self.pruned = True
+                    break
             for reading in readings:
                 met += self._explain(h, reading, name, target, subset)
-        met = _sharpest(met, key) if self.kinks else met
         matched = {id(h.chain) for h in met}
         still = [h for h in missed if id(h.chain) not in matched]
         return met + [replace(h, open=(*h.open, key)) for h in still]
+
+    def _work(self, name: str) -> float:
+        """Return about how many multiplications it takes to try one set of mistakes."""
+        p = self.ensemble.exact.layers[name]
+        return _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
 
     def _candidates(
         self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str
     ) -> list[tuple[float, Hypothesis, tuple[Mutant, ...]]]:
         """Return every hypothesis with every set of a gradient's own mistakes, cheapest first."""
         found = []
+        subsets = [subset for subset in _subsets(mutants, self.depth) if subset]
         for h in hypotheses:
             known = {one.mutant.mistake for one in h.assumed}
-            for subset in _subsets(mutants, self.depth):
-                new = sum(m.mistake not in known for m in subset)
-                if subset and h.new + new <= self.depth:
+            for subset in subsets:
+                if h.new + sum(m.mistake not in known for m in subset) <= self.depth:
                     assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
                     found.append((cost_of(assumed) + UNEXPLAINED * len(h.open), h, subset))
         return sorted(found, key=lambda entry: entry[0])
@@ -254,37 +322,47 @@ class Search:
     ) -> list[Hypothesis]:
         """Return the hypothesis with these mistakes in a gradient, if they explain the array."""
         array = reading.values
-        if subset and not array.any():
-            return []  # zeros are no evidence of a mistake in a formula
+        if (subset or h.new) and not array.any():
+            return []  # zeros are no evidence of a mistake
         decay = h.decay or 0.0
         fitted = h.decay
-        if any(m.unknown == "decay" for m in subset) and h.decay is None:
-            parameter = self.ensemble.exact.layers[name].parameters[target]
-            others = tuple(m for m in subset if m.unknown != "decay")
+        numbered = next((m for m in subset if m.solve), None)
+        if numbered is not None and numbered.solve is not None and h.decay is None:
+            others = tuple(m for m in subset if m.solve is None)
             base = gradient_in(h.chain, name, target, others, h.share, 0.0)(0)
             if array.size < 2 or base.shape != array.shape:
                 return []
-            decay = float(((array - base) * parameter).sum() / (parameter**2).sum())
+            decay = numbered.solve(self.ensemble.exact.layers[name], base, array)
+            if not np.isfinite(decay):
+                return []
             fitted = decay
         computed = gradient_in(h.chain, name, target, subset, h.share, decay)
 
-        def terms() -> Array:
-            return size_of(self.ensemble, name, target, h.chain.at(0) * h.share, subset)
+        right = h.right and not subset
+        if not (subset or right) and self.sketches.rule_out(
+            h.chain, name, target, h.share, reading
+        ):
+            return []
+        cancels = not subset and self.sketches.cancels(h.chain, name, target, reading)
+        found = self._fit(h, reading, computed, patient=cancels)
+        if right and not found.matched:
 
-        found = fit(
-            array,
-            computed,
-            self.ensemble.eps,
-            kinks=self.kinks,
-            terms=None if subset else terms,
-            patient=not (h.assumed or subset),
-        )
+            def bounds() -> Bounds:
+                return bounds_in(h.chain, name, target, (), h.share)
+
+            found = self._between(h, reading, computed, bounds, None)
         if not found.matched:
             return []
-        here = tuple(Assumed(m, name, decay if m.unknown == "decay" else None) for m in subset)
+        here = tuple(Assumed(m, name, decay if m.solve else None) for m in subset)
         assumed = h.assumed + here
         match = Match(f"{name}.{target}", found, here, h.chain, len(assumed), array.size)
-        h = replace(h, assumed=assumed, matches=(*h.matches, match), decay=fitted)
+        h = replace(
+            h,
+            assumed=assumed,
+            matches=(*h.matches, match),
+            decay=fitted,
+            shares=h.shares | found.shares,
+        )
         return [h.read_as(match.name, reading)]
 
     # A learning rate that is not known ----------------------------------------------------------
@@ -358,22 +436,6 @@ def _subsets(mutants: Sequence[Mutant], most: int) -> Iterator[tuple[Mutant, ...
         for subset in itertools.combinations(mutants, count):
             if compatible(subset):
                 yield subset
-
-
-def _sharpest(met: list[Hypothesis], key: str) -> list[Hypothesis]:
-    """Drop what matches so much worse than another match that rounding cannot be the reason.
-
-    Kinks can make tolerances wide.
-    """
-    if not met:
-        return met
-    errors = [next(s.fit for s in h.matches if s.name == key) for h in met]
-    floor = min(e.error for e in errors)
-    return [
-        h
-        for h, e in zip(met, errors, strict=True)
-        if not h.assumed or e.error <= max(100 * floor, 1e-3 * e.tolerance)
-    ]
 
 
 def _best(hypotheses: list[Hypothesis], margin: float) -> list[Hypothesis]:

@@ -1,21 +1,40 @@
-"""What a user submits: dicts of arrays, under the network's names and in every likely reading."""
+"""What a user submits: arrays, under the network's names and in the layouts of their program."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.layouts import UNUSUAL, USUAL, Reading, SubmittedArray, read
+from fullback.check.diagnose.forward import read_activations
+from fullback.check.diagnose.layouts import (
+    Axes,
+    ProgramLayout,
+    Reading,
+    SubmittedArray,
+    axes_of,
+    program_layouts,
+)
 from fullback.check.diagnose.names import Names, as_array
-from fullback.errors import OptionError
-from fullback.layers import Flatten
+from fullback.check.diagnose.reader import Given, Gradients, Reader
+from fullback.check.diagnose.weights import (
+    Named,
+    factor,
+    named_weights,
+    place_weights,
+    require_weights,
+    tolerance,
+    turn_filters,
+)
+from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
 from fullback.passes import Trace
+
+_SAME_RATE = 1e-4  # relative difference of learning rates that are the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +43,21 @@ class Submitted:
 
     gradients: Mapping[str, tuple[Reading, ...]]
     deltas: Mapping[str, tuple[Reading, ...]]
+
+    def times(self, factor: float) -> Submitted:
+        """Return them multiplied by a number."""
+        if factor == 1:
+            return self
+
+        def scaled(every: Mapping[str, tuple[Reading, ...]]) -> dict[str, tuple[Reading, ...]]:
+            return {
+                name: tuple(
+                    replace(r, values=r.values * factor, blur=r.blur * factor) for r in readings
+                )
+                for name, readings in every.items()
+            }
+
+        return Submitted(scaled(self.gradients), scaled(self.deltas))
 
 
 @dataclass(eq=False)
@@ -35,6 +69,8 @@ class Submission:
     gradients, deltas, activations : by the network's names
     probabilities : the probabilities, where they were submitted
     guessed : the user's names that were matched by their shape alone
+    notes : what was assumed of the program
+    scale_free : whether the gradients have a factor that is not known, a learning rate
     """
 
     gradients: dict[str, SubmittedArray] = field(default_factory=dict)
@@ -42,6 +78,8 @@ class Submission:
     activations: dict[str, SubmittedArray] = field(default_factory=dict)
     probabilities: SubmittedArray | None = None
     guessed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    scale_free: bool = False
 
     def every(self) -> list[tuple[str, SubmittedArray]]:
         """Return every array with the words that it is called by in a diagnosis."""
@@ -63,72 +101,148 @@ class Submission:
 
 
 def receive(
-    net: Network,
-    trace: Trace,
-    images: int,
-    gradients: Any,
-    deltas: Any,
-    activations: Any,
-    probabilities: Any,
-) -> Submission:
-    """Bring what was submitted to the network's names and shapes.
+    net: Network, images: int, given: Given, run: Callable[[Network], Trace]
+) -> tuple[Network, Trace, Submission]:
+    """Return the network to judge by, its trace, and what was submitted in its names and shapes.
+
+    Parameters
+    ----------
+    net, images : the network, in float64, and the images of the batch
+    given : what the user gave
+    run : forward and backward of a network on the batch
 
     Raises
     ------
     OptionError, ShapeError, InputError
         A name is not known, an array does not fit or is none, or nothing was submitted.
     """
-    shapes: dict[str, Shape] = {"input": net.input_shape}
-    shapes.update(zip(net.names, net.shapes, strict=True))
-    parameters = {name: p.shape for name, p in net.parameters.items()}
-    named: dict[str, dict[str, tuple[str, Array]]] = {}
-    guessed: list[str] = []
-    for what, arrays, wanted, count in (
-        ("gradient", gradients, parameters, None),
-        ("delta", deltas, shapes, images),
-        ("activation", activations, shapes, images),
-    ):
-        named[what], by_shape = _named(what, arrays, wanted, count)
-        guessed += by_shape
-    truths = {
-        "gradient": trace.gradients, "delta": trace.deltas, "activation": trace.activations
-    }  # fmt: skip
-
-    def read_all(folds: dict[str, Shape], *, reordered: bool) -> list[tuple[dict[str, Any], bool]]:
-        return [
-            _read_all(
-                named[what], truths[what], folds, batch=what != "gradient", reordered=reordered
-            )
-            for what in named
-        ]
-
-    reordered = any(other for _, other in read_all({}, reordered=False))
-    readings = [found for found, _ in read_all(_folds(net), reordered=reordered)]
-    gradient, delta, activation = readings
-    submission = Submission(gradient, delta, activation, guessed=guessed)
-    submission.gradients = _squares(submission.gradients)
-    submission.activations = {
-        name: _nearest(m, trace.activations[name]) for name, m in submission.activations.items()
+    submission, axes = Submission(), axes_of(net)
+    weights = None
+    if given.weights is not None:
+        weights = named_weights(net, given.weights, "weight")
+        require_weights(net, weights[0])
+    gradients = _gradients(net, given, weights, submission)
+    maps = {
+        what: _named(what, arrays, net, images, submission)
+        for what, arrays in (("delta", given.deltas), ("activation", given.activations))
     }
-    if probabilities is not None:
+    reader = Reader(net, given, gradients, maps, images)
+    shapes = {
+        known: {
+            named[known][1].shape for named in (*(weights or ()), *gradients.ways) if known in named
+        }
+        for known in axes
+    }
+    layouts = program_layouts(
+        axes, shapes, channels_last=reader.channels_last, every=weights is not None
+    )
+    unclear = {known for known, one in axes.items() if len({one.lie(p) for p in layouts}) > 1}
+
+    def traced(net: Network) -> tuple[Network, Trace]:
+        judged = turn_filters(net) if given.convolution == "true" else net
+        return judged, run(judged)
+
+    def agreement(
+        judged: Network, trace: Trace, program: ProgramLayout, way: int
+    ) -> tuple[float, float, bool]:
+        return reader.agreement(judged, trace, program, way, unclear)
+
+    way, program = 0, layouts[0]
+    if weights is not None:
+        placed = place_weights(net, weights, axes, layouts, traced, agreement)
+        net, trace, program, way = placed.net, placed.trace, placed.program, placed.way
+        submission.notes += _assumed(weights[way], axes, program, sure=placed.sure)
+    else:
+        net, trace = traced(net)
+        if len(layouts) > 1:
+            program = max(layouts, key=lambda p: sum(agreement(net, trace, p, 0)))
+    for known, (name, array) in gradients.way(way).items():
+        submission.gradients[known] = reader.gradient(net, trace, known, name, array, program)
+    if given.after is not None and given.lr is None:
+        _take_rate(submission, trace)
+    reader.program = program
+    submission.deltas = reader.maps("delta", trace.deltas)
+    outputs = reader.maps("activation", trace.activations)
+    submission.activations = read_activations(net, trace, outputs)
+    if given.probabilities is not None:
         if trace.probabilities is None:
             raise OptionError(f"probabilities need a classifier, but the loss is {net.loss}")
-        array, truth = as_array("probabilities", probabilities), trace.probabilities
-        matched = read("probabilities", "probabilities", array, truth.shape, truth, batch=True)
-        submission.probabilities = _nearest(matched, truth)
+        submission.probabilities = reader.probabilities(trace.probabilities)
     if not submission.every():
         raise OptionError(
             "there is nothing to judge: give gradients, deltas, activations or probabilities"
         )
-    return submission
+    return net, trace, submission
+
+
+def _gradients(
+    net: Network, given: Given, weights: Sequence[Named] | None, submission: Submission
+) -> Gradients:
+    """Return gradients as they were given or as they follow from a step."""
+    if given.after is None:
+        ways: Sequence[Named] = [{}]
+        if given.gradients is not None:
+            ways = named_weights(net, given.gradients, "gradient", submission.guessed)
+        return Gradients(ways)
+    if weights is None:
+        raise OptionError("after needs weights, those before the step, to tell what it changed")
+    if given.gradients is not None:
+        raise OptionError("give the gradients, or the weights after a step, and not both")
+    ways = named_weights(net, given.after, "weight")
+    blurs, types = {}, {}
+    rate = 1.0 if given.lr is None else given.lr
+    found: list[dict[str, tuple[str, Array]]] = []
+    for before, after in zip(weights, ways, strict=True):
+        found.append({})
+        for known, (name, array) in after.items():
+            if known not in before or before[known][1].shape != array.shape:
+                raise ShapeError(
+                    f"{name} is in after with shape {array.shape}, but in weights "
+                    + (f"with {before[known][1].shape}" if known in before else "it is missing")
+                )
+            old = before[known][1]
+            change = old.astype(np.float64) - array.astype(np.float64)
+            found[-1][known] = name, change / rate
+            kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
+            types[known], eps = kind, float(np.finfo(kind).eps)
+            blurs[known] = (
+                eps * max(length(old.astype(float)), length(array.astype(float))) / abs(rate)
+            )
+    if not any(change.any() for _, change in found[0].values()):
+        raise OptionError("weights and after are the same arrays: no step was taken between them")
+    return Gradients(found, blurs, types)
+
+
+def _take_rate(submission: Submission, trace: Trace) -> None:
+    """Divide gradients by the learning rate that makes the most of them right, if there is one."""
+    factors: list[float] = []
+    for known, m in reversed(submission.gradients.items()):
+        reading = m.readings[0]
+        error = tolerance(reading.values, m.dtype, reading.blur)
+        times = factor(reading.values, trace.gradients[known], error)
+        if times is not None and reading.mistake is None:
+            factors.append(abs(times))
+    votes = [sum(abs(one / other - 1) < _SAME_RATE for other in factors) for one in factors]
+    if not votes:
+        submission.scale_free = True
+        return
+    rate = factors[int(np.argmax(votes))]
+    rounded = float(f"{rate:.3g}")
+    rate = rounded if abs(rate / rounded - 1) < _SAME_RATE else rate
+    for known, m in submission.gradients.items():
+        readings = tuple(replace(r, values=r.values / rate, blur=r.blur / rate) for r in m.readings)
+        submission.gradients[known] = replace(m, readings=readings)
+    submission.notes.append(f"the learning rate was not given, and taken to be {rate:.6g}")
 
 
 def _named(
-    what: str, arrays: Any, shapes: dict[str, Shape], images: int | None
-) -> tuple[dict[str, tuple[str, Array]], list[str]]:
-    """Return the user's names and arrays by the network's, and what was matched by shape alone."""
+    what: str, arrays: Any, net: Network, images: int, submission: Submission
+) -> dict[str, tuple[str, Array]]:
+    """Return deltas or activations, and the user's names for them, by the network's names."""
     if arrays is None:
-        return {}, []
+        return {}
+    shapes: dict[str, Shape] = {"input": net.input_shape}
+    shapes.update(zip(net.names, net.shapes, strict=True))
     if not isinstance(arrays, Mapping):
         raise OptionError(
             f"{what}s must be a dict of arrays by name, like {{{next(iter(shapes))!r}: ...}}, got "
@@ -137,67 +251,28 @@ def _named(
     arrays = {str(name): as_array(str(name), value) for name, value in arrays.items()}
     names = Names(what, shapes, images)
     found = {known: (name, arrays[name]) for name, known in names.match(arrays).items()}
-    by_shape = [f"{name} as {known}" for known, (name, _) in found.items() if name in names.guessed]
-    return found, by_shape
+    submission.guessed += [
+        f"{name} as {known}" for known, (name, _) in found.items() if name in names.guessed
+    ]
+    return found
 
 
-def _read_all(
-    named: dict[str, tuple[str, Array]],
-    truth: Mapping[str, Array],
-    folds: dict[str, Shape],
-    *,
-    batch: bool,
-    reordered: bool,
-) -> tuple[dict[str, SubmittedArray], bool]:
-    """Return the readings, and whether one array at least has another layout than the network's."""
-    found, other = {}, False
-    for known, (name, array) in named.items():
-        wanted = truth[known].shape
-        open_to = reordered or array.shape != wanted
-        folded = folds.get(known) if open_to else None
-        if not folds and array.ndim > 2 and len(wanted) == 2:
-            other = True  # certainly another layout; it is read in the second pass
-            continue
-        found[known] = read(known, name, array, wanted, truth[known], batch=batch, folded=folded)
-        other = other or found[known].reordered
-    return found, other
-
-
-def _folds(net: Network) -> dict[str, Shape]:
-    """Return what the features behind Flatten are made of, for the arrays that have them."""
-    folds: dict[str, Shape] = {}
-    inputs = (net.input_shape, *net.shapes)
-    for index, layer in enumerate(net.layers):
-        if isinstance(layer, Flatten) and len(inputs[index]) == 3:
-            folds[net.names[index]] = inputs[index]
-            for name in net.names[index + 1 :]:
-                if f"{name}.weight" in net.parameters:
-                    folds[f"{name}.weight"] = inputs[index]
-                    break
-                folds[name] = inputs[index]
-    return folds
-
-
-def _squares(matched: dict[str, SubmittedArray]) -> dict[str, SubmittedArray]:
-    """Read square dense weights transposed where the others came so."""
-    if not any(m.readings[0].layout.startswith("transposed") for m in matched.values()):
-        return matched
-    changed = dict(matched)
-    for name, m in matched.items():
-        plain = m.readings[0]
-        if plain.values.ndim == 2 and not plain.layout and plain.values.shape[0] > 1:
-            turned = Reading(np.ascontiguousarray(plain.values.T), "transposed", USUAL)
-            if turned.values.shape == plain.values.shape:
-                rest = tuple(r for r in m.readings if r is not plain)
-                changed[name] = replace(
-                    m, readings=(turned, Reading(plain.values, "", UNUSUAL), *rest)
-                )
-    return changed
-
-
-def _nearest(matched: SubmittedArray, truth: Array) -> SubmittedArray:
-    """Keep the reading that is nearest to the truth."""
-    with np.errstate(all="ignore"):
-        errors = [length(reading.values - truth) for reading in matched.readings]
-    best = int(np.argmin([e if np.isfinite(e) else np.inf for e in errors]))
-    return replace(matched, readings=(matched.readings[best],))
+def _assumed(
+    weights: Named, axes: Mapping[str, Axes], program: ProgramLayout, *, sure: bool
+) -> list[str]:
+    """Say what was assumed of a program's weights."""
+    notes = []
+    missing = [known for known in axes if known.endswith(".bias") and known not in weights]
+    if missing:
+        notes.append(f"the weights have no {', '.join(missing)}: taken as 0, and not judged")
+    if not sure:
+        how = [
+            f"{name} {phrase}"
+            for known, (name, array) in weights.items()
+            if (phrase := axes[known].phrase(axes[known].order(program), array.shape))
+        ]
+        notes.append(
+            "the shapes of the weights leave their layout open, and nothing that was given "
+            f"confirms one; assumed: {', '.join(how) or 'that of the network'}"
+        )
+    return notes

@@ -10,6 +10,7 @@ import numpy as np
 
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case
+from fullback.check.layer.reference import Reference
 from fullback.check.layer.truth import ByReference, Slopes, Verdict
 from fullback.check.layer.user_layer import UserLayer
 from fullback.check.mistakes import LayerPass, Mutant, compatible
@@ -57,14 +58,32 @@ class Observed:
                 return False
             if computed.shape != gradient.shape:
                 return False
-            if any(mutant.unknown for mutant in mutants) and isinstance(reference.p, LayerPass):
-                # a rate or a coefficient, in which the result is linear
-                with_rates = replace(reference, p=reference.p.with_rates(1.0, 1.0))
-                slope = with_rates.computed(self.name, self.dy, mutants) - computed
-                rate = float(((gradient - computed) * slope).sum() / (slope**2).sum())
-                computed = computed + slope * rate
+            computed = self._with_numbers(reference, gradient, mutants, computed)
             off, *sizes = map(np.linalg.norm, (gradient - computed, computed, gradient))
             return bool(off <= _SAME * max(sizes))
+
+    def _with_numbers(
+        self, reference: Reference, gradient: Array, mutants: Sequence[Mutant], computed: Array
+    ) -> Array:
+        """Return what is computed with the numbers that mistakes have, a rate or a threshold."""
+        p = reference.p
+        if not isinstance(p, LayerPass):
+            return computed
+
+        def with_rates(rate: float, number: float) -> Array:
+            one = replace(reference, p=p.with_rates(rate, number))
+            return one.computed(self.name, self.dy, mutants)
+
+        for mutant in mutants:
+            if mutant.solve is not None:
+                others = [other for other in mutants if other is not mutant]
+                base = reference.computed(self.name, self.dy, others)
+                return with_rates(0.0, mutant.solve(p, base, gradient))
+        if any(mutant.unknown for mutant in mutants):  # a rate, in which the result is linear
+            slope = with_rates(1.0, 0.0) - computed
+            rate = float(((gradient - computed) * slope).sum() / (slope**2).sum())
+            return computed + slope * rate
+        return computed
 
 
 def find_mistakes(observed: Sequence[Observed]) -> tuple[Mutant, ...]:

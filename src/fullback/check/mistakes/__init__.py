@@ -1,7 +1,8 @@
 """The catalogue: what people do wrong in the backward pass of each kind of layer.
 
-A file a kind (``conv``, ``pool``, ``activation``, ``norm``, ``dense``, ``loss``), and ``common``
-for what several kinds share. Begin with ``base``, which says what a mutant is, then read ``dense``.
+A file a kind (``conv_delta`` and ``conv_weight``, ``pool``, ``activation``, ``norm``, ``dense``,
+``loss``), and ``common`` and ``gradient`` for what several share. Begin with ``base``, which says
+what a mutant is, then read ``dense``.
 
 To add a mistake: its function and its text in the kind's file, a switch in the program by hand
 (``tests/support/byhand.py``), its row in ``docs/diagnose.md``. To add a kind of layer: a file with
@@ -9,7 +10,7 @@ its ``Rules``, and its line in ``catalogue``. ``backward`` runs a backward pass 
 """
 
 from fullback.check.mistakes.backward import BackwardPass, backward, propagate
-from fullback.check.mistakes.base import Mistake, Mutant, Target, compatible
+from fullback.check.mistakes.base import UNKNOWNS, Memo, Mistake, Mutant, Target, compatible
 from fullback.check.mistakes.catalogue import MISTAKES, RULES, every_mutant, mutants_of, rules_of
 from fullback.check.mistakes.layer_pass import ForwardPass, LayerPass, LossPass
 from fullback.check.mistakes.loss import first_delta
@@ -17,10 +18,12 @@ from fullback.check.mistakes.loss import first_delta
 __all__ = [
     "MISTAKES",
     "RULES",
+    "UNKNOWNS",
     "BackwardPass",
     "ForwardPass",
     "LayerPass",
     "LossPass",
+    "Memo",
     "Mistake",
     "Mutant",
     "Target",

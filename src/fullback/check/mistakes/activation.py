@@ -5,7 +5,7 @@ Stages: "delta", "rule", "out".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,29 +24,77 @@ def _with_cache(cache: Any) -> Change:
     return lambda p, v, dy: layer_rule(replace(p, cache=cache(p)), v, dy)
 
 
-MASK_MISSING = Mistake(
-    "relu-mask-missing",
-    "The activation's slope is missing: the delta passed it unchanged.",
-    "dx = dy where x > 0, else 0   (in general dx = dy f'(x))",
-    "dx = dy * (x > 0)  # x: what went into the ReLU",
+def _of_other_images(what: str) -> tuple[Mutant, Mutant]:
+    """Return the mutants in which the cache held another image's mask or slope."""
+    return (
+        delta("rule", f"the last image's {what} stood in the cache for every image",
+              _with_cache(lambda p: common.last_for_all(p.cache))),
+        delta("rule", f"the {what} of the image before stood in the cache",
+              _with_cache(lambda p: common.before_for_all(p.cache))),
+    )  # fmt: skip
+
+
+def _of_other_layers(what: str) -> Callable[[LayerPass], Iterator[Mutant]]:
+    """Return what yields the mutants in which the cache held another layer's output."""
+
+    def output(name: str) -> Any:
+        return lambda p: p.activations[name]
+
+    def mutants(p: LayerPass) -> Iterator[Mutant]:
+        for name, other in p.activations.items():
+            if other.shape == p.x.shape and name not in (p.before, p.name):
+                words = f"the {what} in the cache was that of {name}"
+                yield delta("rule", words, _with_cache(output(name)))
+
+    return mutants
+
+
+OTHER_SLOPE = Mistake(
+    "other-activation-slope",
+    "The slope is that of another activation.",
+    "ReLU: 1 where x > 0, else 0;  leaky ReLU: 1, else a;  sigmoid: y (1 - y);  tanh: 1 - y^2",
+    "dx = dy * (x > 0)      # ReLU; leaky: dy * np.where(x > 0, 1, a)\n"
+    "dx = dy * y * (1 - y)  # sigmoid, y = sigmoid(x)\n"
+    "dx = dy * (1 - y**2)   # tanh, y = np.tanh(x)",
 )
+_SLOPES: tuple[tuple[str, str, Callable[[LayerPass], Array]], ...] = (
+    ("sigmoid", "a sigmoid, y (1 - y) of the output y", lambda p: p.y * (1 - p.y)),
+    ("tanh", "a tanh, 1 - y^2 of the output y", lambda p: 1 - p.y**2),
+    ("sigmoid", "a sigmoid, computed from the input", lambda p: 1 / (2 + 2 * np.cosh(p.x))),
+    ("tanh", "a tanh, computed from the input", lambda p: 1 - np.tanh(p.x) ** 2),
+    ("relu", "a ReLU: 1 where the input is positive, else 0", lambda p: p.x > 0),
+)
+_LEAKS = (0.01, 0.1, 0.2, 0.3)
 
 
-def _missing(what: str) -> Mutant:
-    return delta("rule", f"the {what} is missing: the delta was handed down as it came", same)
+def _other_slopes(p: LayerPass) -> Iterator[Mutant]:
+    for kind, words, slope in _SLOPES:
+        if kind != p.layer.kind:
+            yield delta("rule", f"the slope is that of {words}", _times(slope))
+    for leak in _LEAKS:
+        if p.layer.kind in ("relu", "leakyrelu") and leak != getattr(p.layer, "slope", None):
+            words = f"the slope is that of a leaky ReLU: {leak} where the input is not positive"
+            yield delta("rule", words, _times(_leaky(leak)))
 
 
-def _of_last_image(what: str) -> Mutant:
-    words = f"the last image's {what} stood in the cache for every image"
-    return delta(
-        "rule", words, _with_cache(lambda p: common.last_for_all(p.cache)), common.several_images
-    )
+def _leaky(leak: float) -> Callable[[LayerPass], Array]:
+    return lambda p: np.where(p.x > 0, 1.0, leak)
+
+
+def _times(slope: Callable[[LayerPass], Array]) -> Change:
+    return lambda p, v, dy: v * slope(p)
 
 
 # ReLU and LeakyReLU: their cache is x -------------------------------------------------------------
 
 RECTIFIER_MUTANTS = Mutants()
-RECTIFIER_MUTANTS.add(MASK_MISSING, _missing("mask"))
+RECTIFIER_MUTANTS.add(
+    Mistake("relu-mask-missing",
+        "The ReLU's mask is missing: the delta passed it unchanged.",
+        "dx = dy where x > 0, else 0;  of a leaky ReLU a dy",
+        "dx = dy * (x > 0)  # x: what went into the ReLU"),
+    delta("rule", "the mask is missing: the delta was handed down as it came", same),
+)  # fmt: skip
 RECTIFIER_MUTANTS.add(
     Mistake("relu-mask-for-delta",
         "The ReLU handed down its mask in place of the masked delta.",
@@ -73,31 +121,36 @@ RECTIFIER_MUTANTS.add(
 
 
 def _at_zero(p: LayerPass) -> bool:
-    """Whether the input of a ReLU, which has no slope at 0, is 0 somewhere."""
-    return p.layer.kind == "relu" and bool((p.cache == 0).any())
+    """Whether the input of a rectifier, which has no slope at 0, is 0 somewhere."""
+    return bool((p.cache == 0).any())
+
+
+def _with_slope_at_zero(share: float) -> Change:
+    """Take the slope at exactly 0 as so much of 1, and the rest of that below 0."""
+
+    def rule(p: LayerPass, v: Array, dy: Array) -> Array:
+        closed = getattr(p.layer, "slope", 0.0)
+        slope = np.where(p.cache > 0, 1.0, closed)
+        passed: Array = v * np.where(p.cache == 0, share + (1 - share) * closed, slope)
+        return passed
+
+    return rule
 
 
 RECTIFIER_MUTANTS.add(
     None,
-    delta("rule", "the slope at exactly 0 is taken as 1 here, and as 0 in fullback: both are right",
-          lambda p, v, dy: np.where(p.cache >= 0, v, 0), _at_zero),
-    delta("rule", "the slope at exactly 0 is taken as 1/2 here, and as 0 in fullback: both are "
-          "right",
-          lambda p, v, dy: np.where(p.cache == 0, v / 2, np.where(p.cache > 0, v, 0)), _at_zero),
+    delta("rule", "the slope at exactly 0 is taken as 1 here, as above 0, and in fullback as below "
+          "0: both are right", _with_slope_at_zero(1.0), _at_zero),
+    delta("rule", "the slope at exactly 0 is taken as the mean of those on its sides here, and in "
+          "fullback as below 0: both are right", _with_slope_at_zero(0.5), _at_zero),
 )  # fmt: skip
 
 
-def _masks_of_others(p: LayerPass) -> Iterator[Mutant]:
-    def activation(name: str) -> Any:
-        return lambda p: p.activations[name]
-
-    for name, other in p.activations.items():
-        if other.shape == p.x.shape and name not in (p.before, p.name):
-            words = f"the mask in the cache was that of {name}"
-            yield delta("rule", words, _with_cache(activation(name)))
-
-
-RECTIFIER_MUTANTS.add(common.CACHE_OVERWRITTEN, _masks_of_others, _of_last_image("mask"))
+RECTIFIER_MUTANTS.add(OTHER_SLOPE, _other_slopes)
+RECTIFIER_MUTANTS.add(common.CACHE_OVERWRITTEN, _of_other_layers("mask"))
+RECTIFIER_MUTANTS.add(
+    common.CACHE_OVERWRITTEN, *_of_other_images("mask"), when=common.several_images
+)
 RECTIFIER_RULES = Rules(
     RECTIFIER_MUTANTS, {"delta": OWN}, adds=lambda p: False, kinks=RECTIFIER
 )  # fmt: skip
@@ -106,15 +159,35 @@ RECTIFIER_RULES = Rules(
 # Sigmoid and tanh: their cache is y ---------------------------------------------------------------
 
 SMOOTH_MUTANTS = Mutants()
-SMOOTH_MUTANTS.add(MASK_MISSING, _missing("slope"))
 SMOOTH_MUTANTS.add(
-    common.WRONG_CACHED_INPUT,
+    Mistake("slope-missing",
+        "The activation's slope is missing: the delta passed it unchanged.",
+        "dx = dy f'(x): of a sigmoid dy y (1 - y), of a tanh dy (1 - y^2)",
+        "dx = dy * y * (1 - y)  # sigmoid; tanh: dx = dy * (1 - y**2)"),
+    delta("rule", "the slope is missing: the delta was handed down as it came", same),
+    delta("rule", "the slope is missing, and the sign is flipped: t - y, where (y - t) f'(x) "
+          "belongs", common.negative),
+)  # fmt: skip
+SMOOTH_MUTANTS.add(
+    common.SLOPE_TWICE,
+    delta("rule", "the slope was applied twice",
+          lambda p, v, dy: layer_rule(p, layer_rule(p, v, dy), dy)),
+)  # fmt: skip
+SMOOTH_MUTANTS.add(
+    Mistake("slope-at-wrong-place",
+        "The slope was computed at another place: of the input for the output, or the reverse.",
+        "sigmoid: y (1 - y), tanh: 1 - y^2, of the output y = f(x)",
+        "y = sigmoid(x)\n"
+        "dx = dy * y * (1 - y)  # takes the output y\n"
+        "# sigmoid_prime(x) = sigmoid(x) * (1 - sigmoid(x))  takes the input x"),
     delta("rule", "the slope was computed from the input x, in a formula that takes the output y",
           _with_cache(lambda p: p.x)),
     delta("rule", "the slope was computed from the output, in a formula that takes the input",
           _with_cache(lambda p: p.layer.forward(p.y, {})[0])),
 )  # fmt: skip
-SMOOTH_MUTANTS.add(common.CACHE_OVERWRITTEN, _of_last_image("slope"))
+SMOOTH_MUTANTS.add(OTHER_SLOPE, _other_slopes)
+SMOOTH_MUTANTS.add(common.CACHE_OVERWRITTEN, _of_other_layers("slope"))
+SMOOTH_MUTANTS.add(common.CACHE_OVERWRITTEN, *_of_other_images("slope"), when=common.several_images)
 
 
 def _smooth_rules(largest: Any) -> Rules:

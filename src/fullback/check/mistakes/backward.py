@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fullback.check.mistakes.base import Mutant, Target
+from fullback.check.mistakes.base import Memo, Mutant, Target
 from fullback.check.mistakes.catalogue import rules_of
 from fullback.check.mistakes.layer_pass import ForwardPass, LayerPass
 from fullback.check.mistakes.loss import first_delta
 from fullback.layers.base import Array
 
 
-def propagate(p: LayerPass, target: Target, dy: Array, mutants: Sequence[Mutant] = ()) -> Array:
-    """Return a layer's next delta or a gradient as a backward pass with these mistakes does."""
+def propagate(
+    p: LayerPass,
+    target: Target,
+    dy: Array,
+    mutants: Sequence[Mutant] = (),
+    memo: Memo | None = None,
+) -> Array:
+    """Return a layer's next delta or a gradient as a backward pass with these mistakes does.
+
+    Many mutants of one pass and one delta go faster with a ``memo``, a dict that is empty at first.
+    """
     rules = rules_of(p.layer)
-    return rules.run(rules.stages[target], p, dy, mutants)
+    return rules.run(rules.stages[target], p, dy, mutants, memo)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,10 +23,19 @@ from typing import Any, Literal, TypeAlias
 from fullback.layers.base import Array
 
 Target: TypeAlias = Literal["delta", "weight", "bias"]
-Unknown: TypeAlias = Literal["rate", "decay"]
+Unknown: TypeAlias = Literal["rate", "decay", "threshold"]
 Change: TypeAlias = Callable[[Any, Any, Array], Any]
+Solve: TypeAlias = Callable[[Any, Array, Array], float]
+Memo: TypeAlias = dict[tuple[Any, ...], Any]
 Condition: TypeAlias = Callable[[Any], bool]
 Stages: TypeAlias = Sequence[tuple[str, Change]]
+
+UNKNOWNS: dict[Unknown, str] = {
+    "rate": "learning rate",
+    "decay": "coefficient",
+    "threshold": "threshold",
+}
+"""What each number is called that a mistake can have and that is found from the data."""
 
 
 def always(p: Any) -> bool:
@@ -62,7 +71,10 @@ class Mutant:
     description : what was done, as the end of a sentence: "the filters were not turned ..."
     change : the stage's function, (pass, value, dy) to value
     when : whether it makes sense in a pass
-    unknown : "rate" or "decay", where the change takes such a number from the pass
+    unknown : which number the change takes from the pass: "rate" is its ``rate``, the others are
+        its ``decay``
+    solve : finds a number that is not a rate, from the pass, what the stages before give, and the
+        submitted array; NaN where there is none
     mistake : the catalogue's id, which ``Mutants.add`` gives it; None for a convention, which is
         another right way
     """
@@ -73,6 +85,7 @@ class Mutant:
     change: Change = field(repr=False)
     when: Condition = field(default=always, repr=False)
     unknown: Unknown | None = None
+    solve: Solve | None = field(default=None, repr=False)
     mistake: str | None = None
 
     @property
@@ -92,6 +105,12 @@ class Mutants:
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
         self._entries: list[tuple[Mistake | None, Condition, Mutant | Maker]] = []
+
+    def __add__(self, other: Mutants) -> Mutants:
+        both = Mutants()
+        both.mistakes = self.mistakes + other.mistakes
+        both._entries = self._entries + other._entries
+        return both
 
     def add(
         self, mistake: Mistake | None, *entries: Mutant | Maker, when: Condition = always
@@ -128,14 +147,38 @@ def named(one: Mutant, mistake: Mistake | None) -> Mutant:
     return replace(one, mistake=mistake.id)
 
 
-def run_stages(stages: Stages, p: Any, value: Any, dy: Array, mutants: Iterable[Mutant]) -> Any:
-    """Run the stages, with the mutants' in place of the right ones; "out" takes any number."""
-    changes: dict[str, list[Change]] = {}
-    for one in mutants:
-        changes.setdefault(one.stage, []).append(one.change)
-    for name, right in stages:
-        for change in changes.get(name, [right]):
+def run_stages(
+    stages: Stages,
+    p: Any,
+    value: Any,
+    dy: Array,
+    mutants: Sequence[Mutant],
+    memo: Memo | None = None,
+) -> Any:
+    """Run the stages, with the mutants' in place of the right ones; "out" takes any number.
+
+    Parameters
+    ----------
+    stages : the right ones
+    p, value, dy : the pass, what the first stage is given, and the delta
+    mutants : the mistakes
+    memo : keeps what the right stages compute, and what the stages before "out" last computed, for
+        other mutants of the same pass and delta
+    """
+    kept = {} if memo is None else memo
+    so_far: tuple[Mutant, ...] = ()
+    for place, (name, right) in enumerate(stages):
+        here = tuple(m for m in mutants if m.stage == name)
+        so_far += here
+        slot = id(stages), name, bool(so_far)
+        if slot in kept and kept[slot][0] == so_far:
+            value = kept[slot][1]
+            continue
+        for change in [m.change for m in here] or [right]:
             value = change(p, value, dy)
+        numbers = any(m.unknown for m in so_far)
+        if (place == len(stages) - 2 and not numbers) or not so_far:
+            kept[slot] = so_far, value
     return value
 
 

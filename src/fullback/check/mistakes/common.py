@@ -1,6 +1,7 @@
-"""Mistakes that several kinds of layer can have: scale, sign, images, inputs, padding, an L2 term.
+"""Mistakes that several kinds of layer can have: scale, sign, images, inputs, padding, order.
 
-Every line of stages begins with "delta" and ends with "out".
+Every line of stages begins with "delta" and ends with "out". What can happen to any gradient is in
+``gradient``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from fullback.check.mistakes.base import (
     Change,
+    Condition,
     Mistake,
     Mutant,
     Mutants,
@@ -68,6 +70,13 @@ SIGN_FLIPPED = Mistake(
     "dx[n,k] = (p[n,k] - t[n,k]) / N, and weights go against it: w -= rate dw",
     "delta = (p - t) / N  # not (t - p)\nw -= rate * dw",
 )
+SLOPE_TWICE = Mistake(
+    "slope-twice",
+    "The slope of an activation was applied twice.",
+    "dx = dy f'(x), once;  binary cross-entropy with sigmoid outputs: dx = (p - t) / N, with f' in",
+    "delta = (p - t) / N       # of logits, binary cross-entropy: no p (1 - p)\n"
+    "delta = dy * y * (1 - y)  # of a sigmoid's input: once",
+)
 FLATTEN_ORDER = Mistake(
     "flatten-order",
     "Maps were flattened in one order and folded back in another.",
@@ -80,19 +89,6 @@ WEIGHTS_UPDATED_EARLY = Mistake(
     "The weights were updated before the next delta was computed with them.",
     "dx = dy w, with the w of the forward pass",
     "dx = dy @ w     # first the next delta,\ndw = dy.T @ x\nw -= rate * dw  # then the update",
-)
-GRADIENTS_NOT_CLEARED = Mistake(
-    "gradients-not-cleared",
-    "The gradient was added to what an earlier call had left.",
-    "dw = sum over n of dy[n] x[n], of this batch alone",
-    "dw[...] = 0  # before every backward pass\n# or assign: dw = dy.T @ x, not dw += dy.T @ x",
-)
-L2_TERM = Mistake(
-    "l2-term",
-    "The gradient holds an L2 term that this loss does not have.",
-    "dw = sum over n of dy[n] x[n];  with a penalty a/2 |w|^2 in the loss, + a w, once",
-    "dw = dy.T @ x + a * w  # for a loss of ... + a / 2 * (w**2).sum()\n"
-    "# not divided by N, not doubled, and not for biases",
 )
 WRONG_CACHED_INPUT = Mistake(
     "wrong-cached-input",
@@ -107,6 +103,29 @@ IMAGES_MIXED = Mistake(
     "columns = dy.transpose(1, 0, 2, 3).reshape(K, -1)  # (K, N P Q)\n"
     "# (N, P, Q) or (P, Q, N): the same order for both factors",
 )
+ONE_WINDOW_ONLY = Mistake(
+    "one-window-only",
+    "Only one window is left of all that had to be counted.",
+    "dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n,c,p+r,q+s];  dx and db likewise: every p, q",
+    "for p, q in np.ndindex(P, Q):  # every window adds: no return, no = here\n"
+    "    dw += np.tensordot(dy[:, :, p, q], x[:, :, p:p + R, q:q + S], (0, 0))",
+)
+MEMORY_ORDER = Mistake(
+    "memory-order",
+    "An array was reshaped where its axes had to be exchanged: its values lie in another order.",
+    "dw has the axes of w in the order of w: reshape changes where an axis ends, transpose which "
+    "axis is which",
+    "dw = dw.reshape(R, S, C, K).transpose(3, 2, 0, 1)  # as it lies, then as w\n"
+    "x = x.transpose(0, 3, 1, 2)  # (N, H, W, C) to (N, C, H, W): no reshape\n"
+    "# where the weights lie so too, say it: diagnose(..., weights={...})",
+)
+CAST_TO_WHOLE = Mistake(
+    "cast-to-whole",
+    "The result was put into an array of whole numbers, which cuts off all behind the point.",
+    "dx and dw are real numbers, whatever the type of x and w",
+    "dx = np.zeros(x.shape)  # not np.zeros_like(x), where x has whole numbers\n"
+    "w = np.array(w, dtype=float)",
+)
 
 
 def several_images(p: Any) -> bool:
@@ -119,6 +138,31 @@ def only_last(p: Any, value: Array, dy: Array) -> Array:
     last = np.zeros_like(value)
     last[-1] = value[-1]
     return last
+
+
+def several_values(of: Target) -> Condition:
+    """Return whether a parameter has several values."""
+    return lambda p: bool(p.parameters[of].size > 1)
+
+
+def whole(p: Any, value: Array, dy: Array) -> Array:
+    """Cut off all behind the point."""
+    cut: Array = np.trunc(value)
+    return cut
+
+
+CUT_OFF = delta("out", "it was cast to whole numbers, towards 0", whole)
+
+
+def read_as(array: Array, order: tuple[int, ...]) -> Array:
+    """Return an array whose numbers were read as if its axes lay in memory in another order."""
+    shape = [array.shape[axis] for axis in order]
+    return array.reshape(shape).transpose(np.argsort(order))
+
+
+def before_for_all(value: Array) -> Array:
+    """Put the part of the image before in place of each image's; before the first is the last."""
+    return np.roll(value, 1, axis=0)
 
 
 def last_for_all(value: Array) -> Array:
@@ -155,38 +199,7 @@ def add_to_delta(table: Mutants) -> None:
         LAST_SAMPLE_ONLY,
         delta("delta", "only the last image's was carried down", only_last, several_images),
     )
-
-
-def add_to_gradient(table: Mutants, of: Target) -> None:
-    """Add what can happen to the gradient of any weight or bias."""
-    table.add(SIGN_FLIPPED, Mutant(of, "out", "the sign is flipped", negative))
-    table.add(
-        BATCH_SCALE,
-        Mutant(of, "out", "the batch's sum stands where the mean belongs: N times too large",
-               times_images, several_images),
-        Mutant(of, "out", "the batch's mean was taken twice: divided by N once more",
-               over_images, several_images),
-    )  # fmt: skip
-    table.add(
-        LAST_SAMPLE_ONLY,
-        Mutant(of, "delta", "only the last image was counted, and divided by N all the same",
-               only_last, several_images),
-        Mutant(of, "delta", "only the last image was counted: every image overwrote the one before",
-               lambda p, v, dy: only_last(p, v, dy) * p.images, several_images),
-    )  # fmt: skip
-    table.add(
-        GRADIENTS_NOT_CLEARED,
-        Mutant(of, "out", "it is double: it was added to what earlier calls had left",
-               lambda p, v, dy: v * 2),
-        Mutant(of, "out", "it is three times as large: it was added to what earlier calls had left",
-               lambda p, v, dy: v * 3),
-    )  # fmt: skip
-    table.add(
-        L2_TERM,
-        Mutant(of, "out", "it holds a multiple of the parameter itself, an L2 term",
-               lambda p, v, dy: v + p.decay * p.parameters[of],
-               lambda p: bool(p.parameters[of].any()), "decay"),
-    )  # fmt: skip
+    table.add(CAST_TO_WHOLE, CUT_OFF)
 
 
 def add_inputs(table: Mutants, product: Callable[[LayerPass, Array, Any], Any]) -> None:
@@ -220,6 +233,8 @@ def add_inputs(table: Mutants, product: Callable[[LayerPass, Array, Any], Any]) 
         CACHE_OVERWRITTEN,
         weight("input", "the last image's input stood in the cache for every image",
                lambda p, v, dy: product(p, last_for_all(p.x), v), several_images),
+        weight("input", "the input of the image before stood in the cache",
+               lambda p, v, dy: product(p, before_for_all(p.x), v), several_images),
     )  # fmt: skip
 
 
@@ -266,3 +281,40 @@ def _cropped_at(above: int, left: int) -> Change:
         return canvas[:, :, above : above + rows, left : left + columns]
 
     return change
+
+
+# Images in columns --------------------------------------------------------------------------------
+
+
+def _images_last(p: LayerPass, dy: Array, _: Array) -> Array:
+    """Columns made (P, Q, N) and read (N, P, Q)."""
+    n, k, rows, columns = dy.shape
+    return dy.transpose(1, 2, 3, 0).reshape(k, -1).reshape(k, n, rows, columns).swapaxes(0, 1)
+
+
+def _images_first(p: LayerPass, dy: Array, _: Array) -> Array:
+    """Columns made (N, P, Q) and read (P, Q, N)."""
+    n, k, rows, columns = dy.shape
+    return dy.swapaxes(0, 1).reshape(k, -1).reshape(k, rows, columns, n).transpose(3, 0, 1, 2)
+
+
+def _not_exchanged(p: LayerPass, dy: Array, _: Array) -> Array:
+    n, k, rows, columns = dy.shape
+    return dy.reshape(k, n, rows, columns).swapaxes(0, 1)
+
+
+def add_mixed_images(table: Mutants, target: Callable[..., Mutant], several: Condition) -> None:
+    """Add what happens where a convolution's delta is read as a matrix in the wrong order.
+
+    ``target`` makes a mutant, and ``several`` says whether there are several filters.
+    """
+    table.add(
+        IMAGES_MIXED,
+        target("delta", "the delta's columns ran over positions, then images, and were read the "
+               "other way round", _images_last),
+        target("delta", "the delta's columns ran over images, then positions, and were read the "
+               "other way round", _images_first),
+        target("delta", "the delta was reshaped to (filters, ...) without its images and filters "
+               "having changed places", _not_exchanged, several),
+        when=several_images,
+    )  # fmt: skip

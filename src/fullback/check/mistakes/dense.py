@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.mistakes import common
+from fullback.check.mistakes import common, gradient
 from fullback.check.mistakes.base import Mutants, Stages, bias, delta, same, weight
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.check.mistakes.rules import Rules, Terms, positions, sum_noise
@@ -39,19 +39,29 @@ MUTANTS.add(
     weight("out", "the gradient is transposed", lambda p, v, dy: v.T, _square),
 )  # fmt: skip
 MUTANTS.add(
+    common.MEMORY_ORDER,
+    delta("weight", "the weights (units, features) were reshaped to (features, units), not "
+          "transposed",
+          lambda p, dy, _: dy @ p.parameters["weight"].reshape(p.x.shape[1], -1).T),
+    delta("weight", "the weights (features, units) were reshaped to (units, features), not "
+          "transposed",
+          lambda p, dy, _: dy @ p.parameters["weight"].T.reshape(-1, p.x.shape[1])),
+    when=lambda p: not _square(p) and min(p.parameters["weight"].shape) > 1,
+)  # fmt: skip
+MUTANTS.add(
     common.WEIGHTS_UPDATED_EARLY,
     delta("weight", "the delta was taken through weights that had been updated already",
           lambda p, dy, _: dy @ (p.parameters["weight"] - p.rate * (dy.T @ p.x)), unknown="rate"),
 )  # fmt: skip
 common.add_to_delta(MUTANTS)
 common.add_inputs(MUTANTS, lambda p, x, dy: dy.T @ x)
-common.add_to_gradient(MUTANTS, "weight")
+gradient.add_to_gradient(MUTANTS, "weight")
 MUTANTS.add(
     common.BIAS_AVERAGED,
     bias("out", "it was averaged over the batch, where the delta already holds 1 / N",
          common.over_images, common.several_images),
 )  # fmt: skip
-common.add_to_gradient(MUTANTS, "bias")
+gradient.add_to_gradient(MUTANTS, "bias")
 
 
 def _terms(layer: Any, x: Array, y: Array) -> Terms:

@@ -17,12 +17,14 @@ from fullback.check.mistakes.base import (
     Mutants,
     Stages,
     delta,
+    named,
     run_stages,
     same,
 )
 from fullback.check.mistakes.layer_pass import LossPass
+from fullback.layers import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from fullback.layers.base import Array
-from fullback.passes import softmax
+from fullback.layers.loss import softmax
 
 
 def _rule(p: LossPass, t: Array, dy: Array) -> Array:
@@ -47,8 +49,23 @@ def first_delta(p: LossPass, mutants: Sequence[Mutant] = ()) -> Array:
 MUTANTS = Mutants()
 
 
-def _classifies(p: LossPass) -> bool:
-    return p.loss.classifies
+def _softmax(p: LossPass) -> bool:
+    return isinstance(p.loss, SoftmaxCrossEntropy) and _several_outputs(p)
+
+
+def _sigmoid(p: LossPass) -> bool:
+    return isinstance(p.loss, BinaryCrossEntropy)
+
+
+def _squares(p: LossPass) -> bool:
+    return isinstance(p.loss, MeanSquaredError)
+
+
+def _classes(p: LossPass) -> bool:
+    """Whether every class has an output, with one target at the label and another elsewhere."""
+    at_label = p.t == p.t.max()
+    one_hot = bool((at_label.sum(axis=1) == 1).all()) and len(np.unique(p.t)) == 2
+    return _several_outputs(p) and (p.loss.classifies or one_hot)
 
 
 def _several_outputs(p: LossPass) -> bool:
@@ -61,6 +78,12 @@ def _jacobian(g: Array, p: Array) -> Array:
     return product
 
 
+def _slope(p: LossPass) -> Array:
+    """The slope of a sigmoid, from its output."""
+    slope: Array = np.maximum(p.p * (1 - p.p), np.finfo(float).tiny)
+    return slope
+
+
 MUTANTS.add(
     Mistake("softmax-twice",
         "The softmax's derivative was applied twice.",
@@ -70,7 +93,7 @@ MUTANTS.add(
           lambda p, t, dy: _jacobian(p.p - t, p.p)),
     delta("rule", "the loss, which takes a softmax itself, was given probabilities in place of "
           "logits", lambda p, t, dy: _jacobian(softmax(p.p) - t, p.p)),
-    when=_classifies,
+    when=_softmax,
 )  # fmt: skip
 MUTANTS.add(
     Mistake("softmax-diagonal",
@@ -80,10 +103,72 @@ MUTANTS.add(
         "# p * (1 - p) is the diagonal alone: rows of delta must sum to 0"),
     delta("rule", "p - t was multiplied by p (1 - p), the diagonal of the softmax's Jacobian",
           lambda p, t, dy: (p.p - t) * p.p * (1 - p.p)),
-    delta("rule", "only the diagonal p (1 - p) of the softmax's Jacobian met -t / p, so that only "
-          "the label's own logit gets a delta",
+    when=_softmax,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("true-class-only",
+        "Only the true class has a delta.",
+        "dx[n,k] = (p[n,k] - t[n,k]) / N for every class k: p[n,k] / N where k is not the label",
+        "delta = p.copy()\ndelta[np.arange(N), y] -= 1  # every class, then 1 less at the label\n"
+        "delta /= N"),
+    delta("rule", "the label's own logit has p - 1 and the others have nothing, as also where only "
+          "the diagonal p (1 - p) of the softmax's Jacobian meets -t / p",
           lambda p, t, dy: -t * (1 - p.p)),
-    when=_classifies,
+    delta("rule", "-1 at the label's own logit is all there is: p is missing", lambda p, t, dy: -t),
+    when=_softmax,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("slope-of-probabilities-missing",
+        "The delta of the probabilities was taken for that of the logits.",
+        "dx[n,k] = (p[n,k] - t[n,k]) / N: the slope of the softmax or sigmoid is in it",
+        "delta = (p - t) / N  # of the logits\n"
+        "# -t / p is the delta of p: the slope is still missing"),
+    delta("rule", "-t / p, the delta of the softmax's output, stands for that of the logits",
+          lambda p, t, dy: -t / np.maximum(p.p, np.finfo(float).tiny), _softmax),
+    delta("rule", "(p - t) / (p (1 - p)), the delta of the softmax's output, stands for that of "
+          "the logits", lambda p, t, dy: (p.p - t) / _slope(p), _softmax),
+    delta("rule", "(p - t) / (p (1 - p)), the delta of the sigmoid's output, stands for that of "
+          "the logits: the slope p (1 - p) is missing",
+          lambda p, t, dy: (p.p - t) / _slope(p), _sigmoid),
+)  # fmt: skip
+MUTANTS.add(
+    common.SLOPE_TWICE,
+    delta("rule", "p - t was multiplied by the sigmoid's slope p (1 - p), which it holds already",
+          lambda p, t, dy: (p.p - t) * _slope(p)),
+    delta("rule", "the loss, which takes a sigmoid itself, was given probabilities in place of "
+          "logits", lambda p, t, dy: (1 / (1 + np.exp(-p.p)) - t) * _slope(p)),
+    when=_sigmoid,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("binary-term-lost",
+        "One of the two terms of the binary cross-entropy is wrong or missing.",
+        "dp = -t / p + (1 - t) / (1 - p), which the slope p (1 - p) makes  p - t",
+        "dp = -t / p + (1 - t) / (1 - p)\ndelta = dp * p * (1 - p) / N  # which is (p - t) / N"),
+    delta("rule", "only -t / p was taken back, and (1 - t) / (1 - p) is missing: outputs whose "
+          "target is 0 get no delta", lambda p, t, dy: -t * (1 - p.p)),
+    delta("rule", "the second term has the wrong sign: -t / p - (1 - t) / (1 - p)",
+          lambda p, t, dy: -t * (1 - p.p) - (1 - t) * p.p),
+    when=_sigmoid,
+)  # fmt: skip
+MUTANTS.add(
+    Mistake("other-probabilities",
+        "The first delta was computed from other probabilities than this loss has.",
+        "softmax: p[n,k] = exp(x[n,k]) / sum over j of exp(x[n,j]), along a row of classes; "
+        "sigmoid: p[n,k] = 1 / (1 + exp(-x[n,k]))",
+        "e = np.exp(x - x.max(axis=1, keepdims=True))\n"
+        "p = e / e.sum(axis=1, keepdims=True)  # axis 1: the classes\n"
+        "p = 1 / (1 + np.exp(-x))              # sigmoid"),
+    delta("rule", "the softmax was taken over the images, down the columns, not over the classes",
+          lambda p, t, dy: softmax(p.logits.T).T - t,
+          lambda p: _softmax(p) and common.several_images(p)),
+    delta("rule", "the softmax was taken over the whole batch at once, not image by image",
+          lambda p, t, dy: softmax(p.logits.reshape(1, -1)).reshape(t.shape) - t,
+          lambda p: _softmax(p) and common.several_images(p)),
+    delta("rule", "p is a sigmoid, each class for itself, where it has to be a softmax",
+          lambda p, t, dy: 1 / (1 + np.exp(-p.logits)) - t, _softmax),
+    delta("rule", "p is a softmax, where it has to be a sigmoid, each output for itself",
+          lambda p, t, dy: softmax(p.logits) - t,
+          lambda p: _sigmoid(p) and _several_outputs(p)),
 )  # fmt: skip
 
 
@@ -118,7 +203,7 @@ for _by, _which in ((1, "one too high"), (-1, "one too low")):
               _rolled(_by, 1)),
         delta("target", f"the labels are {_which}, and cut off at the last class",
               _cut_off(_by)),
-        when=_classifies,
+        when=_classes,
     )  # fmt: skip
 MUTANTS.add(
     common.BATCH_SCALE,
@@ -128,7 +213,7 @@ MUTANTS.add(
           lambda p, t, dy: 2 * (p.p - t), _several_outputs),
     delta("rule", "both the 2 of the square's derivative and the mean over the outputs are missing",
           lambda p, t, dy: p.p - t, _several_outputs),
-    when=lambda p: not p.loss.classifies,
+    when=_squares,
 )  # fmt: skip
 MUTANTS.add(
     LABELS_SHIFTED,
@@ -155,8 +240,30 @@ MUTANTS.add(
 MUTANTS.add(
     common.BATCH_SCALE,
     delta("out", "the mean was taken over the classes too: divided by N K in place of N",
-          lambda p, v, dy: v / v.shape[1], lambda p: _classifies(p) and _several_outputs(p)),
+          lambda p, v, dy: v / v.shape[1], lambda p: p.loss.classifies and _several_outputs(p)),
 )  # fmt: skip
+SUM_LOSS = delta(
+    "mean", "the loss is the batch's sum here, and its mean in fullback: both are right, and every "
+    "gradient is N times fullback's", same, common.several_images,
+)  # fmt: skip
+"""Another right way: everything is N times as large."""
+
+CONSTANT_FACTOR = Mistake(
+    "constant-factor",
+    "Everything is the right value times one factor.",
+    "L = mean over n of l[n], so dx[n,k] = (p[n,k] - t[n,k]) / N: every delta and gradient has "
+    "the loss's own factor, and no other",
+    "delta = (p - t) / N  # no 1/2, no learning rate, no number of classes\n"
+    "# a factor of the loss belongs to the loss that is printed, too",
+)
+MUTANTS.mistakes.append(CONSTANT_FACTOR)
+
+
+def factor(c: float, description: str, mistake: Mistake = CONSTANT_FACTOR) -> Mutant:
+    """Return the mistake by which everything is multiplied by c."""
+    return named(delta("out", description, lambda p, v, dy: c * v), mistake)
+
+
 SUM_CONVENTION = delta(
     "mean", "deltas are those of the batch's sum here, and gradients are divided by N at the end; "
     "in fullback the deltas hold 1 / N already: both are right", same, common.several_images,

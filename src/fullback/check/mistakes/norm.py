@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.mistakes import common
+from fullback.check.mistakes import common, gradient
 from fullback.check.mistakes.base import Mutant, Mutants, Target
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.check.mistakes.rules import OWN, Rules, Terms, own_gradient, positions
@@ -15,8 +15,8 @@ from fullback.layers.base import Array
 
 BATCHNORM_MUTANTS = Mutants()
 common.add_to_delta(BATCHNORM_MUTANTS)
-common.add_to_gradient(BATCHNORM_MUTANTS, "weight")
-common.add_to_gradient(BATCHNORM_MUTANTS, "bias")
+gradient.add_to_gradient(BATCHNORM_MUTANTS, "weight")
+gradient.add_to_gradient(BATCHNORM_MUTANTS, "bias")
 
 
 def _noise(p: LayerPass, y: Array, eps: float) -> Array:

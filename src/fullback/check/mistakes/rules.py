@@ -13,12 +13,20 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fullback.check.mistakes.base import Mutant, Mutants, Stages, Target, run_stages, same
+from fullback.check.mistakes.base import (
+    Memo,
+    Mutant,
+    Mutants,
+    Stages,
+    Target,
+    run_stages,
+    same,
+)
 from fullback.check.mistakes.kinks import Kinks
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.layers.base import Array
 
-Run: TypeAlias = Callable[[Stages, LayerPass, Array, Sequence[Mutant]], Array]
+Run: TypeAlias = Callable[[Stages, LayerPass, Array, Sequence[Mutant], Memo | None], Array]
 
 
 class Terms(NamedTuple):
@@ -37,7 +45,7 @@ class Rules:
     ----------
     mutants : the mistakes, the likelier ones first
     stages : the right way to the next delta, and to the gradients of the parameters, by target
-    run : runs stages on a pass, with mutants in place of some
+    run : runs stages on a pass, with mutants in place of some, and a memo as in ``run_stages``
     terms : how many terms each sum has, for layer, input and output
     absolute : fields of the pass in which every factor is its absolute value, from the right pass;
         what only chooses keeps what it chooses by
@@ -52,7 +60,7 @@ class Rules:
 
     mutants: Mutants
     stages: Mapping[Target, Stages]
-    run: Run = field(default=lambda stages, p, dy, mutants: run_stages(stages, p, dy, dy, mutants))
+    run: Run = field(default=lambda stages, p, dy, *rest: run_stages(stages, p, dy, dy, *rest))
     terms: Callable[[Any, Array, Array], Terms] = field(
         default=lambda layer, x, y: Terms(gradient=positions(y))
     )

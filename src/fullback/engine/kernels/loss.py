@@ -14,7 +14,7 @@ from fullback.engine.context import (
     WEIGHTS,
 )
 from fullback.engine.kernels.augment import mixed
-from fullback.engine.kernels.functions import exp, log
+from fullback.engine.kernels.functions import INFINITY, exp, log
 from fullback.engine.kernels.images import image_number, lanes_used
 from fullback.engine.operands import kernel
 from fullback.engine.simd import (
@@ -128,6 +128,38 @@ def mean_squared_error(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j
     report(c, i, sum_lanes(select(used, loss * share, splat(0.0))), 0.0)
 
 
+@kernel(reads="x", writes="dx", numbers="outputs room mixes")
+def binary_cross_entropy(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """The loss, and dx = (p - t) times each image's share. There is room for a vector.
+
+    How right an image is: the target of the most probable class; of one output, of 1 or 0.
+    """
+    x, dx, outputs, room, mixes = k.x, k.dx, k.outputs, k.room, k.mixes
+    own, count = own_share(c, mixes), lanes_used(c, i)
+    share = shares(a, room, c, i)
+    zero, one = splat(0.0), splat(1.0)
+    loss, largest, right = zero, splat(-INFINITY), zero
+    for n in range(outputs):
+        for image in range(LANES):
+            a[room + image] = doubles(c[TARGETS])[image_number(c, i, image) * outputs + n]
+        t = load(a, room)
+        t = mixed(t, own, count) if mixes else t
+        v = load(a, x + n * LANES)
+        positive = v > zero
+        small = exp(select(positive, zero - v, v))  # exp(-|v|)
+        p = select(positive, one, small) / (one + small)
+        loss = loss + (fma(zero - t, v, select(positive, v, zero)) + log(one + small))
+        store(a, dx + n * LANES, (p - t) * share)
+        more = v > largest
+        right = select(more, t, right)
+        largest = select(more, v, largest)
+    if outputs == 1:
+        right = select(largest > zero, right, one - right)
+    used = first_lanes(count)
+    right = select(used, right, zero)
+    report(c, i, sum_lanes(select(used, loss * share, zero)), sum_lanes(right))
+
+
 @kernel(reads="x", writes="x", numbers="classes")
 def softmax(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """Logits become probabilities, in place."""
@@ -145,5 +177,5 @@ def softmax(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
         store(a, x + n * LANES, load(a, x + n * LANES) / total)
 
 
-KERNELS = (softmax_cross_entropy, mean_squared_error, softmax)
+KERNELS = (softmax_cross_entropy, binary_cross_entropy, mean_squared_error, softmax)
 HELPERS = (shares, own_share, report)

@@ -28,6 +28,7 @@ from fullback.engine.program import (
 from fullback.engine.simd import LANES, Kernel
 from fullback.errors import OptionError
 from fullback.layers import (
+    BinaryCrossEntropy,
     Conv2D,
     Dropout,
     Flatten,
@@ -378,6 +379,13 @@ class Plan:
                 "begins: the first delta is twice the difference, divided by the outputs."
             )
             self.emit(loss.mean_squared_error, says, **maps, outputs=outputs)
+        elif type(self.net.loss) is BinaryCrossEntropy:
+            says = (
+                "The sigmoid turns every logit into a probability p; the loss is -log p where the "
+                "target is 1, and -log (1 - p) where it is 0. Here the backward pass begins: the "
+                "first delta is p - y."
+            )
+            self.emit(loss.binary_cross_entropy, says, **maps, outputs=outputs)
         elif type(self.net.loss) is SoftmaxCrossEntropy:
             says = (
                 "Softmax turns the logits into probabilities p; the loss is -log of the label's. "

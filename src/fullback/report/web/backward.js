@@ -44,6 +44,18 @@ function firstDelta(model, name, [k]) {
       ],
     };
   }
+  if (model.network.loss === "binary_cross_entropy") {
+    return {
+      rule:
+        "Here the backward pass begins. The derivative of the sigmoid and binary cross-entropy together " +
+        "is the probability less the target: p − y.",
+      formula: "dL/dx[k] = p[k] − y[k]",
+      terms: [
+        { factors: [cellAt(model, "probabilities", [k])] },
+        { factors: [constant(-1, "−1"), target] },
+      ],
+    };
+  }
   if (model.network.loss === "mean_squared_error") {
     const outputs = model.shape(`a:${name}`)[0];
     const share = constant(2 / outputs, `2/${outputs}`);

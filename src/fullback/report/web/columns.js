@@ -34,7 +34,7 @@ export function columnsOf(model) {
   columns.push({
     kind: "loss",
     name: "loss",
-    shape: model.has("probabilities") ? "softmax" : "",
+    shape: { softmax_cross_entropy: "softmax", binary_cross_entropy: "sigmoid" }[model.network.loss] ?? "",
     note: model.network.loss_text,
     forward: [],
     backward: [],

@@ -64,6 +64,22 @@ function atLoss(model, name, { index: [k] }) {
   const outputs = `a:${model.last}`;
   const count = model.shape(outputs)[0];
   const logits = counting(count).map((n) => cellAt(model, outputs, [n]));
+  const links = [
+    {
+      text: "less the target, it is the first delta,",
+      cell: { array: `d:${model.last}`, index: [k] },
+    },
+  ];
+  if (model.network.loss === "binary_cross_entropy") {
+    return {
+      rule: "Sigmoid: every logit becomes a probability for itself.",
+      formula: "p[k] = 1 / (1 + exp(−x[k]))",
+      sum: false,
+      working: `1 / (1 + exp(${number(-logits[k].value)}))`,
+      terms: [{ factors: [{ ...logits[k] }] }],
+      links,
+    };
+  }
   const most = Math.max(...logits.map(({ value }) => value));
   const all = logits.reduce((sum, { value }) => sum + Math.exp(value - most), 0);
   return {
@@ -76,11 +92,6 @@ function atLoss(model, name, { index: [k] }) {
       `exp(${number(logits[k].value)} − ${number(most)}) / ${number(all)} = ` +
       `${number(Math.exp(logits[k].value - most))} / ${number(all)}`,
     terms: logits.map((logit) => ({ factors: [{ ...logit }] })),
-    links: [
-      {
-        text: "less the target, it is the first delta,",
-        cell: { array: `d:${model.last}`, index: [k] },
-      },
-    ],
+    links,
   };
 }

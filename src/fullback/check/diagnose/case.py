@@ -1,0 +1,336 @@
+"""One case: what was submitted of a batch, and the diagnosis of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fullback.check.diagnose.compare import length, precision
+from fullback.check.diagnose.conditions import conditions, not_finite
+from fullback.check.diagnose.conventions import Reduction, Ties, conventions, tie_rules
+from fullback.check.diagnose.ensemble import Ensemble, build_ensemble
+from fullback.check.diagnose.findings import explain
+from fullback.check.diagnose.forward import check_forward
+from fullback.check.diagnose.hypothesis import UNEXPLAINED, Hypothesis
+from fullback.check.diagnose.layouts import SubmittedArray
+from fullback.check.diagnose.memory_order import order_findings
+from fullback.check.diagnose.report import Diagnosis, Finding
+from fullback.check.diagnose.search import NARROW, WIDE, Search
+from fullback.check.diagnose.settings import Setting, other_settings
+from fullback.check.diagnose.submission import Submission, Submitted
+from fullback.layers.base import Array
+from fullback.network import Network
+from fullback.passes import Seed, Trace
+
+_SINGLE = 2.0**-23
+_BETWEEN = (1e-9, 1e-5)  # relative errors that double precision does not make, and single does
+_NAMES = {2.0**-52: "float64", _SINGLE: "float32", 2.0**-10: "float16"}
+_ENOUGH = 0.5  # a cost below which nothing is left to explain: conventions, and no mistake
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is judged.
+
+    Attributes
+    ----------
+    net : the float64 network
+    images, targets : the checked batch
+    trace : the right pass
+    submission : what was submitted of it
+    reduction : of the loss over the batch: "mean", "sum", or None where either is right
+    training, seed : as for ``Network.trace``
+    """
+
+    net: Network
+    images: Array
+    targets: Array
+    trace: Trace
+    submission: Submission
+    reduction: Reduction | None
+    training: bool
+    seed: Seed
+
+    def diagnosis(self) -> Diagnosis:
+        """Return the diagnosis."""
+        return _Judge(self).diagnosis()
+
+
+class _Judge:
+    """From a case to its diagnosis."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        submission = case.submission
+        self.usable, self.unusable = submission.finite()
+        scale = 1 / len(case.images) if case.reduction == "sum" else 1.0
+        self.submitted = Submitted(
+            {name: m.readings for name, m in submission.gradients.items() if name in self.usable},
+            {n: m.readings for n, m in submission.deltas.items() if f"delta of {n}" in self.usable},
+        ).times(scale)
+        self.activations = {
+            name: m.values
+            for name, m in submission.activations.items()
+            if f"output of {name}" in self.usable
+        }
+        array = self.usable.get("probabilities")
+        self.probabilities = array.values if array else None
+        self._plain: dict[float, Search] = {}
+
+    def diagnosis(self) -> Diagnosis:
+        """Return the diagnosis, of another setting where all is right in it."""
+        arrays = [m.values.astype(m.dtype) for m in self.usable.values() if m.dtype.kind == "f"]
+        eps = precision(arrays)
+        return self._other_setting(eps) or self._explained(eps)
+
+    # Searches -----------------------------------------------------------------------------------
+
+    def _plainly(self, eps: float) -> Search:
+        """Look for a right backward pass, in a precision."""
+        if eps not in self._plain:
+            case = self.case
+            ensemble = build_ensemble(
+                case.net, case.images, case.targets, eps, self.activations, self.probabilities,
+                training=case.training, seed=case.seed,
+            )  # fmt: skip
+            self._plain[eps] = self._right(ensemble, self.submitted)
+        return self._plain[eps]
+
+    def _right(self, ensemble: Ensemble, submitted: Submitted) -> Search:
+        """Search without mistakes: as fullback computes, then with one rule for all ties."""
+        tied = ensemble.tied()
+        ways: list[tuple[Ensemble, Ties]] = [(ensemble, {})]
+        if ensemble.undecided:
+            rules = tie_rules(ensemble), tie_rules(tied)
+            ways += [(tied, ties) for ties in rules[1]] + [
+                (ensemble, ties) for ties in rules[0][1:]
+            ]
+        best: Search | None = None
+        for one, ties in ways:
+            search = self._searched(one, 0, submitted=submitted, ties=ties)
+            if best is None or search.best.cost < best.best.cost:
+                best = search
+            if best.best.cost <= _ENOUGH:
+                break
+        assert best is not None  # noqa: S101 -- the loop ran
+        return best
+
+    def _searched(
+        self,
+        ensemble: Ensemble,
+        depth: int,
+        margin: float = NARROW,
+        settled: Hypothesis | None = None,
+        *,
+        submitted: Submitted | None = None,
+        ties: Ties | None = None,
+    ) -> Search:
+        case = self.case
+        submitted = submitted or self.submitted
+        search = Search(ensemble, case.net.names, submitted, depth, margin, settled, ties)
+        return search.run(
+            conventions(
+                ensemble.exact.loss, submitted, case.trace, case.reduction,
+                scale_free=case.submission.scale_free,
+            )
+        )  # fmt: skip
+
+    def _deeper(self, best: Search) -> Search:
+        """Search with one new mistake a stretch, then with two, as far as it takes."""
+        enough, ties = _ENOUGH, best.ties
+        for depth, margin, next_enough in ((1, NARROW, 1.7), (1, WIDE, 9.0), (2, WIDE, 0.0)):
+            if best.complete and (not best.depth or best.best.cost <= enough):
+                break
+            settled = best.best if margin == WIDE else None
+            search = self._searched(best.ensemble, depth, margin, settled, ties=ties)
+            best = search if search.best.cost < best.best.cost else best
+            enough = next_enough
+        return best
+
+    def _best(self, eps: float) -> tuple[Search, list[Finding], list[str]]:
+        """Return the best search of all precisions, and what is wrong and right in forward.
+
+        A wider precision is searched for mistakes only where it explains more without any.
+        """
+        best: tuple[Search, list[Finding], list[str]] | None = None
+        least, fewest = math.inf, math.inf
+        for attempt in _precisions(eps, self.submitted, self.case.trace):
+            plain = self._plainly(attempt)
+            forward, right = check_forward(
+                plain.ensemble, self.case.net.names, self.activations, self.probabilities
+            )
+            unexplained = len(plain.best.open) + len(forward)
+            if unexplained >= fewest:
+                continue
+            fewest = unexplained
+            search = self._deeper(plain)
+            cost = search.best.cost + UNEXPLAINED * len(forward)
+            if best is None or cost < least - 0.5:
+                best, least = (search, forward, right), cost
+            if not forward and not search.best.open:
+                break
+        assert best is not None  # noqa: S101 -- the loop ran
+        return best
+
+    # Diagnoses ----------------------------------------------------------------------------------
+
+    def _other_setting(self, eps: float) -> Diagnosis | None:
+        """Return the diagnosis where all is right in another setting, if there is one."""
+        if self.unusable or self.activations or self.probabilities is not None:
+            return None
+        best = self._plainly(eps).best
+        if not best.open:
+            return None
+        case = self.case
+        for setting in other_settings(case.net, self.submitted, training=case.training):
+            ensemble = build_ensemble(
+                setting.net, case.images, case.targets, eps, {}, None, training=setting.training,
+                seed=case.seed,
+            )  # fmt: skip
+            found = self._searched(ensemble, 0, submitted=setting.submitted).best
+            if not found.open and all(match.fit.judged for match in found.matches):
+                return self._in_setting(setting, best, found, eps)
+        return None
+
+    def _in_setting(
+        self, setting: Setting, best: Hypothesis, found: Hypothesis, eps: float
+    ) -> Diagnosis:
+        right = best if setting.finding else found
+        notes = [] if setting.finding else [setting.note]
+        return Diagnosis(
+            findings=[setting.finding] if setting.finding else [],
+            right=[match.name for match in right.matches],
+            wrong=list(right.open),
+            layers=[*reversed(self.case.net.names), "input"],
+            conditions=conditions(self.case.net, self.case.images, self.case.trace),
+            notes=notes + _layout_notes(self.case.submission, right, self.usable),
+            precision=_NAMES[eps],
+        )
+
+    def _explained(self, eps: float) -> Diagnosis:
+        """Return the diagnosis of the mistakes that explain the arrays."""
+        case = self.case
+        search, forward, right = self._best(eps)
+        more = bool(self.unusable or forward)
+        summary = explain(search, self.submitted, more=more)
+        wrong = [*self.unusable, *(finding.evidence.array for finding in forward), *summary.wrong]
+        notes = _layout_notes(case.submission, search.best, self.usable)
+        notes += _search_notes(search, eps, summary.not_judged)
+        if not any(finding.mistake for finding in summary.findings):
+            notes += self._advice(search, wrong, forward)
+        return Diagnosis(
+            findings=[
+                *(not_finite(name, m.values) for name, m in self.unusable.items()),
+                *forward,
+                *order_findings(search.best.read),
+                *summary.findings,
+            ],
+            right=right + summary.right,
+            inherited=summary.inherited,
+            wrong=wrong,
+            not_judged=summary.not_judged,
+            layers=[*reversed(case.net.names), "input"],
+            conditions=conditions(case.net, case.images, case.trace),
+            notes=notes + summary.notes,
+            precision=_NAMES[search.ensemble.eps],
+        )
+
+    def _advice(self, search: Search, wrong: list[str], forward: list[Finding]) -> list[str]:
+        """Say what to submit next where something is wrong that has no name."""
+        if not wrong or all(not array.values.any() for array in self.usable.values()):
+            return []
+        case = self.case
+        advice: list[str] = []
+        dropouts = [
+            name for name, layer in zip(case.net.names, case.net.layers, strict=True)
+            if layer.kind == "dropout"
+        ]  # fmt: skip
+        if dropouts and case.training:
+            advice.append(
+                f"{' and '.join(dropouts)} must leave out the units that fullback leaves out, "
+                "net.trace(x, y).kept, or have rate 0 in both"
+            )
+        if self.probabilities is None and not self.activations:
+            advice.append(
+                "give the probabilities next, then the activations: whether the forward pass is "
+                "the network's decides what the rest is judged by"
+            )
+        elif not self.submitted.deltas:
+            advice.append("give the deltas next: with them each layer is judged by itself")
+        much = len(forward) > 1 or 2 * len(wrong) >= max(len(self.usable), 3)
+        if much and not dropouts:
+            advice.append(
+                "so much is wrong by itself that the two may not have had the same layers, "
+                "weights, images or labels: net.parameters must hold the weights that the program "
+                "had (weights= takes them)"
+            )
+        return advice
+
+
+def _precisions(eps: float, submitted: Submitted, trace: Trace) -> tuple[float, ...]:
+    """Return the precisions to judge in, one after the other, until everything is explained.
+
+    Doubles that are nearly right, but not as nearly as doubles are, come from single precision.
+    """
+    if eps >= _SINGLE:
+        return (eps,)
+    pairs = [(r.values, trace.gradients[k]) for k, rs in submitted.gradients.items() for r in rs]
+    pairs += [(r.values, trace.deltas[k]) for k, rs in submitted.deltas.items() for r in rs]
+    errors = [length(array - right) / (length(right) or 1.0) for array, right in pairs]
+    low, high = _BETWEEN
+    return (_SINGLE,) if any(low < error < high for error in errors) else (eps, _SINGLE)
+
+
+def _search_notes(search: Search, eps: float, not_judged: list[str]) -> list[str]:
+    """Say what limits the answer: the precision, the search, undecided units."""
+    notes, ensemble = [], search.ensemble
+    if ensemble.eps > eps:
+        notes.append(
+            f"the arrays are {_NAMES[eps]}, but agree no better than {_NAMES[ensemble.eps]} does: "
+            "somewhere they were computed in it"
+        )
+    if search.pruned and search.best.open:
+        notes.append(
+            "there were too many possible pairs of mistakes to try them all; fewer images, or more "
+            "deltas, make the search complete"
+        )
+    notes += list(dict.fromkeys(m.description for m in search.ties.values()))
+    if not_judged or search.best.shares:
+        counts = {
+            name: int(units.any(axis=-1).sum() if units.ndim == 5 else units.sum())
+            for name, units in ensemble.undecided.items()
+        }
+        where = ", ".join(f"{count} in {name}" for name, count in counts.items())
+        notes.append(
+            f"rounding or a tie decides about some units ({where}): a ReLU's input next to 0, or "
+            "equal cells in a pooling window. "
+            + (
+                f"What cannot be judged here ({', '.join(not_judged)}) follows from how they are "
+                "decided: fb.probe(net) makes a batch with fewer of them, and the deltas below "
+                "these layers show how they were"
+                if not_judged
+                else "Either answer was accepted there, the same one in every array"
+            )
+        )
+    return notes
+
+
+def _layout_notes(
+    submission: Submission, best: Hypothesis, usable: dict[str, SubmittedArray]
+) -> list[str]:
+    """Say how names and shapes were read, where that is not plain."""
+    chosen = dict(best.read)
+    notes, turned = list(submission.notes), []
+    for name, array in usable.items():
+        layout = chosen.get(name, array.readings[0]).layout
+        if layout == "transposed":
+            turned.append(array.user_name)
+        elif layout:
+            notes.append(f"{array.user_name} was read as {name} {layout}")
+    if turned:
+        notes.append(
+            f"{', '.join(turned)} came as (inputs, outputs) and was read transposed: a convention"
+        )
+    if submission.guessed:
+        notes.append(f"matched by shape alone: {', '.join(submission.guessed)}")
+    return notes

@@ -1,0 +1,158 @@
+"""The arrays in what a program keeps its weights in: dicts, lists, tuples, objects, modules.
+
+An array's name is the way to it: ``{"conv1": {"W": ...}}`` has conv1.W, a list of (W, b) has 0.W
+and 0.b, and an object's attribute is its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fullback.check.arrays import is_numeric, to_numpy
+from fullback.check.diagnose.names import is_bias, is_weight
+from fullback.layers.base import Array
+
+_DEEP = 6  # containers in containers, at most
+_GRADIENT = re.compile(r"(^|[._])(d|grads?|gradients?|nabla|delta)(?=[A-Z_.\d]|[wb]\d*$|$)|grad", 0)
+
+
+def arrays_in(value: Any, *, stacked: bool = False) -> dict[str, Array]:
+    """Return copies of all arrays in a container, by their names, in its order.
+
+    Parameters
+    ----------
+    value : an array, a dict, a list or tuple, or an object with attributes
+    stacked : read lists of arrays of one shape as one array
+    """
+    found: dict[str, Array] = {}
+    for name, array in _walk(value, "", stacked, _DEEP, set()):
+        found.setdefault(name, array)
+    return found
+
+
+def weights_in(value: Any, *, stacked: bool = False) -> dict[str, Array]:
+    """Return the arrays in a container that are weights: of an object, those with such names."""
+    return _weights(value, gradients=False, stacked=stacked)
+
+
+def gradients_in(value: Any) -> dict[str, Array]:
+    """Return the gradients that an object keeps beside its weights."""
+    return _weights(value, gradients=True, stacked=False)
+
+
+def _weights(value: Any, *, gradients: bool, stacked: bool) -> dict[str, Array]:
+    found = arrays_in(value, stacked=stacked)
+    if not gradients and all(_is_plain(part) for part in _parts(value)):
+        return found
+    return {
+        name: array
+        for name, array in found.items()
+        if (is_weight(name) or is_bias(name)) and is_gradient(name) == gradients
+    }
+
+
+def is_gradient(name: str) -> bool:
+    """Whether a name is that of a gradient: dW1, grad_b, W.grad."""
+    return bool(_GRADIENT.search(name))
+
+
+def is_container(value: Any) -> bool:
+    """Whether something holds arrays, and is none itself."""
+    if isinstance(value, list | tuple):
+        return any(is_array(part) or isinstance(part, Mapping) for part in value)
+    return isinstance(value, Mapping)
+
+
+def is_array(value: Any) -> bool:
+    """Whether something is an array of a library, of real numbers."""
+    if not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
+        return False
+    try:
+        return is_numeric(to_numpy(value)) and bool(np.ndim(to_numpy(value)))
+    except (TypeError, ValueError, RuntimeError):
+        return False
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield a container, and those in it that are dicts and lists."""
+    yield value
+    if isinstance(value, Mapping):
+        for part in value.values():
+            yield from _parts(part)
+    elif isinstance(value, list | tuple):
+        for part in value[:64]:
+            yield from _parts(part)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple | int | float | str) or is_array(value)
+
+
+def _walk(
+    value: Any, name: str, stacked: bool, depth: int, seen: set[int]
+) -> Iterator[tuple[str, Array]]:
+    if is_array(value) or (isinstance(value, float | np.floating | np.ndarray) and is_bias(name)):
+        yield name, np.array(to_numpy(value))
+    elif depth and id(value) not in seen and not hasattr(value, "__array__"):
+        seen = seen | {id(value)}
+        if isinstance(value, list | tuple):
+            whole = _as_one(value, stacked)
+            if whole is not None:
+                yield name, whole
+                return
+        for key, part in _items(value):
+            path = f"{name}.{key}" if name and key else name or key
+            yield from _walk(part, path, stacked, depth - 1, seen)
+
+
+def _as_one(value: list[Any] | tuple[Any, ...], stacked: bool) -> Array | None:
+    """Return a list of numbers as an array; of arrays too, where they are to be one."""
+    parts = len({np.shape(part) for part in value if is_array(part)})
+    if not value or (parts and not (stacked and parts == 1)):
+        return None
+    try:
+        array = np.array(value)
+    except (ValueError, TypeError):  # a list of lists of several lengths
+        return None
+    return array if is_numeric(array) and array.ndim else None
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((str(key), part) for key, part in value.items())
+    elif isinstance(value, list | tuple):
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            keys = list(value._fields)
+        elif (
+            len(value) == 2
+            and all(map(is_array, value))
+            and np.ndim(value[0]) > 1 >= _rank(value[1])
+        ):
+            keys = ["W", "b"]
+        else:
+            keys = [str(index) for index in range(len(value))]
+        yield from zip(keys, value, strict=True)
+    elif hasattr(value, "named_parameters"):  # a module of PyTorch
+        for name, parameter in value.named_parameters():
+            yield name, parameter
+            yield f"{name}.grad", parameter.grad
+    elif hasattr(value, "data") and hasattr(value, "grad"):  # a parameter and its gradient
+        yield from (("", value.data), ("grad", value.grad))
+    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable_only(value):
+        yield from vars(value).items()
+
+
+def _rank(array: Any) -> int:
+    return len([n for n in np.shape(array) if n != 1])
+
+
+def callable_only(value: Any) -> bool:
+    """Whether something is a function, or a module of a library, and keeps no weights."""
+    if isinstance(value, ModuleType):
+        return not hasattr(value, "__file__") or "site-packages" in str(value.__file__)
+    return hasattr(value, "__code__") or hasattr(value, "__func__")

@@ -1,0 +1,215 @@
+"""Activations: a wrong layer is one finding, in its layer, by its name where it is known."""
+
+import numpy as np
+import pytest
+
+from fullback import BinaryCrossEntropy, Network, diagnose
+
+
+def program(net, x, wrong=None, dtype="float64"):
+    """Return every output of a program that has other formulas in some layers, by name."""
+    outputs, a = {}, x.astype(dtype)
+    for place, (name, layer) in enumerate(zip(net.names, net.layers, strict=True)):
+        arrays = {key: value.astype(dtype) for key, value in net.arrays_of(name).items()}
+        y, _ = layer.forward(a, arrays, training=True, rng_key=place)
+        if wrong and name in wrong:
+            y = wrong[name](a, y)
+        outputs[name] = a = y.astype(dtype)
+    return outputs
+
+
+def network(text, shape, **options):
+    net = Network.parse(text, shape, dtype="float64", **options)
+    rng = np.random.default_rng(1)
+    for key, p in net.parameters.items():
+        if key.endswith("bias"):
+            net.parameters[key] = rng.normal(0, 0.2, p.shape)
+    return net
+
+
+def batch(net, images=5):
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, max(net.output_shape[0], 2), images)
+    return rng.normal(size=(images, *net.input_shape)), y
+
+
+def conv(net, name="conv1"):
+    return net.arrays_of(name)["weight"], net.arrays_of(name)["bias"]
+
+
+def correlated(x, w, b, pads=(1, 1), mode="constant", stride=1):
+    """A convolution in loops, with other padding."""
+    x = np.pad(x, ((0, 0), (0, 0), pads, pads), mode=mode)
+    rows, columns = ((n - k) // stride + 1 for n, k in zip(x.shape[2:], w.shape[2:], strict=True))
+    y = np.zeros((len(x), len(w), rows, columns))
+    for i, j in np.ndindex(rows, columns):
+        cells = x[:, :, i * stride : i * stride + w.shape[2], j * stride : j * stride + w.shape[3]]
+        y[:, :, i, j] = np.tensordot(cells, w, ((1, 2, 3), (1, 2, 3))) + b
+    return y
+
+
+SIGMOIDS = network("conv4 sigmoid pool flatten dense6", (1, 8, 8))
+COLOUR = network(
+    "conv4 relu pool conv3 tanh avgpool flatten dense6 leakyrelu0.1 dense4", (3, 12, 8)
+)
+STRIDED = network(
+    "conv3(stride=2) batchnorm relu pool3(stride=2) globalavgpool dense3", (2, 14, 13)
+)
+
+NAMED = {
+    "exp(x)": (SIGMOIDS, "sigmoid1", lambda a, y: 1 / (1 + np.exp(a)), "activation-formula"),
+    "brackets": (SIGMOIDS, "sigmoid1", lambda a, y: 1 / 1 + np.exp(-a), "activation-formula"),
+    "tanh for sigmoid": (SIGMOIDS, "sigmoid1", lambda a, y: np.tanh(a), "activation-formula"),
+    "sigmoid's slope": (SIGMOIDS, "sigmoid1", lambda a, y: y * (1 - y), "activation-formula"),
+    "tanh(x / 2)": (
+        COLOUR, "tanh1", lambda a, y: (np.exp(a) - 1) / (np.exp(a) + 1), "activation-formula"
+    ),
+    "no ReLU": (COLOUR, "relu1", lambda a, y: a, "activation-formula"),
+    "a mask": (COLOUR, "relu1", lambda a, y: a > 0, "activation-formula"),
+    "behind the ReLU": (COLOUR, "conv1", lambda a, y: np.maximum(y, 0), "activation-applied"),
+    "average": (
+        COLOUR, "pool1", lambda a, y: a.reshape(5, 4, 6, 2, 4, 2).mean((3, 5)), "pooling-other"
+    ),
+    "maximum": (
+        COLOUR, "avgpool1", lambda a, y: a.reshape(5, 3, 3, 2, 2, 2).max((3, 5)), "pooling-other"
+    ),
+    "sum": (COLOUR, "avgpool1", lambda a, y: 4 * y, "pooling-other"),
+    "no bias": (
+        COLOUR, "conv2", lambda a, y: y - conv(COLOUR, "conv2")[1][:, None, None], "bias-not-added"
+    ),
+    "no dense bias": (
+        COLOUR, "dense1", lambda a, y: y - conv(COLOUR, "dense1")[1], "bias-not-added"
+    ),
+    "a bias for each channel": (
+        COLOUR, "conv1", lambda a, y: y + 2 * conv(COLOUR)[1][:, None, None], "bias-not-added"
+    ),
+    "true convolution": (
+        COLOUR, "conv1",
+        lambda a, y: correlated(a, conv(COLOUR)[0][:, :, ::-1, ::-1], conv(COLOUR)[1]),
+        "true-convolution",
+    ),
+    "rows for columns": (
+        COLOUR, "conv1",
+        lambda a, y: correlated(a, conv(COLOUR)[0].swapaxes(2, 3), conv(COLOUR)[1]),
+        "weights-turned",
+    ),
+    "last channel": (
+        COLOUR, "conv1",
+        lambda a, y: correlated(a[:, -1:], conv(COLOUR)[0][:, -1:], conv(COLOUR)[1]),
+        "channel-sum-lost",
+    ),
+    "edge": (
+        COLOUR, "conv1", lambda a, y: correlated(a, *conv(COLOUR), mode="edge"), "padding-misplaced"
+    ),
+    "wrapped": (
+        COLOUR, "conv1", lambda a, y: correlated(a, *conv(COLOUR), mode="wrap"), "padding-misplaced"
+    ),
+    "below": (
+        COLOUR, "conv1", lambda a, y: correlated(a, *conv(COLOUR), pads=(0, 2)), "padding-misplaced"
+    ),
+    "stride 1": (
+        STRIDED, "pool1",
+        lambda a, y: np.array([[a[:, :, i : i + 3, j : j + 3].max((2, 3)) for j in range(3)]
+                               for i in range(3)]).transpose(2, 3, 0, 1),
+        "stride-misplaced",
+    ),
+    "rows, columns, channels": (
+        COLOUR, "flatten1", lambda a, y: a.transpose(0, 2, 3, 1).reshape(5, -1), "flatten-order"
+    ),
+    "N - 1": (
+        STRIDED, "batchnorm1",
+        lambda a, y: (y - conv(STRIDED, "batchnorm1")[1][:, None, None])
+        * np.sqrt(1 - 1 / (a.size // 3)) + conv(STRIDED, "batchnorm1")[1][:, None, None],
+        "batchnorm-formula",
+    ),
+    "largest": (STRIDED, "globalavgpool1", lambda a, y: a.max(axis=(2, 3)), "pooling-other"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("case", NAMED)
+def test_one_wrong_layer_is_one_finding_with_a_name(case, dtype):
+    net, layer, wrong, mistake = NAMED[case]
+    if (case, dtype) == ("N - 1", "float32"):
+        pytest.skip("epsilon and N - 1 differ by less than float32 tells")
+    x, y = batch(net)
+    outputs = program(net, x, {layer: wrong}, dtype)
+    found = diagnose(net, x, y, activations=outputs)
+    assert [(f.mistake, f.layer) for f in found.findings] == [(mistake, layer)], found
+    assert found.wrong == [f"output of {layer}"]
+    assert len(found.right) == len(outputs) - 1
+    if case == "behind the ReLU":  # the ReLU behind it hides it
+        return
+    # without that layer's own output the next one tells it
+    del outputs[layer]
+    (finding,) = diagnose(net, x, y, activations=outputs).findings
+    assert (finding.mistake, finding.layer) == (mistake, layer)
+
+
+@pytest.mark.parametrize("net", [SIGMOIDS, COLOUR, STRIDED], ids=["sigmoids", "colour", "strided"])
+@pytest.mark.parametrize("layout", ["as here", "channels last", "some"])
+def test_what_cannot_be_named_is_one_finding_in_its_layer(net, layout):
+    x, y = batch(net)
+    rng = np.random.default_rng(3)
+    for layer in net.names:
+        outputs = program(net, x, {layer: lambda a, y: y + rng.normal(size=y.shape)})
+        if layout == "channels last":
+            outputs = {k: a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for k, a in outputs.items()}
+        if layout == "some":
+            outputs = {k: outputs[k] for k in net.names if rng.random() < 0.5 or k == net.names[-1]}
+        shown = next(k for k in net.names[net.names.index(layer) :] if k in outputs)
+        (finding,) = diagnose(net, x, y, activations=outputs).findings
+        assert (finding.mistake, finding.layer) == (None, shown)
+        assert finding.exact is False
+        if shown != layer:
+            assert layer in finding.message
+
+
+def test_every_right_output_is_right():
+    for net in (SIGMOIDS, COLOUR, STRIDED):
+        for dtype in ("float64", "float32"):
+            x, y = batch(net)
+            found = diagnose(net, x, y, activations=program(net, x, dtype=dtype))
+            assert found.ok
+            assert len(found.right) == len(net.names)
+
+
+def test_dropout_has_a_scale():
+    net = network("dense9 dropout0.4 dense3", (6,))
+    x, y = batch(net, 7)
+    trace = net.trace(x, y)
+    right = {name: trace.activations[name] for name in net.names}
+    assert diagnose(net, x, y, activations=right).ok
+    w, b = conv(net, "dense2")
+    wrong = right["dropout1"] * 0.6
+    outputs = {**right, "dropout1": wrong, "dense2": wrong @ w.T + b}
+    (finding,) = diagnose(net, x, y, activations=outputs).findings
+    assert (finding.mistake, finding.layer) == ("dropout-scale", "dropout1")
+    assert "the scale 1 / (1 - rate) is missing" in finding.message
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_sigmoids_for_a_binary_cross_entropy(outputs):
+    net = network(f"dense5 tanh dense{outputs}", (6,), loss=BinaryCrossEntropy())
+    x, y = batch(net, 7)
+    z = net.trace(x, y).activations["dense2"]
+    p = 1 / (1 + np.exp(-z))
+    assert diagnose(net, x, y, probabilities=p).right == ["probabilities"]
+    for wrong, words in (
+        (1 / (1 + np.exp(z)), "the sign in the exponent is wrong"),
+        (1 / 1 + np.exp(-z), "brackets are missing"),
+        (1 / (1 + np.exp(-p)), "the sigmoid was taken twice"),
+        (z, "they are the logits"),
+    ):
+        (finding,) = diagnose(net, x, y, probabilities=wrong).findings
+        assert (finding.mistake, finding.layer) == ("sigmoid-formula", "loss")
+        assert words in finding.message
+
+
+def test_probabilities_alone_name_a_layer_above_them():
+    net = network("dense9 sigmoid dense4", (6,))
+    x, y = batch(net, 7)
+    z = program(net, x, {"sigmoid1": lambda a, y: np.tanh(a)})["dense2"]
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    (finding,) = diagnose(net, x, y, probabilities=p).findings
+    assert (finding.mistake, finding.layer) == ("activation-formula", "sigmoid1")
