@@ -111,9 +111,9 @@ WRONG = {
     "early": ((classes.ColumnDense(5, 3, early=True),), "dense", {("weights-updated-early", "dx")}),
     "columns-mixed": ((convolution(mixed=True),), "conv2d",
                       {("images-mixed", "dx"), ("images-mixed", "dW")}),
-    "sigmoid-twice": ((classes.SigmoidOfSigmoid(),), "sigmoid", {("wrong-cached-input", "dx")}),
+    "sigmoid-twice": ((classes.SigmoidOfSigmoid(),), "sigmoid", {("slope-at-wrong-place", "dx")}),
     "tanh-of-z": ((functions.smooth("tanh-of-z").f, functions.smooth("tanh-of-z").back), "tanh",
-                  {("wrong-cached-input", "dx")}),
+                  {("slope-at-wrong-place", "dx")}),
     "softmax-diagonal": ((functions.softmax_columns, lambda dy, cache: dy * cache * (1 - cache)),
                          "softmax", {("softmax-diagonal", "dx")}),
     "turned": (
