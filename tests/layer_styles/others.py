@@ -185,3 +185,43 @@ def tanh_with_closure(x):
     """Returns its output and its backward function."""
     y = np.tanh(x)
     return y, lambda dy: dy * (1 - y**2)
+
+
+class LateWeights:
+    """Makes its weights when it sees its first input."""
+
+    def __init__(self, units):
+        self.units, self.W = units, None
+
+    def forward(self, x):
+        if self.W is None:
+            self.W, self.b = RNG.normal(size=(x.shape[1], self.units)), np.zeros((1, self.units))
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        self.dW, self.db = self.x.T @ dout, dout.sum(axis=0, keepdims=True)
+        return dout @ self.W.T
+
+
+def bias_first(b, w, x):
+    """Arguments, and gradients, in another order."""
+    return x @ w.T + b
+
+
+def bias_first_backward(x, w, grad_y):
+    return grad_y.sum(axis=0), grad_y.T @ x, grad_y @ w
+
+
+class Leaky:
+    """A slope of its own below 0."""
+
+    def __init__(self, alpha):
+        self.alpha = alpha
+
+    def forward(self, x):
+        self.x = x
+        return np.where(x > 0, x, self.alpha * x)
+
+    def backward(self, grad):
+        return grad * np.where(self.x > 0, 1, self.alpha)

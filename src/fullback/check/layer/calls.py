@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,9 +39,10 @@ OPTIONS = {
     "rate": "rate p droprate dropprob dropoutratio dropout dropoutrate ratio prob",
     "keep": "keepprob keep keeprate pkeep",
     "mode": "mode",
+    "slope": "slope alpha negativeslope leak leakiness a",
     "axis": "axis",
 }
-"""Names of options, by ours."""
+"""Names of options, by the names that the kinds have."""
 _SPELLINGS = {
     "padding": "pad padding p",
     "stride": "stride s",
@@ -60,7 +61,7 @@ def bare(name: str) -> str:
 
 @dataclass(frozen=True)
 class CallInputs:
-    """What a layer is called with: its input, parameters by name, labels, options by our names."""
+    """What a layer is called with: x, parameters by name, labels, options by the kinds' names."""
 
     x: Array
     parameters: Mapping[str, Array]
@@ -100,6 +101,12 @@ class CallSignature:
     def takes(self) -> frozenset[str]:
         """The slots in use."""
         return frozenset([*self.slots, *(slot for _, slot in self.keywords)])
+
+    def options(self, known: Collection[str]) -> set[str]:
+        """Return which options a function is handed, of those that are known."""
+        if "options" in self.takes:
+            return set(known)
+        return {slot.partition(":")[2] for slot in self.takes if slot.startswith("option:")}
 
     def call(
         self,
@@ -144,7 +151,7 @@ def _value(slot: str, inputs: CallInputs, ran: Ran | None, dy: Array | None, rat
 
 
 def _spelled(parameters: Mapping[str, Array]) -> dict[str, Array]:
-    """Return parameters by name; ours, "w" and "b", under every usual one."""
+    """Return parameters by name; where they are "w" and "b", under every usual one."""
     named = dict(parameters)
     for name, words in (("w", "W weight weights kernel W1"), ("b", "B bias biases b1")):
         if name in parameters and set(parameters) <= {"w", "b"}:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 
 from fullback.check.layer.calls import BIAS, WEIGHT, CallInputs, CallSignature, bare
-from fullback.check.layer.kinds import KINDS, Layout, arranged, lengths, logits, spans, values
+from fullback.check.layer.kinds import KINDS, Layout, arranged, lengths, spans, values
 from fullback.check.layer.reference import Reference, arrange_parameter
 from fullback.check.layer.returned import UserError, attributes_of
 from fullback.check.layer.user_layer import UserLayer, options_of
 from fullback.check.mistakes import LayerPass, LossPass
 from fullback.errors import FullbackError, OptionError
-from fullback.layers import BatchNorm2D, SoftmaxCrossEntropy
+from fullback.layers import SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 
 _IMAGES = 3
@@ -98,13 +98,13 @@ class CaseMaker:
         shape: Sequence[int] | None,
         rng: np.random.Generator,
     ) -> None:
-        self.layer, self.name, self.kind, self.options = layer, kind, KINDS[kind], dict(options)
-        self.layouts = self.kind.layouts
-        self.rng = rng
+        self.layer, self.name, self.options, self.rng = layer, kind, dict(options), rng
+        self.kind, self.layouts = KINDS[kind], KINDS[kind].layouts
+        layer.keep(self._users(self.layouts[0]).keys())
         self.shape = shape if shape is not None else _input_shape(layer.object)
-        own = {n: v for n, v in options_of(layer.object).items() if n in self.kind.options}
+        held = {n: v for n, v in options_of(layer.object).items() if n in self.kind.options}
         self.told = self._settings(self.kind.told)
-        self.assumed = self._settings([own, *self.kind.assumed] if own else self.kind.assumed)
+        self.assumed = self._settings([held, *self.kind.assumed] if held else self.kind.assumed)
         self.groups = int(options.get("groups", 1))
         self.trouble: OptionError | None = None
 
@@ -135,14 +135,13 @@ class CaseMaker:
         if layout.turned:
             result.notes.append("a true convolution: forward turns the filters by 180 degrees")
         if not self.kind.every:
-            result.notes.append(f"x has the axes {', '.join(layout.x.upper())}")
-            if layout.batch is None:
-                result.notes[-1] += ": one image at a time"
+            single = ": one image at a time" * (layout.batch is None)
+            result.notes.append(f"x has the axes {', '.join(layout.x.upper())}{single}")
         for number, fit in enumerate(fits):
             self.layer.forward_signature = fit.signature
-            self._add(result, fit.layout, fit.setting, few=number > 0)
+            self._add(result, fit.layout, fit.setting, few=number > 0 or not fit.agrees)
             if fit.agrees:
-                taken = self._taken() - {"mode"}
+                taken = self._taken - {"mode"}
                 for other in self.told:
                     differing = {n for n in other if other[n] != fit.setting.get(n, other[n])}
                     if differing and differing <= taken:
@@ -155,9 +154,10 @@ class CaseMaker:
     def _fits(self) -> list[_Fit]:
         """Return the layout in which forward agrees, or all where any will do, or one that runs."""
         for square in (False, True):
-            runs = []
+            runs: list[_Fit] = []
             for layout in self.layouts:
-                fit = self._fit(layout, square)
+                ran = any(replace(fit.layout, bias=layout.bias) == layout for fit in runs)
+                fit = None if ran else self._fit(layout, square)
                 if fit is not None and fit.agrees and not self.kind.every:
                     return [fit]
                 runs += [fit] if fit is not None else []
@@ -177,23 +177,29 @@ class CaseMaker:
             shape = self._shape(layout, (high, high) if square else (high, wide))
             if shape is None:
                 return None
-            x = self._first(layout, shape)
-            made = [one for s in (setting, *self.assumed) if (one := self._made(layout, s, x))]
-            if not made:
+            x = next(values(self.rng, _IMAGES if layout.batch is not None else 1, shape))[1]
+            every = (self._arranged(layout, s, x) for s in (setting, *self.assumed))
+            found = next((one for one in every if one), None)
+            if found is None:
                 continue
-            inputs, reference = made[0]
+            inputs, reference = found
             try:
                 y = self.layer.find_forward(inputs).y
             except OptionError as error:
                 self.trouble = self.trouble or error
                 continue
             if layout.weight and not self.layer.has_parameters:
+                if self.layer.allocate(inputs):
+                    return self._fit(layout, square)
                 raise OptionError(
                     f"kind={self.name!r} has weights, but forward takes none and the object holds "
                     "none; give params="
                 )
+            handed = {s for s in self.layer.forward_signature.takes if s.startswith("parameter:")}
+            if handed and len(handed) < len(inputs.parameters):
+                return None  # it has no bias
             fit = self._compared(layout, setting, reference, y)
-            if (fit is not None and fit.agrees) or "mode" not in self._taken():
+            if (fit is not None and fit.agrees) or "mode" not in self._taken:
                 break
         return fit
 
@@ -201,7 +207,7 @@ class CaseMaker:
         self, layout: Layout, setting: Mapping[str, Any], like: Reference, y: Array
     ) -> _Fit | None:
         """Compare an output with the references of the settings that forward may have."""
-        taken, signature = self._taken(), self.layer.forward_signature
+        taken, signature = self._taken, self.layer.forward_signature
         runs = None
         for exactly, other in itertools.product((True, False), (setting, *self.assumed)):
             if any(other.get(name) != setting.get(name) for name in taken & set(other)):
@@ -217,12 +223,10 @@ class CaseMaker:
                 runs = _Fit(layout, other, signature, False)
         return runs
 
+    @property
     def _taken(self) -> set[str]:
-        """Return the options that forward is handed."""
-        takes = self.layer.forward_signature.takes
-        if "options" in takes:
-            return set(self.kind.options)
-        return {slot.partition(":")[2] for slot in takes if slot.startswith("option:")}
+        """The options that forward is handed."""
+        return self.layer.forward_signature.options(self.kind.options)
 
     def _settings(self, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return settings with what the user said in them, each once."""
@@ -234,11 +238,8 @@ class CaseMaker:
     def _shapes(self, layout: Layout, setting: Mapping[str, Any]) -> list[Shape]:
         """Return shapes of inputs: some that the stride leaves rows of, and a square one."""
         rows, columns, down, across = spans(setting, self._known(layout) or {})
-        sizes = [
-            (rows + 2 * down, columns + 3 * across),
-            (rows + 3 * down + 1, columns + 2 * across + 1),
-            (rows + 2 * down, rows + 2 * down),
-        ]
+        high, wide = rows + 2 * down, columns + 3 * across
+        sizes = [(high, wide), (high + down + 1, wide - across + 1), (high, high)]
         return list(dict.fromkeys(s for size in sizes if (s := self._shape(layout, size))))
 
     def _shape(self, layout: Layout, cells: tuple[int, int]) -> Shape | None:
@@ -246,8 +247,7 @@ class CaseMaker:
         known, axes = self._known(layout) or {}, self.kind.axes
         images = bool({"h", "w"} & set(layout.x))
         drawn = 2 if images else 20 if self.name == "dropout" else 5
-        channels = known.get("c", drawn) * self.groups
-        channels = channels if "c" in layout.x else 1
+        channels = known.get("c", drawn) * self.groups if "c" in layout.x else 1
         cells = cells if images else (1, 1)
         if self.shape is None:
             return (channels, *cells)[: len(axes) - 1]
@@ -265,12 +265,10 @@ class CaseMaker:
                 return {}
             filters = 3 * self.groups if self.name == "conv2d" else 4
             return {"k": filters if "k" in layout.weight else 1, "r": int(rows), "s": int(columns)}
-        users = self._users(layout)
         known: dict[str, int] = {}
-        if len(users) != (2 if layout.bias else 1):
+        if len(users := self._users(layout)) != (2 if layout.bias else 1):
             return None
-        for name, own in users.items():
-            order = layout.weight if own == "weight" else layout.bias
+        for name, order in zip(users, (layout.weight, layout.bias), strict=False):
             found = lengths(np.shape(self.layer.parameters[name]), order, known)
             if found is None:
                 return None
@@ -278,12 +276,12 @@ class CaseMaker:
         return {"c": known["k"]} if self.name == "batchnorm" else {"k": 1, **known}
 
     def _users(self, layout: Layout) -> dict[str, str]:
-        """Return our names of the user's parameters."""
-        ours = ("weight", "bias")[: 2 if layout.bias else 1 if layout.weight else 0]
+        """Return the roles, "weight" and "bias", of the user's parameters."""
+        roles = ("weight", "bias")[: 2 if layout.bias else 1 if layout.weight else 0]
         names = list(self.layer.parameters)
         if not names:
             named = ("gamma", "beta") if self.name == "batchnorm" else ("w", "b")
-            return dict(zip(named, ours, strict=False))
+            return dict(zip(named, roles, strict=False))
         biases = [n for n in names if bare(n) in BIAS] or names[1:2]
         weights = [n for n in names if bare(n) in WEIGHT and n not in biases] or names[:1]
         users = {weights[0]: "weight", **dict.fromkeys(biases[:1], "bias")}
@@ -291,10 +289,7 @@ class CaseMaker:
 
     # Making -----------------------------------------------------------------------------------
 
-    def _first(self, layout: Layout, shape: Shape) -> Array:
-        return next(values(self.rng, _IMAGES if layout.batch is not None else 1, shape))[1]
-
-    def _made(
+    def _arranged(
         self, layout: Layout, setting: Mapping[str, Any], x: Array
     ) -> tuple[CallInputs, Reference] | None:
         """Return an input in a layout, with its reference; None where it does not fit."""
@@ -312,8 +307,8 @@ class CaseMaker:
         except FullbackError:
             return None
         parameters = {
-            user: arrange_parameter(cast("LayerPass", reference.p).parameters[own], own, layout)
-            for user, own in reference.names.items()
+            user: arrange_parameter(cast("LayerPass", reference.p).parameters[role], role, layout)
+            for user, role in reference.names.items()
         }
         if any(np.shape(p) != parameters[n].shape for n, p in self.layer.parameters.items()):
             return None
@@ -337,11 +332,7 @@ class CaseMaker:
             parameters = dict(like.parameters)
         else:
             shapes = layer.parameter_shapes(x.shape[1:])
-            positive = isinstance(layer, BatchNorm2D)
-            draw = (
-                self.rng.normal if not positive else lambda size: self.rng.uniform(0.5, 1.5, size)
-            )
-            parameters = {name: draw(size=shape) for name, shape in shapes.items()}
+            parameters = {name: self.rng.normal(size=shape) for name, shape in shapes.items()}
             if "bias" in parameters and not layout.bias:
                 parameters["bias"] = np.zeros_like(parameters["bias"])
         if by_cell and parameters["bias"].shape != output:
@@ -355,15 +346,15 @@ class CaseMaker:
 
     def _add(self, result: Cases, layout: Layout, setting: Mapping[str, Any], *, few: bool) -> None:
         """Add the inputs of a setting; what forward refuses is kept as refused, or as a crash."""
-        told = self._taken() & set(setting) - {"mode", "keep"}
+        told = self._taken & set(setting) - {"mode", "keep"}
         title = ", ".join(f"{name} {setting[name]}" for name in setting if name in told)
         errors: list[tuple[str, str]] = []
         worked = 0
         for name, x, ties in self._inputs(layout, setting, few=few):
-            made = self._made(layout, setting, x)
-            if made is None:
+            found = self._arranged(layout, setting, x)
+            if found is None:
                 continue
-            inputs, reference = made
+            inputs, reference = found
             shape = " x ".join(map(str, inputs.x.shape)) or "one number"
             case_name = f"an input of {shape}{', ' * bool(name)}{name}"
             try:
@@ -387,26 +378,23 @@ class CaseMaker:
     ) -> Iterator[tuple[str, Array, bool]]:
         """Yield inputs in the reference's layout: name, array, and whether many cells tie."""
         images = _IMAGES if layout.batch is not None else 1
-        draw = logits if self.name.startswith("softmax") else values
-        ties = self.name != "dropout"  # which hides its mask where the input is 0
+        steep = self.name.startswith(("softmax", "sigmoid", "tanh"))  # slopes that vanish
         shapes = self._shapes(layout, setting)
-        for name, x in draw(self.rng, images, shapes[0]):
-            if self.name in ("sigmoid", "tanh"):  # whose slopes vanish for large values
-                x = x / 10 if name == "large values" else x
-            if ties or name != "a zero background":
-                yield name, x, name == "a zero background"
+        for name, x in values(self.rng, images, shapes[0]):
+            ties = name == "a zero background"
+            if not (ties and self.name == "dropout"):  # whose mask would be hidden
+                yield name, x / 10 if steep and name == "large values" else x, ties
             if few:
                 return
         for shape in shapes[1:]:
-            yield "", next(draw(self.rng, images, shape))[1], False
+            yield "", next(values(self.rng, images, shape))[1], False
         if images > 1:
-            yield "one image alone", next(draw(self.rng, 1, shapes[0]))[1], False
+            yield "one image alone", next(values(self.rng, 1, shapes[0]))[1], False
 
 
 def _input_shape(layer: Any) -> Shape | None:
     """Return the shape of inputs that an object names."""
-    for key, value in attributes_of(layer).items():
-        named = bare(key) in ("inputshape", "inshape", "inputsize", "inputdim", "inputdims")
-        if named and isinstance(value, tuple | list) and all(isinstance(n, int) for n in value):
-            return tuple(value)
-    return None
+    named = ("inputshape", "inshape", "inputsize", "inputdim", "inputdims")
+    found = [v for k, v in attributes_of(layer).items() if bare(k) in named]
+    shapes = [tuple(v) for v in found if isinstance(v, tuple | list)]
+    return next((shape for shape in shapes if all(isinstance(n, int) for n in shape)), None)

@@ -53,7 +53,7 @@ def check_layer(
     ----------
     forward, backward : the functions; or an object with these two methods as ``forward`` alone
     inputs : x, or a list of several; with ``kind`` the shape of inputs that the layer takes
-    params : the layer's parameters: an array, a list, or a dict by name; an object's own are found
+    params : the parameters: an array, a list, or a dict by name; those of an object are found
     labels : labels, where the layer is a loss
     kind : "conv2d", "dense", "relu", "leaky_relu", "sigmoid", "tanh", "softmax", "dropout",
         "maxpool2d", "avgpool2d", "batchnorm" or "softmax_cross_entropy": then inputs are drawn that
@@ -118,7 +118,7 @@ def _given(layer: UserLayer, inputs: Any, labels: ArrayLike | None) -> Cases:
     """Return a user's inputs; how the forward function is called is then known."""
     if inputs is None:
         raise OptionError(
-            "check_layer needs inputs, or the layer's kind, like kind='conv2d', to make its own"
+            "check_layer needs inputs, or the layer's kind, like kind='conv2d', to draw some"
         )
     arrays = [_floats("inputs", array) for array in _several(inputs)]
     cases = []
@@ -143,6 +143,7 @@ def _judged(layer: UserLayer, cases: Cases, samples: int, seed: int) -> Examinat
         examination.examine(cases.cases[0])
         ways.append((examination.count, signature, examination))
     _, layer.backward_signature, examination = min(ways, key=lambda way: way[0])
+    layer.notes.clear()
     for case in cases.cases[1:]:
         examination.examine(case)
     examination.examine_beside_kinks()

@@ -21,7 +21,6 @@ from fullback.check.layer.report import (
 from fullback.check.layer.returned import UserError
 from fullback.check.layer.truth import ByReference, Slopes
 from fullback.check.layer.user_layer import Instance, UserLayer
-from fullback.check.mistakes import MISTAKES
 from fullback.layers.base import Array
 
 _NOT_LINEAR = "backward is not linear in dy"
@@ -312,16 +311,15 @@ class Examination:
         where = f"({verdict.wrong}){self._on_more(more)}"
         message = f"{verdict.wrong}{self._on_more(more)}"
         finding = LayerFinding(None, name, title, verdict.error, message)
-        findings = []
-        for mutant in find_mistakes(self.observed[name]):
-            mistake = MISTAKES[mutant.mistake or ""]
-            words = f"{mutant.description[0].upper()}{mutant.description[1:]} {where}"
-            findings.append(
-                replace(finding, mistake=mistake.id, message=words, mend=mistake.mend,
-                        hint=mistake.hint)
-            )  # fmt: skip
-        if findings:
-            return findings
+        if (reference := wrong[0].case.reference) is not None:
+            mutants = find_mistakes(self.observed[name])
+            mistakes = [reference.mistake(mutant) for mutant in mutants]
+            words = [f"{m.description[0].upper()}{m.description[1:]} {where}" for m in mutants]
+            if mutants:
+                return [
+                    replace(finding, mistake=m.id, message=text, mend=m.mend, hint=m.hint)
+                    for m, text in zip(mistakes, words, strict=True)
+                ]
         for one in wrong:
             plain = plain_mistake(self.layer, one, self.cases.batch)
             if plain is not None:

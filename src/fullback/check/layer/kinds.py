@@ -80,7 +80,7 @@ def arranged(array: Array, axes: str, order: str) -> Array:
 
 
 def restored(array: Array, axes: str, order: str) -> Array:
-    """Return a user's array with these axes in our order.
+    """Return a user's array with these axes in this order.
 
     Raises
     ------
@@ -196,18 +196,20 @@ class Kind:
     options: frozenset[str] = frozenset()
 
 
-def _elementwise(layer: Callable[..., Layer], *options: str, **told: Any) -> Kind:
+def _elementwise(layer: type[Layer], *assumed: dict[str, Any], **told: Any) -> Kind:
+    fields = getattr(layer, "__dataclass_fields__", {})
     return Kind(
-        lambda own, k, cells: layer(**{n: own[n] for n in options if n in own}),
+        lambda setting, k, cells: layer(**{n: setting[n] for n in fields if n in setting}),
         _IMAGES,
         every=True,
         told=(told,),
-        options=frozenset([*options, *told]),
+        assumed=assumed or ({},),
+        options=frozenset(told),
     )
 
 
-def _conv(own: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
-    options = {"padding": 0, **own, "kernel_size": cells}
+def _conv(setting: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
+    options = {"padding": 0, **setting, "kernel_size": cells}
     options.pop("size", None)
     return Conv2D(filters, **options)
 
@@ -216,8 +218,8 @@ _POOLS = ((2, 2), (3, 2), (2, 1), (3, 3), (3, 1), (2, 3), (4, 4))  # size and st
 
 
 def _pool(layer: Callable[..., Layer], *modes: str) -> Kind:
-    def reference(own: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
-        return layer(**{n: own[n] for n in ("size", "stride", "padding") if n in own})
+    def reference(setting: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
+        return layer(**{n: setting[n] for n in ("size", "stride", "padding") if n in setting})
 
     told, assumed = (
         tuple({"size": size, "stride": stride, "mode": m} for m in modes for size, stride in steps)
@@ -228,6 +230,7 @@ def _pool(layer: Callable[..., Layer], *modes: str) -> Kind:
 
 
 _STEPS = tuple({"stride": s, "padding": p} for s, p in ((1, 1), (1, 0), (2, 1), (2, 0)))
+_SLOPES = (0.01, 0.2, 0.1, 0.3, 0.05, 0.001)
 _EPSILONS = tuple({"epsilon": e} for e in (1e-5, 1e-8, 1e-7, 1e-3, 1e-6, 1e-4, 1e-10, 1e-12))
 KINDS: dict[str, Kind] = {
     "conv2d": Kind(
@@ -240,17 +243,19 @@ KINDS: dict[str, Kind] = {
         ),
         options=frozenset({"size", "stride", "padding", "dilation", "groups"}),
     ),
-    "dense": Kind(lambda own, k, cells: Dense(k), "nc", _DENSE),
+    "dense": Kind(lambda setting, k, cells: Dense(k), "nc", _DENSE),
     "relu": _elementwise(ReLU),
-    "leaky_relu": _elementwise(LeakyReLU, "slope"),
+    "leaky_relu": _elementwise(LeakyReLU, *({"slope": a} for a in _SLOPES), slope=0.1),
     "sigmoid": _elementwise(Sigmoid),
     "tanh": _elementwise(Tanh),
-    "softmax": Kind(lambda own, k, cells: Softmax(), "nc", tuple(Layout(x, y) for x, y in _ROWS)),
+    "softmax": Kind(
+        lambda setting, k, cells: Softmax(), "nc", tuple(Layout(x, y) for x, y in _ROWS)
+    ),
     "dropout": _elementwise(Dropout, rate=0.4, keep=0.6, mode="train"),
     "maxpool2d": _pool(MaxPool2D, "max"),
     "avgpool2d": _pool(AvgPool2D, "average", "avg", "mean"),
     "batchnorm": Kind(
-        lambda own, k, cells: BatchNorm2D(epsilon=own.get("epsilon", 1e-5)),
+        lambda setting, k, cells: BatchNorm2D(epsilon=setting.get("epsilon", 1e-5)),
         _IMAGES,
         _NORMED,
         told=tuple({**one, "mode": "train"} for one in _EPSILONS[:1]),
@@ -263,7 +268,7 @@ KINDS: dict[str, Kind] = {
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a kind's options by our names.
+    """Return a kind's options by the names that it has for them.
 
     Raises
     ------
@@ -319,12 +324,3 @@ def values(rng: np.random.Generator, images: int, shape: Shape) -> Iterator[tupl
     yield "a zero background", flat
     yield "large values", 100 * spread
     yield "small values", 0.01 * spread
-
-
-def logits(rng: np.random.Generator, images: int, shape: Shape) -> Iterator[tuple[str, Array]]:
-    """Yield rows of logits, with what each is."""
-    whole = (images, *shape)
-    yield "", rng.normal(size=whole)
-    yield "small logits", 1e-3 * rng.normal(size=whole)
-    yield "large logits", 10 * rng.normal(size=whole)
-    yield "equal logits", np.zeros(whole)

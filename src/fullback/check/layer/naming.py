@@ -50,7 +50,7 @@ class Observed:
         mutants = [possible[mutant.key] for mutant in chosen if mutant.key in possible]
         if len(mutants) < len(chosen) and reference.p.images == 1:
             return True  # some need a batch: one image alone does not speak against them
-        gradient = reference.in_our_layout(self.name, self.gradient)
+        gradient = reference.in_reference_layout(self.name, self.gradient)
         with np.errstate(all="ignore"):
             try:
                 computed = reference.computed(self.name, self.dy, mutants)
@@ -146,7 +146,7 @@ def plain_mistake(layer: UserLayer, one: Observed, batch: int | None) -> tuple[s
 def _one_by_one(
     layer: UserLayer, name: str, inputs: CallInputs, dy: Array, axis: int
 ) -> Array | None:
-    """Return a gradient made of the images' own; None where an image does not stand alone."""
+    """Return a gradient put together from single images; None where these do not stand alone."""
     y = layer.output(inputs)
     gradients = []
     for n in range(inputs.x.shape[axis]):

@@ -9,8 +9,10 @@ import numpy as np
 
 from fullback.check.layer.kinds import SOFTMAX_MUTANTS, Layout, Softmax, arranged, restored
 from fullback.check.mistakes import (
+    MISTAKES,
     LayerPass,
     LossPass,
+    Mistake,
     Mutant,
     Target,
     first_delta,
@@ -44,7 +46,7 @@ class Reference:
     p : what its forward pass left
     axes : those of x and y
     layout : where the user's arrays have these
-    names : our names, "weight" and "bias", of the user's parameters
+    names : the roles, "weight" and "bias", of the user's parameters
     """
 
     p: LayerPass | LossPass
@@ -108,16 +110,20 @@ class Reference:
 
     def mutants(self, name: str) -> dict[tuple[str, str], Mutant]:
         """Return the mistakes that a gradient can have here, by their keys."""
-        softmax = isinstance(self.p, LayerPass) and isinstance(self.p.layer, Softmax)
-        every = SOFTMAX_MUTANTS.of(self.p) if softmax else mutants_of(self.p)
+        every = SOFTMAX_MUTANTS.of(self.p) if self._softmax else mutants_of(self.p)
         return {m.key: m for m in every if m.target == self._target(name)}
 
+    def mistake(self, mutant: Mutant) -> Mistake:
+        """Return the text of a mistake."""
+        every = {m.id: m for m in SOFTMAX_MUTANTS.mistakes} if self._softmax else MISTAKES
+        return every[mutant.mistake or ""]
+
     def computed(self, name: str, dy: Array, mutants: Sequence[Mutant] = ()) -> Array:
-        """Return a gradient, in our layout, as a backward pass with these mistakes computes it."""
+        """Return a gradient with these mistakes, in the layout of the reference."""
         if isinstance(self.p, LossPass):
             return first_delta(self.p, tuple(mutants))
         delta = restored(dy.astype(np.float64), self.axes, self.layout.y)
-        if isinstance(self.p.layer, Softmax):
+        if self._softmax:
             result: Array = run_stages(OWN, self.p, delta, delta, mutants)
             return result
         if self._target(name) == "bias" and self.layout.bias_axes == "kpq":
@@ -132,8 +138,8 @@ class Reference:
             return arranged(right, self.axes, self.layout.x)
         return arrange_parameter(right, self._target(name), self.layout)
 
-    def in_our_layout(self, name: str, gradient: Array) -> Array:
-        """Return a user's gradient, in the shape of what it is one of, in our layout."""
+    def in_reference_layout(self, name: str, gradient: Array) -> Array:
+        """Return a gradient, which has the shape that it should, in the layout of the reference."""
         if name == "dx":
             return restored(gradient, self.axes, self.layout.x)
         if self._target(name) == "bias":
@@ -147,7 +153,7 @@ class Reference:
         if not isinstance(p, LayerPass) or not isinstance(p.layer, ReLU | LeakyReLU | MaxPool2D):
             return right
         delta = restored(dy, self.axes, self.layout.y)
-        given, expected = (self.in_our_layout("dx", array) for array in (gradient, right))
+        given, expected = (self.in_reference_layout("dx", array) for array in (gradient, right))
         if isinstance(p.layer, MaxPool2D):
             expected = _shared(p, given, expected, delta)
         else:
@@ -155,6 +161,10 @@ class Reference:
             between = (given - slope) * (given - delta) <= 0
             expected = np.where((p.x == 0) & between, given, expected)
         return arranged(expected, self.axes, self.layout.x)
+
+    @property
+    def _softmax(self) -> bool:
+        return isinstance(self.p, LayerPass) and isinstance(self.p.layer, Softmax)
 
     def _target(self, name: str) -> Target:
         if name == "dx":

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ _NOT_TRAINED = ("running", "moving", "mean", "var", "mask", "cache", "input", "o
 
 @dataclass
 class Instance:
-    """A copy of the layer, with which one run is made: its functions, and the object behind."""
+    """A copy of the layer, for one run: its functions, and the object behind."""
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
@@ -84,7 +84,7 @@ class UserLayer:
         elif self._functions is not None:
             self._originals = {n: a for n, a in values.items() if isinstance(a, np.ndarray)}
         self.parameters: dict[str, Array] = {str(name): value for name, value in values.items()}
-        self.own_rate = rate if rate is not None else _rate_of(self.object)
+        self.rate = rate if rate is not None else _rate_of(self.object)
         self._generators = _generators(*(self._functions or ()))
         self._states = [copy.deepcopy(g.bit_generator.state) for g in self._generators]
 
@@ -139,7 +139,7 @@ class UserLayer:
         """
         before = {n: np.array(a) for n, a in {**inputs.parameters, **self._live(on)}.items()}
         handed = "rate" in self.backward_signature.takes
-        rate = 1.0 if handed and self.own_rate is None else self.own_rate
+        rate = 1.0 if handed and self.rate is None else self.rate
         with _users_errors():
             returned = self.backward_signature.call(on.backward, inputs, ran, dy, rate or 1.0)
         found = named_gradients(returned, inputs.x, inputs.parameters)
@@ -170,11 +170,28 @@ class UserLayer:
     @property
     def updates(self) -> bool:
         """Whether backward changes parameters."""
-        return "rate" in self.backward_signature.takes or self.own_rate is not None
+        return "rate" in self.backward_signature.takes or self.rate is not None
+
+    def allocate(self, inputs: CallInputs) -> bool:
+        """Run forward on an object that makes its weights then; return whether it did."""
+        on = self.instance()
+        self.run(inputs.copy(), on)
+        self._paths = dict(_held(on.object)) if on.object is not None else {}
+        if self._paths:
+            self.object = on.object
+            found = {name: _at(on.object, path) for name, path in self._paths.items()}
+            self.parameters = {n: np.array(a, np.float64) for n, a in found.items()}
+        return bool(self._paths)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget parameters of other names: the kind has none of them."""
+        for held in (self.parameters, self._paths, self._originals):
+            for name in held.keys() - names:
+                del held[name]
 
     @property
     def has_parameters(self) -> bool:
-        """Whether forward is handed parameters, or reads its own."""
+        """Whether forward is handed parameters, or reads some."""
         handed = any(slot.startswith("parameter") for slot in self.forward_signature.takes)
         return handed or bool(self._paths) or bool(self._originals)
 
