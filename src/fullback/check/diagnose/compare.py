@@ -18,7 +18,12 @@ from fullback.layers.base import Array
 
 _DEVIATIONS = 6.0  # of the noise, that a right array may be off
 _NEARLY_ALL = 0.95
+_ZERO = 10.0  # times what rounding to double precision explains, up to where it is zero
 _SHARE = 1e-3  # how far off 0 to 1 a share may be found
+
+
+FAINT = 3.0
+"""Times what rounding explains, from where on an array is not all rounding."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,9 @@ def fit(
         )
         # a single number's noise may by chance be measured too small; half an eps is always there
         tolerance = _DEVIATIONS * usual + eps / 2 * size + tiny * array.size**0.5 + blur
-        plain = Fit(error, tolerance, size)
+        # what is not zero, but less than rounding leaves of it, may be anything of that size
+        zero = size <= _ZERO * tolerance * float(np.finfo(float).eps) / eps
+        plain = Fit(error, tolerance, size, judged=zero or size >= FAINT * tolerance)
         if plain.matched or not others:
             return plain
         changes = {k: computed(1 + NOISY + k) - exact for k in others}
@@ -142,7 +149,7 @@ def _decided(
         plain.tolerance,
     )
     shares = known | dict(zip(free, found.tolist(), strict=True))
-    return Fit(error, plain.tolerance, plain.size, shares, judged=judged)
+    return Fit(error, plain.tolerance, plain.size, shares, bounded=not judged, judged=judged)
 
 
 def _distance(array: Array, columns: Array) -> float:

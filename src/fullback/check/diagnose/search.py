@@ -18,9 +18,16 @@ from dataclasses import replace
 import numpy as np
 
 from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
-from fullback.check.diagnose.compare import Fit, between, explains_anything, fit, length
+from fullback.check.diagnose.compare import (
+    FAINT,
+    Fit,
+    between,
+    explains_anything,
+    fit,
+    length,
+)
 from fullback.check.diagnose.conventions import Convention
-from fullback.check.diagnose.ensemble import Ensemble
+from fullback.check.diagnose.ensemble import NOISY, Ensemble
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Assumed, Hypothesis, Match, cost_of
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.sketches import Sketches
@@ -55,6 +62,8 @@ class Search:
     ----------
     found : the hypotheses that are left, the best ones first
     pruned : whether there were too many hypotheses to carry them all on
+    saturated : whether the first delta is no larger than what rounding makes of it, so that
+        nothing that follows from it can be judged
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class Search:
         self.margin = margin
         self.ties = dict(ties or {})
         self.sketches = Sketches(ensemble)
+        self.saturated = _saturated(ensemble)
         self.found: list[Hypothesis] = []
         self.pruned = False
         largest = max(a.nbytes for a in ensemble.exact.activations.values())
@@ -91,10 +101,8 @@ class Search:
 
     @property
     def complete(self) -> bool:
-        """Whether every array is explained, and judged without undecided units' bounds."""
-        return not self.best.open and all(
-            match.fit.judged and not match.fit.bounded for match in self.best.matches
-        )
+        """Whether every array is explained, and none by undecided units decided in any way."""
+        return not self.best.open and not any(match.fit.bounded for match in self.best.matches)
 
     def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
         """Search, beginning with these conventions; return the search itself."""
@@ -222,6 +230,8 @@ class Search:
         sharp = max(_SHARP * self.ensemble.eps, _SOLVED)
         if not right and found.error > sharp * found.size + reading.blur:
             return replace(found, tolerance=0.0)
+        if self.saturated and found.size < FAINT * found.tolerance:
+            return replace(found, judged=False)
         return found
 
     def _between(
@@ -418,6 +428,12 @@ class Search:
             replace(one, number=rate) if one.mutant.unknown == "rate" else one for one in h.assumed
         )
         return replace(h, chain=h.chain.with_rate(rate), assumed=assumed, rate=rate)
+
+
+def _saturated(ensemble: Ensemble) -> bool:
+    first = Chain(ensemble, None, "loss")
+    noise = max(length(first.at(r + 1) - first.at(0)) for r in range(NOISY))
+    return length(first.at(0)) < FAINT * noise
 
 
 def _settled_steps(h: Hypothesis, names: Sequence[str]) -> dict[str, set[tuple[str, str]]]:
