@@ -307,7 +307,7 @@ def _search_notes(search: Search, eps: float, not_judged: list[str]) -> list[str
     if search.saturated and not_judged:
         notes.append(
             "the loss is saturated: its delta is smaller than what rounding leaves of it, so that "
-            f"nothing below can be judged in {_NAMES[ensemble.eps]}. Smaller weights or float64 help"
+            f"nothing below can be judged in {_NAMES[ensemble.eps]}: smaller weights help"
         )
     elif not_judged or search.best.shares:
         notes.append(_undecided(search, not_judged))

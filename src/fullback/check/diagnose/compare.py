@@ -18,7 +18,6 @@ from fullback.layers.base import Array
 
 _DEVIATIONS = 6.0  # of the noise, that a right array may be off
 _NEARLY_ALL = 0.95
-_ZERO = 10.0  # times what rounding to double precision explains, up to where it is zero
 _SHARE = 1e-3  # how far off 0 to 1 a share may be found
 
 
@@ -117,9 +116,7 @@ def fit(
         )
         # a single number's noise may by chance be measured too small; half an eps is always there
         tolerance = _DEVIATIONS * usual + eps / 2 * size + tiny * array.size**0.5 + blur
-        # what is not zero, but less than rounding leaves of it, may be anything of that size
-        zero = size <= _ZERO * tolerance * float(np.finfo(float).eps) / eps
-        plain = Fit(error, tolerance, size, judged=zero or size >= FAINT * tolerance)
+        plain = Fit(error, tolerance, size)
         if plain.matched or not others:
             return plain
         changes = {k: computed(1 + NOISY + k) - exact for k in others}

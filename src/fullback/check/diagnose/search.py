@@ -43,8 +43,8 @@ _BYTES = 2**30  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
 _SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
 _SOLVED = 1e-8  # and what a learning rate that was found may be
-_WORK = 4e9  # multiplications, at most, to explain one gradient by two mistakes
-_LEAST_WORK = 3e6  # what it takes to try one, in multiplications of the same time
+_WORK = 6e9  # multiplications, at most, to explain one gradient by two mistakes
+_LEAST_WORK = 2e6  # what it takes to try one, in multiplications of the same time
 
 
 class Search:
@@ -301,7 +301,7 @@ class Search:
             if not explained and not h.chain.unresolved:
                 missed.append(h)
         work = 0.0
-        for cost, h, subset in self._candidates(missed, mutants, name):
+        for h, subset, cost in self._candidates(missed, mutants, name, target):
             if cost > min((m.cost for m in met), default=np.inf) + self.margin:
                 break
             if h.new + len(subset) > 1:
@@ -321,18 +321,27 @@ class Search:
         return _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
 
     def _candidates(
-        self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str
-    ) -> list[tuple[float, Hypothesis, tuple[Mutant, ...]]]:
-        """Return every hypothesis with every set of a gradient's own mistakes, cheapest first."""
+        self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str, target: Target
+    ) -> list[tuple[Hypothesis, tuple[Mutant, ...], float]]:
+        """Return every hypothesis with every set of a gradient's own mistakes, and the cost.
+
+        The cheapest come first, and of these the ones that the layer's bias does not speak against.
+        """
         found = []
         subsets = [subset for subset in _subsets(mutants, self.depth) if subset]
+        of_bias = self.submitted.gradients.get(f"{name}.bias") if target == "weight" else None
         for h in hypotheses:
             known = {one.mutant.mistake for one in h.assumed}
+            unlikely = of_bias is not None and self.sketches.rule_out(
+                h.chain, name, "bias", h.share, of_bias[0]
+            )
             for subset in subsets:
                 if h.new + sum(m.mistake not in known for m in subset) <= self.depth:
                     assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
-                    found.append((cost_of(assumed) + UNEXPLAINED * len(h.open), h, subset))
-        return sorted(found, key=lambda entry: entry[0])
+                    cost = cost_of(assumed) + UNEXPLAINED * len(h.open)
+                    found.append((cost, unlikely, h, subset))
+        found.sort(key=lambda entry: entry[:2])
+        return [(h, subset, cost) for cost, _, h, subset in found]
 
     def _explain(
         self,
