@@ -120,6 +120,8 @@ def _find(
     working = 0
     snapshot = Snapshot(program.step, program.weights)
     for call, images, labels in _every_call(program, groups[0][0], x, y):
+        if call.each and "N" in call.form and working and not best[1].call.each:
+            continue  # it takes batches, and what is wrong with them one image alone cannot show
         batches = list(call.batches(x, images, y, labels, groups[0][0].output_shape[0]))
         scores: list[tuple[float, Network]] = []
         try:

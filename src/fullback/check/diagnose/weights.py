@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.containers import is_container, weights_in
+from fullback.check.diagnose.containers import WAYS, is_container, weights_in
 from fullback.check.diagnose.layouts import (
     Axes,
     ProgramLayout,
@@ -71,15 +71,18 @@ def named_weights(
         )
     names = Names(what, shapes, None)
     sizes = {int(np.prod(shape)) for shape in shapes.values()}
-    if not is_container(value):  # an object has other arrays too
-        found = {name: array for name, array in found.items() if array.size in sizes} or found
-    try:
-        matched = names.match(found)
-    except OptionError:
-        stacked = weights_in(value, stacked=True)
-        if stacked.keys() == found.keys():
-            raise
-        matched, found = names.match(stacked), stacked
+    refusals: list[OptionError] = []
+    for way in WAYS:
+        found = weights_in(value, way)
+        if not is_container(value):  # an object has other arrays too
+            found = {name: array for name, array in found.items() if array.size in sizes} or found
+        try:
+            matched = names.match(found)
+            break
+        except OptionError as error:
+            refusals.append(error)
+    else:
+        raise refusals[0]
     if guessed is not None:
         guessed += [
             f"{name} as {known}" for name, known in matched.items() if name in names.guessed
