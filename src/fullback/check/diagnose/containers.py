@@ -48,9 +48,7 @@ def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
     """
     found = arrays_in(value, stacked=way > 1)
     kept = {
-        name: array
-        for name, array in found.items()
-        if not is_gradient(name) and not is_state(name)
+        name: array for name, array in found.items() if not is_gradient(name) and not is_state(name)
     }
     sizes = {array.size for array in kept.values()}
     if not kept or any(a.size not in sizes for name, a in found.items() if name not in kept):
@@ -166,9 +164,7 @@ def _walk(
 
 def _stack(rows: list[dict[str, Any]]) -> dict[str, Array]:
     """Return what objects that are a filter or a unit each have, as one array; else nothing."""
-    rows = [
-        {k: to_numpy(a) for k, a in row.items() if is_weight(k) or is_bias(k)} for row in rows
-    ]
+    rows = [{k: to_numpy(a) for k, a in row.items() if is_weight(k) or is_bias(k)} for row in rows]
     first = rows[0] if rows else {}
     layers = any(array.ndim > (0 if is_bias(key) else 3) for key, array in first.items())
     shapes = [[(key, array.shape) for key, array in row.items()] for row in rows]

@@ -23,7 +23,17 @@ from fullback.layers.base import Array, Shape
 _WEIGHT = {"w", "weight", "weights", "kernel", "kernels", "filter", "filters", "f", "k", "theta"}
 _WEIGHT |= {"coef", "coefs"}
 _BIAS = {"b", "bias", "biases", "beta", "intercept", "intercepts"}
-_STATE = {"vel", "velocity", "velocities", "momentum", "momenta", "moment", "moments", "mom", "cache"}
+_STATE = {
+    "vel",
+    "velocity",
+    "velocities",
+    "momentum",
+    "momenta",
+    "moment",
+    "moments",
+    "mom",
+    "cache",
+}
 _STATE |= {"vd", "sd", "md", "vw", "vb", "mw", "mb", "sw", "sb", "vdw", "vdb", "sdw", "sdb", "adam"}
 _NOISE = {"d", "grad", "grads", "gradient", "gradients", "delta", "deltas", "dl", "dloss", "g"}
 _NOISE |= {"layer", "layers", "param", "params", "out", "output", "y", "a", "act", "activation"}
