@@ -147,20 +147,18 @@ def receive(
     ) -> tuple[float, float, bool]:
         return reader.agreement(judged, trace, program, way, unclear)
 
-    way, program = 0, layouts[0]
+    way = 0
     if weights is not None:
         placed = place_weights(net, weights, axes, layouts, traced, agreement)
-        net, trace, program, way = placed.net, placed.trace, placed.program, placed.way
-        submission.notes += _assumed(weights[way], axes, program, sure=placed.sure)
+        net, trace, reader.program, way = placed.net, placed.trace, placed.program, placed.way
+        submission.notes += _assumed(weights[way], axes, reader.program, sure=placed.sure)
     else:
         net, trace = traced(net)
-        if len(layouts) > 1:
-            program = max(layouts, key=lambda p: sum(agreement(net, trace, p, 0)))
+        reader.choose(net, trace, layouts)
     for known, (name, array) in gradients.way(way).items():
-        submission.gradients[known] = reader.gradient(net, trace, known, name, array, program)
+        submission.gradients[known] = reader.gradient(net, trace, known, name, array)
     if given.after is not None and given.lr is None:
         _take_rate(submission, trace)
-    reader.program = program
     submission.deltas = reader.maps("delta", trace.deltas)
     outputs = reader.maps("activation", trace.activations)
     submission.activations = read_activations(net, trace, outputs)
