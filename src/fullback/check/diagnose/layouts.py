@@ -25,13 +25,11 @@ USUAL, UNUSUAL, FOREIGN = 0.02, 0.1, 0.2  # what a way to read costs
 CONV_ORDERS = ("KCRS", "KRSC", "RSCK", "CRSK", "CKRS")
 """Orders of a convolution's weights that programs have, the usual ones first."""
 
-COLUMN_ORDERS = ("KCSR", "CSRK", "SRCK")
-"""Those of filters that are flattened column by column: (R, S, C, K), its part without K, KCRS."""
+COLUMN_ORDERS = ("KCSR", "CSRK")
+"""Those of filters (R, S, C, K) that are flattened column by column, with K and without it."""
 
-FOLD_ORDERS, COLUMN_FOLDS = ("CHW", "HWC"), ("CWH", "WHC")
-"""Orders in which programs flatten maps: row by row, and column by column."""
-
-_FOLDS = {"KRSC": "HWC", "RSCK": "HWC", "KCSR": "CWH", "CSRK": "CWH", "SRCK": "WHC"}
+FOLD_ORDERS, COLUMN_FOLDS = ("CHW", "HWC"), ("CWH",)
+"""Orders in which programs flatten maps: row by row, and (H, W, C) column by column."""
 
 MAP_ORDERS = ("NCHW", "NHWC", "HWCN", "CHWN", "CNHW", "HWNC")
 """Orders of maps that programs have."""
@@ -94,8 +92,10 @@ class ProgramLayout:
     @property
     def coherent(self) -> bool:
         """Whether maps are flattened as the filters lie."""
-        fold = _FOLDS.get(self.conv, "CHW")
-        return self.fold in (fold, fold[::-1]) and (self.fold == fold or self.conv in CONV_ORDERS)
+        if self.conv in COLUMN_ORDERS:
+            return self.fold == "CWH"
+        last = self.conv in ("KRSC", "RSCK")
+        return self.conv in CONV_ORDERS and self.fold in (("HWC", "CWH") if last else ("CHW",))
 
 
 @dataclass(frozen=True)

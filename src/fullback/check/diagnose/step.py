@@ -67,6 +67,7 @@ class Step:
     returns: str | None
     before: Arrays = field(default_factory=dict)
     way: int = 0  # how the weights are read; see containers.WAYS
+    assumes: bool = False  # whether the network follows from the weights' shapes
     _kinds: dict[Call, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ class Step:
 
         Of the ways to read the weights, it is the first that makes a network.
         """
+        self.assumes = net is None
         refusals: list[FullbackError] = []
         for self.way in WAYS:
             self.before = weights_in(self._holder(), self.way)

@@ -173,6 +173,7 @@ def place_weights(
     ways: Sequence[Named],
     axes: Mapping[str, Axes],
     layouts: Sequence[ProgramLayout],
+    usual: Sequence[ProgramLayout],
     traced: Callable[[Network], tuple[Network, Trace]],
     agreement: Callable[[Network, Trace, ProgramLayout, int], tuple[float, float, bool]],
 ) -> Placed:
@@ -182,7 +183,7 @@ def place_weights(
     ----------
     net, axes : the network, and the axes of its parameters
     ways : the weights; more than one way to cut a vector into them is possible
-    layouts : the layouts that may be, the likelier ones first
+    layouts, usual : the layouts that may be, the likelier ones first, and those that programs have
     traced : the network as it is to be judged, and its trace
     agreement : how many of the submitted arrays such a trace explains, in a layout and a way: of
         those that the layout does not concern, of the others; and whether all
@@ -193,6 +194,7 @@ def place_weights(
         The shapes fit no layout.
     """
     best: tuple[float, Placed] | None = None
+    others = 0  # usual layouts, each in each way
     seen: list[Mapping[str, Array]] = []
     most = _MOST
     for program, way in itertools.product(layouts, range(len(ways))):
@@ -206,11 +208,10 @@ def place_weights(
         clear, rest, whole = agreement(judged, trace, program, way)
         count = clear or rest / 1000  # what the layout does not concern says more
         exported = _same(parameters, net.parameters)
-        if best is None or count > best[0] or exported:
-            best = (
-                count,
-                Placed(judged, trace, program, way, max(clear, rest) >= SPANNED or exported),
-            )
+        sure = max(clear, rest) >= SPANNED or exported
+        others += program in usual
+        if best is None or exported or (count > best[0] and (sure or program in usual)):
+            best = (count, Placed(judged, trace, program, way, sure))
         if whole or exported:
             return best[1]
         most = min(most, max(_FEW, _VALUES // sum(a.size for a in trace.activations.values())))
@@ -218,7 +219,7 @@ def place_weights(
             break
     if best is None:
         raise _unfitting(axes, ways[0])
-    return best[1] if len(seen) > 1 else replace(best[1], sure=True)
+    return replace(best[1], sure=True) if len(seen) == 1 or others == 1 else best[1]
 
 
 def _same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:

@@ -90,7 +90,7 @@ def add_to_gradient(table: Mutants, of: Target) -> None:
         L1_TERM,
         Mutant(of, "out", "it holds a multiple of the parameter's signs, an L1 term",
                lambda p, v, dy: v + p.decay * np.sign(p.parameters[of]),
-               lambda p: np.count_nonzero(p.parameters[of]) > _FEW, "decay",
+               lambda p: bool(np.count_nonzero(p.parameters[of]) > _FEW), "decay",
                lambda p, v, given: _multiple(given - v, np.sign(p.parameters[of]))),
     )  # fmt: skip
     table.add(

@@ -278,7 +278,11 @@ def squares_conventions(p: LossPass) -> dict[float, Mutant]:
     """Return other right ways to add up squared errors, by the factor that they bring."""
     outputs = p.logits.shape[1]
     return {
-        share * outputs: delta("rule", words, lambda p, t, dy, share=share: 2 * share * (p.p - t))
+        share * outputs: delta("rule", words, _added_up(share))
         for share, words in _SQUARES.items()
         if _squares(p) and share * outputs != 1
     }
+
+
+def _added_up(share: float) -> Change:
+    return lambda p, t, dy: 2 * share * (p.p - t)
