@@ -73,7 +73,7 @@ class Hypothesis:
     def cost(self) -> float:
         """Less is better."""
         reading = sum(reading.cost for _, reading in self.read)
-        unsure = sum(match.fit.bounded or not match.fit.judged for match in self.matches)
+        unsure = sum(match.fit.bounded for match in self.matches)
         unsure_cost = _UNDECIDED * (unsure > 0) + _ONE_MORE * unsure
         return cost_of(self.assumed) + UNEXPLAINED * len(self.open) + reading + unsure_cost
 
@@ -81,6 +81,12 @@ class Hypothesis:
     def right(self) -> bool:
         """Whether no mistake is assumed, but conventions at most."""
         return all(one.mutant.mistake is None for one in self.assumed)
+
+    @property
+    def crowded(self) -> int:
+        """How many mistakes share a layer with another one."""
+        mistakes = [one.layer for one in self.assumed if one.mutant.mistake]
+        return len(mistakes) - len(set(mistakes))
 
     def read_as(self, key: str, reading: Reading) -> Hypothesis:
         """Return the hypothesis with a way to read one of the submitted arrays."""
