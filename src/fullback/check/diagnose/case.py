@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from fullback.check.diagnose.compare import length, precision
 from fullback.check.diagnose.conditions import conditions, not_finite
 from fullback.check.diagnose.conventions import Reduction, Ties, conventions, tie_rules
@@ -53,7 +55,8 @@ class Case:
 
     def diagnosis(self) -> Diagnosis:
         """Return the diagnosis."""
-        return _Judge(self).diagnosis()
+        with np.errstate(all="ignore"):  # what a mistake makes of a delta may overflow
+            return _Judge(self).diagnosis()
 
 
 class _Judge:
@@ -301,24 +304,34 @@ def _search_notes(search: Search, eps: float, not_judged: list[str]) -> list[str
             "deltas, make the search complete"
         )
     notes += list(dict.fromkeys(m.description for m in search.ties.values()))
-    if not_judged or search.best.shares:
-        counts = {
-            name: int(units.any(axis=-1).sum() if units.ndim == 5 else units.sum())
-            for name, units in ensemble.undecided.items()
-        }
-        where = ", ".join(f"{count} in {name}" for name, count in counts.items())
+    if search.saturated and not_judged:
         notes.append(
-            f"rounding or a tie decides about some units ({where}): a ReLU's input next to 0, or "
-            "equal cells in a pooling window. "
-            + (
-                f"What cannot be judged here ({', '.join(not_judged)}) follows from how they are "
-                "decided: fb.probe(net) makes a batch with fewer of them, and the deltas below "
-                "these layers show how they were"
-                if not_judged
-                else "Either answer was accepted there, the same one in every array"
-            )
+            "the loss is saturated: its delta is smaller than what rounding leaves of it, so that "
+            f"nothing below can be judged in {_NAMES[ensemble.eps]}: smaller weights help"
         )
+    elif not_judged or search.best.shares:
+        notes.append(_undecided(search, not_judged))
     return notes
+
+
+def _undecided(search: Search, not_judged: list[str]) -> str:
+    """Say about how many units rounding or a tie decides, and what follows."""
+    counts = {
+        name: int(units.any(axis=-1).sum() if units.ndim == 5 else units.sum())
+        for name, units in search.ensemble.undecided.items()
+    }
+    said = (
+        f"What cannot be judged here ({', '.join(not_judged)}) follows from how they are decided: "
+        "fb.probe(net) makes a batch with fewer of them, and the deltas below these layers show "
+        "how they were"
+        if not_judged
+        else "Either answer was accepted there, the same one in every array"
+    )
+    where = ", ".join(f"{count} in {name}" for name, count in counts.items())
+    return (
+        f"rounding or a tie decides about some units ({where}): a ReLU's input next to 0, or "
+        f"equal cells in a pooling window. {said}"
+    )
 
 
 def _layout_notes(

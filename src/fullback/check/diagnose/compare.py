@@ -21,6 +21,10 @@ _NEARLY_ALL = 0.95
 _SHARE = 1e-3  # how far off 0 to 1 a share may be found
 
 
+FAINT = 3.0
+"""Times what rounding explains, from where on an array is not all rounding."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """How well an array was matched.
@@ -142,7 +146,7 @@ def _decided(
         plain.tolerance,
     )
     shares = known | dict(zip(free, found.tolist(), strict=True))
-    return Fit(error, plain.tolerance, plain.size, shares, judged=judged)
+    return Fit(error, plain.tolerance, plain.size, shares, bounded=not judged, judged=judged)
 
 
 def _distance(array: Array, columns: Array) -> float:

@@ -52,12 +52,12 @@ def explain(search: Search, submitted: Submitted, *, more: bool) -> Summary:
         before = befores[match.name]
         if not match.fit.judged:
             summary.not_judged.append(match.name)
-        elif _reading(submitted, match.name, best).mistake:
+        elif match.mistakes or _reading(submitted, match.name, best).mistake:
             summary.wrong.append(match.name)
-        elif not (match.mistakes or _mistaken(match, best)):
+        elif not _mistaken(match, best):
             summary.right.append(match.name)
         elif match.fit.undecided or not before.matched:
-            itself = match.mistakes or _computed_here(match, best)
+            itself = _computed_here(match, best)
             (summary.wrong if itself else summary.inherited).append(match.name)
         elif best.assumed and _differs(match, best, right, submitted, before.tolerance):
             summary.inherited.append(match.name)

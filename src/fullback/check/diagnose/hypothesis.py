@@ -73,7 +73,7 @@ class Hypothesis:
     def cost(self) -> float:
         """Less is better."""
         reading = sum(reading.cost for _, reading in self.read)
-        unsure = sum(match.fit.bounded or not match.fit.judged for match in self.matches)
+        unsure = sum(match.fit.bounded for match in self.matches)
         unsure_cost = _UNDECIDED * (unsure > 0) + _ONE_MORE * unsure
         return cost_of(self.assumed) + UNEXPLAINED * len(self.open) + reading + unsure_cost
 

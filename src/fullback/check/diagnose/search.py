@@ -18,9 +18,16 @@ from dataclasses import replace
 import numpy as np
 
 from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
-from fullback.check.diagnose.compare import Fit, between, explains_anything, fit, length
+from fullback.check.diagnose.compare import (
+    FAINT,
+    Fit,
+    between,
+    explains_anything,
+    fit,
+    length,
+)
 from fullback.check.diagnose.conventions import Convention
-from fullback.check.diagnose.ensemble import Ensemble
+from fullback.check.diagnose.ensemble import NOISY, Ensemble
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Assumed, Hypothesis, Match, cost_of
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.sketches import Sketches
@@ -36,8 +43,8 @@ _BYTES = 2**30  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
 _SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
 _SOLVED = 1e-8  # and what a learning rate that was found may be
-_WORK = 4e9  # multiplications, at most, to explain one gradient by two mistakes
-_LEAST_WORK = 3e6  # what it takes to try one, in multiplications of the same time
+_WORK = 6e9  # multiplications, at most, to explain one gradient by two mistakes
+_LEAST_WORK = 2e6  # what it takes to try one, in multiplications of the same time
 
 
 class Search:
@@ -55,6 +62,8 @@ class Search:
     ----------
     found : the hypotheses that are left, the best ones first
     pruned : whether there were too many hypotheses to carry them all on
+    saturated : whether the first delta is no larger than what rounding makes of it, so that
+        nothing that follows from it can be judged
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class Search:
         self.margin = margin
         self.ties = dict(ties or {})
         self.sketches = Sketches(ensemble)
+        self.saturated = _saturated(ensemble)
         self.found: list[Hypothesis] = []
         self.pruned = False
         largest = max(a.nbytes for a in ensemble.exact.activations.values())
@@ -91,10 +101,8 @@ class Search:
 
     @property
     def complete(self) -> bool:
-        """Whether every array is explained, and judged without undecided units' bounds."""
-        return not self.best.open and all(
-            match.fit.judged and not match.fit.bounded for match in self.best.matches
-        )
+        """Whether every array is explained, and none by undecided units decided in any way."""
+        return not self.best.open and not any(match.fit.bounded for match in self.best.matches)
 
     def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
         """Search, beginning with these conventions; return the search itself."""
@@ -222,6 +230,8 @@ class Search:
         sharp = max(_SHARP * self.ensemble.eps, _SOLVED)
         if not right and found.error > sharp * found.size + reading.blur:
             return replace(found, tolerance=0.0)
+        if self.saturated and found.size < FAINT * found.tolerance:
+            return replace(found, judged=False)
         return found
 
     def _between(
@@ -291,7 +301,7 @@ class Search:
             if not explained and not h.chain.unresolved:
                 missed.append(h)
         work = 0.0
-        for cost, h, subset in self._candidates(missed, mutants, name):
+        for h, subset, cost in self._candidates(missed, mutants, name, target):
             if cost > min((m.cost for m in met), default=np.inf) + self.margin:
                 break
             if h.new + len(subset) > 1:
@@ -311,18 +321,27 @@ class Search:
         return _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
 
     def _candidates(
-        self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str
-    ) -> list[tuple[float, Hypothesis, tuple[Mutant, ...]]]:
-        """Return every hypothesis with every set of a gradient's own mistakes, cheapest first."""
+        self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str, target: Target
+    ) -> list[tuple[Hypothesis, tuple[Mutant, ...], float]]:
+        """Return every hypothesis with every set of a gradient's own mistakes, and the cost.
+
+        The cheapest come first, and of these the ones that the layer's bias does not speak against.
+        """
         found = []
         subsets = [subset for subset in _subsets(mutants, self.depth) if subset]
+        of_bias = self.submitted.gradients.get(f"{name}.bias") if target == "weight" else None
         for h in hypotheses:
             known = {one.mutant.mistake for one in h.assumed}
+            unlikely = of_bias is not None and self.sketches.rule_out(
+                h.chain, name, "bias", h.share, of_bias[0]
+            )
             for subset in subsets:
                 if h.new + sum(m.mistake not in known for m in subset) <= self.depth:
                     assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
-                    found.append((cost_of(assumed) + UNEXPLAINED * len(h.open), h, subset))
-        return sorted(found, key=lambda entry: entry[0])
+                    cost = cost_of(assumed) + UNEXPLAINED * len(h.open)
+                    found.append((cost, unlikely, h, subset))
+        found.sort(key=lambda entry: entry[:2])
+        return [(h, subset, cost) for cost, _, h, subset in found]
 
     def _explain(
         self,
@@ -418,6 +437,12 @@ class Search:
             replace(one, number=rate) if one.mutant.unknown == "rate" else one for one in h.assumed
         )
         return replace(h, chain=h.chain.with_rate(rate), assumed=assumed, rate=rate)
+
+
+def _saturated(ensemble: Ensemble) -> bool:
+    first = Chain(ensemble, None, "loss")
+    noise = max(length(first.at(r + 1) - first.at(0)) for r in range(NOISY))
+    return length(first.at(0)) < FAINT * noise
 
 
 def _settled_steps(h: Hypothesis, names: Sequence[str]) -> dict[str, set[tuple[str, str]]]:

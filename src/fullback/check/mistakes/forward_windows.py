@@ -78,7 +78,7 @@ add(Conv2D, MaxPool2D, AvgPool2D, mistake=Mistake(
     "stride-misplaced",
     "The windows lie elsewhere than the stride puts them.",
     "window (p, q) begins at row p stride, column q stride of the padded input",
-    "cells = x_padded[:, :, p * stride:p * stride + R, q * stride:q * stride + S]",
+    "i, j = p * stride, q * stride\ncells = x_padded[:, :, i:i + R, j:j + S]",
 ), ways={
     "the windows lie side by side, a cell apart, as if the stride were 1":
         lambda p: _strided(p, (1, 1)),
