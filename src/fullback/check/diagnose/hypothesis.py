@@ -82,6 +82,12 @@ class Hypothesis:
         """Whether no mistake is assumed, but conventions at most."""
         return all(one.mutant.mistake is None for one in self.assumed)
 
+    @property
+    def crowded(self) -> int:
+        """How many mistakes share a layer with another one."""
+        mistakes = [one.layer for one in self.assumed if one.mutant.mistake]
+        return len(mistakes) - len(set(mistakes))
+
     def read_as(self, key: str, reading: Reading) -> Hypothesis:
         """Return the hypothesis with a way to read one of the submitted arrays."""
         return replace(self, read=(*self.read, (key, reading)))

@@ -39,11 +39,11 @@ from fullback.layers.base import Array
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
 NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
 _BEAM = 1500  # hypotheses carried on between two observations, at most,
-_BYTES = 2**30  # and only as many as this memory holds the deltas of
+_BYTES = 2**31  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
 _SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
 _SOLVED = 1e-8  # and what a learning rate that was found may be
-_WORK = 6e9  # multiplications, at most, to explain one gradient by two mistakes
+_WORK = 5e9  # multiplications, at most, to explain one gradient by two mistakes
 _LEAST_WORK = 2e6  # what it takes to try one, in multiplications of the same time
 
 
@@ -159,7 +159,7 @@ class Search:
                 found.append(replace(h, chain=chain, assumed=h.assumed + more, new=new))
         if len(found) > self._beam:
             self.pruned = True
-            found = sorted(found, key=lambda h: h.cost)[: self._beam]
+            found = sorted(found, key=lambda h: (h.cost, h.crowded))[: self._beam]
         return found
 
     def _choices(self, mutants: list[Mutant], name: str) -> Iterator[tuple[Mutant, ...]]:
@@ -277,6 +277,8 @@ class Search:
         keys = {f"{name}.{target}" for target in targets}
         stuck = all(keys <= set(h.open) for h in hypotheses)  # nothing speaks for any mistake above
         margin = NARROW if stuck else self.margin
+        if stuck:  # two mistakes at once are looked for down to what they do not explain
+            self.depth = min(self.depth, 1)
         return [replace(h, new=0) for h in _best(hypotheses, margin)]
 
     def _observe_gradient(
@@ -328,18 +330,22 @@ class Search:
         The cheapest come first, and of these the ones that the layer's bias does not speak against.
         """
         found = []
-        subsets = [subset for subset in _subsets(mutants, self.depth) if subset]
+        subsets = [(s, {m.mistake for m in s}) for s in _subsets(mutants, self.depth) if s]
         of_bias = self.submitted.gradients.get(f"{name}.bias") if target == "weight" else None
         for h in hypotheses:
             known = {one.mutant.mistake for one in h.assumed}
+            possible = [s for s, ids in subsets if h.new + len(ids - known) <= self.depth]
+            if not possible:
+                continue
             unlikely = of_bias is not None and self.sketches.rule_out(
                 h.chain, name, "bias", h.share, of_bias[0]
             )
-            for subset in subsets:
-                if h.new + sum(m.mistake not in known for m in subset) <= self.depth:
-                    assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
-                    cost = cost_of(assumed) + UNEXPLAINED * len(h.open)
-                    found.append((cost, unlikely, h, subset))
+            if unlikely:
+                h.chain.forget()
+            for subset in possible:
+                assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
+                cost = cost_of(assumed) + UNEXPLAINED * len(h.open)
+                found.append((cost, unlikely, h, subset))
         found.sort(key=lambda entry: entry[:2])
         return [(h, subset, cost) for cost, _, h, subset in found]
 
