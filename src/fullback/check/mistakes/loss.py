@@ -6,12 +6,12 @@ Stages: "target" makes t, "rule" makes the images' own deltas, "mean" divides by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
 from fullback.check.mistakes import common
 from fullback.check.mistakes.base import (
+    Change,
     Mistake,
     Mutant,
     Mutants,
@@ -55,6 +55,10 @@ def _softmax(p: LossPass) -> bool:
 
 def _sigmoid(p: LossPass) -> bool:
     return isinstance(p.loss, BinaryCrossEntropy)
+
+
+def _squares(p: LossPass) -> bool:
+    return isinstance(p.loss, MeanSquaredError)
 
 
 def _classes(p: LossPass) -> bool:
@@ -168,18 +172,22 @@ MUTANTS.add(
 )  # fmt: skip
 
 
-def _cut_off(p: LossPass, t: Array, dy: Array, *, by: int) -> Array:
+def _cut_off(by: int) -> Change:
     """Shift the labels; what would leave stays at the edge."""
-    places = np.arange(t.shape[1]) - by
-    inside = np.clip(places, 0, t.shape[1] - 1)
-    moved: Array = np.where(places == inside, np.take(t, inside, axis=1), 0.0)
-    edge = -1 if by > 0 else 0
-    moved[:, edge] += t[:, edge]
-    return moved
+
+    def change(p: LossPass, t: Array, dy: Array) -> Array:
+        places = np.arange(t.shape[1]) - by
+        inside = np.clip(places, 0, t.shape[1] - 1)
+        moved: Array = np.where(places == inside, np.take(t, inside, axis=1), 0.0)
+        edge = -1 if by > 0 else 0
+        moved[:, edge] += t[:, edge]
+        return moved
+
+    return change
 
 
-def _rolled(p: LossPass, t: Array, dy: Array, *, by: int, axis: int) -> Array:
-    return np.roll(t, by, axis=axis)
+def _rolled(by: int, axis: int) -> Change:
+    return lambda p, t, dy: np.roll(t, by, axis=axis)
 
 
 LABELS_SHIFTED = Mistake(
@@ -192,9 +200,9 @@ for _by, _which in ((1, "one too high"), (-1, "one too low")):
     MUTANTS.add(
         LABELS_SHIFTED,
         delta("target", f"the labels are {_which}, the last class wrapping round to the other end",
-              partial(_rolled, by=_by, axis=1)),
+              _rolled(_by, 1)),
         delta("target", f"the labels are {_which}, and cut off at the last class",
-              partial(_cut_off, by=_by)),
+              _cut_off(_by)),
         when=_classes,
     )  # fmt: skip
 MUTANTS.add(
@@ -205,15 +213,13 @@ MUTANTS.add(
           lambda p, t, dy: 2 * (p.p - t), _several_outputs),
     delta("rule", "both the 2 of the square's derivative and the mean over the outputs are missing",
           lambda p, t, dy: p.p - t, _several_outputs),
-    when=lambda p: isinstance(p.loss, MeanSquaredError),
+    when=_squares,
 )  # fmt: skip
 MUTANTS.add(
     LABELS_SHIFTED,
-    delta("target", "each image got the label of the image before it",
-          partial(_rolled, by=1, axis=0)),
-    delta("target", "each image got the label of the image behind it",
-          partial(_rolled, by=-1, axis=0)),
-)  # fmt: skip
+    delta("target", "each image got the label of the image before it", _rolled(1, 0)),
+    delta("target", "each image got the label of the image behind it", _rolled(-1, 0)),
+)
 MUTANTS.add(common.SIGN_FLIPPED, delta("out", "t - p stands for p - t", common.negative))
 BATCH_SUM = delta(
     "mean", "the batch's sum stands where the mean belongs: nothing was divided by N",
