@@ -104,6 +104,31 @@ def test_events_for_machines(model, data, tmp_path):
     assert (result["event"], result["ok"], result["precision"]) == ("result", False, "float32")
     assert "probabilities" in result["right"]
     assert "conv1.weight" in result["inherited"]
+    assert set(result["judged"]) == {*result["right"], *result["inherited"], *result["wrong"]}
+    assert (result["not_judged"], result["conditions"]) == ([], [])
+
+
+def test_what_cannot_be_judged_and_conditions_are_told_to_machines(tmp_path):
+    net = fb.Network.parse("conv1(padding=valid) relu pool flatten dense4", (1, 14, 14))
+    net.parameters["conv1.weight"] = np.array([[[[1.0, 0, -1]] * 3]])
+    x = np.full((5, 1, 14, 14), 40.25)  # raw pixels
+    for i in range(5):
+        x[i, 0, 2 + i : 8 + i, 3:9] = 40.75
+    y = np.arange(5) % 4
+    gradients = dict(net.copy(dtype="float64").trace(x, y).gradients)
+    gradients["conv1.weight"] = gradients["conv1.weight"][:, :, ::-1]
+    fb.save(net, tmp_path / "net.safetensors")
+    np.savez(tmp_path / "batch.npz", x=x, y=y)
+    np.savez(tmp_path / "computed.npz", **gradients)
+    files = (tmp_path / name for name in ("net.safetensors", "batch.npz", "computed.npz"))
+    code, out, _ = run(*files, "--json")
+    assert code == 1
+    (result,) = map(json.loads, out.splitlines())
+    assert not result["ok"]
+    assert result["not_judged"] == ["conv1.weight"]
+    assert "conv1.weight" not in result["judged"]
+    (condition,) = result["conditions"]
+    assert (condition["layer"], condition["quantity"]) == ("input", "images")
 
 
 @pytest.mark.parametrize(

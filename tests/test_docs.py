@@ -38,7 +38,7 @@ def test_what_the_page_shows_is_what_is_printed(monkeypatch):
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(compile(block, PAGE, "exec"), names)
             printed = out.getvalue()
-    assert shown == 4
+    assert shown == 7
 
 
 def test_training_md_prints_what_it_shows(monkeypatch, tmp_path):

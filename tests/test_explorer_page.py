@@ -620,7 +620,7 @@ class TestLab:
         page.wait_for_selector("#checks li")
         page.focus("#mistake")
         page.keyboard.press("ArrowDown")
-        assert page.input_value("#mistake") == "weight-gradient-turned"
+        assert page.input_value("#mistake") == "rows-columns-swapped"
         self.checked(page)
         page.focus("#tab-lab")
         page.keyboard.press("ArrowLeft")

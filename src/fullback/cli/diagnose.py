@@ -88,7 +88,7 @@ def diagnose(
 
         np.savez("computed.npz", W1=dW1, b1=db1, delta_conv1=dZ1)
 
-    The exit code is 1 where something is wrong.
+    The exit code is 1 where something is wrong, or could not be judged.
     """
     from fullback.network import load
 
@@ -147,6 +147,10 @@ def _judge(
         ok=result.ok,
         right=result.right,
         inherited=result.inherited,
+        wrong=result.wrong,
+        judged=result.judged,
+        not_judged=result.not_judged,
+        conditions=[dataclasses.asdict(one) for one in result.conditions],
         notes=result.notes,
         precision=result.precision,
     )

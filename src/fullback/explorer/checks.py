@@ -48,7 +48,7 @@ def checks(batch: Batch, choice: Choice) -> Iterator[dict[str, Any]]:
         ):
             found = diagnose(
                 probed.net, probed.x, probed.y, gradients=mistaken.gradients,
-                deltas=mistaken.deltas if deltas else None,
+                deltas=mistaken.deltas if deltas else None, reduction="mean",
             )  # fmt: skip
             yield _named(title, found, choice)
 
@@ -94,9 +94,20 @@ def _differences(name: str, title: str, batch: Batch, choice: Choice) -> dict[st
 def _named(title: str, found: Diagnosis, choice: Choice) -> dict[str, Any]:
     named = [finding for finding in found.findings if finding.mistake is not None]
     name = "diagnose with deltas" if "deltas" in title else "diagnose"
-    if not named:
-        description = "nothing is wrong" if found.ok else "wrong, but it has no name"
-        return _verdict(name, title, not found.ok, description)
-    description = "; ".join(f"{f.layer}: {f.mistake}" for f in named[:2])
-    right = any(finding.mistake == choice.mistake for finding in named)
-    return _verdict(name, title, True, description) | {"names_it": right}
+    if named:
+        description = "; ".join(f"{f.layer}: {f.mistake}" for f in named[:2])
+    elif found.findings:
+        description = "wrong, but it has no name"
+    elif found.not_judged:
+        description = "nothing is wrong in what could be judged"
+    else:
+        description = "nothing is wrong"
+    if found.not_judged:
+        some = ", ".join(found.not_judged[:3]) + ", ..." * (len(found.not_judged) > 3)
+        description += f"; not judged: {some}"
+    for condition in found.conditions:
+        description += f"; {condition.message}"
+    verdict = _verdict(name, title, bool(found.findings), description)
+    if named:
+        verdict["names_it"] = any(finding.mistake == choice.mistake for finding in named)
+    return verdict

@@ -5,17 +5,22 @@ Another one is a ``Setting`` that ``_settings`` yields.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.report import Evidence, Finding
 from fullback.check.diagnose.submission import Submitted
+from fullback.check.diagnose.weights import turn_filters
 from fullback.check.mistakes import MISTAKES, rules_of
 from fullback.layers import Conv2D, Dense, Flatten
+from fullback.layers.base import Array
 from fullback.network import Network
+
+Readings: TypeAlias = tuple[Reading, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,30 +39,19 @@ class Setting:
 
 def other_settings(net: Network, submitted: Submitted, *, training: bool) -> Iterator[Setting]:
     """Yield the settings in which what was submitted may be right."""
-    modal = [
-        name
-        for name, layer in zip(net.names, net.layers, strict=True)
-        if rules_of(layer).modal and name not in net.frozen
-    ]
+    layers = list(zip(net.names, net.layers, strict=True))
+    modal = [name for name, one in layers if rules_of(one).modal and name not in net.frozen]
     if modal:
         yield Setting(net, not training, submitted, _other_mode(modal, training=training))
-    convolutions = [
-        name
-        for name, layer in zip(net.names, net.layers, strict=True)
-        if isinstance(layer, Conv2D) and max(net.parameters[f"{name}.weight"].shape[2:]) > 1
-    ]
-    if convolutions:
-        yield _true_convolution(net, submitted, convolutions, training)
-    for index, layer in enumerate(net.layers):
+    filters = [f"{name}.weight" for name, one in layers if isinstance(one, Conv2D)]
+    if any(max(net.parameters[key].shape[2:]) > 1 for key in filters):
+        yield _true_convolution(net, submitted, filters, training)
+    for index, (name, layer) in enumerate(layers):
         shape = (net.input_shape, *net.shapes)[index]
         if isinstance(layer, Flatten) and len(shape) == 3 and shape[0] > 1 < max(shape[1:]):
-            behind = next(
-                (n for n in range(index, len(net.layers)) if isinstance(net.layers[n], Dense)), None
-            )
+            behind = next((n for n, one in layers[index:] if isinstance(one, Dense)), None)
             if behind is not None:
-                yield _channels_last(
-                    net, submitted, net.names[index], net.names[behind], shape, training
-                )
+                yield _channels_last(net, submitted, name, behind, shape, training)
 
 
 def _other_mode(modal: list[str], *, training: bool) -> Finding:
@@ -77,24 +71,23 @@ def _other_mode(modal: list[str], *, training: bool) -> Finding:
     )
 
 
+def _changed(readings: Readings, change: Callable[[Array], Array]) -> Readings:
+    return tuple(replace(r, values=change(r.values)) for r in readings)
+
+
 def _true_convolution(
-    net: Network, submitted: Submitted, names: list[str], training: bool
+    net: Network, submitted: Submitted, filters: list[str], training: bool
 ) -> Setting:
     """Return the network whose forward pass turns the filters, as one with turned weights."""
-    other = net.copy(dtype="float64")
-    gradients = dict(submitted.gradients)
-    for name in names:
-        key = f"{name}.weight"
-        other.parameters[key] = net.parameters[key][:, :, ::-1, ::-1]
-        if key in gradients:
-            gradients[key] = tuple(
-                replace(r, values=r.values[:, :, ::-1, ::-1]) for r in gradients[key]
-            )
+    gradients = {
+        name: _changed(readings, lambda w: w[:, :, ::-1, ::-1]) if name in filters else readings
+        for name, readings in submitted.gradients.items()
+    }
     note = (
         "the forward pass turns the filters by 180 degrees here (a true convolution), and not in "
         "fullback (a correlation): both are right, and so judged"
     )
-    return Setting(other, training, Submitted(gradients, submitted.deltas), None, note)
+    return Setting(turn_filters(net), training, Submitted(gradients, submitted.deltas), None, note)
 
 
 def _channels_last(
@@ -107,25 +100,18 @@ def _channels_last(
 ) -> Setting:
     """Return the network whose Flatten puts channels last, as one with other weights."""
     channels, rows, columns = shape
+    # where each feature of the network is among the program's
     features = np.arange(channels * rows * columns).reshape(rows, columns, channels)
-    order = features.transpose(
-        2, 0, 1
-    ).ravel()  # where each feature of the network is among the program's
-    other = net.copy(dtype="float64")
-    weight = f"{dense}.weight"
+    order = features.transpose(2, 0, 1).ravel()
+    other, weight = net.copy(dtype="float64"), f"{dense}.weight"
     other.parameters[weight] = net.parameters[weight][:, order]
-
-    def reordered(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
-        return tuple(replace(r, values=r.values[:, order]) for r in readings)
-
-    gradients = {
-        name: reordered(readings) if name == weight else readings
-        for name, readings in submitted.gradients.items()
-    }
-    deltas = {
-        name: reordered(readings) if name == flatten else readings
-        for name, readings in submitted.deltas.items()
-    }
+    gradients, deltas = (
+        {
+            name: _changed(readings, lambda a: a[:, order]) if name == which else readings
+            for name, readings in arrays.items()
+        }
+        for arrays, which in ((submitted.gradients, weight), (submitted.deltas, flatten))
+    )
     mistake = MISTAKES["flatten-order"]
     finding = Finding(
         mistake.id,

@@ -10,7 +10,7 @@ import numpy as np
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case, Cases
 from fullback.check.layer.naming import Observed, find_mistakes, plain_mistake
-from fullback.check.layer.reference import off_by
+from fullback.check.layer.reference import SAME, off_by
 from fullback.check.layer.report import (
     DIFFERENCES,
     REFERENCE,
@@ -24,7 +24,6 @@ from fullback.check.layer.user_layer import Instance, UserLayer
 from fullback.layers.base import Array
 
 _NOT_LINEAR = "backward is not linear in dy"
-_SAME = 1e-6  # of the largest entry: what is a rounding, whatever it comes from
 
 
 class Examination:
@@ -139,11 +138,11 @@ class Examination:
         second, third = self._again(case, dy, on), self._again(case, dy, on)
         settled = True
         for name in first:
-            if off_by(second[name], first[name]) <= _SAME:
+            if off_by(second[name], first[name]) <= SAME:
                 continue
             steps = second[name] - first[name], third[name] - second[name]
             settled = False
-            if off_by(*steps) <= _SAME and np.abs(steps[0]).max() > 0:
+            if off_by(*steps) <= SAME and np.abs(steps[0]).max() > 0:
                 message = (
                     "every call of backward adds to what the calls before left; set the gradient "
                     "to zero first"
@@ -180,7 +179,7 @@ class Examination:
         except UserError:
             return
         for name, value in found.items():
-            if name in expected and off_by(value, expected[name]) > _SAME:
+            if name in expected and off_by(value, expected[name]) > SAME:
                 words = "what forward kept is changed by the next forward pass; keep a copy of it"
                 if not takes_cache:
                     words = "backward uses what an earlier input left, not that of the last forward"

@@ -10,13 +10,12 @@ import numpy as np
 
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case
-from fullback.check.layer.reference import Reference
+from fullback.check.layer.reference import SAME, Reference
 from fullback.check.layer.truth import ByReference, Slopes, Verdict
 from fullback.check.layer.user_layer import UserLayer
 from fullback.check.mistakes import LayerPass, Mutant, compatible
 from fullback.layers.base import Array
 
-_SAME = 1e-6  # relative: what is a rounding
 _MOST = 2  # mistakes in one gradient
 
 
@@ -60,7 +59,7 @@ class Observed:
                 return False
             computed = self._with_numbers(reference, gradient, mutants, computed)
             off, *sizes = map(np.linalg.norm, (gradient - computed, computed, gradient))
-            return bool(off <= _SAME * max(sizes))
+            return bool(off <= SAME * max(sizes))
 
     def _with_numbers(
         self, reference: Reference, gradient: Array, mutants: Sequence[Mutant], computed: Array

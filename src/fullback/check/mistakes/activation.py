@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,14 +38,12 @@ def _of_other_images(what: str) -> tuple[Mutant, Mutant]:
 def _of_other_layers(what: str) -> Callable[[LayerPass], Iterator[Mutant]]:
     """Return what yields the mutants in which the cache held another layer's output."""
 
-    def output(name: str) -> Any:
-        return lambda p: p.activations[name]
-
     def mutants(p: LayerPass) -> Iterator[Mutant]:
         for name, other in p.activations.items():
             if other.shape == p.x.shape and name not in (p.before, p.name):
                 words = f"the {what} in the cache was that of {name}"
-                yield delta("rule", words, _with_cache(output(name)))
+                output = partial(lambda p, name: p.activations[name], name=name)
+                yield delta("rule", words, _with_cache(output))
 
     return mutants
 
@@ -74,11 +73,8 @@ def _other_slopes(p: LayerPass) -> Iterator[Mutant]:
     for leak in _LEAKS:
         if p.layer.kind in ("relu", "leakyrelu") and leak != getattr(p.layer, "slope", None):
             words = f"the slope is that of a leaky ReLU: {leak} where the input is not positive"
-            yield delta("rule", words, _times(_leaky(leak)))
-
-
-def _leaky(leak: float) -> Callable[[LayerPass], Array]:
-    return lambda p: np.where(p.x > 0, 1.0, leak)
+            slope = partial(lambda p, leak: np.where(p.x > 0, 1.0, leak), leak=leak)
+            yield delta("rule", words, _times(slope))
 
 
 def _times(slope: Callable[[LayerPass], Array]) -> Change:
@@ -125,24 +121,20 @@ def _at_zero(p: LayerPass) -> bool:
     return bool((p.cache == 0).any())
 
 
-def _with_slope_at_zero(share: float) -> Change:
+def _with_slope_at_zero(p: LayerPass, v: Array, dy: Array, *, share: float) -> Array:
     """Take the slope at exactly 0 as so much of 1, and the rest of that below 0."""
-
-    def rule(p: LayerPass, v: Array, dy: Array) -> Array:
-        closed = getattr(p.layer, "slope", 0.0)
-        slope = np.where(p.cache > 0, 1.0, closed)
-        passed: Array = v * np.where(p.cache == 0, share + (1 - share) * closed, slope)
-        return passed
-
-    return rule
+    closed = getattr(p.layer, "slope", 0.0)
+    slope = np.where(p.cache > 0, 1.0, closed)
+    passed: Array = v * np.where(p.cache == 0, share + (1 - share) * closed, slope)
+    return passed
 
 
 RECTIFIER_MUTANTS.add(
     None,
     delta("rule", "the slope at exactly 0 is taken as 1 here, as above 0, and in fullback as below "
-          "0: both are right", _with_slope_at_zero(1.0), _at_zero),
+          "0: both are right", partial(_with_slope_at_zero, share=1.0), _at_zero),
     delta("rule", "the slope at exactly 0 is taken as the mean of those on its sides here, and in "
-          "fullback as below 0: both are right", _with_slope_at_zero(0.5), _at_zero),
+          "fullback as below 0: both are right", partial(_with_slope_at_zero, share=0.5), _at_zero),
 )  # fmt: skip
 
 

@@ -7,12 +7,12 @@ Every line of stages begins with "delta" and ends with "out". What can happen to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fullback.check.mistakes.base import (
-    Change,
     Condition,
     Mistake,
     Mutant,
@@ -154,6 +154,11 @@ def whole(p: Any, value: Array, dy: Array) -> Array:
 CUT_OFF = delta("out", "it was cast to whole numbers, towards 0", whole)
 
 
+def lie_as(array: Array, order: tuple[int, ...]) -> Array:
+    """Return an array of the same shape, its numbers in memory as with its axes in that order."""
+    return array.transpose(order).reshape(array.shape)
+
+
 def read_as(array: Array, order: tuple[int, ...]) -> Array:
     """Return an array whose numbers were read as if its axes lay in memory in another order."""
     shape = [array.shape[axis] for axis in order]
@@ -205,27 +210,24 @@ def add_to_delta(table: Mutants) -> None:
 def add_inputs(table: Mutants, product: Callable[[LayerPass, Array, Any], Any]) -> None:
     """Add weight gradients from other inputs; ``product`` computes one from pass, x and delta."""
 
-    def met(name: str, order: tuple[int, ...] | None = None) -> Change:
-        def change(p: LayerPass, v: Any, dy: Array) -> Any:
-            x = p.activations[name]
-            x = x if order is None else x.transpose(order)
-            return product(p, x if x.ndim == p.x.ndim else x.reshape(len(p.x), -1), v)
-
-        return change
+    def met(p: LayerPass, v: Any, dy: Array, *, name: str, last: bool = False) -> Any:
+        x = p.activations[name]
+        x = x.transpose(0, 2, 3, 1) if last else x
+        return product(p, x if x.ndim == p.x.ndim else x.reshape(len(p.x), -1), v)
 
     def others(p: LayerPass) -> Iterator[Mutant]:
         names = [n for n, x in p.activations.items() if x.shape[1:] == p.x.shape[1:]]
         names = [n for n in names if n != p.before]
         for name in (*names, *(n for n in _folded(p) if not _is_input(p, n))):
             words = f"the delta met the output of {name} in place of that of {p.before}"
-            yield weight("input", words, met(name))
+            yield weight("input", words, partial(met, name=name))
 
     def reordered(p: LayerPass) -> Iterator[Mutant]:
         words = "the features it met were flattened in the order row, column, channel"
         for name in _folded(p):
             shape = p.activations[name].shape
             if min(shape[1], max(shape[2:])) > 1 and _is_input(p, name):
-                yield weight("input", words, met(name, (0, 2, 3, 1)))
+                yield weight("input", words, partial(met, name=name, last=True))
 
     table.add(WRONG_CACHED_INPUT, others)
     table.add(FLATTEN_ORDER, reordered)
@@ -271,16 +273,13 @@ def crops(p: LayerPass) -> Iterator[Mutant]:
         "all of the padding was cut off above and on the left",
         "the odd row and column of the padding were cut off from the wrong side",
     )
-    for corner, description in wrong_corners(p, words).items():
-        yield delta("crop", description, _cropped_at(*corner))
+    for (above, left), description in wrong_corners(p, words).items():
+        yield delta("crop", description, partial(_cropped, above=above, left=left))
 
 
-def _cropped_at(above: int, left: int) -> Change:
-    def change(p: LayerPass, canvas: Array, dy: Array) -> Array:
-        rows, columns = p.x.shape[2:]
-        return canvas[:, :, above : above + rows, left : left + columns]
-
-    return change
+def _cropped(p: LayerPass, canvas: Array, dy: Array, *, above: int, left: int) -> Array:
+    rows, columns = p.x.shape[2:]
+    return canvas[:, :, above : above + rows, left : left + columns]
 
 
 # Images in columns --------------------------------------------------------------------------------

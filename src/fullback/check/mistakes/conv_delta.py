@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -228,27 +230,23 @@ MUTANTS.add(
 )  # fmt: skip
 
 
-def _bordered(mode: str) -> Change:
-    """Return the stage in which the delta goes on beyond its border, as ``np.pad`` has it."""
-
-    def change(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
-        (down, right), (rows, columns) = laid.step, _margins(p)
-        height, width = laid.dy.shape[2:]
-        spread = np.zeros((*laid.dy.shape[:2], (height - 1) * down + 1, (width - 1) * right + 1))
-        spread[:, :, ::down, ::right] = laid.dy
-        high, across = (
-            np.pad(np.arange(n), margin, mode=mode)  # type: ignore[call-overload]
-            for n, margin in zip(spread.shape[2:], (rows, columns), strict=True)
-        )
-        wide = spread[:, :, high[:, None], across]
-        size = wide.shape[2] + rows, wide.shape[3] + columns
-        full = gather(p, replace(laid, dy=wide, step=(1, 1)), dy, padded=size)
-        full = full[:, :, rows : size[0] - rows, columns : size[1] - columns]
-        canvas = np.zeros((*full.shape[:2], *p.padded))
-        canvas[:, :, : full.shape[2], : full.shape[3]] = full
-        return canvas
-
-    return change
+def _bordered(p: LayerPass, laid: StridedDelta, dy: Array, *, mode: Any) -> Array:
+    """Gather with a delta that goes on beyond its border, as ``np.pad`` has it."""
+    (down, right), (rows, columns) = laid.step, _margins(p)
+    height, width = laid.dy.shape[2:]
+    spread = np.zeros((*laid.dy.shape[:2], (height - 1) * down + 1, (width - 1) * right + 1))
+    spread[:, :, ::down, ::right] = laid.dy
+    high, across = (
+        np.pad(np.arange(n), margin, mode=mode)
+        for n, margin in zip(spread.shape[2:], (rows, columns), strict=True)
+    )
+    wide = spread[:, :, high[:, None], across]
+    size = wide.shape[2] + rows, wide.shape[3] + columns
+    full = gather(p, replace(laid, dy=wide, step=(1, 1)), dy, padded=size)
+    full = full[:, :, rows : size[0] - rows, columns : size[1] - columns]
+    canvas = np.zeros((*full.shape[:2], *p.padded))
+    canvas[:, :, : full.shape[2], : full.shape[3]] = full
+    return canvas
 
 
 def _goes_beyond(p: LayerPass) -> bool:
@@ -259,10 +257,11 @@ def _goes_beyond(p: LayerPass) -> bool:
 MUTANTS.add(
     PADDING_NOT_ZEROS,
     delta("sum", "around the delta, its border was repeated, where zeros belong",
-          _bordered("edge")),
+          partial(_bordered, mode="edge")),
     delta("sum", "around the delta, its other end was wrapped round, where zeros belong",
-          _bordered("wrap")),
-    delta("sum", "around the delta, it was mirrored, where zeros belong", _bordered("symmetric")),
+          partial(_bordered, mode="wrap")),
+    delta("sum", "around the delta, it was mirrored, where zeros belong",
+          partial(_bordered, mode="symmetric")),
     when=lambda p: several_taps(p) and _goes_beyond(p),
 )  # fmt: skip
 
@@ -270,23 +269,20 @@ MUTANTS.add(
 # Positions, channels, order in memory -------------------------------------------------------------
 
 
-def _one_position(which: int) -> Change:
-    def change(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
-        canvas = np.zeros((len(laid.dy), laid.other.shape[1], *p.padded))
-        (below, right), (down, across) = pair(p.layer.dilation), laid.step
-        rows, columns = laid.dy.shape[2:]
-        i, j = ((rows - 1) * down, (columns - 1) * across) if which else (0, 0)
-        cells = canvas[:, :, i::below, j::right][:, :, : p.window[0], : p.window[1]]
-        cells[...] = np.tensordot(laid.dy[:, :, which, which], laid.other, 1)
-        return canvas
-
-    return change
+def _one_position(p: LayerPass, laid: StridedDelta, dy: Array, *, which: int) -> Array:
+    canvas = np.zeros((len(laid.dy), laid.other.shape[1], *p.padded))
+    (below, right), (down, across) = pair(p.layer.dilation), laid.step
+    rows, columns = laid.dy.shape[2:]
+    i, j = ((rows - 1) * down, (columns - 1) * across) if which else (0, 0)
+    cells = canvas[:, :, i::below, j::right][:, :, : p.window[0], : p.window[1]]
+    cells[...] = np.tensordot(laid.dy[:, :, which, which], laid.other, 1)
+    return canvas
 
 
 MUTANTS.add(
     common.ONE_WINDOW_ONLY,
-    delta("sum", "only the last position of the filter counted", _one_position(-1)),
-    delta("sum", "only the first position of the filter counted", _one_position(0)),
+    delta("sum", "only the last position of the filter counted", partial(_one_position, which=-1)),
+    delta("sum", "only the first position of the filter counted", partial(_one_position, which=0)),
     when=several_positions,
 )  # fmt: skip
 MUTANTS.add(
@@ -313,25 +309,17 @@ def _filters_reshaped(p: LayerPass) -> Iterator[Mutant]:
         seen.add(lies)
         other = ", ".join("KCRS"[axis] for axis in order)
         for words, change in (
-            (f"({other}) were reshaped to (K, C, R, S)", _laid(order)),
-            (f"(K, C, R, S) were reshaped to ({other})", _read(order)),
+            (f"({other}) were reshaped to (K, C, R, S)", partial(common.lie_as, order=order)),
+            (f"(K, C, R, S) were reshaped to ({other})", partial(common.read_as, order=order)),
         ):
-            yield delta("axes", f"the filters {words}, which mixes them up", change)
-
-
-def _laid(order: tuple[int, ...]) -> Change:
-    return _filters(lambda w: w.transpose(order).reshape(w.shape))
-
-
-def _read(order: tuple[int, ...]) -> Change:
-    return _filters(lambda w: common.read_as(w, order))
+            yield delta("axes", f"the filters {words}, which mixes them up", _filters(change))
 
 
 MUTANTS.add(
     common.MEMORY_ORDER,
     _filters_reshaped,
     delta("out", "the maps (N, H, W, C) were reshaped to (N, C, H, W), which mixes them up",
-          lambda p, v, dy: v.transpose(0, 2, 3, 1).reshape(v.shape), several_channels),
+          lambda p, v, dy: common.lie_as(v, (0, 2, 3, 1)), several_channels),
     delta("out", "the maps (N, C, H, W) were reshaped to (N, H, W, C), which mixes them up",
           lambda p, v, dy: common.read_as(v, (0, 2, 3, 1)), several_channels),
 )  # fmt: skip

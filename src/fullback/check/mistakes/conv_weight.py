@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from fullback.check.mistakes import common, gradient
-from fullback.check.mistakes.base import Change, Mistake, Mutant, Mutants, bias, weight
+from fullback.check.mistakes.base import Mistake, Mutant, Mutants, bias, weight
 from fullback.check.mistakes.conv_delta import (
     CHANNELS_MERGED,
     CHANNELS_SWAPPED,
@@ -88,15 +90,11 @@ MUTANTS.add(
 )  # fmt: skip
 
 
-def _shifted_by_leftover(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
-    rows, columns = leftover(p)
-    return replace(laid, other=np.roll(p.cache[0], (-rows, -columns), axis=(2, 3)))
-
-
 MUTANTS.add(
     STRIDE_LEFTOVER,
     weight("input", "the input was aligned with the delta at its end, where the stride leaves "
-           "cells over", _shifted_by_leftover),
+           "cells over", lambda p, laid, dy: replace(
+               laid, other=np.roll(p.cache[0], [-n for n in leftover(p)], axis=(2, 3)))),
     when=lambda p: max(leftover(p)) > 0,
 )  # fmt: skip
 
@@ -104,22 +102,21 @@ MUTANTS.add(
 def _placed_wrongly(p: LayerPass) -> Iterator[Mutant]:
     """Yield weight gradients from an input that lies elsewhere in its padding."""
 
-    def placed(above: int, left: int) -> Change:
-        def change(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
-            canvas = np.zeros((*p.x.shape[:2], *p.padded))
-            rows, columns = p.x.shape[2:]
-            canvas[:, :, above : above + rows, left : left + columns] = p.x
-            return replace(laid, other=canvas)
-
-        return change
+    def placed(
+        p: LayerPass, laid: StridedDelta, dy: Array, *, above: int, left: int
+    ) -> StridedDelta:
+        canvas = np.zeros((*p.x.shape[:2], *p.padded))
+        rows, columns = p.x.shape[2:]
+        canvas[:, :, above : above + rows, left : left + columns] = p.x
+        return replace(laid, other=canvas)
 
     words = (
         "the input lay at the upper left of its padding",
         "the input lay at the lower right of its padding",
         "the odd row and column of the padding were on the wrong side",
     )
-    for corner, description in common.wrong_corners(p, words).items():
-        yield weight("input", description, placed(*corner))
+    for (above, left), description in common.wrong_corners(p, words).items():
+        yield weight("input", description, partial(placed, above=above, left=left))
 
 
 MUTANTS.add(
@@ -135,22 +132,18 @@ MUTANTS.add(
 )
 
 
-def _bordered(mode: str) -> Change:
-    def change(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
-        padded = np.pad(p.x, ((0, 0), (0, 0), *p.around), mode=mode)  # type: ignore[call-overload]
-        return replace(laid, other=padded)
-
-    return change
+def _bordered(p: LayerPass, laid: StridedDelta, dy: Array, *, mode: Any) -> StridedDelta:
+    return replace(laid, other=np.pad(p.x, ((0, 0), (0, 0), *p.around), mode=mode))
 
 
 MUTANTS.add(
     PADDING_NOT_ZEROS,
     weight("input", "around the input, its border was repeated, where zeros belong",
-           _bordered("edge")),
+           partial(_bordered, mode="edge")),
     weight("input", "around the input, its other end was wrapped round, where zeros belong",
-           _bordered("wrap")),
+           partial(_bordered, mode="wrap")),
     weight("input", "around the input, it was mirrored, where zeros belong",
-           _bordered("symmetric")),
+           partial(_bordered, mode="symmetric")),
     when=lambda p: p.around != ((0, 0), (0, 0)),
 )  # fmt: skip
 
@@ -173,25 +166,22 @@ MUTANTS.add(
 )  # fmt: skip
 
 
-def _one_position(which: int) -> Change:
-    def change(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
-        (rows, columns), (down, across) = laid.dy.shape[2:], laid.step
-        i, j = ((rows - 1) * down, (columns - 1) * across) if which else (0, 0)
-        part = replace(laid, dy=laid.dy[:, :, which, which][..., None, None])
-        return correlate(p, replace(part, other=laid.other[:, :, i:, j:]), dy)
-
-    return change
+def _one_position(p: LayerPass, laid: StridedDelta, dy: Array, *, which: int) -> Array:
+    (rows, columns), (down, across) = laid.dy.shape[2:], laid.step
+    i, j = ((rows - 1) * down, (columns - 1) * across) if which else (0, 0)
+    part = replace(laid, dy=laid.dy[:, :, which, which][..., None, None])
+    return correlate(p, replace(part, other=laid.other[:, :, i:, j:]), dy)
 
 
 MUTANTS.add(
     TAPS_OVERWRITTEN,
     weight("sum", "each position's share was assigned over the one before: the last one's is left",
-           _one_position(-1), several_positions),
+           partial(_one_position, which=-1), several_positions),
 )  # fmt: skip
 MUTANTS.add(
     common.ONE_WINDOW_ONLY,
     weight("sum", "only the first position of the filter counted",
-           _one_position(0), several_positions),
+           partial(_one_position, which=0), several_positions),
 )  # fmt: skip
 common.add_mixed_images(MUTANTS, weight, several_filters)
 

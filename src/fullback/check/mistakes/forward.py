@@ -98,17 +98,9 @@ add(LeakyReLU, mistake=ACTIVATION, ways={
 })  # fmt: skip
 
 
-def _kept(p: LayerPass) -> Any:
-    """1 where dropout left a unit, else 0."""
-    return None if p.cache is None else (p.cache > 0).astype(float)
-
-
-def _scaled(factor: Callable[[float], float]) -> Callable[[LayerPass], Any]:
-    def output(p: LayerPass) -> Any:
-        kept = _kept(p)
-        return None if kept is None or not p.layer.rate else p.x * kept * factor(p.layer.rate)
-
-    return output
+def _scaled(p: LayerPass, factor: Callable[[float], float]) -> Any:
+    rate = p.layer.rate
+    return None if p.cache is None or not rate else p.x * (p.cache > 0) * factor(rate)
 
 
 add(Dropout, mistake=Mistake(
@@ -117,9 +109,9 @@ add(Dropout, mistake=Mistake(
     "y = m x, with m = 1 / (1 - rate) where the unit stays, else 0",
     "mask = (rng.random(x.shape) >= rate) / (1 - rate)\ny = mask * x",
 ), ways={
-    "the scale 1 / (1 - rate) is missing": _scaled(lambda rate: 1.0),
-    "it was multiplied by 1 - rate, and not divided": _scaled(lambda rate: 1 - rate),
-    "it was divided by the rate, and not by 1 - rate": _scaled(lambda rate: 1 / rate),
+    "the scale 1 / (1 - rate) is missing": lambda p: _scaled(p, lambda rate: 1.0),
+    "it was multiplied by 1 - rate, and not divided": lambda p: _scaled(p, lambda rate: 1 - rate),
+    "it was divided by the rate, and not by 1 - rate": lambda p: _scaled(p, lambda rate: 1 / rate),
     "nothing was left out: the input was handed on": lambda p: p.x,
     "all units were scaled, and none left out": lambda p: p.x / (1 - p.layer.rate),
 })  # fmt: skip
@@ -128,20 +120,12 @@ add(Dropout, mistake=Mistake(
 # Convolution and dense layer ----------------------------------------------------------------------
 
 
-def _bias(p: LayerPass) -> Any:
-    """The bias, one number a unit or channel, where there is one that is not 0."""
+def _with_bias(p: LayerPass, times: int) -> Any:
+    """Return the output with the bias so many times, where that makes a difference."""
     b = p.parameters.get("bias")
-    if b is None or not b.any():
+    if b is None or not b.any() or times == 1:
         return None
-    return b if p.y.ndim == 2 else b[:, None, None]
-
-
-def _with_bias(times: Callable[[LayerPass], float]) -> Callable[[LayerPass], Any]:
-    def output(p: LayerPass) -> Any:
-        b, n = _bias(p), times(p)
-        return None if b is None or n == 1 else p.y + (n - 1) * b
-
-    return output
+    return p.y + (times - 1) * (b if p.y.ndim == 2 else b[:, None, None])
 
 
 add(Conv2D, Dense, mistake=Mistake(
@@ -150,10 +134,10 @@ add(Conv2D, Dense, mistake=Mistake(
     "y[n,k] = sum over c, r, s of w[k,c,r,s] x[...] + b[k], once for each k",
     "y = x @ w.T + b             # dense\ny = y + b[:, None, None]    # convolution, (N, K, P, Q)",
 ), ways={
-    "the bias was not added": _with_bias(lambda p: 0),
-    "the bias was subtracted": _with_bias(lambda p: -1),
-    "the bias was added twice": _with_bias(lambda p: 2),
-    "the bias was added once for each input channel": _with_bias(lambda p: p.x.shape[1]),
+    "the bias was not added": lambda p: _with_bias(p, 0),
+    "the bias was subtracted": lambda p: _with_bias(p, -1),
+    "the bias was added twice": lambda p: _with_bias(p, 2),
+    "the bias was added once for each input channel": lambda p: _with_bias(p, p.x.shape[1]),
 })  # fmt: skip
 
 
@@ -171,9 +155,7 @@ add(Conv2D, Dense, BatchNorm2D, mistake=Mistake(
 })  # fmt: skip
 
 
-def _weights(
-    change: Callable[[Array], Array | None], kind: type[Layer] = Conv2D
-) -> Callable[[LayerPass], Any]:
+def _weights(change: Callable[[Array], Array | None]) -> Callable[[LayerPass], Any]:
     """Return the output with other weights of the same shape."""
 
     def output(p: LayerPass) -> Any:
@@ -186,15 +168,10 @@ def _weights(
     return output
 
 
-def _only(which: int) -> Callable[[Array], Array | None]:
-    def change(w: Array) -> Array | None:
-        if w.shape[1] < 2:
-            return None
-        alone = np.zeros_like(w)
-        alone[:, which] = w[:, which]
-        return alone
-
-    return change
+def _only(w: Array, which: int) -> Array | None:
+    alone = np.zeros_like(w)
+    alone[:, which] = w[:, which]
+    return alone if w.shape[1] > 1 else None
 
 
 add(Conv2D, mistake=Mistake(
@@ -228,19 +205,16 @@ add(Conv2D, mistake=Mistake(
     "y[n,k,p,q] = sum over c, r, s of w[k,c,r,s] x[n,c,p+r,q+s] + b[k]",
     "for c in range(C):\n    y[n, k] += correlate2d(x[n, c], w[k, c], 'valid')  # +=, not =",
 ), ways={
-    "only the last input channel is in it": _weights(_only(-1)),
-    "only the first input channel is in it": _weights(_only(0)),
+    "only the last input channel is in it": _weights(lambda w: _only(w, -1)),
+    "only the first input channel is in it": _weights(lambda w: _only(w, 0)),
 })  # fmt: skip
 
 
 # Flatten and normalisation ------------------------------------------------------------------------
 
 
-def _flat(*order: int) -> Callable[[LayerPass], Any]:
-    def output(p: LayerPass) -> Any:
-        return p.x.transpose(order).reshape(p.y.shape) if p.x.ndim == 4 else None
-
-    return output
+def _flat(p: LayerPass, *order: int) -> Any:
+    return p.x.transpose(order).reshape(p.y.shape) if p.x.ndim == 4 else None
 
 
 def _met_flat(p: LayerPass) -> Any:
@@ -263,10 +237,10 @@ add(Dense, mistake=_FLATTEN, ways={
     "its features came in the order row, column, channel": _met_flat,
 })  # fmt: skip
 add(Flatten, mistake=_FLATTEN, ways={
-    "maps were flattened in the order row, column, channel": _flat(0, 2, 3, 1),
-    "maps were flattened in the order channel, column, row": _flat(0, 1, 3, 2),
-    "maps were flattened in the order column, row, channel": _flat(0, 3, 2, 1),
-    "maps were flattened in the order column, channel, row": _flat(0, 3, 1, 2),
+    "maps were flattened in the order row, column, channel": lambda p: _flat(p, 0, 2, 3, 1),
+    "maps were flattened in the order channel, column, row": lambda p: _flat(p, 0, 1, 3, 2),
+    "maps were flattened in the order column, row, channel": lambda p: _flat(p, 0, 3, 2, 1),
+    "maps were flattened in the order column, channel, row": lambda p: _flat(p, 0, 3, 1, 2),
 })  # fmt: skip
 add(Flatten, mistake=Mistake(
     "images-mixed-forward",
@@ -280,22 +254,18 @@ add(Flatten, mistake=Mistake(
 
 
 def _batchnorm(
-    scale: Callable[[Array, float], Array], axes: tuple[int, ...] = (0, 2, 3), ddof: int = 0
-) -> Callable[[LayerPass], Any]:
-    def output(p: LayerPass) -> Any:
-        if p.cache[-1] is None or np.prod([p.x.shape[a] for a in axes]) <= ddof:
-            return None
-        mean, variance = p.x.mean(axes, keepdims=True), p.x.var(axes, keepdims=True, ddof=ddof)
-        z = (p.x - mean) * scale(variance, p.layer.epsilon)
-        weight, bias = (p.parameters[key][:, None, None] for key in ("weight", "bias"))
-        return weight * z + bias
-
-    return output
-
-
-def _root(variance: Array, epsilon: float) -> Array:
-    scale: Array = 1 / np.sqrt(variance + epsilon)
-    return scale
+    p: LayerPass,
+    scale: Callable[[Array, float], Array] = lambda v, e: np.sqrt(v + e),
+    axes: tuple[int, ...] = (0, 2, 3),
+    ddof: int = 0,
+) -> Any:
+    """Return the output with other statistics, or another function of variance and epsilon."""
+    if p.cache[-1] is None or np.prod([p.x.shape[a] for a in axes]) <= ddof:
+        return None
+    mean, variance = p.x.mean(axes, keepdims=True), p.x.var(axes, keepdims=True, ddof=ddof)
+    z = (p.x - mean) / scale(variance, p.layer.epsilon)
+    weight, bias = (p.parameters[key][:, None, None] for key in ("weight", "bias"))
+    return weight * z + bias
 
 
 add(BatchNorm2D, mistake=Mistake(
@@ -305,13 +275,14 @@ add(BatchNorm2D, mistake=Mistake(
     "mean, variance = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))\n"
     "z = (x - mean) / np.sqrt(variance + epsilon)",
 ), ways={
-    "the variance was divided by N - 1, and not by N": _batchnorm(_root, ddof=1),
-    "epsilon is missing, or another one": _batchnorm(lambda v, e: 1 / np.sqrt(v)),
+    "the variance was divided by N - 1, and not by N": lambda p: _batchnorm(p, ddof=1),
+    "epsilon is missing, or another one": lambda p: _batchnorm(p, lambda v, e: np.sqrt(v)),
     "epsilon was added to the root, and not under it":
-        _batchnorm(lambda v, e: 1 / (np.sqrt(v) + e)),
-    "it was divided by the variance, and not by its root": _batchnorm(lambda v, e: 1 / (v + e)),
-    "mean and variance are each image's own": _batchnorm(_root, axes=(2, 3)),
-    "mean and variance are each position's own": _batchnorm(_root, axes=(0,)),
+        lambda p: _batchnorm(p, lambda v, e: np.sqrt(v) + e),
+    "it was divided by the variance, and not by its root":
+        lambda p: _batchnorm(p, lambda v, e: v + e),
+    "mean and variance are each image's own": lambda p: _batchnorm(p, axes=(2, 3)),
+    "mean and variance are each position's own": lambda p: _batchnorm(p, axes=(0,)),
     "weight and bias are missing": lambda p: p.cache[0],
     "the running mean and variance were used, as in prediction, and not the batch's":
         lambda p: p.layer.forward(p.x, p.parameters)[0],

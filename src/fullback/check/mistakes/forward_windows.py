@@ -16,32 +16,30 @@ from fullback.layers.base import Array
 from fullback.layers.window import pad, windows
 
 
-def _at(p: LayerPass, canvas: Array) -> Array:
-    """Return the layer's output for an input that is padded already."""
-    y: Array = replace(p.layer, padding="valid").forward(canvas, p.parameters)[0]
+def _at(p: LayerPass, canvas: Array, **options: Any) -> Array:
+    """Return the layer's output for an input that is padded already, with other options."""
+    y: Array = replace(p.layer, padding="valid", **options).forward(canvas, p.parameters)[0]
     return y
 
 
-def _padded(mode: Any) -> Callable[[LayerPass], Any]:
-    def output(p: LayerPass) -> Any:
-        if p.around == ((0, 0), (0, 0)) or not isinstance(p.layer, Conv2D):
-            return None
-        if mode in ("reflect", "wrap") and max(map(max, p.around)) >= min(p.x.shape[2:]):
-            return None
-        return _at(p, np.pad(p.x, ((0, 0), (0, 0), *p.around), mode=mode))
-
-    return output
+def _padded(p: LayerPass, mode: Any) -> Any:
+    if p.around == ((0, 0), (0, 0)):
+        return None
+    if mode in ("reflect", "wrap") and max(map(max, p.around)) >= min(p.x.shape[2:]):
+        return None
+    return _at(p, np.pad(p.x, ((0, 0), (0, 0), *p.around), mode=mode))
 
 
-def _placed(around: Callable[[int, int], tuple[int, int]]) -> Callable[[LayerPass], Any]:
-    def output(p: LayerPass) -> Any:
-        other = tuple(around(*ends) for ends in p.around)
-        if other == p.around:
-            return None
-        fill = -np.inf if isinstance(p.layer, MaxPool2D) else 0.0
-        return _at(p, np.pad(p.x, ((0, 0), (0, 0), *other), constant_values=fill))
+def _fill(p: LayerPass) -> float:
+    """What stands in the padding."""
+    return -np.inf if isinstance(p.layer, MaxPool2D) else 0.0
 
-    return output
+
+def _placed(p: LayerPass, around: Callable[[int, int], tuple[int, int]]) -> Any:
+    other = tuple(around(*ends) for ends in p.around)
+    if other == p.around:
+        return None
+    return _at(p, np.pad(p.x, ((0, 0), (0, 0), *other), constant_values=_fill(p)))
 
 
 _PADDING = Mistake(
@@ -51,14 +49,15 @@ _PADDING = Mistake(
     "around = ((0, 0), (0, 0), (above, below), (left, right))\nx_padded = np.pad(x, around)",
 )
 add(Conv2D, MaxPool2D, AvgPool2D, mistake=_PADDING, ways={
-    "all of the padding lies below and to the right": _placed(lambda a, b: (0, a + b)),
-    "all of the padding lies above and to the left": _placed(lambda a, b: (a + b, 0)),
-    "the odd row and column of the padding lie above and to the left": _placed(lambda a, b: (b, a)),
+    "all of the padding lies below and to the right": lambda p: _placed(p, lambda a, b: (0, a + b)),
+    "all of the padding lies above and to the left": lambda p: _placed(p, lambda a, b: (a + b, 0)),
+    "the odd row and column of the padding lie above and to the left":
+        lambda p: _placed(p, lambda a, b: (b, a)),
 })  # fmt: skip
 add(Conv2D, mistake=_PADDING, ways={
-    "the edge was repeated, where zeros belong": _padded("edge"),
-    "the edge was mirrored, where zeros belong": _padded("reflect"),
-    "the image goes on at its other side, where zeros belong": _padded("wrap"),
+    "the edge was repeated, where zeros belong": lambda p: _padded(p, "edge"),
+    "the edge was mirrored, where zeros belong": lambda p: _padded(p, "reflect"),
+    "the image goes on at its other side, where zeros belong": lambda p: _padded(p, "wrap"),
 })  # fmt: skip
 
 
@@ -66,11 +65,9 @@ def _strided(p: LayerPass, step: tuple[int, int], first: int = 0) -> Any:
     """Return the output with windows that lie elsewhere, as many as there are."""
     if max(p.stride) == 1:
         return None
-    fill = -np.inf if isinstance(p.layer, MaxPool2D) else 0.0
     more = ((0, 0), (0, 0), (0, p.y.shape[2] + first), (0, p.y.shape[3] + first))
-    canvas = np.pad(pad(p.x, p.around, fill), more, constant_values=fill)[:, :, first:, first:]
-    layer = replace(p.layer, padding="valid", stride=step)
-    y = layer.forward(canvas, p.parameters)[0]
+    canvas = np.pad(pad(p.x, p.around, _fill(p)), more, constant_values=_fill(p))
+    y = _at(p, canvas[:, :, first:, first:], stride=step)
     return y[:, :, : p.y.shape[2], : p.y.shape[3]]
 
 

@@ -5,12 +5,13 @@ Stages: "delta", "rule" (who gets how much, in the padded map), "crop", "out".
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fullback.check.mistakes import common
-from fullback.check.mistakes.base import Change, Mistake, Mutants, Stages, delta, same
+from fullback.check.mistakes.base import Mistake, Mutants, Stages, delta, same
 from fullback.check.mistakes.kinks import WINNER
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.check.mistakes.rules import OWN, Rules, Terms, positions, sum_noise
@@ -90,19 +91,10 @@ def _all_ties(p: LayerPass) -> Array:
     return p.computed["ties"]
 
 
-def _last_tie(p: LayerPass) -> Array:
-    return _only(_size(p) - 1 - _all_ties(p)[::-1].argmax(axis=0), _size(p))
-
-
 def _largest(p: LayerPass) -> Array:
     """The place of each window's largest cell: of a tie, the first one's, as ``argmax`` has it."""
     place: Array = _all_ties(p).argmax(axis=0)
     return place
-
-
-def _firsts(p: LayerPass) -> Array:
-    """1 at each window's largest cell, else 0."""
-    return _only(_largest(p), _size(p))
 
 
 def _stages(shares: Any) -> Stages:
@@ -147,15 +139,11 @@ def _whole(p: LayerPass, v: Array, dy: Array) -> Array:
     return _share_out(p, v, 1.0)
 
 
-def _alone(which: int) -> Change:
+def _alone(p: LayerPass, v: Array, dy: Array, *, which: int) -> Array:
     """Keep one window's delta."""
-
-    def change(p: LayerPass, v: Array, dy: Array) -> Array:
-        alone = np.zeros_like(v)
-        alone[:, :, which, which] = v[:, :, which, which]
-        return alone
-
-    return change
+    alone = np.zeros_like(v)
+    alone[:, :, which, which] = v[:, :, which, which]
+    return alone
 
 
 def _several_windows(p: LayerPass) -> bool:
@@ -175,8 +163,8 @@ def _add_windows(table: Mutants, shares: Any, firsts: Any) -> None:
     )  # fmt: skip
     table.add(
         common.ONE_WINDOW_ONLY,
-        delta("delta", "only the last window's delta was handed down", _alone(-1)),
-        delta("delta", "only the first window's delta was handed down", _alone(0)),
+        delta("delta", "only the last window's delta was handed down", partial(_alone, which=-1)),
+        delta("delta", "only the first window's delta was handed down", partial(_alone, which=0)),
         when=_several_windows,
     )  # fmt: skip
     table.add(
@@ -236,7 +224,7 @@ MAX_MUTANTS.add(
           lambda p, v, dy: _share_out(p, v, np.eye(_size(p))[-1])),
     when=lambda p: _size(p) > 1,
 )  # fmt: skip
-_add_windows(MAX_MUTANTS, _winners, _firsts)
+_add_windows(MAX_MUTANTS, _winners, lambda p: _only(_largest(p), _size(p)))
 MAX_MUTANTS.add(
     common.CACHE_OVERWRITTEN,
     delta("rule", "the last image's winners stood in the cache for every image",
@@ -248,7 +236,8 @@ MAX_MUTANTS.add(
 MAX_MUTANTS.add(
     None,
     delta("rule", "ties go to the last maximum of a window here, and to the first in fullback: "
-          "both are right", lambda p, v, dy: _share_out(p, v, _last_tie(p))),
+          "both are right", lambda p, v, dy: _share_out(
+              p, v, _only(_size(p) - 1 - _all_ties(p)[::-1].argmax(axis=0), _size(p)))),
     delta("rule", "ties share the delta evenly here, and the first maximum gets it in fullback: "
           "both are right",
           lambda p, v, dy: _share_out(p, v, _all_ties(p) / _all_ties(p).sum(axis=0))),
