@@ -383,8 +383,8 @@ class Search:
         right = h.right and not subset
         if not (subset or right) and self._ruled_out(h, reading, name, target):
             return []
-        cancels = not subset and self.sketches.cancels(h.chain, name, target, reading)
-        found = self._fit(h, reading, computed, patient=cancels, right=right)
+        cancels = self.sketches.cancels(h.chain, name, target, reading)
+        found = self._fit(h, reading, computed, patient=cancels and not subset, right=right)
         if right and not found.matched:
 
             def bounds() -> Bounds:
@@ -393,6 +393,8 @@ class Search:
             found = self._between(h, reading, computed, bounds, None)
         if not found.matched:
             return []
+        if not cancels and found.size < FAINT * found.tolerance:
+            found = replace(found, judged=False)
         here = tuple(Assumed(m, name, decay if m.solve else None) for m in subset)
         assumed = h.assumed + here
         match = Match(f"{name}.{target}", found, here, h.chain, len(assumed), array.size)
