@@ -25,11 +25,16 @@ USUAL, UNUSUAL, FOREIGN = 0.02, 0.1, 0.2  # what a way to read costs
 CONV_ORDERS = ("KCRS", "KRSC", "RSCK", "CRSK", "CKRS")
 """Orders of a convolution's weights that programs have, the usual ones first."""
 
-COLUMN_ORDERS = ("KCSR", "CSRK")
-"""Those of filters (R, S, C, K) that are flattened column by column, with K and without it."""
+COLUMN_ORDERS = ("KCSR", "CSRK", "SRCK")
+"""Those of filters that are flattened column by column: (R, S, C, K), its part without K, KCRS."""
 
-FOLD_ORDERS, COLUMN_FOLDS = ("CHW", "HWC"), ("CWH",)
-"""Orders in which programs flatten maps: row by row, and (H, W, C) column by column."""
+FOLD_ORDERS, COLUMN_FOLDS = ("CHW", "HWC"), ("CWH", "CHW", "HWC")
+"""Orders in which programs flatten maps: row by row, and where they go column by column."""
+
+_FOLDS = {
+    "KRSC": ("HWC", "CWH"), "RSCK": ("HWC", "CWH"), "KCSR": ("CWH", "HWC"),
+    "CSRK": ("CWH", "HWC"),
+}  # fmt: skip
 
 MAP_ORDERS = ("NCHW", "NHWC", "HWCN", "CHWN", "CNHW", "HWNC")
 """Orders of maps that programs have."""
@@ -92,10 +97,8 @@ class ProgramLayout:
     @property
     def coherent(self) -> bool:
         """Whether maps are flattened as the filters lie."""
-        if self.conv in COLUMN_ORDERS:
-            return self.fold == "CWH"
-        last = self.conv in ("KRSC", "RSCK")
-        return self.conv in CONV_ORDERS and self.fold in (("HWC", "CWH") if last else ("CHW",))
+        usual = (*CONV_ORDERS, *COLUMN_ORDERS)
+        return self.conv in usual and self.fold in _FOLDS.get(self.conv, ("CHW",))
 
 
 @dataclass(frozen=True)
@@ -234,9 +237,10 @@ def program_layouts(
         orders = ["KCRS", "CRSK", "KRSC", "RSCK", "CKRS"]  # a matrix is rather w.reshape(K, -1).T
     possible = _fitting(list(map("".join, itertools.permutations("KCRS"))), filters)
     rows = [o for o in orders if o in possible] or ([] if every else orders)
+    vectors = all(len(squeezed(shape)) < 2 for _, shape in filters + dense)
     columns = [o for o in (COLUMN_ORDERS if merged else orders) if o in possible]
+    columns = columns if vectors else [o for o in columns if o != "SRCK"]
     turned = _fitting([False, True], dense)
-    vectors = any(len(squeezed(shape)) < 2 for _, shape in dense)
     known = channels_last or rows[:1] != ["KCRS"] or turned[0]
     of_rows = _layouts(rows, turned if every else turned[:1], FOLD_ORDERS)
     of_columns = _layouts(columns, turned if every or vectors else turned[:1], COLUMN_FOLDS)

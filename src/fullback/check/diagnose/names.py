@@ -23,18 +23,8 @@ from fullback.layers.base import Array, Shape
 _WEIGHT = {"w", "weight", "weights", "kernel", "kernels", "filter", "filters", "f", "k", "theta"}
 _WEIGHT |= {"coef", "coefs"}
 _BIAS = {"b", "bias", "biases", "beta", "intercept", "intercepts"}
-_STATE = {
-    "vel",
-    "velocity",
-    "velocities",
-    "momentum",
-    "momenta",
-    "moment",
-    "moments",
-    "mom",
-    "cache",
-}
-_STATE |= {"vd", "sd", "md", "vw", "vb", "mw", "mb", "sw", "sb", "vdw", "vdb", "sdw", "sdb", "adam"}
+_STATE = {"vel", "mom", "vd", "sd", "md", "vw", "vb", "mw", "mb", "sw", "sb", "vdw", "vdb", "sdw"}
+_STATE |= {"sdb", "adam"}
 _NOISE = {"d", "grad", "grads", "gradient", "gradients", "delta", "deltas", "dl", "dloss", "g"}
 _NOISE |= {"layer", "layers", "param", "params", "out", "output", "y", "a", "act", "activation"}
 _KINDS = {
@@ -99,7 +89,12 @@ def is_state(name: str) -> bool:
     """Whether a name is that of an optimizer's state: v_weights, m.W1, velocity, VdW1."""
     words = [*words_of(name), ""]
     pairs = itertools.pairwise(words)
-    return any(w in _STATE or (w in "vms" and not n.isdigit()) for w, n in pairs if w)
+    return any(
+        word in _STATE
+        or word.startswith(("moment", "veloc", "cache"))
+        or (word in ("v", "m", "s") and not after.isdigit())
+        for word, after in pairs
+    )
 
 
 class Names:
