@@ -337,7 +337,7 @@ class TestRefused:
             raise KeyError("W9")
 
         with pytest.raises(
-            fb.OptionError, match=r"tried\n  step\(weights, x, y\).*KeyError: 'W9'"
+            fb.OptionError, match=r"works: step\(weights, x, y\).*KeyError: 'W9'$"
         ) as e:
             fb.diagnose_program(step, self.weights, self.x, self.y)
         assert isinstance(e.value.__cause__, KeyError)

@@ -12,7 +12,7 @@ INPUT_SHAPE = (2, 9, 8)
 OPTIONS = {"lr": 0.2}
 MISTAKES = {
     "assigned": ("loss", "last-sample-only", "first delta"),
-    "not cleared": ("dense1", "gradients-not-cleared", "weight gradient"),
+    "not cleared": ("loss", "gradients-not-cleared", "first delta"),
     "mask": ("relu2", "relu-mask-of-delta", "next delta"),
 }
 

@@ -216,8 +216,10 @@ def _by_name(signature: inspect.Signature, weights: Any) -> Call | None:
     words: list[str] = []
     keywords: list[tuple[str, str]] = []
     rate: float | None = None
-    named = set(weights) if isinstance(weights, Mapping) else set()
     parameters = signature.parameters
+    named = set(weights) if isinstance(weights, Mapping) else set()
+    if not named <= parameters.keys():  # an argument called as one of them takes them all
+        named = {name for name in named if name not in _ROLES}
     for name, parameter in parameters.items():
         role = f"weight:{name}" if name in named else _ROLES.get(name.lower().strip("_"), "")
         if role == "pairs" and "x" in {_ROLES.get(n.lower()) for n in parameters}:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.arrays import is_numeric, to_numpy
-from fullback.check.diagnose.names import is_bias, is_weight
+from fullback.check.diagnose.names import is_bias, is_state, is_weight
 from fullback.layers.base import Array
 
 _DEEP = 6  # containers in containers, at most
@@ -30,30 +30,70 @@ def arrays_in(value: Any, *, stacked: bool = False) -> dict[str, Array]:
     stacked : read lists of arrays of one shape as one array
     """
     found: dict[str, Array] = {}
-    for name, array in _walk(value, "", stacked, _DEEP, set()):
-        found.setdefault(name, array)
+    for name, array in _walk(value, "", stacked=stacked, depth=_DEEP, seen=set()):
+        found.setdefault(name, np.array(to_numpy(array)))
     return found
 
 
-def weights_in(value: Any, *, stacked: bool = False) -> dict[str, Array]:
-    """Return the arrays in a container that are weights: of an object, those with such names."""
-    return _weights(value, gradients=False, stacked=stacked)
+def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
+    """Return the arrays in a container that are weights.
+
+    Parameters
+    ----------
+    value : the container
+    way : how to read it, in ``WAYS``: all of a dict or list but gradients and an optimizer's state
+        that lie beside the weights, and of an object what has a name of weights, or the shape of a
+        bias of them; only what has such a name; and both with lists of arrays, or of objects that
+        are a filter or a unit each, read as one array
+    """
+    found = arrays_in(value, stacked=way > 1)
+    kept = {
+        name: array for name, array in found.items() if not is_gradient(name) and not is_state(name)
+    }
+    sizes = {array.size for array in kept.values()}
+    if not kept or any(a.size not in sizes for name, a in found.items() if name not in kept):
+        kept = found  # no weights beside them
+    if not way % 2 and all(_is_plain(part) for part in _parts(value)):
+        return kept
+    return _named(kept, found, beside=not way % 2)
+
+
+WAYS = range(4)
+"""Ways to read weights, the likelier ones first; see ``weights_in``."""
+
+
+def _named(arrays: dict[str, Array], every: dict[str, Array], *, beside: bool) -> dict[str, Array]:
+    """Keep what is called weights or biases, what has a gradient, and biases ``beside`` weights."""
+    lacking: list[Array] = []  # weights whose biases are not found yet
+    kept = {}
+    for name, array in arrays.items():
+        of = [w for w in lacking if array.size in (w.shape[0], w.shape[-1]) and _rank(array) < 2]
+        if is_bias(name) or f"{name}.grad" in every or is_weight(name) or (beside and of):
+            kept[name] = array
+            if _rank(array) > 1:
+                lacking.append(array)
+            elif of:
+                lacking = [w for w in lacking if w is not of[0]]
+    return kept
 
 
 def gradients_in(value: Any) -> dict[str, Array]:
-    """Return the gradients that an object keeps beside its weights."""
-    return _weights(value, gradients=True, stacked=False)
-
-
-def _weights(value: Any, *, gradients: bool, stacked: bool) -> dict[str, Array]:
-    found = arrays_in(value, stacked=stacked)
-    if not gradients and all(_is_plain(part) for part in _parts(value)):
-        return found
+    """Return the gradients that are kept beside weights."""
+    found = arrays_in(value)
     return {
         name: array
         for name, array in found.items()
-        if (is_weight(name) or is_bias(name)) and is_gradient(name) == gradients
+        if is_gradient(name)
+        and (is_weight(name) or is_bias(name) or name.removesuffix(".grad") in found)
     }
+
+
+def put_back(value: Any, arrays: Mapping[str, Array]) -> None:
+    """Write arrays into those of a container that have their names and can be written to."""
+    for name, array in _walk(value, "", stacked=False, depth=_DEEP, seen=set()):
+        old = to_numpy(array)
+        if name in arrays and old.shape == arrays[name].shape and old.flags.writeable:
+            old[...] = arrays[name]
 
 
 def is_gradient(name: str) -> bool:
@@ -94,10 +134,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def _walk(
-    value: Any, name: str, stacked: bool, depth: int, seen: set[int]
-) -> Iterator[tuple[str, Array]]:
-    if is_array(value) or (isinstance(value, float | np.floating | np.ndarray) and is_bias(name)):
-        yield name, np.array(to_numpy(value))
+    value: Any, name: str, *, stacked: bool, depth: int, seen: set[int]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the arrays in a container with their names, not copied where they are arrays."""
+    number = isinstance(value, float | np.floating | np.ndarray)
+    if is_array(value) or (number and is_bias(name.split(".")[-1].replace("beta", ""))):
+        yield name, value
     elif depth and id(value) not in seen and not hasattr(value, "__array__"):
         seen = seen | {id(value)}
         if isinstance(value, list | tuple):
@@ -105,9 +147,30 @@ def _walk(
             if whole is not None:
                 yield name, whole
                 return
-        for key, part in _items(value):
-            path = f"{name}.{key}" if name and key else name or key
-            yield from _walk(part, path, stacked, depth - 1, seen)
+        parts = [
+            (f"{name}.{key}" if name and key else name or key, part) for key, part in _items(value)
+        ]
+        if stacked and isinstance(value, list | tuple):
+            rows = [
+                dict(_walk(part, "", stacked=True, depth=depth - 1, seen=seen)) for _, part in parts
+            ]
+            whole_ones = _stack(rows)
+            if whole_ones:
+                yield from ((f"{name}.{key}".lstrip("."), a) for key, a in whole_ones.items())
+                return
+        for path, part in parts:
+            yield from _walk(part, path, stacked=stacked, depth=depth - 1, seen=seen)
+
+
+def _stack(rows: list[dict[str, Any]]) -> dict[str, Array]:
+    """Return what objects that are a filter or a unit each have, as one array; else nothing."""
+    rows = [{k: to_numpy(a) for k, a in row.items() if is_weight(k) or is_bias(k)} for row in rows]
+    first = rows[0] if rows else {}
+    layers = any(array.ndim > (0 if is_bias(key) else 3) for key, array in first.items())
+    shapes = [[(key, array.shape) for key, array in row.items()] for row in rows]
+    if not first or layers or any(one != shapes[0] for one in shapes):
+        return {}
+    return {key: np.stack([row[key] for row in rows]) for key in first}
 
 
 def _as_one(value: list[Any] | tuple[Any, ...], stacked: bool) -> Array | None:
@@ -143,12 +206,6 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
         yield from (("", value.data), ("grad", value.grad))
     elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable_only(value):
         yield from vars(value).items()
-
-
-def _is_pair(value: list[Any] | tuple[Any, ...]) -> bool:
-    """Whether something is a layer's weights and biases."""
-    both = len(value) == 2 and all(map(is_array, value))
-    return both and _rank(value[0]) > 1 >= _rank(value[1])
 
 
 def _rank(array: Any) -> int:

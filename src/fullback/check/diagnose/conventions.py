@@ -20,7 +20,13 @@ from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import LossPass, Mutant, first_delta, mutants_of, rules_of
 from fullback.check.mistakes.common import BATCH_SCALE
 from fullback.check.mistakes.gradient import GRADIENTS_NOT_CLEARED
-from fullback.check.mistakes.loss import SUM_CONVENTION, SUM_LOSS, factor
+from fullback.check.mistakes.loss import (
+    SIGN,
+    SUM_CONVENTION,
+    SUM_LOSS,
+    factor,
+    squares_conventions,
+)
 from fullback.layers.base import Array
 from fullback.passes import Trace
 
@@ -62,22 +68,34 @@ def conventions(
     loss = ensemble.exact.loss
     of_gradients = _factor(submitted.gradients, trace.gradients, ensemble)
     of_deltas = _factor(submitted.deltas, trace.deltas, ensemble)
-    found = [Convention()]
     if scale_free:
-        return [Convention((), of_gradients)] if of_gradients and of_gradients > 0 else found
-    if loss.images > 1 and submitted.deltas:
-        found.append(Convention((SUM_CONVENTION,), 1 / loss.images))
-    if loss.images > 1 and reduction is None:
-        found.append(Convention((SUM_LOSS,)))
+        c = of_gradients
+        return [Convention((), c)] if c and c > 0 else [Convention()]
+    ways: dict[float, tuple[Mutant, ...]] = {1.0: ()}
+    ways |= {c: (mutant,) for c, mutant in squares_conventions(loss).items()}
+    found = [Convention(mutants) for mutants in ways.values()]
+    several = loss.images > 1
+    if several and submitted.deltas:
+        found += [Convention((*m, SUM_CONVENTION), 1 / loss.images) for m in ways.values()]
+    if several and reduction is None:
+        ways |= {c * loss.images: (*m, SUM_LOSS) for c, m in ways.items()}
+        found += [Convention(m) for m in ways.values() if SUM_LOSS in m]
     both = {c for c in (of_gradients, of_deltas) if c is not None}
     c = next(iter(both)) if both else 1.0
-    usual = (1.0,) if reduction else (1.0, float(loss.images))
-    if all(abs(c / other - 1) < _EXACTLY for other in both) and not any(
-        abs(c / one - 1) < _EXACTLY for one in usual
-    ):
+    if any(abs(c / other - 1) >= _EXACTLY for other in both) or _way(ways, c) is not None:
+        return found
+    backwards = _way(ways, -c)
+    if backwards is not None:
+        found.append(Convention((*backwards, SIGN)))
+    else:
         alone = not submitted.deltas
         found.append(Convention((_factor_mutant(loss, c, reduction, gradients_alone=alone),)))
     return found
+
+
+def _way(ways: Mapping[float, tuple[Mutant, ...]], c: float) -> tuple[Mutant, ...] | None:
+    """Return the way to begin that has the factor c."""
+    return next((m for one, m in ways.items() if abs(c / one - 1) < _EXACTLY), None)
 
 
 def _factor(
@@ -122,7 +140,7 @@ def _factor_mutant(
     meanings = {
         1 / n: "1 / N, of N images", float(n): "N, the number of images", 0.5: "1/2", 2.0: "2",
         float(classes): "the number of classes", 1 / classes: "1 / the number of classes",
-        1 / (n * classes): "1 / (N K), of N images and K classes", -1.0: "a sign",
+        1 / (n * classes): "1 / (N K), of N images and K classes",
         1 / n**2: "1 / N^2, of N images",
     }  # fmt: skip
     exact, words = next(

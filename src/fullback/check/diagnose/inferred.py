@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.layouts import CONV_ORDERS, squeezed
-from fullback.check.diagnose.names import is_bias
+from fullback.check.diagnose.names import is_weight
 from fullback.errors import OptionError, ShapeError
 from fullback.layers import (
     AvgPool2D,
+    BinaryCrossEntropy,
     Conv2D,
     Dense,
     Flatten,
@@ -20,6 +21,7 @@ from fullback.layers import (
     MaxPool2D,
     ReLU,
     Sigmoid,
+    SoftmaxCrossEntropy,
     Tanh,
 )
 from fullback.layers.base import Array, Shape
@@ -44,7 +46,8 @@ def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[list[Network
     Those with ReLU and max pooling are the first group, those with others follow.
 
     They are convolutions, all padded alike, each perhaps with 2 x 2 pooling, and dense layers, with
-    one kind of activation between them, and softmax with cross-entropy.
+    one kind of activation between them, and softmax with cross-entropy, or a sigmoid where there is
+    one output.
 
     Parameters
     ----------
@@ -67,7 +70,9 @@ def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[list[Network
         for shape in _image_shapes(x, y, dense):
             for layers in _architectures(convs, dense, biases, shape, hidden):
                 try:
-                    net = Network(layers, shape, dtype="float64")
+                    one = isinstance(layers[-1], Dense) and layers[-1].units == 1
+                    loss = BinaryCrossEntropy() if one else SoftmaxCrossEntropy()
+                    net = Network(layers, shape, loss=loss, dtype="float64")
                 except (OptionError, ShapeError):
                     continue
                 if repr(net) not in seen:
@@ -84,7 +89,7 @@ def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[list[Network
 
 
 def _is_bias(name: str, array: Array) -> bool:
-    return len(squeezed(array.shape)) < 2 and (array.ndim < 2 or is_bias(name) or 1 in array.shape)
+    return len(squeezed(array.shape)) < 2 and (array.ndim < 2 or not is_weight(name))
 
 
 def squeezed_filters(shape: Shape) -> Shape:

@@ -13,7 +13,7 @@ from fullback.check.diagnose.conventions import Reduction
 from fullback.check.diagnose.forward import target_notes
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
-from fullback.check.diagnose.submission import receive
+from fullback.check.diagnose.submission import OPEN, receive
 from fullback.errors import OptionError
 from fullback.network import Network
 from fullback.options import short
@@ -74,7 +74,8 @@ def diagnose(
     Raises
     ------
     OptionError
-        Nothing was submitted, a name is not known, or an option makes no sense.
+        Nothing was submitted, a name is not known, or an option makes no sense. Or the shapes of
+        ``weights`` leave open how they lie, and nothing that was submitted confirms one layout.
     ShapeError, InputError
         An array, or x or y, does not fit.
     """
@@ -95,4 +96,11 @@ def diagnose(
         submission.notes.append(f"the images were read as ({', '.join(form)})")
     submission.notes += target_notes(net, y)
     case = Case(double, images, targets, trace, submission, reduction, training, seed)
-    return case.diagnosis()
+    found = case.diagnosis()
+    assumed = [note for note in submission.notes if note.startswith(OPEN)]
+    if assumed and any(finding.mistake is None for finding in found.findings):
+        raise OptionError(
+            f"{OPEN}, so that nothing can be said of what is wrong: give the probabilities or "
+            "activations too, or the weights in the network's layout"
+        )
+    return found

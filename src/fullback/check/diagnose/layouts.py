@@ -25,8 +25,11 @@ USUAL, UNUSUAL, FOREIGN = 0.02, 0.1, 0.2  # what a way to read costs
 CONV_ORDERS = ("KCRS", "KRSC", "RSCK", "CRSK", "CKRS")
 """Orders of a convolution's weights that programs have, the usual ones first."""
 
-FOLD_ORDERS = ("CHW", "HWC")
-"""Orders in which programs flatten maps."""
+COLUMN_ORDERS = ("KCSR", "CSRK")
+"""Those of filters (R, S, C, K) that are flattened column by column, with K and without it."""
+
+FOLD_ORDERS, COLUMN_FOLDS = ("CHW", "HWC"), ("CWH",)
+"""Orders in which programs flatten maps: row by row, and (H, W, C) column by column."""
 
 MAP_ORDERS = ("NCHW", "NHWC", "HWCN", "CHWN", "CNHW", "HWNC")
 """Orders of maps that programs have."""
@@ -87,9 +90,12 @@ class ProgramLayout:
     fold: str = "CHW"
 
     @property
-    def usual(self) -> bool:
-        """Whether many programs have it."""
-        return self.conv in CONV_ORDERS and self.fold in FOLD_ORDERS
+    def coherent(self) -> bool:
+        """Whether maps are flattened as the filters lie."""
+        if self.conv in COLUMN_ORDERS:
+            return self.fold == "CWH"
+        last = self.conv in ("KRSC", "RSCK")
+        return self.conv in CONV_ORDERS and self.fold in (("HWC", "CWH") if last else ("CHW",))
 
 
 @dataclass(frozen=True)
@@ -206,37 +212,49 @@ def program_layouts(
 ) -> list[ProgramLayout]:
     """Return the layouts that a program with arrays of these shapes may have, likelier ones first.
 
-    Without ``every``, they differ in the fold alone: where shapes leave the rest open, it is the
-    network's own, or the usual one.
+    A usual one flattens maps as its filters lie, row by row as NumPy does, or column by column as
+    MATLAB does.
 
     Parameters
     ----------
     axes : of the network's parameters
     shapes : of the program's arrays, weights or gradients, by the network's names
     channels_last : whether its maps are known to be so
-    every : return all that the shapes allow, unusual orders too
+    every : return all that the shapes allow; else the usual ones, and others only where something
+        is not as in fullback
     """
     pairs = [(axes[name], shape) for name, found in shapes.items() for shape in found]
     filters = [(a, shape) for a, shape in pairs if a.letters == "KCRS"]
     dense = [(a, shape) for a, shape in pairs if len(a.letters) > 1 and a.letters[0] == "U"]
+    merged = any(len(squeezed(shape)) < len(squeezed(a.sizes)) for a, shape in filters)
     orders = list(CONV_ORDERS)
     if channels_last:
         orders = ["KRSC", "RSCK", "CRSK", "KCRS", "CKRS"]
-    elif any(len(squeezed(shape)) < len(squeezed(a.sizes)) for a, shape in filters):
+    elif merged:
         orders = ["KCRS", "CRSK", "KRSC", "RSCK", "CKRS"]  # a matrix is rather w.reshape(K, -1).T
-    if every:
-        orders += [o for o in map("".join, itertools.permutations("KCRS")) if o not in orders]
-    conv = _fitting(orders, filters)
+    possible = _fitting(list(map("".join, itertools.permutations("KCRS"))), filters)
+    rows = [o for o in orders if o in possible] or ([] if every else orders)
+    columns = [o for o in (COLUMN_ORDERS if merged else orders) if o in possible]
     turned = _fitting([False, True], dense)
-    known = channels_last or conv[0] != "KCRS" or turned[0]
-    inner = list(FOLD_ORDERS) if known or every else ["CHW"]
-    inner = inner[::-1] if channels_last or conv[0] in ("KRSC", "RSCK") else inner
+    vectors = any(len(squeezed(shape)) < 2 for _, shape in dense)
+    known = channels_last or rows[:1] != ["KCRS"] or turned[0]
+    of_rows = _layouts(rows, turned if every else turned[:1], FOLD_ORDERS)
+    of_columns = _layouts(columns, turned if every or vectors else turned[:1], COLUMN_FOLDS)
+    found = [p for p in of_rows if p.coherent or not filters]
+    found = found if known or filters else found[:1]
+    found += [p for p in of_columns if p.coherent and filters]
+    if known or every:
+        found += [*of_rows, *of_columns]
     if every:
-        inner += [o for o in map("".join, itertools.permutations("CHW")) if o not in inner]
-    else:
-        conv, turned = conv[:1], turned[:1]
-    every_one = [ProgramLayout(*one) for one in itertools.product(conv, turned, inner)]
-    return sorted(every_one, key=lambda program: not program.usual)
+        folds_of = list(map("".join, itertools.permutations("CHW")))
+        found += _layouts(possible, turned, folds_of)
+    return list(dict.fromkeys(found or of_rows))
+
+
+def _layouts(
+    conv: Sequence[str], turned: Sequence[bool], folds_of: Sequence[str]
+) -> list[ProgramLayout]:
+    return [ProgramLayout(*one) for one in itertools.product(conv, turned, folds_of)]
 
 
 def readable(axes: Axes, shape: Shape) -> list[str]:

@@ -8,6 +8,7 @@ z1 and a1 are what the first layer with weights computes, before and after its a
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,18 @@ from fullback.layers.base import Array, Shape
 _WEIGHT = {"w", "weight", "weights", "kernel", "kernels", "filter", "filters", "f", "k", "theta"}
 _WEIGHT |= {"coef", "coefs"}
 _BIAS = {"b", "bias", "biases", "beta", "intercept", "intercepts"}
+_STATE = {
+    "vel",
+    "velocity",
+    "velocities",
+    "momentum",
+    "momenta",
+    "moment",
+    "moments",
+    "mom",
+    "cache",
+}
+_STATE |= {"vd", "sd", "md", "vw", "vb", "mw", "mb", "sw", "sb", "vdw", "vdb", "sdw", "sdb", "adam"}
 _NOISE = {"d", "grad", "grads", "gradient", "gradients", "delta", "deltas", "dl", "dloss", "g"}
 _NOISE |= {"layer", "layers", "param", "params", "out", "output", "y", "a", "act", "activation"}
 _KINDS = {
@@ -80,6 +93,13 @@ def is_weight(name: str) -> bool:
 def is_bias(name: str) -> bool:
     """Whether a name is that of biases."""
     return bool(_BIAS & set(words_of(name)))
+
+
+def is_state(name: str) -> bool:
+    """Whether a name is that of an optimizer's state: v_weights, m.W1, velocity, VdW1."""
+    words = [*words_of(name), ""]
+    pairs = itertools.pairwise(words)
+    return any(w in _STATE or (w in "vms" and not n.isdigit()) for w, n in pairs if w)
 
 
 class Names:

@@ -27,8 +27,15 @@ from fullback.passes import Seed, trace_batch
 
 _MANY, _EVEN = 20, 0.01  # moves whose spread, relative to their mean, no gradient has
 _LISTED = 6  # ways of calling in a message
+_TRIED = 3  # networks that are judged by, where nothing confirms one
 _WORKING, _LIKELY = 16, 4  # ways of calling that run after which no more are tried, where none of
 # them explains anything, and where one explains what the gradients are made of
+
+
+UNCONFIRMED = (
+    "nothing that the step computed confirms a network of the kind that the shapes of its weights "
+    "allow"
+)
 
 
 def diagnose_program(
@@ -87,14 +94,32 @@ def diagnose_program(
         )
     groups = program.networks(net, to_numpy(x), y)
     options: dict[str, Any] = {"l2": l2, "convolution": convolution}
-    answer, chosen, notes = _find(
-        program, groups, x, y, options, assumed=net is None, training=training, seed=seed
-    )
-    found = diagnose(
-        chosen, x, y, answer.gradients, weights=program.before, after=answer.after,
-        lr=answer.rate, reduction=reduction, training=training, seed=seed, **options,
-    )  # fmt: skip
-    return replace(found, notes=[f"called as {answer.call}", *answer.notes, *notes, *found.notes])
+    answer, likely, sure = _find(program, groups, x, y, options, training=training, seed=seed)
+    for chosen in likely if sure else likely[:_TRIED]:
+        try:
+            found = diagnose(
+                chosen, x, y, answer.gradients, weights=program.before, after=answer.after,
+                lr=answer.rate, reduction=reduction, training=training, seed=seed, **options,
+            )  # fmt: skip
+        except FullbackError:
+            if net is not None or sure:
+                raise
+            continue
+        if net is not None or sure or all(finding.mistake for finding in found.findings):
+            break
+    else:
+        raise OptionError(
+            f"{UNCONFIRMED}; give net=, such as " + "; ".join(map(_text, likely[:_LISTED]))
+        )
+    notes = [f"called as {answer.call}", *answer.notes]
+    if net is None:
+        notes.append(
+            f"the network was assumed to be {_text(chosen)}; give net= where it is another"
+        )
+        if sure and len(likely) > 1:
+            alike = "; ".join(map(_text, likely[1 : _LISTED + 1]))
+            notes.append(f"other networks explain as much: {alike}")
+    return replace(found, notes=[*notes, *found.notes])
 
 
 def _find(
@@ -104,34 +129,29 @@ def _find(
     y: Any,
     options: Mapping[str, Any],
     *,
-    assumed: bool,
     training: bool,
     seed: Seed,
-) -> tuple[Answer, Network, list[str]]:
-    """Find the call that works, and of several networks the one that explains what it gives.
+) -> tuple[Answer, list[Network], bool]:
+    """Find the call that works, and the networks that explain what it gives, or are likely.
+
+    Last is whether they do explain something.
 
     Raises
     ------
     OptionError
-        No call works, or it cannot be known which of the networks it is.
+        No call works.
     """
     tries: dict[str, Exception] = {}
-    best: tuple[float, Answer, Network, list[str]] | None = None
+    best: tuple[float, Answer, list[Network]] | None = None
     working = 0
     snapshot = Snapshot(program.step, program.weights)
     for call, images, labels in _every_call(program, groups[0][0], x, y):
+        if call.each and "N" in call.form and best is not None and not best[1].call.each:
+            continue  # it takes batches, and what is wrong with them one image alone cannot show
         batches = list(call.batches(x, images, y, labels, groups[0][0].output_shape[0]))
-        scores: list[tuple[float, Network]] = []
         try:
             answer = program.run(call, batches, snapshot)
-            for group in groups:
-                for net in group:
-                    score = _score(
-                        net, x, y, program.before, answer, options, training=training, seed=seed
-                    )
-                    scores.append((score, net))
-                if any(score >= 1 for score, _ in scores):
-                    break
+            scores = _scores(program, groups, x, y, answer, options, training=training, seed=seed)
         except UnclearError:
             raise
         except Exception as error:  # noqa: BLE001 -- a program may raise anything
@@ -139,27 +159,16 @@ def _find(
             continue
         score, net = max(scores, key=lambda pair: pair[0])
         if best is None or score > best[0]:
-            alike = [_text(n) for s, n in scores if int(s) == int(score) and n is not net]
-            best = score, answer, net, alike
+            alike = [n for s, n in scores if int(s) == int(score) and n is not net]
+            best = score, answer, [net, *alike]
         working += 1
         if score >= 1 or working >= (_WORKING if best[0] < SPANNED else _LIKELY):
             break
     if best is None:
         raise _refusal(tries)
-    score, answer, net, alike = best
-    answer = _checked(program, net, x, y, answer, snapshot)
-    notes = []
-    if score < 1 and len(groups[0]) > 1:
-        raise OptionError(
-            "the shapes of the weights fit several networks, and none explains what the step "
-            "computed; give net=, one of: " + "; ".join(map(_text, groups[0][:_LISTED]))
-        )
-    net = net if score >= 1 else groups[0][0]
-    if assumed:
-        notes.append(f"the network was assumed to be {_text(net)}; give net= where it is another")
-        if score >= 1 and alike:
-            notes.append(f"other networks explain as much: {'; '.join(alike[:_LISTED])}")
-    return answer, net, notes
+    score, answer, nets = best
+    answer = _checked(program, nets[0], x, y, answer, snapshot)
+    return answer, nets if score >= 1 else groups[0], score >= 1
 
 
 def _every_call(program: Step, net: Network, x: Any, y: Any) -> Iterator[tuple[Call, Array, Any]]:
@@ -172,6 +181,42 @@ def _every_call(program: Step, net: Network, x: Any, y: Any) -> Iterator[tuple[C
         classifies=net.loss.classifies, numbers=np.ndim(y) == 1,
     ):  # fmt: skip
         yield call, images, labels
+
+
+def _scores(
+    program: Step,
+    groups: list[list[Network]],
+    x: Any,
+    y: Any,
+    answer: Answer,
+    options: Mapping[str, Any],
+    *,
+    training: bool,
+    seed: Seed,
+) -> list[tuple[float, Network]]:
+    """Return how much the networks explain, group by group until one explains something.
+
+    Raises
+    ------
+    FullbackError
+        The weights, or what the step did to them, fit none.
+    """
+    scores: list[tuple[float, Network]] = []
+    unfit: FullbackError | None = None
+    for group in groups:
+        for net in group:
+            try:
+                score = _score(
+                    net, x, y, program.before, answer, options, training=training, seed=seed
+                )
+                scores.append((score, net))
+            except FullbackError as error:
+                unfit = error
+        if any(score >= 1 for score, _ in scores):
+            break
+    if unfit is not None and not scores:
+        raise OptionError(f"{UNCONFIRMED}; give net=") if program.assumes else unfit
+    return scores
 
 
 def _score(
@@ -271,14 +316,12 @@ def _refusal(tries: Mapping[str, Exception]) -> OptionError:
         reasons.setdefault(text, []).append(how)
     lines = [
         hows[0] + (f", and {len(hows) - 1} more ways" if len(hows) > 1 else "") + f": {reason}"
-        for reason, hows in list(reasons.items())[:_LISTED]
+        for reason, hows in reasons.items()
     ]
-    more = len(reasons) - len(lines)
     first = next(iter(tries.values()))
+    others = "".join(f"\n  {line}" for line in lines[1:_LISTED])
     error = OptionError(
-        "no way of calling the step works; tried\n  "
-        + "\n  ".join(lines)
-        + (f"\n  and others, which ended in {more} other errors" if more else "")
+        f"no way of calling the step works: {lines[0]}" + ("\ntried too:" + others) * bool(others)
     )
     error.__cause__ = first
     return error

@@ -11,6 +11,7 @@ import numpy as np
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.layouts import (
     MAP_ORDERS,
+    UNUSUAL,
     USUAL,
     Axes,
     ProgramLayout,
@@ -98,7 +99,7 @@ class Reader:
 
     Attributes
     ----------
-    program : the layout of its weights, where that is known
+    program : the layout of its weights
     channels_last : whether its maps are known to be so
     """
 
@@ -131,7 +132,7 @@ class Reader:
         elif orders[0] == "NCHW":
             orders = orders[:1]
         self._orders = orders
-        self.program = ProgramLayout()
+        self.program, self._possible = ProgramLayout(), list[ProgramLayout]()
         self.channels_last = orders[0] in ("NHWC", "HWCN", "HWNC")
 
     def agreement(
@@ -147,15 +148,7 @@ class Reader:
         Counted are those that the layout does not concern, then the ``unclear`` ones, which it
         does; last is whether it is all of them.
         """
-        counts: dict[str, float] = {}
-        for known, (_, array) in self.gradients.way(way).items():
-            axes = self.axes[known]
-            order = axes.order(program)
-            if axes.fits(order, array.shape):
-                values = self._judged(net, known, axes.read(order, array.astype(np.float64)))
-                inputs = trace.activations[self._before[known.split(".")[0]]]
-                error = self.gradients.tolerance(known, array)
-                counts[known] = explained(values, trace.gradients[known], error, inputs)
+        counts = self._gradients_explained(net, trace, program, way)
         outputs = self.nearest("activation", trace.activations)
         truths = {f"output of {k}": (m, trace.activations[k]) for k, m in outputs.items()}
         if self.given.probabilities is not None and trace.probabilities is not None:
@@ -167,6 +160,31 @@ class Reader:
         rest = sum(count for known, count in counts.items() if known in unclear or count < 1)
         return clear, rest, bool(counts) and min(counts.values()) >= 1
 
+    def choose(self, net: Network, trace: Trace, layouts: Sequence[ProgramLayout]) -> None:
+        """Set the layout, without the program's weights, to the one in which most are right.
+
+        Others in which the same are right, and more, stay possible for the rest.
+        """
+        counts = {p: self._gradients_explained(net, trace, p, 0) for p in layouts}
+        right = {p: {k for k, count in c.items() if count >= 1} for p, c in counts.items()}
+        self.program = max(layouts, key=lambda p: (len(right[p]), sum(counts[p].values())))
+        self._possible = [p for p in layouts if right[p] >= right[self.program]]
+
+    def _gradients_explained(
+        self, net: Network, trace: Trace, program: ProgramLayout, way: int
+    ) -> dict[str, float]:
+        """Return how much of each gradient a trace explains, in a layout."""
+        counts: dict[str, float] = {}
+        for known, (_, array) in self.gradients.way(way).items():
+            axes = self.axes[known]
+            order = axes.order(program)
+            if axes.fits(order, array.shape):
+                values = self._judged(net, known, axes.read(order, array.astype(np.float64)))
+                inputs = trace.activations[self._before[known.split(".")[0]]]
+                error = self.gradients.tolerance(known, array)
+                counts[known] = explained(values, trace.gradients[known], error, inputs)
+        return counts
+
     def gradient(
         self,
         net: Network,
@@ -174,7 +192,6 @@ class Reader:
         known: str,
         name: str,
         array: Array,
-        program: ProgramLayout,
     ) -> SubmittedArray:
         """Read a gradient in the program's layout, or as one that lies in another order by mistake.
 
@@ -182,7 +199,6 @@ class Reader:
         ----------
         net, trace : the network with the program's weights, and the truth
         known, name, array : the network's name, the user's, and the array
-        program : the layout
 
         Raises
         ------
@@ -190,20 +206,18 @@ class Reader:
             It has another number of values, or axes in no order.
         """
         axes, values = self.axes[known], array.astype(np.float64)
-        order, truth = axes.order(program), trace.gradients[known]
+        order, truth = axes.order(self.program), trace.gradients[known]
         readings: list[Reading] = []
-        if axes.fits(order, array.shape):
-            plain = order == axes.letters and array.shape == axes.wanted
-            phrase = axes.phrase(order, array.shape)
-            readings = [
-                Reading(
-                    axes.read(order, values),
-                    phrase,
-                    0.0 if plain or self.given.weights is not None else USUAL,
-                )
-            ]
+        for other in dict.fromkeys([order, *(axes.order(p) for p in self._possible)]):
+            if axes.fits(other, array.shape):
+                plain = other == axes.letters and array.shape == axes.wanted
+                cost = 0.0 if plain or self.given.weights is not None else USUAL
+                cost += UNUSUAL * (other != order)
+                phrase = axes.phrase(other, array.shape)
+                readings.append(Reading(axes.read(other, values), phrase, cost))
         raw = self._unjudged(net, known, truth)
-        if len(axes.letters) > 1 and (not readings or likeness(readings[0].values, raw) < _RIGHT):
+        alike = max((likeness(reading.values, raw) for reading in readings), default=0.0)
+        if len(axes.letters) > 1 and alike < _RIGHT:
             readings += memory_orders(axes, order, values, raw)
             readings = readings or misplaced(axes, order, values)
         if not readings:

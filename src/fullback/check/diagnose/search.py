@@ -43,7 +43,7 @@ _BYTES = 2**31  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
 _SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
 _SOLVED = 1e-8  # and what a learning rate that was found may be
-_WORK = 5e9  # multiplications, at most, to explain one gradient by two mistakes
+_WORK = 4e9  # multiplications, at most, to explain one gradient by two mistakes
 _LEAST_WORK = 2e6  # what it takes to try one, in multiplications of the same time
 
 
@@ -317,6 +317,15 @@ class Search:
         still = [h for h in missed if id(h.chain) not in matched]
         return met + [replace(h, open=(*h.open, key)) for h in still]
 
+    def _ruled_out(self, h: Hypothesis, reading: Reading, name: str, target: Target) -> bool:
+        """Whether a gradient cannot follow from the hypothesis' delta, which is dropped then."""
+        if h.shares or not self.sketches.rule_out(h.chain, name, target, h.share, reading):
+            return False
+        h.chain.forget()
+        if h.new > 1 and h.chain.parent is not None:
+            h.chain.parent.forget()  # few others go on from it
+        return True
+
     def _work(self, name: str) -> float:
         """Return about how many multiplications it takes to try one set of mistakes."""
         p = self.ensemble.exact.layers[name]
@@ -331,17 +340,13 @@ class Search:
         """
         found = []
         subsets = [(s, {m.mistake for m in s}) for s in _subsets(mutants, self.depth) if s]
-        of_bias = self.submitted.gradients.get(f"{name}.bias") if target == "weight" else None
+        of_bias = self.submitted.gradients.get(f"{name}.bias", ()) if target == "weight" else ()
         for h in hypotheses:
             known = {one.mutant.mistake for one in h.assumed}
             possible = [s for s, ids in subsets if h.new + len(ids - known) <= self.depth]
             if not possible:
                 continue
-            unlikely = of_bias is not None and self.sketches.rule_out(
-                h.chain, name, "bias", h.share, of_bias[0]
-            )
-            if unlikely:
-                h.chain.forget()
+            unlikely = bool(of_bias) and self._ruled_out(h, of_bias[0], name, "bias")
             for subset in possible:
                 assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
                 cost = cost_of(assumed) + UNEXPLAINED * len(h.open)
@@ -376,9 +381,7 @@ class Search:
         computed = gradient_in(h.chain, name, target, subset, h.share, decay)
 
         right = h.right and not subset
-        if not (subset or right) and self.sketches.rule_out(
-            h.chain, name, target, h.share, reading
-        ):
+        if not (subset or right) and self._ruled_out(h, reading, name, target):
             return []
         cancels = not subset and self.sketches.cancels(h.chain, name, target, reading)
         found = self._fit(h, reading, computed, patient=cancels, right=right)

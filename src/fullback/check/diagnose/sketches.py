@@ -33,9 +33,12 @@ class Sketches:
     def rule_out(
         self, chain: Chain, name: str, target: Target, share: float, reading: Reading
     ) -> bool:
-        """Whether the gradient of a delta is certainly another one than the submitted array."""
+        """Whether the gradient of a delta is certainly another one than the submitted array.
+
+        No undecided unit is decided otherwise for it.
+        """
         p = self.ensemble.exact.layers[name]
-        if not rules_of(p.layer).weighs or self.ensemble.others or reading.blur:
+        if not rules_of(p.layer).weighs or reading.blur:
             return False
         if self.cancels(chain, name, target, reading):
             return False

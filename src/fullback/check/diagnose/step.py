@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.calls import Call
-from fullback.check.diagnose.containers import arrays_in, gradients_in, is_gradient, weights_in
+from fullback.check.diagnose.containers import (
+    WAYS,
+    arrays_in,
+    gradients_in,
+    is_gradient,
+    put_back,
+    weights_in,
+)
 from fullback.check.diagnose.inferred import networks
 from fullback.check.diagnose.layouts import likeness
 from fullback.check.diagnose.snapshot import Snapshot
@@ -59,38 +66,37 @@ class Step:
     lr: float | None
     returns: str | None
     before: Arrays = field(default_factory=dict)
-    stacked: bool = False  # whether lists of arrays are read as one
+    way: int = 0  # how the weights are read; see containers.WAYS
+    assumes: bool = False  # whether the network follows from the weights' shapes
     _kinds: dict[Call, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.getter = callable(self.weights) and not arrays_in(self.weights)
-        self.before = self.now()
+        self.before = weights_in(self._holder())
 
     def networks(self, net: Network | None, x: Array, y: Any) -> list[list[Network]]:
         """Return the network, or those that the weights may belong to; see ``inferred``.
 
-        Lists of arrays are read as one array where only that makes a network.
+        Of the ways to read the weights, it is the first that makes a network.
         """
-
-        def fitting() -> list[list[Network]]:
-            if net is None:
-                return networks(self.before, x, y)
-            named_weights(net, self.before, "weight")
-            return [[net]]
-
-        try:
-            return fitting()
-        except FullbackError:
-            before = self.before
-            self.stacked, self.before = True, weights_in(self._holder(), stacked=True)
-            with contextlib.suppress(FullbackError):
-                return fitting()
-            self.stacked, self.before = False, before
-            raise
+        self.assumes = net is None
+        refusals: list[FullbackError] = []
+        for self.way in WAYS:
+            self.before = weights_in(self._holder(), self.way)
+            try:
+                if net is None:
+                    return networks(self.before, x, y)
+                named_weights(net, self.before, "weight")
+            except FullbackError as error:
+                refusals.append(error)
+            else:
+                return [[net]]
+        raise refusals[0]
 
     def now(self) -> Arrays:
-        """Return copies of the weights as they are."""
-        return weights_in(self._holder(), stacked=self.stacked)
+        """Return copies of the weights as they are, without what a step put beside them."""
+        found = weights_in(self._holder(), self.way)
+        return {k: found[k] for k in self.before} if self.before.keys() <= found.keys() else found
 
     def _holder(self) -> Any:
         return self.weights() if self.getter else self.weights
@@ -117,6 +123,9 @@ class Step:
                     snapshot.shake()
                 elif again == "in turn":
                     self._call(call, batch, given)
+                    put_back(self._holder(), self.before)
+                    if not self._unmoved(self.now()):
+                        snapshot.restore()
                     snapshot.restore_random_numbers()
                 result = self._call(call, batch, given)
                 returned, after = _returned(result, self.before), self.now()
@@ -144,11 +153,7 @@ class Step:
         rate: float | None,
     ) -> Answer:
         """Tell what a step did: from what it returned, the weights after it, and gradients kept."""
-        moved = after.keys() == self.before.keys() and any(
-            a.shape == self.before[k].shape
-            and not np.array_equal(a, self.before[k], equal_nan=True)
-            for k, a in after.items()
-        )
+        moved = after.keys() == self.before.keys() and not self._unmoved(after)
         if moved and returned is not None and self.returns != "gradients":
             stays = {k: a for k, a in returned.items() if k in after and a.shape == after[k].shape}
             same = all(np.array_equal(a, after[k]) for k, a in stays.items())
@@ -168,6 +173,14 @@ class Step:
         raise OptionError(
             "the step neither changed the weights nor returned arrays like them; give what it "
             "changes as weights, or let it return the gradients"
+        )
+
+    def _unmoved(self, after: Arrays) -> bool:
+        """Whether the weights are those before the step, as far as their shapes are."""
+        return all(
+            a.shape != self.before[k].shape or np.array_equal(a, self.before[k], equal_nan=True)
+            for k, a in after.items()
+            if k in self.before
         )
 
     def _kind(

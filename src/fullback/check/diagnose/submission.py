@@ -34,6 +34,9 @@ from fullback.layers.base import Array, Shape
 from fullback.network import Network
 from fullback.passes import Trace
 
+OPEN = "the shapes of the weights leave their layout open, and nothing that was given confirms one"
+"""How a note begins that says which layout was assumed."""
+
 _SAME_RATE = 1e-4  # relative difference of learning rates that are the same
 
 
@@ -133,9 +136,10 @@ def receive(
         }
         for known in axes
     }
-    layouts = program_layouts(
-        axes, shapes, channels_last=reader.channels_last, every=weights is not None
-    )
+    usual = program_layouts(axes, shapes, channels_last=reader.channels_last)
+    layouts = usual
+    if weights is not None:
+        layouts = program_layouts(axes, shapes, channels_last=reader.channels_last, every=True)
     unclear = {known for known, one in axes.items() if len({one.lie(p) for p in layouts}) > 1}
 
     def traced(net: Network) -> tuple[Network, Trace]:
@@ -147,20 +151,18 @@ def receive(
     ) -> tuple[float, float, bool]:
         return reader.agreement(judged, trace, program, way, unclear)
 
-    way, program = 0, layouts[0]
+    way = 0
     if weights is not None:
-        placed = place_weights(net, weights, axes, layouts, traced, agreement)
-        net, trace, program, way = placed.net, placed.trace, placed.program, placed.way
-        submission.notes += _assumed(weights[way], axes, program, sure=placed.sure)
+        placed = place_weights(net, weights, axes, layouts, usual, traced, agreement)
+        net, trace, reader.program, way = placed.net, placed.trace, placed.program, placed.way
+        submission.notes += _assumed(weights[way], axes, reader.program, sure=placed.sure)
     else:
         net, trace = traced(net)
-        if len(layouts) > 1:
-            program = max(layouts, key=lambda p: sum(agreement(net, trace, p, 0)))
+        reader.choose(net, trace, layouts)
     for known, (name, array) in gradients.way(way).items():
-        submission.gradients[known] = reader.gradient(net, trace, known, name, array, program)
+        submission.gradients[known] = reader.gradient(net, trace, known, name, array)
     if given.after is not None and given.lr is None:
         _take_rate(submission, trace)
-    reader.program = program
     submission.deltas = reader.maps("delta", trace.deltas)
     outputs = reader.maps("activation", trace.activations)
     submission.activations = read_activations(net, trace, outputs)
@@ -271,8 +273,5 @@ def _assumed(
             for known, (name, array) in weights.items()
             if (phrase := axes[known].phrase(axes[known].order(program), array.shape))
         ]
-        notes.append(
-            "the shapes of the weights leave their layout open, and nothing that was given "
-            f"confirms one; assumed: {', '.join(how) or 'that of the network'}"
-        )
+        notes.append(f"{OPEN}; assumed: {', '.join(how) or 'that of the network'}")
     return notes

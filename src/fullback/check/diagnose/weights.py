@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.containers import is_container, weights_in
+from fullback.check.diagnose.containers import WAYS, is_container, weights_in
 from fullback.check.diagnose.layouts import (
     Axes,
     ProgramLayout,
@@ -71,15 +71,22 @@ def named_weights(
         )
     names = Names(what, shapes, None)
     sizes = {int(np.prod(shape)) for shape in shapes.values()}
-    if not is_container(value):  # an object has other arrays too
-        found = {name: array for name, array in found.items() if array.size in sizes} or found
-    try:
-        matched = names.match(found)
-    except OptionError:
-        stacked = weights_in(value, stacked=True)
-        if stacked.keys() == found.keys():
-            raise
-        matched, found = names.match(stacked), stacked
+    refusals: list[OptionError] = []
+    for way in WAYS if what == "weight" else WAYS[::2]:  # no gradient is left out in silence
+        every = weights_in(value, way - way % 2)
+        found = weights_in(value, way)
+        if not is_container(value):  # an object has other arrays too
+            found = {name: array for name, array in found.items() if array.size in sizes} or found
+        try:
+            matched = names.match(found)
+            left = {array.size for name, array in every.items() if name not in found}
+            free = [known for known in shapes if known not in matched.values()]
+            if found and not any(int(np.prod(shapes[known])) in left for known in free):
+                break
+        except OptionError as error:
+            refusals.append(error)
+    else:
+        raise refusals[0]
     if guessed is not None:
         guessed += [
             f"{name} as {known}" for name, known in matched.items() if name in names.guessed
@@ -166,6 +173,7 @@ def place_weights(
     ways: Sequence[Named],
     axes: Mapping[str, Axes],
     layouts: Sequence[ProgramLayout],
+    usual: Sequence[ProgramLayout],
     traced: Callable[[Network], tuple[Network, Trace]],
     agreement: Callable[[Network, Trace, ProgramLayout, int], tuple[float, float, bool]],
 ) -> Placed:
@@ -175,7 +183,7 @@ def place_weights(
     ----------
     net, axes : the network, and the axes of its parameters
     ways : the weights; more than one way to cut a vector into them is possible
-    layouts : the layouts that may be, the likelier ones first
+    layouts, usual : the layouts that may be, the likelier ones first, and those that programs have
     traced : the network as it is to be judged, and its trace
     agreement : how many of the submitted arrays such a trace explains, in a layout and a way: of
         those that the layout does not concern, of the others; and whether all
@@ -186,6 +194,7 @@ def place_weights(
         The shapes fit no layout.
     """
     best: tuple[float, Placed] | None = None
+    others = 0  # usual layouts, each in each way
     seen: list[Mapping[str, Array]] = []
     most = _MOST
     for program, way in itertools.product(layouts, range(len(ways))):
@@ -199,11 +208,10 @@ def place_weights(
         clear, rest, whole = agreement(judged, trace, program, way)
         count = clear or rest / 1000  # what the layout does not concern says more
         exported = _same(parameters, net.parameters)
-        if best is None or count > best[0] or exported:
-            best = (
-                count,
-                Placed(judged, trace, program, way, max(clear, rest) >= SPANNED or exported),
-            )
+        sure = max(clear, rest) >= SPANNED or exported
+        others += program in usual
+        if best is None or exported or (count > best[0] and (sure or program in usual)):
+            best = (count, Placed(judged, trace, program, way, sure))
         if whole or exported:
             return best[1]
         most = min(most, max(_FEW, _VALUES // sum(a.size for a in trace.activations.values())))
@@ -211,7 +219,7 @@ def place_weights(
             break
     if best is None:
         raise _unfitting(axes, ways[0])
-    return best[1] if len(seen) > 1 else replace(best[1], sure=True)
+    return replace(best[1], sure=True) if len(seen) == 1 or others == 1 else best[1]
 
 
 def _same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:

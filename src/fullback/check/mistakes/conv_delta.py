@@ -14,6 +14,7 @@ from fullback.check.mistakes.base import Change, Mistake, Mutant, Mutants, delta
 from fullback.check.mistakes.conv_stages import (
     WEIGHT,
     StridedDelta,
+    correlate,
     exchangeable,
     gather,
     leftover,
@@ -332,10 +333,23 @@ def _early(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
     return replace(laid, other=p.parameters["weight"] - p.rate * gradient)
 
 
+def _early_each(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
+    """Take each image's delta through weights that its own gradient has changed."""
+    changes = []
+    for n in range(p.images):
+        image = StridedDelta(laid.dy[n : n + 1], laid.step, p.cache[0][n : n + 1])
+        own = replace(image, other=p.images * correlate(p, image, dy))
+        changes.append(gather(p, own, dy))
+    changed: Array = gather(p, laid, dy) - p.rate * np.concatenate(changes)
+    return changed
+
+
 MUTANTS.add(
     common.WEIGHTS_UPDATED_EARLY,
     delta("weight", "the delta was taken through weights that had been updated already",
           _early, unknown="rate"),
+    delta("sum", "each image's delta was taken through weights that had been updated with that "
+          "image already", _early_each, common.several_images, unknown="rate"),
 )  # fmt: skip
 common.add_to_delta(MUTANTS)
 common.add_mixed_images(MUTANTS, delta, several_filters)

@@ -52,6 +52,11 @@ MUTANTS.add(
     common.WEIGHTS_UPDATED_EARLY,
     delta("weight", "the delta was taken through weights that had been updated already",
           lambda p, dy, _: dy @ (p.parameters["weight"] - p.rate * (dy.T @ p.x)), unknown="rate"),
+    delta("weight", "each image's delta was taken through weights that had been updated with that "
+          "image already",
+          lambda p, dy, _: dy @ p.parameters["weight"]
+          - p.rate * p.images * (dy**2).sum(axis=1, keepdims=True) * p.x,
+          common.several_images, unknown="rate"),
 )  # fmt: skip
 common.add_to_delta(MUTANTS)
 common.add_inputs(MUTANTS, lambda p, x, dy: dy.T @ x)

@@ -11,6 +11,7 @@ from fullback.check.mistakes.base import Change, Mistake, Mutant, Mutants, Targe
 from fullback.layers.base import Array
 
 _DIGITS = 2  # of a threshold that a person writes down, at most
+_FEW = 3  # numbers whose signs may be those of any array
 _MOMENTUM = (0.9, 0.99, 0.999)
 
 GRADIENTS_NOT_CLEARED = Mistake(
@@ -89,7 +90,7 @@ def add_to_gradient(table: Mutants, of: Target) -> None:
         L1_TERM,
         Mutant(of, "out", "it holds a multiple of the parameter's signs, an L1 term",
                lambda p, v, dy: v + p.decay * np.sign(p.parameters[of]),
-               lambda p: bool(p.parameters[of].any()), "decay",
+               lambda p: bool(np.count_nonzero(p.parameters[of]) > _FEW), "decay",
                lambda p, v, given: _multiple(given - v, np.sign(p.parameters[of]))),
     )  # fmt: skip
     table.add(

@@ -209,10 +209,6 @@ MUTANTS.add(
     common.BATCH_SCALE,
     delta("rule", "the 2 of the square's derivative is missing",
           lambda p, t, dy: (p.p - t) / t.shape[1]),
-    delta("rule", "the squares were added up over the outputs, where their mean belongs",
-          lambda p, t, dy: 2 * (p.p - t), _several_outputs),
-    delta("rule", "both the 2 of the square's derivative and the mean over the outputs are missing",
-          lambda p, t, dy: p.p - t, _several_outputs),
     when=_squares,
 )  # fmt: skip
 MUTANTS.add(
@@ -220,7 +216,8 @@ MUTANTS.add(
     delta("target", "each image got the label of the image before it", _rolled(1, 0)),
     delta("target", "each image got the label of the image behind it", _rolled(-1, 0)),
 )
-MUTANTS.add(common.SIGN_FLIPPED, delta("out", "t - p stands for p - t", common.negative))
+SIGN = named(delta("out", "t - p stands for p - t", common.negative), common.SIGN_FLIPPED)
+MUTANTS.add(common.SIGN_FLIPPED, SIGN)
 BATCH_SUM = delta(
     "mean", "the batch's sum stands where the mean belongs: nothing was divided by N",
     same, common.several_images,
@@ -269,3 +266,23 @@ SUM_CONVENTION = delta(
     "in fullback the deltas hold 1 / N already: both are right", same, common.several_images,
 )  # fmt: skip
 """Another right way for a whole pass: its gradients are divided by N."""
+_SQUARES = {
+    0.5: "the loss is half the sum of the squares over the outputs here, and their mean in "
+    "fullback: both are right, and every gradient is K / 2 times fullback's, of K outputs",
+    1.0: "the loss is the sum of the squares over the outputs here, and their mean in fullback: "
+    "both are right, and every gradient is K times fullback's, of K outputs",
+}
+
+
+def squares_conventions(p: LossPass) -> dict[float, Mutant]:
+    """Return other right ways to add up squared errors, by the factor that they bring."""
+    outputs = p.logits.shape[1]
+    return {
+        share * outputs: delta("rule", words, _added_up(share))
+        for share, words in _SQUARES.items()
+        if _squares(p) and share * outputs != 1
+    }
+
+
+def _added_up(share: float) -> Change:
+    return lambda p, t, dy: 2 * share * (p.p - t)
