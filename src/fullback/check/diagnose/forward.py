@@ -27,6 +27,7 @@ from fullback.passes import Trace
 
 _EXACTLY = 1e-5  # relative error up to which an array is what a mistake gives,
 _NEARER = 1e-3  # and its share of the error without the mistake
+_FIRST = "Fix this first: whatever lies behind it changes with it."
 _READS = 1e-2  # relative error from which on a layout does not explain an array
 
 
@@ -115,40 +116,32 @@ class _Stretch:
             quantity = array = "probabilities"
         relative = error / max(size, 1e-300)
         found = self._named(name, submitted, min(_NEARER * error, _EXACTLY * length(submitted)))
+        off = f"{relative:.2g} off in relative terms"
         if found is None:
-            words = "; ".join(describe(submitted, expected, _axes(submitted)))
+            axes = "images channels rows columns" if submitted.ndim == 4 else "images features"
+            words = "; ".join(describe(submitted, expected, axes))
+            message = (
+                f"{self._where(name)} The backward pass below was judged with what was submitted, "
+                "as the program goes on."
+            )
+            evidence = Evidence(array, relative, None, f"{off}: {words}")
             return Finding(
-                None,
-                name,
-                quantity,
-                exact=False,
-                evidence=Evidence(
-                    array, relative, None, f"{relative:.2g} off in relative terms: {words}"
-                ),
-                message=f"{self._where(name)} The backward pass below was judged with what was "
-                "submitted, as the program goes on.",
-                expect="Fix this first: whatever lies behind it changes with it.",
+                None, name, quantity, exact=False, evidence=evidence, message=message, expect=_FIRST
             )
         layer, way, output, after = found
-        mistake = way.mistake
         if layer != name:
             self.assumed[layer] = output
+        proof = f"{array} is {off}, and {after:.1g} off what this mistake gives"
         return Finding(
-            mistake.id,
+            way.mistake.id,
             layer,
             quantity if layer == name else "output",
             exact=True,
-            evidence=Evidence(
-                array,
-                relative,
-                after,
-                f"{array} is {relative:.2g} off in relative terms, and {after:.1g} off what this "
-                "mistake gives",
-            ),
-            message=f"{mistake.sentence} The forward pass, {layer}: {way.description}.",
-            mend=mistake.mend,
-            hint=mistake.hint,
-            expect="Fix this first: whatever lies behind it changes with it.",
+            evidence=Evidence(array, relative, after, proof),
+            message=f"{way.mistake.sentence} The forward pass, {layer}: {way.description}.",
+            mend=way.mistake.mend,
+            hint=way.mistake.hint,
+            expect=_FIRST,
         )
 
     def _named(
@@ -195,10 +188,6 @@ class _Stretch:
             f"The forward pass is wrong at one of {', '.join(behind)}: from the values before "
             "them, other ones follow. Their outputs, one by one, would tell which."
         )
-
-
-def _axes(array: Array) -> str:
-    return "images channels rows columns" if array.ndim == 4 else "images features"
 
 
 def _rerun(p: LayerPass, x: Array) -> Array:

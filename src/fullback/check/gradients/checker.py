@@ -32,10 +32,7 @@ from fullback.network import Network
 from fullback.options import require_flag, require_whole
 from fullback.passes import trace_batch
 
-_REFERENCE, _FOREIGN = (
-    1e-8,
-    1e-6,
-)  # of the largest entry: what is a rounding, whatever it comes from
+_REFERENCE, _FOREIGN = 1e-8, 1e-6  # of the largest entry: what is a rounding, in any case
 _DRAWS = 6  # float32 passes whose rounding is looked at
 _SHAKE = 8  # roundings by which their numbers are moved
 _EPS = float(np.finfo(np.float32).eps)
@@ -186,9 +183,9 @@ class _Checker:
     def direction(self, names: Sequence[str]) -> DirectionRow:
         """Check along a random direction in which every entry of the arrays moves."""
         directions = {name: random_direction(self.rng, self.checked[name].shape) for name in names}
-        length = float(np.sqrt(sum((direction**2).sum() for direction in directions.values())))
+        length = _length(directions.values())
         directions = {name: direction / length for name, direction in directions.items()}
-        size = float(np.sqrt(sum((self.loss.arrays[name] ** 2).sum() for name in names))) or 1.0
+        size = _length(self.loss.arrays[name] for name in names) or 1.0
         step = power_of_two(STEP * size)
 
         def line(t: float) -> Mapping[str, Array]:
@@ -201,9 +198,7 @@ class _Checker:
         value = float(
             sum((self.checked[name] * direction).sum() for name, direction in directions.items())
         )
-        steepest = float(
-            np.sqrt(sum((self.exact[name] ** 2 * directions[name] ** 2).sum() for name in names))
-        )
+        steepest = _length(self.exact[name] * directions[name] for name in names)
         steepest = max(steepest, 1e-6 * max(self.largest.values()) / length)
         if slope.kink:
             steepest = max(steepest, *map(abs, slope.rules))
@@ -285,13 +280,9 @@ def _roundings(loss: BatchLoss, names: Sequence[str], rng: np.random.Generator) 
         }
         for name in single.parameters:
             single.parameters[name] = moved[name]
+        images = moved["input"].astype(np.float32)
         trace = trace_batch(
-            single,
-            moved["input"].astype(np.float32),
-            loss.targets,
-            None,
-            training=loss.training,
-            seed=loss.seed,
+            single, images, loss.targets, None, training=loss.training, seed=loss.seed
         )
         found = {"input": trace.deltas["input"], **trace.gradients}
         for name in names:
@@ -303,7 +294,7 @@ def _submitted(
     net: Network, gradients: Mapping[str, ArrayLike], images: tuple[int, ...]
 ) -> tuple[dict[str, Array], dict[str, bool]]:
     """Return a user's arrays by name, in float64, and whether they were computed in it."""
-    shapes = {**{name: double.shape for name, double in net.parameters.items()}, "input": images}
+    shapes = {**{name: array.shape for name, array in net.parameters.items()}, "input": images}
     if not gradients:
         raise InputError(f"gradients holds no arrays; there are {', '.join(shapes)}")
     checked, precise = {}, {}
@@ -352,6 +343,11 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     return f"no array is called {name!r}; {hint}"
+
+
+def _length(arrays: Iterable[Array]) -> float:
+    """Return the root of the sum of squares of several arrays."""
+    return float(np.sqrt(sum((array**2).sum() for array in arrays)))
 
 
 def _larger(one: float, other: float) -> float:

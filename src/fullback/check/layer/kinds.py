@@ -64,37 +64,19 @@ class Layout:
 
 
 def arranged(array: Array, axes: str, order: str) -> Array:
-    """Return an array with these axes in the user's order; those that are left out have length 1.
+    """Return an array with these axes in another order; those that it leaves out have length 1.
 
     Raises
     ------
     ValueError
-        An axis that the order leaves out is longer than 1.
+        It has other axes, or one that the order leaves out is longer than 1.
     """
-    rest = "".join(axis for axis in axes if axis in order)
     lengths = dict(zip(axes, array.shape, strict=True))
-    letters = [axis for axis in order if axis != "1"]
-    moved = array.reshape([lengths[axis] for axis in rest])
-    moved = moved.transpose([rest.index(axis) for axis in letters])
+    letters = [axis for axis in order if axis in axes and axis != "1"]
+    places = [axis for axis in axes if axis in letters]
+    moved = array.reshape([lengths[axis] for axis in places])
+    moved = moved.transpose([places.index(axis) for axis in letters])
     return np.array(moved.reshape([lengths.get(axis, 1) for axis in order]), order="C")
-
-
-def restored(array: Array, axes: str, order: str) -> Array:
-    """Return a user's array with these axes in this order.
-
-    Raises
-    ------
-    ValueError
-        It has other axes.
-    """
-    if array.ndim != len(order):
-        raise ValueError(f"{array.ndim} axes, not {order}")
-    lengths = dict(zip(order, array.shape, strict=True))
-    letters = [axis for axis in order if axis != "1"]
-    rest = [axis for axis in axes if axis in letters]
-    moved = array.reshape([lengths[axis] for axis in letters])
-    moved = moved.transpose([letters.index(axis) for axis in rest])
-    return np.array(moved.reshape([lengths.get(axis, 1) for axis in axes]), order="C")
 
 
 _IMAGES = "nchw"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.layer.kinds import SOFTMAX_MUTANTS, Layout, Softmax, arranged, restored
+from fullback.check.layer.kinds import SOFTMAX_MUTANTS, Layout, Softmax, arranged
 from fullback.check.mistakes import (
     MISTAKES,
     LayerPass,
@@ -71,7 +71,7 @@ class Reference:
                 return replace(self, p=replace(p, share=np.ones_like(p.share))), ""
             return None, f"forward gives {total:.6g}, but {p.loss} is {mean:.6g} here"
         try:
-            submitted = restored(y, self.axes, self.layout.y)
+            submitted = arranged(y, self.layout.y, self.axes)
         except ValueError:
             submitted = y
         if submitted.shape != p.y.shape:
@@ -122,7 +122,7 @@ class Reference:
         """Return a gradient with these mistakes, in the layout of the reference."""
         if isinstance(self.p, LossPass):
             return first_delta(self.p, tuple(mutants))
-        delta = restored(dy.astype(np.float64), self.axes, self.layout.y)
+        delta = arranged(dy.astype(np.float64), self.layout.y, self.axes)
         if self._softmax:
             result: Array = run_stages(OWN, self.p, delta, delta, mutants)
             return result
@@ -141,10 +141,10 @@ class Reference:
     def in_reference_layout(self, name: str, gradient: Array) -> Array:
         """Return a gradient, which has the shape that it should, in the layout of the reference."""
         if name == "dx":
-            return restored(gradient, self.axes, self.layout.x)
+            return arranged(gradient, self.layout.x, self.axes)
         if self._target(name) == "bias":
-            return restored(gradient, self.layout.bias_axes, self.layout.bias)
-        array = restored(gradient, self.layout.weight_axes, self.layout.weight)
+            return arranged(gradient, self.layout.bias, self.layout.bias_axes)
+        array = arranged(gradient, self.layout.weight, self.layout.weight_axes)
         return array[:, :, ::-1, ::-1] if self.layout.turned else array
 
     def settled(self, gradient: Array, dy: Array) -> Array:
@@ -152,7 +152,7 @@ class Reference:
         right, p = self.right("dx", dy), self.p
         if not isinstance(p, LayerPass) or not isinstance(p.layer, ReLU | LeakyReLU | MaxPool2D):
             return right
-        delta = restored(dy, self.axes, self.layout.y)
+        delta = arranged(dy, self.layout.y, self.axes)
         given, expected = (self.in_reference_layout("dx", array) for array in (gradient, right))
         if isinstance(p.layer, MaxPool2D):
             expected = _shared(p, given, expected, delta)

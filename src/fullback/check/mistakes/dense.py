@@ -96,29 +96,14 @@ def _several_maps(p: LayerPass) -> bool:
     return bool(p.x.shape[1] > 1)
 
 
-def _channels_last(p: LayerPass, dy: Array, _: Array) -> Array:
-    n, c, h, w = p.x.shape
-    return dy.reshape(n, h, w, c).transpose(0, 3, 1, 2)
-
-
-def _as_channels_last(p: LayerPass, dy: Array, _: Array) -> Array:
-    n, c, h, w = p.x.shape
-    return dy.reshape(n, c, h, w).transpose(0, 2, 3, 1).reshape(n, c, h, w)
-
-
-def _columns_first(p: LayerPass, dy: Array, _: Array) -> Array:
-    n, c, h, w = p.x.shape
-    return dy.reshape(n, c, w, h).swapaxes(2, 3)
-
-
 FLATTEN_MUTANTS.add(
     common.FLATTEN_ORDER,
     delta("rule", "it was folded back as row, column, channel, and not as channel, row, column",
-          _channels_last, _several_maps),
+          lambda p, dy, _: common.read_as(dy.reshape(p.x.shape), (0, 2, 3, 1)), _several_maps),
     delta("rule", "it was reordered from channels first to channels last, and not moved back",
-          _as_channels_last, _several_maps),
+          lambda p, dy, _: common.lie_as(dy.reshape(p.x.shape), (0, 2, 3, 1)), _several_maps),
     delta("rule", "it was folded back column by column, and not row by row",
-          _columns_first),
+          lambda p, dy, _: common.read_as(dy.reshape(p.x.shape), (0, 1, 3, 2))),
     when=_maps,
 )  # fmt: skip
 FLATTEN_MUTANTS.add(
