@@ -27,6 +27,7 @@ from fullback.check.mistakes.loss import (
     factor,
     squares_conventions,
 )
+from fullback.layers import Dense
 from fullback.layers.base import Array
 from fullback.passes import Trace
 
@@ -69,7 +70,7 @@ def conventions(
     of_gradients = _factor(submitted.gradients, trace.gradients, ensemble)
     of_deltas = _factor(submitted.deltas, trace.deltas, ensemble)
     if scale_free:
-        c = of_gradients
+        c = of_gradients or _factor_of_a_mistake(submitted.gradients, ensemble)
         return [Convention((), c)] if c and c > 0 else [Convention()]
     ways: dict[float, tuple[Mutant, ...]] = {1.0: ()}
     ways |= {c: (mutant,) for c, mutant in squares_conventions(loss).items()}
@@ -114,6 +115,21 @@ def _factor(
             if c and length(array - c * truth) <= _NEARLY * length(array):
                 return c
         return None
+    return None
+
+
+def _factor_of_a_mistake(
+    submitted: Mapping[str, tuple[Reading, ...]], ensemble: Ensemble
+) -> float | None:
+    """Return what the last dense weights' gradient is times that of a mistake at the loss."""
+    last = list(ensemble.exact.layers.values())[-1]
+    if not isinstance(last.layer, Dense):
+        return None
+    for mutant in mutants_of(ensemble.exact.loss):
+        delta = first_delta(ensemble.exact.loss, (mutant,))
+        c = _factor(submitted, {f"{last.name}.weight": delta.T @ last.x}, ensemble)
+        if c and c > 0:
+            return c
     return None
 
 

@@ -148,6 +148,10 @@ MUTANTS.add(
           lambda p, v, dy: gather(p, v, dy, adds=False, backwards=True)),
     delta("sum", "each tap's share was assigned over the one before, where it had to be added",
           lambda p, v, dy: gather(p, v, dy, adds=False)),
+    delta("sum", "every share of a filter and a window was assigned over those before, where it "
+          "had to be added: of all filters the last is left",
+          lambda p, v, dy: gather(p, _one_filter(slice(-1, None))(p, v, dy), dy, adds=False,
+                                  backwards=True), several_filters),
     when=several_taps,
 )  # fmt: skip
 MUTANTS.add(
