@@ -316,9 +316,8 @@ def alter(case: Case, rng) -> tuple[str, list, dict] | None:
     n = len(case.x)
     if how.startswith("x "):
         factor = {"x 2": 2, "x 1/2": 0.5, "x 1.1": 1.1}[how]
-        whole = [[k for k in keys if k[0] == kind] for kind in ("gradients", "deltas")]
-        if factor in (n, 1 / n) and (chosen in whole or len(kinds) > 1 or len(keys) == 1):
-            return None  # sums for means
+        if factor in (n, 1 / n):
+            return None  # sums for means, here or from here on
     arrays = dict(case.arrays)
     changed = []
     for key in chosen:
@@ -352,8 +351,10 @@ def never_right(how, changed):
     """Those of the altered arrays that can be right in no sense.
 
     Where deltas or activations are altered all alike, one may follow from the one before: half of a
-    ReLU's input gives half of its output.
+    ReLU's input gives half of its output; and a delta may follow from altered probabilities.
     """
+    if any(kind == "probabilities" for kind, _ in changed):
+        changed = [key for key in changed if key[0] != "deltas"]
     alone = how in ("random", "permuted", "one number off") or len(changed) == 1
     passed = {kind for kind, _ in changed} & {"deltas", "activations"}
     return {full_name(key) for key in changed} if alone or not passed else set()
