@@ -312,15 +312,18 @@ def alter(case: Case, rng) -> tuple[str, list, dict] | None:
         "convolutions": [key for key in gradients if key[1].startswith("conv")],
         "all": keys,
     }[str(rng.choice(["one", "one", "one", "gradients", "convolutions", "all"]))]
-    kinds = {key[0] for key in chosen}
     n = len(case.x)
     if how.startswith("x "):
         factor = {"x 2": 2, "x 1/2": 0.5, "x 1.1": 1.1}[how]
         if factor in (n, 1 / n):
             return None  # sums for means, here or from here on
     arrays = dict(case.arrays)
+    largest = max(float(np.abs(a).max(initial=0)) for a in arrays.values())
+    rounding = 100 * float(np.finfo(case.net.dtype).eps) * largest
     changed = []
     for key in chosen:
+        if np.abs(arrays[key]).max(initial=0) <= rounding:
+            continue  # what a sum that cancels leaves
         new = np.ascontiguousarray(ALTERATIONS[how](arrays[key], rng))
         if new.shape != arrays[key].shape:
             continue

@@ -224,7 +224,7 @@ def program_layouts(
     shapes : of the program's arrays, weights or gradients, by the network's names
     channels_last : whether its maps are known to be so
     every : return all that the shapes allow; else the usual ones, and others only where something
-        is not as in fullback
+        is not as in fullback: filters that all have the network's shapes are read in its order
     """
     pairs = [(axes[name], shape) for name, found in shapes.items() for shape in found]
     filters = [(a, shape) for a, shape in pairs if a.letters == "KCRS"]
@@ -240,6 +240,8 @@ def program_layouts(
     vectors = all(len(squeezed(shape)) < 2 for _, shape in filters + dense)
     columns = [o for o in (COLUMN_ORDERS if merged else orders) if o in possible]
     columns = columns if vectors else [o for o in columns if o != "SRCK"]
+    if filters and not (every or channels_last) and all(a.wanted == s for a, s in filters):
+        rows, columns = ["KCRS"], []  # nothing but the values would speak for another order
     turned = _fitting([False, True], dense)
     known = channels_last or rows[:1] != ["KCRS"] or turned[0]
     of_rows = _layouts(rows, turned if every else turned[:1], FOLD_ORDERS)
