@@ -192,7 +192,12 @@ def _signatures(step: Callable[..., Any], weights: Any) -> Iterator[Call]:
         return
     call = _by_name(signature, weights)
     if call is not None:
-        yield call
+        if "images" in call.words and "weights" not in call.words:  # m: a model, or how many images
+            words = tuple("weights" if word == "images" else word for word in call.words)
+            calls = call, replace(call, words=words)
+            yield from calls[::-1] if call.words[0] == "images" else calls
+        else:
+            yield call
         return
     for words in _ORDERS:
         if "*weights" in words and not _spreads(weights):

@@ -47,12 +47,9 @@ def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
         are a filter or a unit each, read as one array
     """
     found = arrays_in(value, stacked=way > 1)
-    kept = {
-        name: array for name, array in found.items() if not is_gradient(name) and not is_state(name)
-    }
-    sizes = {array.size for array in kept.values()}
-    if not kept or any(a.size not in sizes for name, a in found.items() if name not in kept):
-        kept = found  # no weights beside them
+    beside = [name for name in found if is_gradient(name) or is_state(name)]
+    sizes = {array.size for name, array in found.items() if name not in beside}
+    kept = {n: a for n, a in found.items() if n not in beside or a.size not in sizes}
     if not way % 2 and all(_is_plain(part) for part in _parts(value)):
         return kept
     return _named(kept, found, beside=not way % 2)

@@ -80,7 +80,7 @@ def networks(arrays: Mapping[str, Array], x: Array, y: Any) -> list[list[Network
                     found.append(net)
         groups += [found] if found else []
     if not groups:
-        told = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        told = ", ".join(f"{name} {array.shape}".strip() for name, array in arrays.items())
         raise OptionError(
             f"no network of convolutions, 2 x 2 pooling and dense layers has weights like {told} "
             f"for images like {x.shape}; give net="
@@ -102,15 +102,17 @@ def _image_shapes(x: Array, y: Any, dense: Sequence[Shape]) -> Iterator[Shape]:
     if x.ndim < 3:
         yield from dict.fromkeys((n,) for n in x.shape[::-1] if n in np.ravel(dense[:1]))
     count = np.shape(y)[0] if np.ndim(y) else 1
-    shape = x.shape[1:] if x.ndim > 1 and x.shape[0] == count else x.shape
-    if len(shape) == 3:
-        yield from dict.fromkeys([shape, (shape[2], *shape[:2])])
-    elif len(shape) == 2:
-        yield (1, *shape)
-    elif len(shape) == 1:
-        side = round(shape[0] ** 0.5)
-        if side * side == shape[0]:
-            yield (1, side, side)
+    shapes = [x.shape[1:]] if x.ndim > 1 and x.shape[0] == count else []
+    shapes += [x.shape[:-1]] if x.ndim > 2 and x.shape[-1] == count else []
+    for shape in shapes or [x.shape]:
+        if len(shape) == 3:
+            yield from dict.fromkeys([shape, (shape[2], *shape[:2])])
+        elif len(shape) == 2:
+            yield (1, *shape)
+        elif len(shape) == 1:
+            side = round(shape[0] ** 0.5)
+            if side * side == shape[0]:
+                yield (1, side, side)
 
 
 def _architectures(

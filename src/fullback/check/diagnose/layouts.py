@@ -164,6 +164,8 @@ class Axes:
                 return "flattened"
             return ", ".join(words)
         merged = len(squeezed(shape)) < len(squeezed(self.sizes))
+        if len(squeezed(shape)) == 1 and order in COLUMN_ORDERS:
+            return f"in the order ({', '.join(order[::-1])}), flattened column by column"
         if order != self.letters:
             return f"in the order ({', '.join(order)})" + ", flattened" * merged
         if merged:

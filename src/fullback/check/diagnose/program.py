@@ -319,6 +319,8 @@ def _refusal(tries: Mapping[str, Exception]) -> OptionError:
         for reason, hows in reasons.items()
     ]
     first = next(iter(tries.values()))
+    if str(first).startswith(UNCONFIRMED):
+        return OptionError(str(first))
     others = "".join(f"\n  {line}" for line in lines[1:_LISTED])
     error = OptionError(
         f"no way of calling the step works: {lines[0]}" + ("\ntried too:" + others) * bool(others)
