@@ -15,6 +15,7 @@ _UNDECIDED = 2.25  # arrays that undecided units explain in any way: more than t
 _ONE_MORE = 0.01
 _ABOVE = 0.005  # a delta that is wrong above a layer, where its gradients may be wrong themselves
 UNEXPLAINED = 2.5
+_LITTLE = 0.6  # less, where an array has so few numbers that two mistakes may explain any
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,7 @@ class Hypothesis:
     assumed : mistakes and conventions, from the loss down
     matches : the arrays that were explained
     open : names of the arrays that were not
+    little : how many of these have one or two numbers
     new : mistakes since the last array that was explained
     share : what gradients are multiplied by at the end: 1, or 1 / N for deltas of the batch's sum
     shares : how undecided units are decided, by the number of the ensemble's other pass
@@ -62,6 +64,7 @@ class Hypothesis:
     assumed: tuple[Assumed, ...] = ()
     matches: tuple[Match, ...] = ()
     open: tuple[str, ...] = ()
+    little: int = 0
     new: int = 0
     share: float = 1.0
     shares: dict[int, float] = field(default_factory=dict)
@@ -75,7 +78,12 @@ class Hypothesis:
         reading = sum(reading.cost for _, reading in self.read)
         unsure = sum(match.fit.bounded for match in self.matches)
         unsure_cost = _UNDECIDED * (unsure > 0) + _ONE_MORE * unsure
-        return cost_of(self.assumed) + UNEXPLAINED * len(self.open) + reading + unsure_cost
+        return cost_of(self.assumed) + self.unexplained + reading + unsure_cost
+
+    @property
+    def unexplained(self) -> float:
+        """What the arrays cost that were not explained."""
+        return UNEXPLAINED * len(self.open) - _LITTLE * self.little
 
     @property
     def right(self) -> bool:

@@ -28,7 +28,7 @@ from fullback.check.diagnose.compare import (
 )
 from fullback.check.diagnose.conventions import Convention
 from fullback.check.diagnose.ensemble import NOISY, Ensemble
-from fullback.check.diagnose.hypothesis import UNEXPLAINED, Assumed, Hypothesis, Match, cost_of
+from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.sketches import Sketches
 from fullback.check.diagnose.submission import Submitted
@@ -315,7 +315,8 @@ class Search:
                 met += self._explain(h, reading, name, target, subset)
         matched = {id(h.chain) for h in met}
         still = [h for h in missed if id(h.chain) not in matched]
-        return met + [replace(h, open=(*h.open, key)) for h in still]
+        little = readings[0].values.size <= _SOME
+        return met + [replace(h, open=(*h.open, key), little=h.little + little) for h in still]
 
     def _ruled_out(self, h: Hypothesis, reading: Reading, name: str, target: Target) -> bool:
         """Whether a gradient cannot follow from the hypothesis' delta, which is dropped then."""
@@ -349,7 +350,7 @@ class Search:
             unlikely = bool(of_bias) and self._ruled_out(h, of_bias[0], name, "bias")
             for subset in possible:
                 assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
-                cost = cost_of(assumed) + UNEXPLAINED * len(h.open)
+                cost = cost_of(assumed) + h.unexplained
                 found.append((cost, unlikely, h, subset))
         found.sort(key=lambda entry: entry[:2])
         return [(h, subset, cost) for cost, _, h, subset in found]
