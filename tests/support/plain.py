@@ -358,7 +358,7 @@ def never_right(how, changed):
     """
     if any(kind == "probabilities" for kind, _ in changed):
         changed = [key for key in changed if key[0] != "deltas"]
-    alone = how in ("random", "permuted", "one number off") or len(changed) == 1
+    alone = how in ("random", "permuted") or len(changed) == 1
     passed = {kind for kind, _ in changed} & {"deltas", "activations"}
     return {full_name(key) for key in changed} if alone or not passed else set()
 
