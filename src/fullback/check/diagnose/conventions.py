@@ -147,12 +147,14 @@ def _factor_mutant(
     loss: LossPass, c: float, reduction: Reduction | None, *, gradients_alone: bool
 ) -> Mutant:
     """Return the mistake that multiplies everything by c: the catalogue's, where it has it."""
+    n, classes = loss.images, loss.logits.shape[1]
+    if reduction == "sum" and abs(c * n - 1) < _EXACTLY:
+        return factor(1 / n, "the batch's mean stands where the sum belongs", BATCH_SCALE)
     right = first_delta(loss)
     for mutant in mutants_of(loss):
         wrong = first_delta(loss, (mutant,))
         if mutant.mistake and length(wrong - c * right) <= _EXACTLY * length(wrong):
             return mutant
-    n, classes = loss.images, loss.logits.shape[1]
     meanings = {
         1 / n: "1 / N, of N images", float(n): "N, the number of images", 0.5: "1/2", 2.0: "2",
         float(classes): "the number of classes", 1 / classes: "1 / the number of classes",
@@ -163,8 +165,6 @@ def _factor_mutant(
         ((m, f": {w}") for m, w in meanings.items() if abs(c / m - 1) < _EXACTLY), (c, "")
     )
     said = f"everything is {exact:.6g} times right{words}"
-    if reduction == "sum" and exact == 1 / n:
-        return factor(exact, "the batch's mean stands where the sum belongs", BATCH_SCALE)
     if gradients_alone and exact in (2.0, 3.0):
         said += "; added to what an earlier call had left, or another factor of the loss"
         return factor(exact, said, GRADIENTS_NOT_CLEARED)

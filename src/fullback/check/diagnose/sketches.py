@@ -28,7 +28,7 @@ class Sketches:
         self.ensemble = ensemble
         self._outputs: dict[tuple[str, Target], Array] = {}
         self._sizes: dict[tuple[str, Target], float] = {}
-        self._arrays: dict[int, Array] = {}
+        self._arrays: dict[int, tuple[Reading, Array]] = {}
 
     def rule_out(
         self, chain: Chain, name: str, target: Target, share: float, reading: Reading
@@ -77,8 +77,8 @@ class Sketches:
     def _of_array(self, reading: Reading) -> Array:
         if id(reading) not in self._arrays:
             flat = reading.values.ravel()
-            self._arrays[id(reading)] = self._probes(flat.size) @ flat
-        return self._arrays[id(reading)]
+            self._arrays[id(reading)] = reading, self._probes(flat.size) @ flat
+        return self._arrays[id(reading)][1]
 
     @staticmethod
     def _probes(size: int) -> Array:

@@ -1,0 +1,159 @@
+"""What ``diagnose`` calls right: conventions, factors, undecided units, a saturated loss."""
+
+import numpy as np
+import pytest
+
+import fullback as fb
+from fullback.check.diagnose.chain import Chain, gradient_in
+from fullback.check.diagnose.ensemble import build_ensemble
+from fullback.check.diagnose.layouts import Reading
+from fullback.check.diagnose.sketches import Sketches
+from fullback.check.mistakes import mutants_of
+from support import byhand
+
+NET = byhand.network("small")
+X, Y = byhand.batch(NET)
+MADE = byhand.run(NET, X, Y)
+
+
+def times(factor, arrays):
+    return {name: array * factor for name, array in arrays.items()}
+
+
+class TestConventions:
+    """The batch's sum is as right as its mean, unless the user says which it is."""
+
+    @pytest.mark.parametrize("deltas", [False, True])
+    def test_the_sum_is_a_note(self, deltas):
+        n = len(X)
+        given = times(n, MADE.gradients), times(n, MADE.deltas) if deltas else None
+        found = fb.diagnose(NET, X, Y, *given)
+        assert found.ok
+        assert found.judged == found.right
+        assert any("the loss is the batch's sum here" in note for note in found.notes)
+        assert fb.diagnose(NET, X, Y, *given, reduction="sum").ok
+        (finding,) = fb.diagnose(NET, X, Y, *given, reduction="mean").findings
+        assert finding.mistake == "batch-scale"
+
+    def test_the_mean_where_the_sum_was_meant(self):
+        (finding,) = fb.diagnose(NET, X, Y, MADE.gradients, reduction="sum").findings
+        assert finding.mistake == "batch-scale"
+        assert "the batch's mean stands where the sum belongs" in finding.message
+
+    def test_a_true_convolution_is_a_note(self):
+        turned = NET.copy()
+        gradients = dict(MADE.gradients)
+        for name in ("conv1.weight", "conv2.weight"):
+            turned.parameters[name] = NET.parameters[name][:, :, ::-1, ::-1]
+            gradients[name] = gradients[name][:, :, ::-1, ::-1]
+        found = fb.diagnose(turned, X, Y, gradients)
+        assert found.ok
+        assert any("a true convolution" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("factor", "mistake", "words"),
+    [
+        (0.5, "constant-factor", "everything is 0.5 times right: 1/2"),
+        (5.0, "constant-factor", "everything is 5 times right: the number of classes"),
+        (0.37, "constant-factor", "everything is 0.37 times right"),
+        (2.0, "gradients-not-cleared", "everything is 2 times right: 2"),
+        (-1.0, "sign-flipped", "t - p stands for p - t"),
+        (1 / len(X), "batch-scale", "divided by N once more"),
+    ],
+)
+def test_one_factor_on_everything_is_one_finding(factor, mistake, words):
+    (finding,) = fb.diagnose(NET, X, Y, times(factor, MADE.gradients)).findings
+    assert finding.mistake == mistake
+    assert finding.layer == "loss"
+    assert words in finding.message
+
+
+def test_a_factor_and_a_mistake_below_are_two():
+    made = byhand.run(NET, X, Y, [("filter-not-turned", "conv2")])
+    found = fb.diagnose(NET, X, Y, times(0.5, made.gradients))
+    assert {finding.mistake for finding in found.findings} == {
+        "constant-factor",
+        "filter-not-turned",
+    }
+
+
+class TestUndecidedUnits:
+    """A picture whose edges a filter answers with exact zeros, and sums that only rounding ends."""
+
+    net = fb.Network.parse("conv2(padding=valid) relu flatten dense4", (1, 9, 8), dtype="float64")
+    net.parameters["conv1.weight"] = np.array([[[[0.1, 0.2, -0.3]] * 3], [[[0.3, -0.1, -0.2]] * 3]])
+    rng = np.random.default_rng(0)
+    x = np.full((3, 1, 9, 8), 0.7)
+    x[:, :, 2:6, 3:6] += rng.random((3, 1, 1, 1))
+    y = np.array([0, 1, 2])
+
+    def decided(self, open_units):
+        """The gradients of a program in which these units of the first layer let a delta pass."""
+        trace = self.net.trace(self.x, self.y)
+        delta = np.where(open_units, trace.deltas["relu1"], 0)
+        seen = np.lib.stride_tricks.sliding_window_view(self.x, (3, 3), axis=(2, 3))
+        dw = np.einsum("nkpq,ncpqrs->kcrs", delta, seen)
+        changed = {"conv1.weight": dw, "conv1.bias": delta.sum(axis=(0, 2, 3))}
+        return {**trace.gradients, **changed}
+
+    def test_each_its_own_way_is_not_wrong(self):
+        z = self.net.trace(self.x, self.y).activations["conv1"]
+        near = abs(z) < 1e-12
+        assert near.sum() > 20
+        open_units = np.where(near, self.rng.random(z.shape) < 0.5, z > 0)
+        found = fb.diagnose(self.net, self.x, self.y, self.decided(open_units))
+        assert found.findings == []
+        assert not found.ok
+        assert found.not_judged == ["conv1.weight", "conv1.bias"]
+        assert found.right == ["dense1.weight", "dense1.bias"]
+        assert "cannot be judged here (conv1.weight, conv1.bias)" in " ".join(found.notes)
+        assert "what was judged is right" in str(found)
+
+    @pytest.mark.parametrize("opened", [False, True])
+    def test_all_one_way_is_right(self, opened):
+        z = self.net.trace(self.x, self.y).activations["conv1"]
+        open_units = np.where(abs(z) < 1e-12, opened, z > 0)
+        assert fb.diagnose(self.net, self.x, self.y, self.decided(open_units)).ok
+
+    def test_a_delta_shows_how_they_were_decided(self):
+        z = self.net.trace(self.x, self.y).activations["conv1"]
+        open_units = np.where(abs(z) < 1e-12, self.rng.random(z.shape) < 0.5, z > 0)
+        above = self.net.trace(self.x, self.y).deltas["relu1"]
+        deltas = {"relu1": above, "conv1": np.where(open_units, above, 0)}
+        assert fb.diagnose(self.net, self.x, self.y, self.decided(open_units), deltas).ok
+
+
+def test_nothing_is_judged_by_a_saturated_loss():
+    net = byhand.network("small", dtype="float32")
+    net.parameters["dense2.bias"] = [1e4, 0, 0, 0, 0]
+    y = np.zeros(len(X), int)
+    trace = net.trace(X.astype("float32"), y)
+    found = fb.diagnose(net, X.astype("float32"), y, trace.gradients)
+    assert found.findings == []
+    wrong = {**trace.gradients, "conv1.weight": -trace.gradients["conv1.weight"]}
+    if np.abs(wrong["conv1.weight"]).max() > 0:
+        assert not fb.diagnose(net, X.astype("float32"), y, wrong).ok
+
+
+def test_an_unknown_reduction():
+    with pytest.raises(fb.errors.OptionError, match="reduction must be 'mean' or 'sum'"):
+        fb.diagnose(NET, X, Y, MADE.gradients, reduction="median")
+
+
+def test_inner_products_rule_out_what_a_gradient_would():
+    """A sketch may keep what does not fit, but never drops what does."""
+    targets = NET.loss.targets(Y, len(X), 5)
+    ensemble = build_ensemble(NET, X, targets, 2.0**-52, {}, None, training=True, seed=0)
+    sketches = Sketches(ensemble)
+    right = Chain(ensemble, None, "loss")
+    for mutant in mutants_of(ensemble.exact.loss):
+        wrong = Chain(ensemble, None, "loss", (mutant,))
+        for target in ("weight", "bias"):
+            array = gradient_in(wrong, "dense2", target, (), 1.0, 0.0)(0)
+            reading = Reading(array)
+            assert not sketches.rule_out(wrong, "dense2", target, 1.0, reading)
+            apart = np.linalg.norm(
+                array - gradient_in(right, "dense2", target, (), 1.0, 0.0)(0)
+            ) > 1e-3 * np.linalg.norm(array)
+            assert sketches.rule_out(right, "dense2", target, 1.0, reading) == apart
