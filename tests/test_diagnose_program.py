@@ -401,3 +401,46 @@ class TestRefused:
     def test_calls(self, step, weights, options, message):
         with pytest.raises(fb.OptionError, match=message):
             fb.diagnose_program(step, weights, self.x, self.y, **options)
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(
+    "names",
+    [("conv", "conv_b", "fc", "fc_b"), ("conv1", "bias1", "fc1", "bias2"), ("f", "b", "fc", "fcb")],
+)
+def test_weights_that_are_called_as_layers_are_found_in_an_object(names, given):
+    text = "conv3 relu pool flatten dense4"
+    net = fb.Network.parse(text, (1, 8, 6), dtype="float64", seed=2)
+    x, y = fb.probe(net)
+    known = dict(zip(names, net.parameters, strict=True))
+    model = types.SimpleNamespace(**{name: net.parameters[known[name]].copy() for name in names})
+
+    def train(x, y):
+        own = net.copy()
+        own.parameters.update({known[name]: getattr(model, name) for name in names})
+        trace = own.trace(x, y)
+        model.flat, model.out = trace.activations["flatten1"], trace.activations["dense1"]
+        for name in names:
+            setattr(model, name, getattr(model, name) - 0.1 * trace.gradients[known[name]])
+
+    found = fb.diagnose_program(train, model, x, y, net=net if given else None)
+    assert found.ok
+    assert len(found.judged) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"step": None}, "step must be a function"),
+        ({"net": "conv3"}, "net must be a network"),
+        ({"reduction": "foo"}, "reduction must be"),
+        ({"l2": "foo"}, "l2 must be"),
+        ({"convolution": "foo"}, "convolution must be"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_the_step_is_called(options, message):
+    net = fb.Network.parse("conv3 relu pool flatten dense4", (1, 8, 6))
+    x, y = fb.probe(net)
+    step = options.pop("step", lambda weights, x, y: pytest.fail("called"))
+    with pytest.raises(fb.OptionError, match=message):
+        fb.diagnose_program(step, dict(net.parameters), x, y, **options)

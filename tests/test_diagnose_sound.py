@@ -74,3 +74,26 @@ def test_a_rectangle_that_slides(bias):
             found = fb.diagnose(net, x, y, every[name] | {"conv1.weight": altered})
             assert not found.ok, how
             assert "conv1.weight" not in found.right, how
+
+
+@pytest.mark.parametrize("filters", [[[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.ones((3, 3))])
+def test_no_turn_of_filters_excuses_a_turned_gradient_where_it_changes_no_output(filters):
+    text = "conv1(padding=valid) relu pool flatten dense4"
+    net = fb.Network.parse(text, (1, 14, 14), dtype="float64")
+    net.parameters["conv1.weight"] = np.reshape(filters, (1, 1, 3, 3))
+    x, y = np.random.default_rng(0).normal(size=(5, 1, 14, 14)), [0, 1, 2, 3, 0]
+    gradients = net.trace(x, y).gradients
+    gradients["conv1.weight"] = gradients["conv1.weight"][:, :, ::-1, ::-1]
+    found = fb.diagnose(net, x, y, gradients)
+    assert [finding.mistake for finding in found.findings] == ["weight-gradient-turned"]
+
+
+def test_filters_that_would_be_dead_if_turned_excuse_no_zeros():
+    text = "conv1(padding=valid) relu flatten dense4"
+    net = fb.Network.parse(text, (1, 6, 6), dtype="float64")
+    net.parameters["conv1.weight"] = np.array([[[[1.0, 1, 1], [0, 0, 0], [-1, -1, -1]]]])
+    x = np.random.default_rng(0).random((3, 1, 6, 6)) / 9 - np.arange(6.0)[:, None]
+    gradients = net.trace(x, [0, 1, 2]).gradients
+    assert gradients["conv1.weight"].any()
+    gradients = {"conv1.weight": 0 * gradients["conv1.weight"]}
+    assert not fb.diagnose(net, x, [0, 1, 2], gradients).ok

@@ -2,6 +2,7 @@
 
 import pytest
 
+import fullback as fb
 from support.steps import RIGHT, ask, mistakes, named, narrowed, setting
 from wrong_programs import training_step
 
@@ -27,3 +28,15 @@ def test_a_mistake_in_a_step_is_found(name, wrong):
         assert narrowed(program, net, wrong, found), str(found)
     else:
         assert named(program, wrong, found), str(found)
+
+
+def test_a_mistake_at_the_loss_is_named_without_the_learning_rate():
+    net = fb.Network.parse(
+        "conv3 relu pool flatten dense4", (1, 8, 6), loss=fb.BinaryCrossEntropy(), dtype="float64"
+    )
+    x, y = fb.probe(net)
+    before = dict(net.parameters)
+    last = net.trace(x[-1:], y[-1:]).gradients
+    after = {name: w - 0.07 * last[name] for name, w in before.items()}
+    found = fb.diagnose(net, x, y, weights=before, after=after)
+    assert [finding.mistake for finding in found.findings] == ["last-sample-only"]

@@ -7,11 +7,22 @@ from typing import Any
 import numpy as np
 
 from fullback.check.arrays import is_numeric, to_numpy
+from fullback.errors import OptionError
 from fullback.layers.base import Array, Shape
 from fullback.model import Model
+from fullback.options import short
 
 FORMS = ("NCHW", "NHW", "HW", "CHW", "NHWC", "HWC", "NF", "F", "HWCN", "CHWN", "HWN", "FN")
 """The forms that programs take images in, by the letters of their axes; F is all of an image."""
+
+
+def require_network(caller: str, net: object) -> None:
+    """Raise OptionError unless ``net`` is a network."""
+    if not isinstance(net, Model):
+        raise OptionError(
+            f"{caller}: net must be a network, like fb.Network.parse('conv4 relu pool flatten "
+            f"dense10', (1, 28, 28)), got {short(net)}"
+        )
 
 
 def images_of(net: Model, x: Any) -> tuple[Array, str]:

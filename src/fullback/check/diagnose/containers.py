@@ -43,19 +43,19 @@ def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
     value : the container
     way : how to read it, in ``WAYS``: all of a dict or list but gradients and an optimizer's state
         that lie beside the weights, and of an object what has a name of weights, or the shape of a
-        bias of them; only what has such a name; and both with lists of arrays, or of objects that
-        are a filter or a unit each, read as one array
+        bias of them; only what has such a name; both with lists of arrays, or of objects that are
+        a filter or a unit each, read as one array; at last all of an object too, like conv1 and fc1
     """
-    found = arrays_in(value, stacked=way > 1)
+    found = arrays_in(value, stacked=way in (2, 3))
     beside = [name for name in found if is_gradient(name) or is_state(name)]
     sizes = {array.size for name, array in found.items() if name not in beside}
     kept = {n: a for n, a in found.items() if n not in beside or a.size not in sizes}
-    if not way % 2 and all(_is_plain(part) for part in _parts(value)):
+    if way == WAYS[-1] or (not way % 2 and all(_is_plain(part) for part in _parts(value))):
         return kept
     return _named(kept, found, beside=not way % 2)
 
 
-WAYS = range(4)
+WAYS = range(5)
 """Ways to read weights, the likelier ones first; see ``weights_in``."""
 
 

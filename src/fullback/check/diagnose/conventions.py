@@ -27,8 +27,10 @@ from fullback.check.mistakes.loss import (
     factor,
     squares_conventions,
 )
+from fullback.errors import OptionError
 from fullback.layers import Dense
 from fullback.layers.base import Array
+from fullback.options import short
 from fullback.passes import Trace
 
 Reduction: TypeAlias = Literal["mean", "sum"]
@@ -37,6 +39,12 @@ Ties: TypeAlias = Mapping[str, Mutant]
 
 _NEARLY = 1e-3  # how far off a multiple of the right array one may be, and be tried as one
 _EXACTLY = 2e-5  # how far off a factor of a meaning it is that factor
+
+
+def require_reduction(reduction: object) -> None:
+    """Raise OptionError unless it is one, or None."""
+    if reduction not in (None, "mean", "sum"):
+        raise OptionError(f"diagnose: reduction must be 'mean' or 'sum', got {short(reduction)}")
 
 
 @dataclass(frozen=True, eq=False)

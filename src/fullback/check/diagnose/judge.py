@@ -7,16 +7,15 @@ from typing import Any, Literal
 
 from numpy.typing import ArrayLike
 
-from fullback.check.diagnose.batch import images_of, labels_of
+from fullback.check.diagnose.batch import images_of, labels_of, require_network
 from fullback.check.diagnose.case import Case
-from fullback.check.diagnose.conventions import Reduction
+from fullback.check.diagnose.conventions import Reduction, require_reduction
 from fullback.check.diagnose.forward import target_notes
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.submission import OPEN, receive
 from fullback.errors import OptionError
 from fullback.network import Network
-from fullback.options import short
 from fullback.passes import Seed, trace_batch
 
 
@@ -79,8 +78,8 @@ def diagnose(
     ShapeError, InputError
         An array, or x or y, does not fit.
     """
-    if reduction not in (None, "mean", "sum"):
-        raise OptionError(f"diagnose: reduction must be 'mean' or 'sum', got {short(reduction)}")
+    require_network("diagnose", net)
+    require_reduction(reduction)
     images, form = images_of(net, x)
     targets = net.loss.targets(labels_of(net, y, len(images)), len(images), net.output_shape[0])
     double, trace, submission = receive(
@@ -100,7 +99,9 @@ def diagnose(
     assumed = [note for note in submission.notes if note.startswith(OPEN)]
     if assumed and any(finding.mistake is None for finding in found.findings):
         raise OptionError(
-            f"{OPEN}, so that nothing can be said of what is wrong: give the probabilities or "
-            "activations too, or the weights in the network's layout"
+            f"{OPEN}, so that nothing can be said of what is wrong. Either all is wrong from the "
+            "loss on, or the program has other images than x (one that scales them itself, as by "
+            "1 / 255?), other layers or another loss than net. fb.diagnose takes its probabilities "
+            "and activations too, which tell"
         )
     return found

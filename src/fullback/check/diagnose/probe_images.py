@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fullback.check.diagnose.batch import require_network
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.ensemble import forward_pass
 from fullback.check.mistakes import (
@@ -94,8 +95,9 @@ def probe(net: Network, seed: int = 0) -> Probe:
     Raises
     ------
     OptionError
-        The seed is not a whole number of at least 0.
+        The seed is not a whole number of at least 0, or ``net`` is no network.
     """
+    require_network("probe", net)
     require_whole("seed", seed, 0)
     best: tuple[list[tuple[Place, Place]], Array, Array] | None = None
     cells = images_for(net) * net.pass_values

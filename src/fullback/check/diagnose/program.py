@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fullback.check.arrays import to_numpy
-from fullback.check.diagnose.batch import images_of, labels_of
+from fullback.check.diagnose.batch import images_of, labels_of, require_network
 from fullback.check.diagnose.calls import Call, calls_of
+from fullback.check.diagnose.conventions import require_reduction
 from fullback.check.diagnose.judge import diagnose
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
@@ -86,6 +87,15 @@ def diagnose_program(
         require_number("diagnose_program: lr", lr, "(0, inf)")
     if returns not in (None, "weights", "gradients"):
         raise OptionError(f"returns must be 'weights' or 'gradients', got {returns!r}")
+    if not callable(step):
+        raise OptionError(
+            "step must be a function or a method, like step(weights, x, y), got "
+            f"{type(step).__name__}"
+        )
+    if net is not None:
+        require_network("diagnose_program", net)
+    require_reduction(reduction)
+    Given(lr=lr, l2=l2, convolution=convolution)  # checks them
     program = Step(step, weights, lr, returns)
     if not program.before:
         raise OptionError(
@@ -95,6 +105,8 @@ def diagnose_program(
     groups = program.networks(net, to_numpy(x), y)
     options: dict[str, Any] = {"l2": l2, "convolution": convolution}
     answer, likely, sure = _find(program, groups, x, y, options, training=training, seed=seed)
+    values = (answer.gradients or answer.after or {}).values()
+    sure = sure or not all(np.isfinite(array).all() for array in values)  # no network explains NaN
     for chosen in likely if sure else likely[:_TRIED]:
         try:
             found = diagnose(
@@ -109,7 +121,8 @@ def diagnose_program(
             break
     else:
         raise OptionError(
-            f"{UNCONFIRMED}; give net=, such as " + "; ".join(map(_text, likely[:_LISTED]))
+            f"{UNCONFIRMED}; give net= with the loss, and x as the convolutions see it, where the "
+            "program scales it itself. net= may be " + "; ".join(map(_text, likely[:_LISTED]))
         )
     notes = [f"called as {answer.call}", *answer.notes]
     if net is None:

@@ -24,7 +24,7 @@ from fullback.check.diagnose.containers import (
 from fullback.check.diagnose.inferred import networks
 from fullback.check.diagnose.layouts import likeness
 from fullback.check.diagnose.snapshot import Snapshot
-from fullback.check.diagnose.weights import named_weights
+from fullback.check.diagnose.weights import named_weights, require_shapes, require_weights
 from fullback.errors import FullbackError, OptionError
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -86,7 +86,9 @@ class Step:
             try:
                 if net is None:
                     return networks(self.before, x, y)
-                named_weights(net, self.before, "weight")
+                ways = named_weights(net, self.before, "weight")
+                require_shapes(net, ways)
+                require_weights(net, ways[0])
             except FullbackError as error:
                 refusals.append(error)
             else:

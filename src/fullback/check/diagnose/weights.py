@@ -18,6 +18,7 @@ from fullback.check.diagnose.containers import WAYS, is_container, weights_in
 from fullback.check.diagnose.layouts import (
     Axes,
     ProgramLayout,
+    axes_of,
     likeness,
     readable,
 )
@@ -72,7 +73,8 @@ def named_weights(
     names = Names(what, shapes, None)
     sizes = {int(np.prod(shape)) for shape in shapes.values()}
     refusals: list[OptionError] = []
-    for way in WAYS if what == "weight" else WAYS[::2]:  # no gradient is left out in silence
+    partial: tuple[dict[str, str], dict[str, Array]] | None = None
+    for way in WAYS if what == "weight" else WAYS[:-1:2]:  # no gradient is left out in silence
         every = weights_in(value, way - way % 2)
         found = weights_in(value, way)
         if not is_container(value):  # an object has other arrays too
@@ -82,11 +84,15 @@ def named_weights(
             left = {array.size for name, array in every.items() if name not in found}
             free = [known for known in shapes if known not in matched.values()]
             if found and not any(int(np.prod(shapes[known])) in left for known in free):
-                break
+                if what != "weight" or not any(known.endswith(".weight") for known in free):
+                    break
+                partial = partial or (matched, found)
         except OptionError as error:
             refusals.append(error)
     else:
-        raise refusals[0]
+        if partial is None:
+            raise refusals[0]
+        matched, found = partial
     if guessed is not None:
         guessed += [
             f"{name} as {known}" for name, known in matched.items() if name in names.guessed
@@ -151,6 +157,14 @@ def require_weights(net: Network, named: Named) -> None:
     for name, array in named.values():
         if not np.isfinite(array).all():
             raise InputError(f"the weights {name} hold values that are not finite")
+
+
+def require_shapes(net: Network, ways: Sequence[Named]) -> None:
+    """Raise ShapeError unless weights have shapes that can be read as the network's."""
+    axes = axes_of(net)
+    for named in ways:
+        if not all(readable(axes[known], array.shape) for known, (_, array) in named.items()):
+            raise _unfitting(axes, named)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fullback.check.layer.report import LayerCheck
 from fullback.check.layer.user_layer import UserLayer
 from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array
-from fullback.options import require_whole
+from fullback.options import require_number, require_whole
 
 
 def check_layer(
@@ -77,8 +77,8 @@ def check_layer(
     require_whole("seed", seed, 0)
     if kind is None and options:
         raise OptionError(f"check_layer: {next(iter(options))} goes with kind=..., or is no option")
-    if lr is not None and not 0 < lr < float("inf"):
-        raise OptionError(f"lr must be a number above 0, got {lr!r}")
+    if lr is not None:
+        require_number("check_layer: lr", lr, "(0, inf)")
     known = {} if kind is None else checked_options(kind, options)
     if backward is None and isinstance(forward, types.FunctionType):
         backward = _from_forward
