@@ -402,7 +402,7 @@ def test_parameters_that_a_function_reads_from_outside():
         ((relu, 3, X), {}, OptionError, "backward must be a function, got 3"),
         ((relu, in_place_backward, ["a"]), {}, InputError, "inputs must hold numbers"),
         ((relu, in_place_backward, X[:0]), {}, InputError, "inputs holds no numbers"),
-        ((relu, in_place_backward, X), {"lr": 0}, OptionError, r"lr must be a number in \(0, inf\)"),
+        ((relu, in_place_backward, X), {"lr": 0}, OptionError, "lr must be a number in"),
         ((relu, in_place_backward), {"kind": "dense"}, OptionError, "has weights, but forward"),
         ((conv, conv_backward), {"kind": "conv2d", "stride": 0}, OptionError, "stride must be"),
         ((relu, in_place_backward, np.nan * X), {}, InputError, "inputs holds NaN"),

@@ -312,7 +312,7 @@ def _search_notes(search: Search, eps: float, not_judged: list[str]) -> list[str
             "deltas, make the search complete"
         )
     notes += list(dict.fromkeys(m.description for m in search.ties.values()))
-    if search.saturated and not_judged:
+    if search.matcher.saturated and not_judged:
         notes.append(
             "the loss is saturated: its delta is smaller than what rounding leaves of it, so that "
             f"nothing below can be judged in {_NAMES[ensemble.eps]}: smaller weights help"

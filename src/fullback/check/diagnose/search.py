@@ -12,25 +12,19 @@ The search is given the hypotheses that it begins with, at the loss (``conventio
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
-from fullback.check.diagnose.compare import (
-    FAINT,
-    Fit,
-    between,
-    explains_anything,
-    fit,
-    length,
-)
+from fullback.check.diagnose.compare import FAINT
 from fullback.check.diagnose.conventions import Convention
-from fullback.check.diagnose.ensemble import NOISY, Ensemble
+from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of
 from fullback.check.diagnose.layouts import Reading
-from fullback.check.diagnose.sketches import Sketches
+from fullback.check.diagnose.matching import Matcher
+from fullback.check.diagnose.rate import with_rate
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
 from fullback.check.mistakes.kinks import Bounds
@@ -41,8 +35,6 @@ NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be
 _BEAM = 1500  # hypotheses carried on between two observations, at most,
 _BYTES = 2**31  # and only as many as this memory holds the deltas of
 _KEPT = 40  # and beyond one
-_SHARP = 1e5  # units of rounding that a mistake's array may be off, as a share of its length,
-_SOLVED = 1e-8  # and what a learning rate that was found may be
 _WORK = 4e9  # multiplications, at most, to explain one gradient by two mistakes
 _LEAST_WORK = 2e6  # what it takes to try one, in multiplications of the same time
 
@@ -62,8 +54,7 @@ class Search:
     ----------
     found : the hypotheses that are left, the best ones first
     pruned : whether there were too many hypotheses to carry them all on
-    saturated : whether the first delta is no larger than what rounding makes of it, so that
-        nothing that follows from it can be judged
+    matcher : compares arrays with what hypotheses compute
     """
 
     def __init__(
@@ -82,8 +73,7 @@ class Search:
         self.depth = depth
         self.margin = margin
         self.ties = dict(ties or {})
-        self.sketches = Sketches(ensemble)
-        self.saturated = _saturated(ensemble)
+        self.matcher = Matcher(ensemble, self.ties)
         self.found: list[Hypothesis] = []
         self.pruned = False
         largest = max(a.nbytes for a in ensemble.exact.activations.values())
@@ -200,70 +190,19 @@ class Search:
 
     def _meet_delta(self, h: Hypothesis, key: str, reading: Reading) -> list[Hypothesis]:
         array = reading.values
-        solved = self._solve(h, array, lambda h: h.chain.at(0))
+        solved = with_rate(h, array, lambda h: h.chain.at(0))
         if solved is None or (not array.any() and solved.new):
             return []  # zeros are no evidence of a mistake
-        found = self._fit(h, reading, solved.chain.at, patient=h.right, right=h.right)
+        found = self.matcher.fit(h, reading, solved.chain.at, patient=h.right, right=h.right)
         if not found.matched and h.right:
-            found = self._between(h, reading, solved.chain.at, solved.chain.bounds, solved.chain)
+            found = self.matcher.between(
+                h, reading, solved.chain.at, solved.chain.bounds, solved.chain
+            )
         if not found.matched:
             return []
         match = Match(key, found, (), solved.chain, len(solved.assumed))
         solved = replace(solved, matches=(*solved.matches, match), shares=h.shares | found.shares)
         return [solved.read_as(key, reading)]
-
-    def _fit(
-        self,
-        h: Hypothesis,
-        reading: Reading,
-        computed: Callable[[int], Array],
-        *,
-        patient: bool,
-        right: bool,
-    ) -> Fit:
-        others: Sequence[int] = () if self.ties else range(len(self.ensemble.others))
-        others = others if right else list(h.shares)  # a mistake is no reason to decide units
-        found = fit(
-            reading.values, computed, self.ensemble.eps,
-            others=others, shares=h.shares, blur=reading.blur, patient=patient,
-        )  # fmt: skip
-        sharp = max(_SHARP * self.ensemble.eps, _SOLVED)
-        if not right and found.error > sharp * found.size + reading.blur:
-            return replace(found, tolerance=0.0)
-        if self.saturated and found.size < FAINT * found.tolerance:
-            return replace(found, judged=False)
-        return found
-
-    def _between(
-        self,
-        h: Hypothesis,
-        reading: Reading,
-        computed: Callable[[int], Array],
-        bounds: Callable[[], Bounds],
-        chain: Chain | None,
-    ) -> Fit:
-        """Explain an array by undecided units, each decided in any way.
-
-        A delta is judged all the same where the rest of it holds: every undecided unit has a cell
-        of its own there, up to the next layer that adds cells up.
-        """
-        allowed = bounds() if self.ensemble.undecided else None
-        nearly = 0.1 * length(reading.values)
-        if allowed is None or not between(reading.values, allowed, nearly):
-            return Fit(float("inf"), 0.0)
-        found = self._fit(h, reading, computed, patient=True, right=True)
-        if not between(reading.values, allowed, found.tolerance):
-            return found
-        if chain is not None and not chain.shared_out(reading.values, found.tolerance):
-            return found
-        judged = (
-            chain is not None
-            and chain.only_chooses()
-            and not explains_anything(
-                (reading.values,), lambda a: between(a, allowed, found.tolerance), found.tolerance
-            )
-        )
-        return replace(found, error=0.0, bounded=True, judged=judged)
 
     def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Compare a layer's own gradients with those submitted, right and with each mutant."""
@@ -318,15 +257,6 @@ class Search:
         little = readings[0].values.size <= _SOME
         return met + [replace(h, open=(*h.open, key), little=h.little + little) for h in still]
 
-    def _ruled_out(self, h: Hypothesis, reading: Reading, name: str, target: Target) -> bool:
-        """Whether a gradient cannot follow from the hypothesis' delta, which is dropped then."""
-        if h.shares or not self.sketches.rule_out(h.chain, name, target, h.share, reading):
-            return False
-        h.chain.forget()
-        if h.new > 1 and h.chain.parent is not None:
-            h.chain.parent.forget()  # few others go on from it
-        return True
-
     def _work(self, name: str) -> float:
         """Return about how many multiplications it takes to try one set of mistakes."""
         p = self.ensemble.exact.layers[name]
@@ -347,7 +277,7 @@ class Search:
             possible = [s for s, ids in subsets if h.new + len(ids - known) <= self.depth]
             if not possible:
                 continue
-            unlikely = bool(of_bias) and self._ruled_out(h, of_bias[0], name, "bias")
+            unlikely = bool(of_bias) and self.matcher.ruled_out(h, of_bias[0], name, "bias")
             for subset in possible:
                 assumed = (*h.assumed, *(Assumed(m, name, h.decay) for m in subset))
                 cost = cost_of(assumed) + h.unexplained
@@ -382,16 +312,16 @@ class Search:
         computed = gradient_in(h.chain, name, target, subset, h.share, decay)
 
         right = h.right and not subset
-        if not (subset or right) and self._ruled_out(h, reading, name, target):
+        if not (subset or right) and self.matcher.ruled_out(h, reading, name, target):
             return []
-        cancels = self.sketches.cancels(h.chain, name, target, reading)
-        found = self._fit(h, reading, computed, patient=cancels and not subset, right=right)
+        cancels = self.matcher.sketches.cancels(h.chain, name, target, reading)
+        found = self.matcher.fit(h, reading, computed, patient=cancels and not subset, right=right)
         if right and not found.matched:
 
             def bounds() -> Bounds:
                 return bounds_in(h.chain, name, target, (), h.share)
 
-            found = self._between(h, reading, computed, bounds, None)
+            found = self.matcher.between(h, reading, computed, bounds, None)
         if not found.matched:
             return []
         if not cancels and found.size < FAINT * found.tolerance:
@@ -413,48 +343,9 @@ class Search:
     def _solve_by(
         self, h: Hypothesis, array: Array, name: str, target: Target
     ) -> Hypothesis | None:
-        return self._solve(
+        return with_rate(
             h, array, lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
         )
-
-    def _solve(
-        self, h: Hypothesis, array: Array, observed: Callable[[Hypothesis], Array]
-    ) -> Hypothesis | None:
-        """Find the learning rate of an early update from the first array that shows it."""
-        if not h.chain.unresolved:
-            return h
-
-        def at(rate: float) -> Array:
-            result: Array = observed(replace(h, chain=h.chain.with_rate(rate)))
-            return result
-
-        rate, step = 0.0, 1e-2
-        with np.errstate(all="ignore"):
-            for attempt in range(6):
-                here = at(rate)
-                if attempt and length(array - here) > 0.1 * length(array):
-                    return None
-                slope = (at(rate + step) - here) / step
-                if here.shape != array.shape or not (slope**2).sum() > 0:
-                    return None
-                change = float(((array - here) * slope).sum() / (slope**2).sum())
-                rate += change
-                if not np.isfinite(rate) or abs(rate) > 1e4:
-                    return None
-                if abs(change) <= 1e-10 * abs(rate):
-                    break
-        if rate <= 0 or (array.size < 2):
-            return None
-        assumed = tuple(
-            replace(one, number=rate) if one.mutant.unknown == "rate" else one for one in h.assumed
-        )
-        return replace(h, chain=h.chain.with_rate(rate), assumed=assumed, rate=rate)
-
-
-def _saturated(ensemble: Ensemble) -> bool:
-    first = Chain(ensemble, None, "loss")
-    noise = max(length(first.at(r + 1) - first.at(0)) for r in range(NOISY))
-    return length(first.at(0)) < FAINT * noise
 
 
 def _settled_steps(h: Hypothesis, names: Sequence[str]) -> dict[str, set[tuple[str, str]]]:
