@@ -402,7 +402,12 @@ def test_parameters_that_a_function_reads_from_outside():
         ((relu, 3, X), {}, OptionError, "backward must be a function, got 3"),
         ((relu, in_place_backward, ["a"]), {}, InputError, "inputs must hold numbers"),
         ((relu, in_place_backward, X[:0]), {}, InputError, "inputs holds no numbers"),
-        ((relu, in_place_backward, X), {"lr": 0}, OptionError, "lr must be a number in"),
+        (
+            (relu, in_place_backward, X),
+            {"lr": 0},
+            OptionError,
+            r"lr must be a number in \(0, inf\)",
+        ),
         ((relu, in_place_backward), {"kind": "dense"}, OptionError, "has weights, but forward"),
         ((conv, conv_backward), {"kind": "conv2d", "stride": 0}, OptionError, "stride must be"),
         ((relu, in_place_backward, np.nan * X), {}, InputError, "inputs holds NaN"),
@@ -424,3 +429,12 @@ def test_parameters_that_a_function_reads_from_outside():
 def test_what_is_refused(arguments, options, error, message):
     with pytest.raises(error, match=message):
         check_layer(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    "backward",
+    [lambda d, x: d * (1 - x**2), lambda dout, x: dout * (1 - x**2), lambda q, x: q * (1 - x**2)],
+)
+def test_an_argument_called_x_is_the_input(backward):
+    found = check_layer(np.tanh, backward, kind="tanh")
+    assert [finding.mistake for finding in found.findings] == ["slope-at-wrong-place"]

@@ -263,11 +263,11 @@ class _Judge:
             )
         if self.probabilities is None and not self.activations:
             advice.append(
-                "give the probabilities next, then the activations: whether the forward pass is "
+                "give fb.diagnose the probabilities next, then the activations: whether the forward pass is "
                 "the network's decides what the rest is judged by"
             )
         elif not self.submitted.deltas:
-            advice.append("give the deltas next: with them each layer is judged by itself")
+            advice.append("give fb.diagnose the deltas next: with them each layer is judged by itself")
         much = len(forward) > 1 or 2 * len(wrong) >= max(len(self.usable), 3)
         if much and not dropouts:
             advice.append(
@@ -330,8 +330,8 @@ def _undecided(search: Search, not_judged: list[str]) -> str:
     }
     said = (
         f"What cannot be judged here ({', '.join(not_judged)}) follows from how they are decided: "
-        "fb.probe(net) makes a batch with fewer of them, and the deltas below these layers show "
-        "how they were"
+        "other images, as of fb.probe(net), or biases that are not 0 leave fewer of them, and the "
+        "deltas below these layers show how they were decided"
         if not_judged
         else "Either answer was accepted there, the same one in every array"
     )

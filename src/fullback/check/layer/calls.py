@@ -21,7 +21,9 @@ def _words(text: str) -> frozenset[str]:
 
 
 # Names without underscores, without digits at their end, in lower case.
-DELTA = _words("dy dout g gy dz da dh upstream dldy dldout dlogits doutput dloss dvalues dldt dldz")
+DELTA = _words(
+    "d dy dout g gy dz da dh upstream dldy dldout dlogits doutput dloss dvalues dldt dldz"
+)
 INPUT = _words("x xs input inputs inp image images aprev a data xin features logits z prev")
 CACHE = _words("cache ctx context kept memory saved state cached stash tape residuals res")
 WEIGHT = _words("w weight weights kernel kernels filter filters gamma f theta k")
@@ -190,7 +192,7 @@ def signatures(
     several = any(a.kind is a.VAR_POSITIONAL for a in arguments)
     certain = all(len(meanings[a]) == 1 for a in required) and not several
     for by_name in (True, False) if ran is not None or not certain else (True,):
-        choices = [(by_name and meanings[a]) or free for a in required]
+        choices = [(by_name and meanings[a]) or _other(free, meanings[a]) for a in required]
         for slots in _distinct(choices):
             if slots not in seen and len(seen) < _MOST * (2 - by_name):
                 seen.add(slots)
@@ -216,6 +218,14 @@ def _slots(inputs: CallInputs, ran: Ran | None) -> list[str]:
     if labels:
         return [*cache, "x", *labels, "y", *parameters, *rest, "dy"]
     return ["dy", *cache, "x", *parameters, "y", *rest]
+
+
+def _other(free: Sequence[str], meant: Sequence[str]) -> list[str]:
+    """Return what an argument can take against its name: no output for x, and no input for y.
+
+    A formula that is wrong of its own argument would be right of the other.
+    """
+    return [slot for slot in free if {slot, *meant} != {"x", "y"}]
 
 
 def _distinct(choices: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
