@@ -231,7 +231,7 @@ class _Judge:
             notes += self._advice(search, wrong, forward)
         return Diagnosis(
             findings=[
-                *(not_finite(name, m.values) for name, m in self.unusable.items()),
+                *not_finite({n: m.values for n, m in self.unusable.items()}, case.net.names),
                 *forward,
                 *order_findings(search.best.read),
                 *summary.findings,
@@ -263,11 +263,13 @@ class _Judge:
             )
         if self.probabilities is None and not self.activations:
             advice.append(
-                "give fb.diagnose the probabilities next, then the activations: whether the forward pass is "
-                "the network's decides what the rest is judged by"
+                "give fb.diagnose the probabilities next, then the activations: whether the "
+                "forward pass is the network's decides what the rest is judged by"
             )
         elif not self.submitted.deltas:
-            advice.append("give fb.diagnose the deltas next: with them each layer is judged by itself")
+            advice.append(
+                "give fb.diagnose the deltas next: with them each layer is judged by itself"
+            )
         much = len(forward) > 1 or 2 * len(wrong) >= max(len(self.usable), 3)
         if much and not dropouts:
             advice.append(

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from fullback.check.diagnose.report import Condition, Evidence, Finding
 from fullback.check.mistakes import rules_of
 from fullback.layers.base import Array
 from fullback.network import Network
+from fullback.options import listed
 from fullback.passes import Trace
 
 _RAW = 30.0  # pixels beyond this are not scaled
 
 
-def not_finite(name: str, array: Array) -> Finding:
-    """Return the finding of a submitted array that holds NaN or infinity."""
+def not_finite(arrays: Mapping[str, Array], layers: Sequence[str]) -> list[Finding]:
+    """Return the finding of submitted arrays that hold NaN or infinity, if there are any.
+
+    ``layers`` are the network's, in order: the array next to the loss is named first.
+    """
+    if not arrays:
+        return []
+
+    def layer_of(name: str) -> str:
+        layer = name.removeprefix("delta of ").removeprefix("output of ").split(".")[0]
+        return "loss" if name == "probabilities" else layer
+
+    order = ["loss", *reversed(layers), "input"]
+    first, *others = sorted(arrays, key=lambda name: order.index(layer_of(name)))
+    array = arrays[first]
     bad = int((~np.isfinite(array)).sum())
     kind = "NaN" if np.isnan(array).any() else "infinity"
-    layer = name.removeprefix("delta of ").removeprefix("output of ").split(".")[0]
-    layer = "loss" if name == "probabilities" else layer
-    return Finding(
-        None,
-        layer,
-        name,
-        exact=True,
-        evidence=Evidence(name, float("inf"), None, f"{bad} of {array.size} cells are {kind}"),
-        message=f"{name} holds {kind}, so that it cannot be judged. Exponentials overflow where "
-        "softmax does not take its row's maximum off first, and logarithms of 0, divisions by 0 "
-        "and a learning rate that is too large end like this too.",
-        mend="p[n, k] = exp(x[n, k] - max x[n]) / sum over j of exp(x[n, j] - max x[n])",
-        hint="e = np.exp(x - x.max(axis=1, keepdims=True))\np = e / e.sum(axis=1, keepdims=True)",
-    )
+    also = f", as do {listed(others)}" if others else ""
+    return [
+        Finding(
+            None,
+            layer_of(first),
+            first,
+            exact=True,
+            evidence=Evidence(first, float("inf"), None, f"{bad} of {array.size} cells are {kind}"),
+            message=f"{first} holds {kind}{also}, so that it cannot be judged. Exponentials "
+            "overflow where softmax does not take its row's maximum off first, and logarithms of "
+            "0, divisions by 0 and a learning rate that is too large end like this too.",
+            mend="p[n, k] = exp(x[n, k] - max x[n]) / sum over j of exp(x[n, j] - max x[n])",
+            hint="e = np.exp(x - x.max(axis=1, keepdims=True))\n"
+            "p = e / e.sum(axis=1, keepdims=True)",
+        )
+    ]
 
 
 def conditions(net: Network, x: Array, trace: Trace) -> list[Condition]:

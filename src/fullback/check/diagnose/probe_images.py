@@ -46,6 +46,9 @@ class Place(NamedTuple):
     layer: str
 
 
+_SHOWN = 12  # remarks, at most, in the batch's own words
+
+
 class Probe(tuple[Array, Array]):
     """A batch, ``x, y = probe(net)``, and what it cannot show; ``print`` says both.
 
@@ -68,7 +71,11 @@ class Probe(tuple[Array, Array]):
     def __repr__(self) -> str:
         x, _ = self
         lines = [f"{len(x)} images of {x.shape[1:]}, {x.dtype}, and what belongs to each"]
-        lines += self.hidden or ["every mistake of the catalogue shows, each by other numbers"]
+        lines += self.hidden[:_SHOWN] or [
+            "every mistake of the catalogue shows, each by other numbers"
+        ]
+        if len(self.hidden) > _SHOWN:
+            lines.append(f"and {len(self.hidden) - _SHOWN} more, in its attribute hidden")
         return "\n- ".join(lines)
 
 
