@@ -157,3 +157,19 @@ def test_inner_products_rule_out_what_a_gradient_would():
                 array - gradient_in(right, "dense2", target, (), 1.0, 0.0)(0)
             ) > 1e-3 * np.linalg.norm(array)
             assert sketches.rule_out(right, "dense2", target, 1.0, reading) == apart
+
+
+def test_a_mistake_wins_over_undecided_units_and_over_two():
+    """Flat areas leave windows undecided; a filter that is positive everywhere needs no mask."""
+    net = fb.Network.parse(
+        "conv1(padding=valid) relu pool flatten dense4", (1, 14, 14), dtype="float64"
+    )
+    net.parameters["conv1.weight"] = np.ones((1, 1, 3, 3))
+    x = np.full((5, 1, 14, 14), 0.25)
+    for image, i in zip(x, range(5), strict=True):
+        image[0, 2 + i : 8 + i, 3:9] = 0.75
+    y = np.array([0, 1, 2, 3, 0])
+    gradients = dict(net.trace(x, y).gradients)
+    gradients["conv1.weight"] = gradients["conv1.weight"][:, :, ::-1, ::-1]
+    (finding,) = fb.diagnose(net, x, y, gradients).findings
+    assert (finding.mistake, finding.layer) == ("weight-gradient-turned", "conv1")

@@ -239,7 +239,8 @@ class Search:
                     if solved is not h and not explained:  # the rate goes with the reading
                         missed.append(solved)
             met += explained
-            if not explained and not h.chain.unresolved:
+            sure = any(not e.matches[-1].fit.bounded for e in explained)
+            if not sure and not h.chain.unresolved:
                 missed.append(h)
         work = 0.0
         for h, subset, cost in self._candidates(missed, mutants, name, target):
