@@ -305,6 +305,8 @@ def alter(case: Case, rng) -> tuple[str, list, dict] | None:
     """
     how = str(rng.choice(list(ALTERATIONS)))
     keys = [key for key in case.arrays if key[0] != "activations" or key[1] != "input"]
+    if not keys:
+        return None
     gradients = [key for key in keys if key[0] == "gradients"]
     chosen = {
         "one": [keys[rng.integers(len(keys))]],
