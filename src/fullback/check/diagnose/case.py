@@ -109,21 +109,18 @@ class _Judge:
 
     def _right(self, ensemble: Ensemble, submitted: Submitted) -> Search:
         """Search without mistakes: as fullback computes, then with one rule for all ties."""
+        best = self._searched(ensemble, 0, submitted=submitted)
+        if best.best.cost <= _ENOUGH or not ensemble.undecided:
+            return best
         tied = ensemble.tied()
-        ways: list[tuple[Ensemble, Ties]] = [(ensemble, {})]
-        if ensemble.undecided:
-            rules = tie_rules(ensemble), tie_rules(tied)
-            ways += [(tied, ties) for ties in rules[1]] + [
-                (ensemble, ties) for ties in rules[0][1:]
-            ]
-        best: Search | None = None
+        ways = [(tied, ties) for ties in tie_rules(tied)]
+        ways += [(ensemble, ties) for ties in tie_rules(ensemble)[1:]]
         for one, ties in ways:
             search = self._searched(one, 0, submitted=submitted, ties=ties)
-            if best is None or search.best.cost < best.best.cost:
+            if search.best.cost < best.best.cost:
                 best = search
             if best.best.cost <= _ENOUGH:
                 break
-        assert best is not None  # noqa: S101 -- the loop ran
         return best
 
     def _searched(

@@ -22,7 +22,14 @@ from fullback.check.mistakes import (
     propagate,
     rules_of,
 )
-from fullback.check.mistakes.kinks import RECTIFIER, WINNER, Bounds, cells_of, hashed
+from fullback.check.mistakes.kinks import (
+    RECTIFIER,
+    WINNER,
+    Bounds,
+    cells_of,
+    hashed,
+    slope_below,
+)
 from fullback.check.mistakes.rules import amplitude_of
 from fullback.layers.base import Array
 
@@ -147,7 +154,7 @@ class Chain:
                 least = np.minimum(above.low, 0) if lossy else above.low
                 most = np.maximum(above.high, 0) if lossy else above.high
                 return between(total, Bounds(least, most), tolerance)
-            if kinks is not RECTIFIER or not 0 <= getattr(p.layer, "slope", 0) <= 1:
+            if kinks is not RECTIFIER or not 0 <= slope_below(p.layer) <= 1:
                 return True
             link, lossy = link.parent, True
         return True
@@ -177,11 +184,7 @@ class Chain:
             return kinks.bounds(p.layer, p.cache, units, above)
         if above.low is above.high:
             return exactly
-        middle = propagate(p, "delta", (above.low + above.high) / 2, self.mutants)
-        radius = size_of(
-            self.ensemble, self.through, "delta", (above.high - above.low) / 2, self.mutants
-        )
-        return Bounds(middle - radius, middle + radius)
+        return bounds_in(self.parent, self.through, "delta", self.mutants)
 
     def _noise(self, delta: Array, index: int) -> Array | float:
         eps = self.ensemble.eps
@@ -237,9 +240,9 @@ def gradient_in(
 
 
 def bounds_in(
-    chain: Chain, name: str, target: Target, mutants: tuple[Mutant, ...], share: float
+    chain: Chain, name: str, target: Target, mutants: tuple[Mutant, ...], share: float = 1.0
 ) -> Bounds:
-    """Return what a layer's own gradient lies between, from the bounds of the chain's delta."""
+    """Return what a layer's next delta or gradient lies between, from the bounds of its delta."""
     low, high = chain.bounds()
     p = chain.ensemble.exact.layers[name]
     middle = propagate(p, target, (low + high) / 2 * share, mutants)

@@ -85,10 +85,10 @@ def _others(exact: ForwardPass, undecided: Mapping[str, Array]) -> tuple[Forward
         below, closed = exact.layers.get(p.before), None
         if below and below.layer.kind == "relu":
             closed = (below.x <= 0) & ~undecided.get(p.before, np.False_)
-        for choice in _kinks(p).choices(p.layer, p.x, p.cache, units, closed):
+        for cache in _kinks(p).choices(p.layer, p.x, p.cache, units, closed):
             if len(found) == _GROUPS:
                 return ()
-            other = replace(p, cache=choice.cache, computed={})
+            other = replace(p, cache=cache, computed={})
             found.append(replace(exact, layers={**exact.layers, name: other}))
     return tuple(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from numpy.typing import ArrayLike
@@ -80,21 +81,14 @@ def diagnose(
     """
     require_network("diagnose", net)
     require_reduction(reduction)
-    images, form = images_of(net, x)
-    targets = net.loss.targets(labels_of(net, y, len(images)), len(images), net.output_shape[0])
-    double, trace, submission = receive(
-        net.copy(dtype="float64"),
-        len(images),
-        Given(
-            gradients, deltas, activations, probabilities, weights, after, lr, l2, convolution,
-            channels_last=form in ("NHWC", "HWC", "HWCN"),
-        ),
-        lambda one: trace_batch(one, images, targets, None, training=training, seed=seed),
-    )  # fmt: skip
+    given = Given(
+        gradients, deltas, activations, probabilities, weights, after, lr, l2, convolution
+    )
+    case, form = case_of(net, x, y, given, reduction, training=training, seed=seed)
+    submission = case.submission
     if form not in ("NCHW", "CHW") and len(net.input_shape) == 3:
         submission.notes.append(f"the images were read as ({', '.join(form)})")
     submission.notes += target_notes(net, y)
-    case = Case(double, images, targets, trace, submission, reduction, training, seed)
     found = case.diagnosis()
     assumed = [note for note in submission.notes if note.startswith(OPEN)]
     if assumed and any(finding.mistake is None for finding in found.findings):
@@ -105,3 +99,31 @@ def diagnose(
             "and activations too, which tell"
         )
     return found
+
+
+def case_of(
+    net: Network,
+    x: Any,
+    y: Any,
+    given: Given,
+    reduction: Reduction | None,
+    *,
+    training: bool,
+    seed: Seed,
+) -> tuple[Case, str]:
+    """Return what is to be judged of a batch and what a user gave, and the form of the images.
+
+    Raises
+    ------
+    OptionError, ShapeError, InputError
+        As for ``diagnose``.
+    """
+    images, form = images_of(net, x)
+    targets = net.loss.targets(labels_of(net, y, len(images)), len(images), net.output_shape[0])
+    judged, trace, submission = receive(
+        net.copy(dtype="float64"),
+        len(images),
+        replace(given, channels_last=form in ("NHWC", "HWC", "HWCN")),
+        lambda one: trace_batch(one, images, targets, None, training=training, seed=seed),
+    )
+    return Case(judged, images, targets, trace, submission, reduction, training, seed), form

@@ -147,11 +147,6 @@ class Axes:
         unfolded = array.reshape([self.sizes[place] for place in places])
         return np.ascontiguousarray(unfolded.transpose(np.argsort(places)).reshape(self.wanted))
 
-    def lay(self, order: str, array: Array, shape: Shape) -> Array:
-        """Bring one of the network's arrays to a program's order and shape."""
-        places = [self.letters.index(letter) for letter in order]
-        return array.reshape(self.sizes).transpose(places).reshape(shape)
-
     def phrase(self, order: str, shape: Shape) -> str:
         """Say how an array of this shape lies, where that is not plain."""
         if self.letters[0] == "U" and len(self.letters) > 1:

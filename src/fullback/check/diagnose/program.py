@@ -12,19 +12,18 @@ from fullback.check.arrays import to_numpy
 from fullback.check.diagnose.batch import images_of, labels_of, require_network
 from fullback.check.diagnose.calls import Call, calls_of
 from fullback.check.diagnose.conventions import require_reduction
-from fullback.check.diagnose.judge import diagnose
+from fullback.check.diagnose.judge import case_of, diagnose
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.snapshot import Snapshot
 from fullback.check.diagnose.step import Answer, Arrays, Step, UnclearError
-from fullback.check.diagnose.submission import receive
 from fullback.check.diagnose.weights import SPANNED, explained, tolerance
 from fullback.errors import FullbackError, OptionError
 from fullback.layers.base import Array
 from fullback.layers.text import layers_text
 from fullback.network import Network
 from fullback.options import require_number
-from fullback.passes import Seed, trace_batch
+from fullback.passes import Seed
 
 _MANY, _EVEN = 20, 0.01  # moves whose spread, relative to their mean, no gradient has
 _LISTED = 6  # ways of calling in a message
@@ -244,19 +243,10 @@ def _score(
     seed: Seed,
 ) -> float:
     """Return how many of the gradients are right but for a factor, and how nearly the rest are."""
-    images, form = images_of(net, x)
-    targets = net.loss.targets(labels_of(net, y, len(images)), len(images), net.output_shape[0])
-    given = Given(
-        answer.gradients, weights=weights, after=answer.after, lr=answer.rate,
-        channels_last=form in ("NHWC", "HWC", "HWCN"), **options,
-    )  # fmt: skip
-    judged, trace, submission = receive(
-        net.copy(dtype="float64"),
-        len(images),
-        given,
-        lambda one: trace_batch(one, images, targets, None, training=training, seed=seed),
-    )
-    before = dict(zip(judged.names, ("input", *judged.names), strict=False))
+    given = Given(answer.gradients, weights=weights, after=answer.after, lr=answer.rate, **options)
+    case, _ = case_of(net, x, y, given, None, training=training, seed=seed)
+    trace, names = case.trace, case.net.names
+    before = dict(zip(names, ("input", *names), strict=False))
     return sum(
         explained(
             m.values,
@@ -264,7 +254,7 @@ def _score(
             tolerance(m.values, m.dtype, m.readings[0].blur),
             trace.activations[before[name.split(".")[0]]],
         )
-        for name, m in submission.gradients.items()
+        for name, m in case.submission.gradients.items()
         if m.readings[0].mistake is None
     )
 

@@ -20,10 +20,11 @@ from fullback.check.mistakes import (
     propagate,
 )
 from fullback.check.mistakes.base import run_stages
+from fullback.check.mistakes.kinks import cells_of, slope_below
 from fullback.check.mistakes.rules import OWN
 from fullback.layers import Dropout, LeakyReLU, MaxPool2D, ReLU
 from fullback.layers.base import Array
-from fullback.layers.window import pad, pair, windows
+from fullback.layers.window import pair
 
 SAME, SAME_SINGLE = 1e-6, 1e-3
 """Of the largest entry: what is a rounding, whatever it comes from; float64, and float32."""
@@ -157,7 +158,7 @@ class Reference:
         if isinstance(p.layer, MaxPool2D):
             expected = _shared(p, given, expected, delta)
         else:
-            slope = getattr(p.layer, "slope", 0.0) * delta
+            slope = slope_below(p.layer) * delta
             between = (given - slope) * (given - delta) <= 0
             expected = np.where((p.x == 0) & between, given, expected)
         return arranged(expected, self.axes, self.layout.x)
@@ -175,10 +176,7 @@ class Reference:
 def _shared(p: LayerPass, given: Array, expected: Array, delta: Array) -> Array:
     """Let a window's delta go to its largest cells in any shares; no two windows may meet."""
     places = np.arange(p.x[0, 0].size, dtype=np.float64).reshape(p.x.shape[2:])
-    cells, at = (
-        windows(pad(a, p.around, -np.inf), p.window, p.stride).reshape(*p.y.shape, -1)
-        for a in (p.x, np.broadcast_to(places, p.x.shape))
-    )
+    cells, at = (cells_of(p.layer, a, p.around) for a in (p.x, np.broadcast_to(places, p.x.shape)))
     result = expected.copy()
     for n, c, i, j in zip(*np.nonzero(delta), strict=True):
         tied = at[n, c, i, j][cells[n, c, i, j] == cells[n, c, i, j].max()].astype(int)

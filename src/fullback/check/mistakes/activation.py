@@ -14,7 +14,7 @@ import numpy as np
 
 from fullback.check.mistakes import common
 from fullback.check.mistakes.base import Change, Mistake, Mutant, Mutants, Target, delta, same
-from fullback.check.mistakes.kinks import RECTIFIER
+from fullback.check.mistakes.kinks import RECTIFIER, slope_below
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.check.mistakes.rules import OWN, Rules, layer_rule
 from fullback.layers.base import Array
@@ -123,7 +123,7 @@ def _at_zero(p: LayerPass) -> bool:
 
 def _with_slope_at_zero(p: LayerPass, v: Array, dy: Array, *, share: float) -> Array:
     """Take the slope at exactly 0 as so much of 1, and the rest of that below 0."""
-    closed = getattr(p.layer, "slope", 0.0)
+    closed = slope_below(p.layer)
     slope = np.where(p.cache > 0, 1.0, closed)
     passed: Array = v * np.where(p.cache == 0, share + (1 - share) * closed, slope)
     return passed

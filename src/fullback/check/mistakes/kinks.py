@@ -27,13 +27,6 @@ class Bounds(NamedTuple):
     high: Array
 
 
-class Choice(NamedTuple):
-    """Another decision: how many units it is about, and the cache of a pass that makes it."""
-
-    units: int
-    cache: Any
-
-
 @dataclass(frozen=True)
 class Kinks:
     """How a kind of layer chooses. A ``cache`` is what its forward pass keeps.
@@ -45,9 +38,9 @@ class Kinks:
     undecided : marks the units that rounding or an exact tie decides, from the layer, its inputs
         (the exact one first, then noisy ones) and its cache
     tied : the cache, and what else a pass has computed, in which these units are exact ties
-    choices : the other decisions, one for each group of units that a program computes alike, from
-        layer, x, cache, undecided units, and the cells of x that no delta passes below, or None:
-        what makes no difference further down is left out
+    choices : the caches of the other decisions, one for each group of units that a program
+        computes alike, from layer, x, cache, undecided units, and the cells of x that no delta
+        passes below, or None: what makes no difference further down is left out
     bounds : carries bounds of the delta back, from layer, cache, undecided units or None, and
         bounds
     """
@@ -56,7 +49,7 @@ class Kinks:
     continued: Callable[[Any, Array, Any], Array]
     undecided: Callable[[Any, list[Array], Any], Array]
     tied: Callable[[Any, Any, Array], tuple[Any, dict[str, Array]]]
-    choices: Callable[[Any, Array, Any, Array, Array | None], Iterator[Choice]]
+    choices: Callable[[Any, Array, Any, Array, Array | None], Iterator[Any]]
     bounds: Callable[[Any, Any, Array | None, Bounds], Bounds]
 
 
@@ -69,14 +62,14 @@ def _near_zero(layer: Any, xs: list[Array], cache: Any) -> Array:
     return near
 
 
-def _slope(layer: Any) -> float:
+def slope_below(layer: Any) -> float:
     """Return a rectifier's slope where its input is not positive."""
     return float(getattr(layer, "slope", 0.0))
 
 
 def _other_sides(
     layer: Any, x: Array, cache: Any, undecided: Array, closed: Array | None
-) -> Iterator[Choice]:
+) -> Iterator[Any]:
     """Yield the input with equal numbers of a channel on the other side of 0, one after another."""
     places = np.nonzero(undecided)
     values = x[places]
@@ -85,11 +78,11 @@ def _other_sides(
     for number in range(int(group.max(initial=-1)) + 1):
         moved, here = cache.copy(), group.ravel() == number
         moved[tuple(p[here] for p in places)] = np.where(values[here] > 0, -1e-300, 1e-300)
-        yield Choice(int(here.sum()), moved)
+        yield moved
 
 
 def _rectified(layer: Any, cache: Any, undecided: Array | None, delta: Bounds) -> Bounds:
-    slope = _slope(layer)
+    slope = slope_below(layer)
     low, high = (np.where(cache > 0, d, slope * d) for d in delta)
     if undecided is None:
         return Bounds(np.minimum(low, high), np.maximum(low, high))
@@ -100,7 +93,7 @@ def _rectified(layer: Any, cache: Any, undecided: Array | None, delta: Bounds) -
 
 RECTIFIER = Kinks(
     same=lambda cache, other: np.array_equal(cache > 0, other > 0),
-    continued=lambda layer, x, cache: np.where(cache > 0, x, _slope(layer) * x),
+    continued=lambda layer, x, cache: np.where(cache > 0, x, slope_below(layer) * x),
     undecided=_near_zero,
     tied=lambda layer, cache, undecided: (np.where(undecided, 0.0, cache), {}),
     choices=_other_sides,
@@ -146,7 +139,7 @@ def _ties(layer: Any, cache: Any, undecided: Array) -> tuple[Any, dict[str, Arra
 
 def _other_winners(
     layer: Any, x: Array, cache: Any, undecided: Array, closed: Array | None
-) -> Iterator[Choice]:
+) -> Iterator[Any]:
     """Yield the windows of a channel that hold the same with another winner, place by place."""
     winner, *rest = cache
     several: Any = undecided.any(axis=-1)
@@ -168,7 +161,7 @@ def _other_winners(
             if place != winner[at][0]:
                 moved = winner.copy()
                 moved[at] = place
-                yield Choice(int(here.sum()), (moved, *rest))
+                yield (moved, *rest)
 
 
 def _shared(layer: Any, cache: Any, undecided: Array | None, delta: Bounds) -> Bounds:
