@@ -33,7 +33,8 @@ def laid(net, arrays, program, form="full"):
             sizes = ends if axes.letters[0] in (order[0], order[-1]) else sizes
         elif axes.letters == "KCRS" and form == "flat":
             sizes = (-1,)
-        found[name] = axes.lay(order, arrays[name], sizes)
+        places = [axes.letters.index(letter) for letter in order]
+        found[name] = arrays[name].reshape(axes.sizes).transpose(places).reshape(sizes)
     return found
 
 
