@@ -10,7 +10,10 @@ from support import byhand
 from support.byhand import Computed
 
 RULES = [(last, slope) for last in (False, True) for slope in (0, 1)]
-"""Of equal cells in a window the last one wins, or the first; ReLU's slope at 0."""
+"""Of equal cells in a window the last one wins, or the first; ReLU's slope at 0.
+
+Between its slopes below and above, that is: 0 is the one below, 1/2 the mean.
+"""
 
 MANNERS = ("im2col", "einsum", "taps")
 
@@ -143,8 +146,8 @@ def _dense(x, w, b):
 
 
 def _relu(x, low, at_zero):
-    up = x >= 0 if at_zero else x > 0
-    slope = np.where(up, 1, low).astype(x.dtype)
+    at_zero = low + at_zero * (1 - low)
+    slope = np.where(x > 0, 1, np.where(x == 0, at_zero, low)).astype(x.dtype)
     return x * slope, lambda dy: (dy * slope,)
 
 

@@ -262,7 +262,7 @@ def case(number: int) -> Case:
     every_rule = [
         listed(backprops.numpy_program(net, x, y, manner, dtype, last=last, slope=slope))
         for manner in ("im2col", "taps")
-        for last, slope in backprops.RULES
+        for last, slope in (*backprops.RULES, (False, 0.5), (True, 0.5))
     ]
     return Case(
         number, text, net, x, y, program, data, weights, convention,
@@ -320,7 +320,8 @@ def alter(case: Case, rng) -> tuple[str, list, dict] | None:
         if factor in (n, 1 / n):
             return None  # sums for means, here or from here on
     arrays = dict(case.arrays)
-    largest = max(float(np.abs(a).max(initial=0)) for a in arrays.values())
+    backward = [a for key, a in case.every_rule[0].items() if key[0] in ("gradients", "deltas")]
+    largest = max(float(np.abs(a).max(initial=0)) for a in [*backward, *arrays.values()])
     rounding = 100 * float(np.finfo(case.net.dtype).eps) * largest
     changed = []
     for key in chosen:
@@ -358,10 +359,10 @@ def never_right(how, changed):
     Where deltas or activations are altered all alike, one may follow from the one before: half of a
     ReLU's input gives half of its output; and a delta may follow from altered probabilities.
     """
+    passed = {kind for kind, _ in changed} & {"deltas", "activations"}
     if any(kind == "probabilities" for kind, _ in changed):
         changed = [key for key in changed if key[0] != "deltas"]
     alone = how in ("random", "permuted") or len(changed) == 1
-    passed = {kind for kind, _ in changed} & {"deltas", "activations"}
     return {full_name(key) for key in changed} if alone or not passed else set()
 
 

@@ -16,7 +16,8 @@ from fullback.check.diagnose.ensemble import NOISY
 from fullback.check.mistakes.kinks import Bounds
 from fullback.layers.base import Array
 
-_DEVIATIONS = 6.0  # of the noise, that a right array may be off
+_DEVIATIONS = 6.0  # of the noise, that a right array may be off,
+_LEAST = 4.0  # and units of rounding beside, as a share of its length
 _NEARLY_ALL = 0.95
 _SHARE = 1e-3  # how far off 0 to 1 a share may be found
 
@@ -114,8 +115,8 @@ def fit(
         tiny = (
             2.0**-24 if eps > 1e-5 else float(np.finfo(np.float32 if eps > 1e-12 else float).tiny)
         )
-        # a single number's noise may by chance be measured too small; half an eps is always there
-        tolerance = _DEVIATIONS * usual + eps / 2 * size + tiny * array.size**0.5 + blur
+        # the noise of a few numbers may by chance be measured too small
+        tolerance = _DEVIATIONS * usual + _LEAST * eps * size + tiny * array.size**0.5 + blur
         plain = Fit(error, tolerance, size)
         if plain.matched or not others:
             return plain

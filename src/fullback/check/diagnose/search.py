@@ -316,7 +316,8 @@ class Search:
         if not (subset or right) and self.matcher.ruled_out(h, reading, name, target):
             return []
         cancels = self.matcher.sketches.cancels(h.chain, name, target, reading)
-        found = self.matcher.fit(h, reading, computed, patient=cancels and not subset, right=right)
+        patient = not subset and (cancels or self.matcher.sketches.uncertain(h.chain, name))
+        found = self.matcher.fit(h, reading, computed, patient=patient, right=right)
         if right and not found.matched:
 
             def bounds() -> Bounds:

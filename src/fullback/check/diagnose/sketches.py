@@ -11,7 +11,7 @@ import numpy as np
 
 from fullback.check.diagnose.chain import Chain, size_of
 from fullback.check.diagnose.compare import hopeless, length
-from fullback.check.diagnose.ensemble import Ensemble
+from fullback.check.diagnose.ensemble import NOISY, Ensemble
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.mistakes import Target, rules_of
 from fullback.layers.base import Array
@@ -28,6 +28,7 @@ class Sketches:
         self.ensemble = ensemble
         self._outputs: dict[tuple[str, Target], Array] = {}
         self._sizes: dict[tuple[str, Target], float] = {}
+        self._uncertain: dict[str, bool] = {}
         self._arrays: dict[int, tuple[Reading, Array]] = {}
 
     def rule_out(
@@ -40,7 +41,7 @@ class Sketches:
         p = self.ensemble.exact.layers[name]
         if not rules_of(p.layer).weighs or reading.blur:
             return False
-        if self.cancels(chain, name, target, reading):
+        if self.cancels(chain, name, target, reading) or self.uncertain(chain, name):
             return False
         outputs = self._outputs_of(name, target)
         of_array = self._of_array(reading)
@@ -58,6 +59,15 @@ class Sketches:
         if key not in self._sizes:
             self._sizes[key] = length(size_of(self.ensemble, name, target, chain.at(0), ()))
         return length(reading.values) <= _CANCELS * self.ensemble.eps * self._sizes[key]
+
+    def uncertain(self, chain: Chain, name: str) -> bool:
+        """Whether a layer's input, or its delta, is for a good part what rounding left of it."""
+        if name not in self._uncertain:
+            passes = range(1 + NOISY)
+            inputs = [self.ensemble.at(r).layers[name].x for r in passes]
+            error = max(_relative_error(inputs), _relative_error([chain.at(r) for r in passes]))
+            self._uncertain[name] = error > hopeless(self.ensemble.eps) / 10
+        return self._uncertain[name]
 
     def _outputs_of(self, name: str, target: Target) -> Array:
         key = name, target
@@ -83,3 +93,9 @@ class Sketches:
     @staticmethod
     def _probes(size: int) -> Array:
         return np.random.default_rng(size).normal(size=(_PROBES, size))
+
+
+def _relative_error(passes: list[Array]) -> float:
+    """Return how far off rounding puts an array in the noisy passes, as a share of its length."""
+    exact, *noisy = passes
+    return max(length(array - exact) for array in noisy) / max(length(exact), 1e-300)
