@@ -248,8 +248,8 @@ class TestNoMatch:
         wrong = self.made.gradients["dense1.bias"] * 1.7
         given = {**self.made.gradients, "dense1.bias": wrong}
         (finding,) = diagnose(self.net, self.x, self.y, given).findings
-        assert finding.mistake is None
-        assert "it is the right one times 1.7" in finding.evidence.sentence
+        assert finding.mistake == "constant-factor"
+        assert "it was multiplied by a number (the factor is 1.7)" in finding.message
 
     def test_zeros(self):
         wrong = np.zeros_like(self.made.gradients["conv1.weight"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fullback as fb
+from fullback.errors import InputError
 from support.small_cnn import TEXT, batch, gradients, start
 
 
@@ -136,3 +137,39 @@ def test_a_gradient_is_not_left_out_in_silence():
     net = fb.Network.parse(TEXT, (1, 8, 7))
     with pytest.raises(fb.OptionError, match="no gradient is called 'nonsense'"):
         fb.diagnose(net, *batch(), {"W1": np.zeros((3, 1, 3, 3)), "nonsense": np.zeros(77)})
+
+
+class TestWhatIsNoArray:
+    """What stands where a gradient belongs is refused, and not left out."""
+
+    net = fb.Network.parse("conv1 relu flatten dense3", (1, 4, 4), dtype="float64", seed=0)
+    x, y = fb.probe(net)
+    right = dict(net.trace(x, y).gradients)
+
+    @pytest.mark.parametrize("value", [5.0, np.float64(5), [], {}, "x", None, True, np.array(None)])
+    def test_in_a_dict(self, value):
+        for given in (
+            {**self.right, "conv1.weight": value},
+            {"conv1": {"W": value, "b": self.right["conv1.bias"]}, "dense1": None}
+            if value is not None
+            else {"conv1.bias": None},
+        ):
+            with pytest.raises(InputError, match="must be an array of numbers"):
+                fb.diagnose(self.net, self.x, self.y, given)
+
+    @pytest.mark.parametrize("value", [5.0, np.float64(5), "x", True])
+    def test_in_a_list(self, value):
+        w, b, matrix, c = self.right.values()
+        with pytest.raises(InputError, match="gradients: 1 must be an array of numbers"):
+            fb.diagnose(self.net, self.x, self.y, [w, value, matrix, c])
+
+    def test_a_single_number_is_the_bias_of_one_unit(self):
+        given = {**self.right, "conv1.bias": float(self.right["conv1.bias"][0])}
+        assert "conv1.bias" in fb.diagnose(self.net, self.x, self.y, given).right
+
+    def test_a_loss_beside_the_gradients_and_layers_without_any_are_none(self):
+        found = fb.diagnose(self.net, self.x, self.y, {**self.right, "loss": 0.3, "epoch": 1})
+        assert len(found.right) == 4
+        w, b, matrix, c = self.right.values()
+        layers = [{"W": w, "b": b}, {}, None, {"W": matrix, "b": c}]
+        assert len(fb.diagnose(self.net, self.x, self.y, layers).right) == 4

@@ -69,6 +69,24 @@ def test_one_factor_on_everything_is_one_finding(factor, mistake, words):
     assert words in finding.message
 
 
+@pytest.mark.parametrize("factor", [0.3, 10.0, -2.0, 7.5])
+@pytest.mark.parametrize("name", [n for n in MADE.gradients if n.endswith("weight")])
+def test_one_factor_on_one_gradient_is_one_finding(factor, name):
+    """Two mistakes whose factors multiply to it, or one on all the others, are no better."""
+    given = {**MADE.gradients, name: factor * MADE.gradients[name]}
+    found = fb.diagnose(NET, X, Y, given)
+    (finding,) = found.findings
+    assert (finding.mistake, finding.layer) == ("constant-factor", name.split(".")[0])
+    assert f"(the factor is {factor:g})" in finding.message
+    assert set(found.right) == {*given} - {name}
+
+
+def test_what_is_right_is_not_explained_by_two_mistakes_that_cancel():
+    given = {**MADE.gradients, "conv1.weight": -2 * MADE.gradients["conv1.weight"]}
+    found = fb.diagnose(NET, X, Y, given)
+    assert "conv1.bias" in found.right
+
+
 def test_a_factor_and_a_mistake_below_are_two():
     made = byhand.run(NET, X, Y, [("filter-not-turned", "conv2")])
     found = fb.diagnose(NET, X, Y, times(0.5, made.gradients))

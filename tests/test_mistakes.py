@@ -22,8 +22,8 @@ from fullback.check.mistakes import (
     mutants_of,
     propagate,
 )
+from fullback.check.mistakes.common import CONSTANT_FACTOR
 from fullback.check.mistakes.kinks import hashed
-from fullback.check.mistakes.loss import CONSTANT_FACTOR
 from fullback.errors import OptionError
 from support import byhand, losses
 from support.cases import CASES, inputs
@@ -100,7 +100,7 @@ def test_every_entry_of_the_catalogue_is_a_mutant_somewhere():
         )
         for scene in (ensemble.exact.loss, *ensemble.exact.layers.values()):
             found |= {mutant.mistake for mutant in mutants_of(scene)}
-    assert found - {None} | {CONSTANT_FACTOR.id} == {*MISTAKES}  # which is found before any search
+    assert found - {None} == {*MISTAKES}
 
 
 def test_every_kind_of_layer_has_rules_with_stages_for_all_that_it_computes():
@@ -138,8 +138,8 @@ def test_the_program_by_hand_is_right(name):
 @pytest.mark.parametrize("switch", byhand.SWITCHES)
 def test_what_a_switch_computes_a_mutant_of_its_mistake_computes_too(switch):
     mistake, kind = byhand.SWITCHES[switch]
-    if mistake == CONSTANT_FACTOR.id:
-        return  # which no mutant makes
+    if switch == CONSTANT_FACTOR.id:
+        return  # of everything, which no mutant makes
     tried = 0
     for name in byhand.ARCHITECTURES:
         net = byhand.network(name, dropout=kind == "dropout")
@@ -166,7 +166,7 @@ def passes(forward, mistake, place):
             for layer, m in every:
                 if m.description == description and m.target in targets:
                     chosen.setdefault(layer, []).append(m)
-            for number in (byhand.DECAY, byhand.CLIP) if chosen else ():
+            for number in (byhand.DECAY, byhand.CLIP, byhand.FACTOR) if chosen else ():
                 yield backward(forward, chosen, rate=byhand.RATE, decay=number)
 
 

@@ -124,6 +124,7 @@ SWITCHES = {
     "softmax-of-batch": ("other-probabilities", "loss"),
     "slope-of-probabilities-missing": ("slope-of-probabilities-missing", "loss"),
     "constant-factor": ("constant-factor", "loss"),
+    "constant-factor-here": ("constant-factor", "all"),
     "sign-flipped": ("sign-flipped", "loss"),
     "sign-flipped-gradients": ("sign-flipped", "all"),
     "labels-shifted": ("labels-shifted", "loss"),
@@ -151,7 +152,7 @@ KINDS = {
     "activation": ("relu", "leakyrelu", "tanh", "sigmoid"),
 }
 
-DECAY, CLIP, MOMENTUM = 0.02, 0.004, 0.9
+DECAY, CLIP, MOMENTUM, FACTOR = 0.02, 0.004, 0.9, 0.37
 
 
 @dataclass
@@ -304,7 +305,7 @@ def loss_backward(p, logits, y, wrong):
             new[i] = jacobian @ d[i]
         d = new
     if wrong("constant-factor", "loss"):
-        d = d * p.dtype.type(0.37)
+        d = d * p.dtype.type(FACTOR)
     if wrong("sign-flipped", "loss"):
         d = -d
     if wrong("last-sample-only-loss", "loss"):
@@ -337,6 +338,8 @@ def common(dw, db, delta, w, b, name, wrong):
         dw, db = shortened(dw, CLIP), shortened(db, CLIP)
     if wrong("gradient-normalised", name):
         dw, db = (g / np.sqrt((g * g).sum()) if g.any() else g for g in (dw, db))
+    if wrong("constant-factor-here", name):
+        dw = dw * w.dtype.type(FACTOR)
     if wrong("momentum-term", name):
         dw, db = (g * w.dtype.type(1 - MOMENTUM) for g in (dw, db))
     return dw, db

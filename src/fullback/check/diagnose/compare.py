@@ -1,8 +1,9 @@
 """Whether an array is another one, as nearly as its precision lets it be.
 
 Where units are undecided, an array may also be another one plus a share, from 0 to 1, of what each
-group of them changes. Such an array is only *judged* where other arrays, the same one negated,
-scaled, turned or in another order, could not be explained so too.
+group of them changes. Such an array is only *judged* where these are shares that programs have, 0,
+1/2 or 1, and other arrays, the same one negated, scaled, turned or in another order, could not be
+explained so too.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ def length(array: Array) -> float:
         return float(np.sqrt(np.dot(flat, flat)))
 
 
+def is_multiple(array: Array, of: Array) -> bool:
+    """Whether an array is another one times a number, nearly."""
+    sizes = length(array) * length(of)
+    return array.shape == of.shape and abs(float((array * of).sum())) >= (1 - 1e-6) * sizes
+
+
 def hopeless(eps: float) -> float:
     """Return the relative error from which on rounding does not explain a difference.
 
@@ -133,20 +140,27 @@ def _decided(
     free = [k for k in changes if k not in known]
     columns = np.array([changes[k].ravel() for k in free]).reshape(len(free), array.size).T
     found = np.zeros(len(free))
+    usual = True
     if free:
         found = np.linalg.lstsq(columns, (array - base).ravel(), rcond=1e-10)[0]
-        off = np.abs(np.clip(found, 0, 1) - found) * np.linalg.norm(columns, axis=0)
-        if (off > plain.tolerance + _SHARE * np.linalg.norm(columns, axis=0)).any():
+        sizes = np.linalg.norm(columns, axis=0)
+        allowed = plain.tolerance + _SHARE * sizes
+        if (np.abs(np.clip(found, 0, 1) - found) * sizes > allowed).any():
             return plain
+        halves = np.clip(np.round(2 * found), 0, 2) / 2
+        usual = bool((np.abs(found - halves) * sizes <= allowed).all())
     error = length(array - base - (columns @ found).reshape(array.shape))
     if error > plain.tolerance:
         return plain
-    judged = not free or not explains_anything(
-        (array, exact),
-        lambda other: _distance(other - base, columns) <= plain.tolerance,
-        plain.tolerance,
+    judged = not free or (
+        usual
+        and not explains_anything(
+            (array, exact),
+            lambda other: _distance(other - base, columns) <= plain.tolerance,
+            plain.tolerance,
+        )
     )
-    shares = known | dict(zip(free, found.tolist(), strict=True))
+    shares = known | (dict(zip(free, found.tolist(), strict=True)) if usual else {})
     return Fit(error, plain.tolerance, plain.size, shares, bounded=not judged, judged=judged)
 
 

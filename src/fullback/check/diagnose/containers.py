@@ -7,7 +7,7 @@ and 0.b, and an object's attribute is its name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -85,6 +85,23 @@ def gradients_in(value: Any) -> dict[str, Array]:
     }
 
 
+def left_out(value: Any, found: Collection[str], name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what stands among arrays and is none, by its name: numbers, texts, arrays of those.
+
+    ``found`` are the names of the arrays that were read. In a dict only what has a name of weights
+    or biases is yielded: a loss may lie beside them.
+    """
+    if name in found or value is None or is_array(value) or hasattr(value, "__dict__"):
+        return
+    parts = list(_items(value))
+    for key, part in parts:
+        yield from left_out(part, found, f"{name}.{key}" if name else key)
+    listed = name.split(".")[-1].isdigit()
+    named = is_weight(name) or is_bias(name)
+    if not parts and (named or (listed and not isinstance(value, Mapping | list | tuple))):
+        yield name, value
+
+
 def put_back(value: Any, arrays: Mapping[str, Array]) -> None:
     """Write arrays into those of a container that have their names and can be written to."""
     for name, array in _walk(value, "", stacked=False, depth=_DEEP, seen=set()):
@@ -134,7 +151,7 @@ def _walk(
     value: Any, name: str, *, stacked: bool, depth: int, seen: set[int]
 ) -> Iterator[tuple[str, Any]]:
     """Yield the arrays in a container with their names, not copied where they are arrays."""
-    number = isinstance(value, float | np.floating | np.ndarray)
+    number = isinstance(value, float | np.floating | np.ndarray) and is_numeric(np.asarray(value))
     if is_array(value) or (number and is_bias(name.split(".")[-1].replace("beta", ""))):
         yield name, value
     elif depth and id(value) not in seen and not hasattr(value, "__array__"):

@@ -17,6 +17,7 @@ from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.submission import OPEN, receive
 from fullback.errors import OptionError
 from fullback.network import Network
+from fullback.options import require_flag
 from fullback.passes import Seed, trace_batch
 
 
@@ -81,6 +82,7 @@ def diagnose(
     """
     require_network("diagnose", net)
     require_reduction(reduction)
+    require_flag("diagnose: training", training)
     given = Given(
         gradients, deltas, activations, probabilities, weights, after, lr, l2, convolution
     )

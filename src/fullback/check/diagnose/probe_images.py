@@ -29,8 +29,8 @@ from fullback.options import require_whole
 
 _TRIES = 8  # draws, at most
 _WORK = 1e6  # cells of all layers and images together, in all draws but the first
-_RATE, _DECAY = 0.1, 0.01  # of an early update, and of an L2 term
-_THRESHOLD = 1e-9  # of a gradient that is clipped
+_NUMBERS = {"rate": 0.1, "decay": 0.01, "threshold": 1e-9, "factor": 0.37}
+"""The numbers of mistakes that have one, by what it is."""
 _ALIKE = (
     # mistakes that are one: of a bias alone; where the stride leaves rows or columns over
     {"bias-averaged", "batch-scale"},
@@ -218,7 +218,7 @@ def _results(forward: ForwardPass) -> dict[str, tuple[Array, list[tuple[Place, A
 
     A mistake differs from the right pass in the array that it is made in, or nowhere.
     """
-    right = backward(forward, {}, rate=_RATE, decay=_DECAY)
+    right = backward(forward, {}, rate=0.0, decay=0.0)
     arrays = right.gradients | {f"delta of {name}": dy for name, dy in right.deltas.items()}
     found: dict[str, tuple[Array, list[tuple[Place, Array]]]]
     found = {name: (array, []) for name, array in arrays.items()}
@@ -229,8 +229,8 @@ def _results(forward: ForwardPass) -> dict[str, tuple[Array, list[tuple[Place, A
         if layer == "loss":
             name, array = f"delta of {last}", first_delta(forward.loss, (mutant,))
         else:
-            number = _THRESHOLD if mutant.unknown == "threshold" else _DECAY
-            p = forward.layers[layer].with_rates(_RATE, number)
+            number = _NUMBERS[mutant.unknown or "decay"]
+            p = forward.layers[layer].with_rates(_NUMBERS["rate"], number)
             below = f"delta of {p.before}" if mutant.target == "delta" else ""
             name = below or f"{layer}.{mutant.target}"
             memo = memos.setdefault(layer, {})

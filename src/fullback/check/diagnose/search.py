@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
-from fullback.check.diagnose.compare import FAINT
+from fullback.check.diagnose.compare import FAINT, Fit, is_multiple, length
 from fullback.check.diagnose.conventions import Convention
 from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of
@@ -326,6 +326,8 @@ class Search:
             found = self.matcher.between(h, reading, computed, bounds, None)
         if not found.matched:
             return []
+        if subset and self._needless(h, array, name, target, found, subset):
+            return []
         if not cancels and found.size < FAINT * found.tolerance:
             found = replace(found, judged=False)
         here = tuple(Assumed(m, name, decay if m.solve else None) for m in subset)
@@ -339,6 +341,26 @@ class Search:
             shares=h.shares | found.shares,
         )
         return [h.read_as(match.name, reading)]
+
+    def _needless(
+        self,
+        h: Hypothesis,
+        array: Array,
+        name: str,
+        target: Target,
+        found: Fit,
+        subset: tuple[Mutant, ...],
+    ) -> bool:
+        """Whether these mistakes explain what is right, or two of them what is one factor off."""
+        if len(subset) > 1 and is_multiple(
+            array, gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
+        ):
+            return True
+        right = h.chain.without_mistakes()
+        if right is h.chain:
+            return False
+        usual = gradient_in(right, name, target, (), h.share, 0.0)(0)
+        return length(array - usual) <= found.tolerance
 
     # A learning rate that is not known ----------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.containers import WAYS, is_container, weights_in
+from fullback.check.diagnose.containers import WAYS, is_container, left_out, weights_in
 from fullback.check.diagnose.layouts import (
     Axes,
     ProgramLayout,
@@ -27,6 +27,7 @@ from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers import Conv2D, Dense
 from fullback.layers.base import Array
 from fullback.network import Network
+from fullback.options import short
 from fullback.passes import Trace
 
 Named = Mapping[str, tuple[str, Array]]
@@ -93,6 +94,9 @@ def named_weights(
         if partial is None:
             raise refusals[0]
         matched, found = partial
+    for name, part in left_out(value, found) if what == "gradient" else ():
+        hint = "; a layer with one unit has biases of shape (1,)" * isinstance(part, float)
+        raise InputError(f"{what}s: {name} must be an array of numbers, got {short(part)}{hint}")
     if guessed is not None:
         guessed += [
             f"{name} as {known}" for name, known in matched.items() if name in names.guessed

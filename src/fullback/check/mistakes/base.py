@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeAlias
 from fullback.layers.base import Array
 
 Target: TypeAlias = Literal["delta", "weight", "bias"]
-Unknown: TypeAlias = Literal["rate", "decay", "threshold"]
+Unknown: TypeAlias = Literal["rate", "decay", "threshold", "factor"]
 Change: TypeAlias = Callable[[Any, Any, Array], Any]
 Solve: TypeAlias = Callable[[Any, Array, Array], float]
 Memo: TypeAlias = dict[tuple[Any, ...], Any]
@@ -34,6 +34,7 @@ UNKNOWNS: dict[Unknown, str] = {
     "rate": "learning rate",
     "decay": "coefficient",
     "threshold": "threshold",
+    "factor": "factor",
 }
 """What each number is called that a mistake can have and that is found from the data."""
 

@@ -52,6 +52,15 @@ BIAS_AVERAGED = Mistake(
     "db[k] = sum over n, p, q of dy[n,k,p,q]",
     "db = dy.sum(axis=(0, 2, 3))  # not mean: dy already holds 1 / N",
 )
+CONSTANT_FACTOR = Mistake(
+    "constant-factor",
+    "There is one factor too many on the right value.",
+    "L = mean over n of l[n], so dx[n,k] = (p[n,k] - t[n,k]) / N, and dw = sum over n of "
+    "dy[n] x[n]: every delta and gradient has the loss's own factor, and no other",
+    "delta = (p - t) / N  # no 1/2, no learning rate, no number of classes\n"
+    "dw = delta.T @ x     # and none here\n"
+    "# a factor of the loss belongs to the loss that is printed, too",
+)
 BATCH_SCALE = Mistake(
     "batch-scale",
     "The 1 / N of the batch's mean is missing, or there twice.",

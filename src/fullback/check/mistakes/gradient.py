@@ -117,6 +117,11 @@ def add_to_gradient(table: Mutants, of: Target) -> None:
                  "one of an earlier step is in it", _times(1 + b)) for b in _MOMENTUM),
     )  # fmt: skip
     table.add(
+        common.CONSTANT_FACTOR,
+        Mutant(of, "out", "it was multiplied by a number",
+               lambda p, v, dy: v * p.decay, common.several_values(of), "factor", _other_factor),
+    )  # fmt: skip
+    table.add(
         common.CAST_TO_WHOLE,
         Mutant(of, "out", "it was cast to whole numbers, towards 0", common.whole),
     )
@@ -125,6 +130,14 @@ def add_to_gradient(table: Mutants, of: Target) -> None:
 def _multiple(of: Array, term: Array) -> float:
     """Return how many times a term is in an array, by least squares."""
     return float((of * term).sum() / (term**2).sum())
+
+
+def _other_factor(p: Any, v: Array, given: Array) -> float:
+    """Return how many times an array is another one, NaN where that has a name of its own."""
+    c = _multiple(given, v)
+    names = (1.0, -1.0, 2.0, 3.0, p.images, 1 / p.images, *(1 - b for b in _MOMENTUM))
+    named = any(abs(c - name) < 1e-4 * abs(name) for name in names)
+    return float("nan") if named or np.count_nonzero(v) <= _FEW else c
 
 
 def _norm(array: Array) -> float:

@@ -245,18 +245,10 @@ SUM_LOSS = delta(
 )  # fmt: skip
 """Another right way: everything is N times as large."""
 
-CONSTANT_FACTOR = Mistake(
-    "constant-factor",
-    "Everything is the right value times one factor.",
-    "L = mean over n of l[n], so dx[n,k] = (p[n,k] - t[n,k]) / N: every delta and gradient has "
-    "the loss's own factor, and no other",
-    "delta = (p - t) / N  # no 1/2, no learning rate, no number of classes\n"
-    "# a factor of the loss belongs to the loss that is printed, too",
-)
-MUTANTS.mistakes.append(CONSTANT_FACTOR)
+MUTANTS.mistakes.append(common.CONSTANT_FACTOR)
 
 
-def factor(c: float, description: str, mistake: Mistake = CONSTANT_FACTOR) -> Mutant:
+def factor(c: float, description: str, mistake: Mistake = common.CONSTANT_FACTOR) -> Mutant:
     """Return the mistake by which everything is multiplied by c."""
     return named(delta("out", description, lambda p, v, dy: c * v), mistake)
 
