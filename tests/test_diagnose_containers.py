@@ -144,7 +144,7 @@ class TestWhatIsNoArray:
 
     net = fb.Network.parse("conv1 relu flatten dense3", (1, 4, 4), dtype="float64", seed=0)
     x, y = fb.probe(net)
-    right = dict(net.trace(x, y).gradients)
+    right = net.trace(x, y).gradients
 
     @pytest.mark.parametrize("value", [5.0, np.float64(5), [], {}, "x", None, True, np.array(None)])
     def test_in_a_dict(self, value):
@@ -159,7 +159,7 @@ class TestWhatIsNoArray:
 
     @pytest.mark.parametrize("value", [5.0, np.float64(5), "x", True])
     def test_in_a_list(self, value):
-        w, b, matrix, c = self.right.values()
+        w, _, matrix, c = self.right.values()
         with pytest.raises(InputError, match="gradients: 1 must be an array of numbers"):
             fb.diagnose(self.net, self.x, self.y, [w, value, matrix, c])
 
