@@ -316,8 +316,11 @@ class Search:
         if not (subset or right) and self.matcher.ruled_out(h, reading, name, target):
             return []
         cancels = self.matcher.sketches.cancels(h.chain, name, target, reading)
-        patient = not subset and (cancels or self.matcher.sketches.uncertain(h.chain, name))
-        found = self.matcher.fit(h, reading, computed, patient=patient, right=right)
+        found = self.matcher.fit(h, reading, computed, patient=cancels and not subset, right=right)
+        if not (found.matched or subset or cancels) and self.matcher.sketches.uncertain(
+            h.chain, name, target, h.share, reading
+        ):
+            found = self.matcher.fit(h, reading, computed, patient=True, right=right)
         if right and not found.matched:
 
             def bounds() -> Bounds:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from fullback.check.diagnose.chain import Chain, size_of
+from fullback.check.diagnose.chain import Chain, gradient_in, size_of
 from fullback.check.diagnose.compare import hopeless, length
-from fullback.check.diagnose.ensemble import NOISY, Ensemble
+from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.mistakes import Target, rules_of
 from fullback.layers.base import Array
 
 _PROBES = 6
+_SOME_NOISY = 1, 2  # passes by which the error of a gradient is estimated
 _DEVIATIONS = 5.0  # of an inner product with a normal r, whose deviation is the error's length
 _CANCELS = 1e5  # units of rounding, in a sum whose terms are larger by that much
 
@@ -28,7 +29,7 @@ class Sketches:
         self.ensemble = ensemble
         self._outputs: dict[tuple[str, Target], Array] = {}
         self._sizes: dict[tuple[str, Target], float] = {}
-        self._uncertain: dict[str, bool] = {}
+        self._noises: dict[tuple[str, Target], float] = {}
         self._arrays: dict[int, tuple[Reading, Array]] = {}
 
     def rule_out(
@@ -41,7 +42,9 @@ class Sketches:
         p = self.ensemble.exact.layers[name]
         if not rules_of(p.layer).weighs or reading.blur:
             return False
-        if self.cancels(chain, name, target, reading) or self.uncertain(chain, name):
+        if self.cancels(chain, name, target, reading):
+            return False
+        if self.uncertain(chain, name, target, share, reading):
             return False
         outputs = self._outputs_of(name, target)
         of_array = self._of_array(reading)
@@ -60,14 +63,15 @@ class Sketches:
             self._sizes[key] = length(size_of(self.ensemble, name, target, chain.at(0), ()))
         return length(reading.values) <= _CANCELS * self.ensemble.eps * self._sizes[key]
 
-    def uncertain(self, chain: Chain, name: str) -> bool:
-        """Whether a layer's input, or its delta, is for a good part what rounding left of it."""
-        if name not in self._uncertain:
-            passes = range(1 + NOISY)
-            inputs = [self.ensemble.at(r).layers[name].x for r in passes]
-            error = max(_relative_error(inputs), _relative_error([chain.at(r) for r in passes]))
-            self._uncertain[name] = error > hopeless(self.ensemble.eps) / 10
-        return self._uncertain[name]
+    def uncertain(
+        self, chain: Chain, name: str, target: Target, share: float, reading: Reading
+    ) -> bool:
+        """Whether rounding alone may put an array far off: its factors are what rounding left."""
+        key = name, target
+        if key not in self._noises:
+            computed = gradient_in(chain, name, target, (), share, 0.0)
+            self._noises[key] = max(length(computed(r) - computed(0)) for r in _SOME_NOISY)
+        return 10 * self._noises[key] > hopeless(self.ensemble.eps) * length(reading.values)
 
     def _outputs_of(self, name: str, target: Target) -> Array:
         key = name, target
@@ -93,9 +97,3 @@ class Sketches:
     @staticmethod
     def _probes(size: int) -> Array:
         return np.random.default_rng(size).normal(size=(_PROBES, size))
-
-
-def _relative_error(passes: list[Array]) -> float:
-    """Return how far off rounding puts an array in the noisy passes, as a share of its length."""
-    exact, *noisy = passes
-    return max(length(array - exact) for array in noisy) / max(length(exact), 1e-300)
