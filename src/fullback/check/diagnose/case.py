@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from fullback.check.diagnose.report import Diagnosis, Finding
 from fullback.check.diagnose.search import NARROW, WIDE, Search
 from fullback.check.diagnose.settings import Setting, other_settings
 from fullback.check.diagnose.submission import Submission, Submitted
+from fullback.check.mistakes import named_arrays
 from fullback.layers.base import Array
 from fullback.network import Network
 from fullback.passes import Seed, Trace
@@ -30,7 +32,7 @@ _NAMES = {2.0**-52: "float64", _SINGLE: "float32", 2.0**-10: "float16"}
 _ENOUGH = 0.5  # a cost below which nothing is left to explain: conventions, and no mistake
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Case:
     """What is judged.
 
@@ -53,27 +55,17 @@ class Case:
     training: bool
     seed: Seed
 
-    def diagnosis(self) -> Diagnosis:
-        """Return the diagnosis."""
-        with np.errstate(all="ignore"):  # what a mistake makes of a delta may overflow
-            return _Judge(self).diagnosis()
-
-
-class _Judge:
-    """From a case to its diagnosis."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        submission = case.submission
-        self.usable, self.unusable = submission.finite()
-        scale = 1 / len(case.images) if case.reduction == "sum" else 1.0
-        self.submitted = Submitted(
-            {name: m.readings for name, m in submission.gradients.items() if name in self.usable},
-            {n: m.readings for n, m in submission.deltas.items() if f"delta of {n}" in self.usable},
-        ).times(scale)
+    def __post_init__(self) -> None:
+        self.usable, self.unusable = self.submission.finite()
+        scale = 1 / len(self.images) if self.reduction == "sum" else 1.0
+        self.submitted: Submitted = {
+            name: tuple(r if scale == 1 else r.times(scale) for r in array.readings)
+            for name, array in self.usable.items()
+            if not name.startswith(("output of ", "probabilities"))
+        }
         self.activations = {
             name: m.values
-            for name, m in submission.activations.items()
+            for name, m in self.submission.activations.items()
             if f"output of {name}" in self.usable
         }
         array = self.usable.get("probabilities")
@@ -81,6 +73,7 @@ class _Judge:
         self._plain: dict[float, Search] = {}
         self._forward: dict[float, ForwardVerdict] = {}
 
+    @np.errstate(all="ignore")  # what a mistake makes of a delta may overflow
     def diagnosis(self) -> Diagnosis:
         """Return the diagnosis, of another setting where all is right in it."""
         arrays = [m.values.astype(m.dtype) for m in self.usable.values() if m.dtype.kind == "f"]
@@ -92,31 +85,31 @@ class _Judge:
     def _plainly(self, eps: float) -> Search:
         """Look for a right backward pass, in a precision."""
         if eps not in self._plain:
-            case = self.case
-            ensemble = build_ensemble(
-                case.net, case.images, case.targets, eps, self.activations, self.probabilities,
-                training=case.training, seed=case.seed,
-            )  # fmt: skip
-            verdict = check_forward(ensemble, case.net.names, self.activations, self.probabilities)
+            ensemble = self._ensemble(eps, {})
+            verdict = check_forward(ensemble, self.net.names, self.activations, self.probabilities)
             if verdict.assumed:  # so that what follows from a wrong output is not wrong again
-                ensemble = build_ensemble(
-                    case.net, case.images, case.targets, eps, self.activations | verdict.assumed,
-                    self.probabilities, training=case.training, seed=case.seed,
-                )  # fmt: skip
+                ensemble = self._ensemble(eps, verdict.assumed)
             self._forward[eps] = verdict
-            self._plain[eps] = self._right(ensemble, self.submitted)
+            self._plain[eps] = self._right(ensemble)
         return self._plain[eps]
 
-    def _right(self, ensemble: Ensemble, submitted: Submitted) -> Search:
+    def _ensemble(self, eps: float, assumed: dict[str, Array]) -> Ensemble:
+        """Return the forward passes with what was submitted of them, and outputs that follow."""
+        return build_ensemble(
+            self.net, self.images, self.targets, eps, self.activations | assumed,
+            self.probabilities, training=self.training, seed=self.seed,
+        )  # fmt: skip
+
+    def _right(self, ensemble: Ensemble) -> Search:
         """Search without mistakes: as fullback computes, then with one rule for all ties."""
-        best = self._searched(ensemble, 0, submitted=submitted)
+        best = self._searched(ensemble, 0)
         if best.best.cost <= _ENOUGH or not ensemble.undecided:
             return best
         tied = ensemble.tied()
         ways = [(tied, ties) for ties in tie_rules(tied)]
         ways += [(ensemble, ties) for ties in tie_rules(ensemble)[1:]]
         for one, ties in ways:
-            search = self._searched(one, 0, submitted=submitted, ties=ties)
+            search = self._searched(one, 0, ties=ties)
             if search.best.cost < best.best.cost:
                 best = search
             if best.best.cost <= _ENOUGH:
@@ -130,18 +123,15 @@ class _Judge:
         margin: float = NARROW,
         settled: Hypothesis | None = None,
         *,
-        submitted: Submitted | None = None,
         ties: Ties | None = None,
     ) -> Search:
-        case = self.case
-        submitted = submitted or self.submitted
-        search = Search(ensemble, case.net.names, submitted, depth, margin, settled, ties)
+        search = Search(
+            ensemble, self.net.names, self.submitted, depth, margin, settled, ties or {}
+        )
+        scale_free = self.submission.scale_free
         return search.run(
-            conventions(
-                ensemble, submitted, case.trace, case.reduction,
-                scale_free=case.submission.scale_free,
-            )
-        )  # fmt: skip
+            conventions(ensemble, self.submitted, self.trace, self.reduction, scale_free=scale_free)
+        )
 
     def _deeper(self, best: Search) -> Search:
         """Search with one new mistake a stretch, then with two, as far as it takes."""
@@ -162,7 +152,7 @@ class _Judge:
         """
         best: tuple[Search, list[Finding], list[str]] | None = None
         least, fewest = math.inf, math.inf
-        for attempt in _precisions(eps, self.submitted, self.case.trace):
+        for attempt in _precisions(eps, self.submitted, named_arrays(self.trace)):
             plain = self._plainly(attempt)
             forward, right = self._forward[attempt].findings, self._forward[attempt].right
             unexplained = len(plain.best.open) + len(forward)
@@ -187,15 +177,13 @@ class _Judge:
         best = self._plainly(eps).best
         if not any(self.usable[name].values.any() for name in best.open):
             return None  # nothing is wrong, or zeros alone, which a dead layer explains
-        case = self.case
-        for setting in other_settings(case.net, self.submitted, training=case.training):
-            ensemble = build_ensemble(
-                setting.net, case.images, case.targets, eps, {}, None, training=setting.training,
-                seed=case.seed,
-            )  # fmt: skip
+        for setting in other_settings(self.net, self.submitted, training=self.training):
+            other = replace(self, net=setting.net, training=setting.training)
+            other.submitted = setting.submitted
+            ensemble = other._ensemble(eps, {})
             if not setting.finding and _same_pass(ensemble, self._plain[eps].ensemble):
                 continue  # nothing shows that the program is in it: no turn changes an output
-            found = self._searched(ensemble, 0, submitted=setting.submitted).best
+            found = other._searched(ensemble, 0).best
             if not found.open and all(match.fit.judged for match in found.matches):
                 return self._in_setting(setting, best, found, eps)
         return None
@@ -209,51 +197,45 @@ class _Judge:
             findings=[setting.finding] if setting.finding else [],
             right=[match.name for match in right.matches],
             wrong=list(right.open),
-            layers=[*reversed(self.case.net.names), "input"],
-            conditions=conditions(self.case.net, self.case.images, self.case.trace),
-            notes=notes + _layout_notes(self.case.submission, right, self.usable),
+            layers=[*reversed(self.net.names), "input"],
+            conditions=conditions(self.net, self.images, self.trace),
+            notes=notes + _layout_notes(self.submission, right, self.usable),
             precision=_NAMES[eps],
         )
 
     def _explained(self, eps: float) -> Diagnosis:
         """Return the diagnosis of the mistakes that explain the arrays."""
-        case = self.case
         search, forward, right = self._best(eps)
-        more = bool(self.unusable or forward)
-        summary = explain(search, self.submitted, more=more)
-        wrong = [*self.unusable, *(finding.evidence.array for finding in forward), *summary.wrong]
-        notes = _layout_notes(case.submission, search.best, self.usable)
-        notes += _search_notes(search, eps, summary.not_judged)
-        if not any(finding.mistake for finding in summary.findings):
-            notes += self._advice(search, wrong, forward)
-        return Diagnosis(
+        found = explain(search, more=bool(self.unusable or forward))
+        wrong = [*self.unusable, *(finding.evidence.array for finding in forward), *found.wrong]
+        notes = _layout_notes(self.submission, search.best, self.usable)
+        notes += _search_notes(search, eps, found.not_judged)
+        if not any(finding.mistake for finding in found.findings):
+            notes += self._advice(wrong, forward)
+        return replace(
+            found,
             findings=[
-                *not_finite({n: m.values for n, m in self.unusable.items()}, case.net.names),
+                *not_finite({n: m.values for n, m in self.unusable.items()}, self.net.names),
                 *forward,
                 *order_findings(search.best.read),
-                *summary.findings,
+                *found.findings,
             ],
-            right=right + summary.right,
-            inherited=summary.inherited,
+            right=right + found.right,
             wrong=wrong,
-            not_judged=summary.not_judged,
-            layers=[*reversed(case.net.names), "input"],
-            conditions=conditions(case.net, case.images, case.trace),
-            notes=notes + summary.notes,
+            layers=[*reversed(self.net.names), "input"],
+            conditions=conditions(self.net, self.images, self.trace),
+            notes=notes + found.notes,
             precision=_NAMES[search.ensemble.eps],
         )
 
-    def _advice(self, search: Search, wrong: list[str], forward: list[Finding]) -> list[str]:
+    def _advice(self, wrong: list[str], forward: list[Finding]) -> list[str]:
         """Say what to submit next where something is wrong that has no name."""
         if not wrong or all(not array.values.any() for array in self.usable.values()):
             return []
-        case = self.case
         advice: list[str] = []
-        dropouts = [
-            name for name, layer in zip(case.net.names, case.net.layers, strict=True)
-            if layer.kind == "dropout"
-        ]  # fmt: skip
-        if dropouts and case.training:
+        layers = zip(self.net.names, self.net.layers, strict=True)
+        dropouts = [name for name, layer in layers if layer.kind == "dropout"]
+        if dropouts and self.training:
             advice.append(
                 f"{' and '.join(dropouts)} must leave out the units that fullback leaves out, "
                 "net.trace(x, y).kept, or have rate 0 in both"
@@ -263,7 +245,7 @@ class _Judge:
                 "give fb.diagnose the probabilities next, then the activations: whether the "
                 "forward pass is the network's decides what the rest is judged by"
             )
-        elif not self.submitted.deltas:
+        elif not any(name.startswith("delta of ") for name in self.submitted):
             advice.append(
                 "give fb.diagnose the deltas next: with them each layer is judged by itself"
             )
@@ -283,16 +265,18 @@ def _same_pass(one: Ensemble, other: Ensemble) -> bool:
     return bool(np.allclose(a, b, rtol=1e-6, atol=1e-12 * length(b)))
 
 
-def _precisions(eps: float, submitted: Submitted, trace: Trace) -> tuple[float, ...]:
+def _precisions(eps: float, submitted: Submitted, right: Mapping[str, Array]) -> tuple[float, ...]:
     """Return the precisions to judge in, one after the other, until everything is explained.
 
     Doubles that are nearly right, but not as nearly as doubles are, come from single precision.
     """
     if eps >= _SINGLE:
         return (eps,)
-    pairs = [(r.values, trace.gradients[k]) for k, rs in submitted.gradients.items() for r in rs]
-    pairs += [(r.values, trace.deltas[k]) for k, rs in submitted.deltas.items() for r in rs]
-    errors = [length(array - right) / (length(right) or 1.0) for array, right in pairs]
+    errors = [
+        length(reading.values - right[name]) / (length(right[name]) or 1.0)
+        for name, readings in submitted.items()
+        for reading in readings
+    ]
     low, high = _BETWEEN
     return (_SINGLE,) if any(low < error < high for error in errors) else (eps, _SINGLE)
 

@@ -63,6 +63,10 @@ class Reading:
     mistake: str | None = None
     description: str = ""
 
+    def times(self, factor: float) -> Reading:
+        """Return it multiplied by a number."""
+        return replace(self, values=self.values * factor, blur=self.blur * factor)
+
 
 @dataclass(frozen=True, eq=False)
 class SubmittedArray:

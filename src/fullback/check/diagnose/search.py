@@ -12,19 +12,20 @@ The search is given the hypotheses that it begins with, at the loss (``conventio
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
 from fullback.check.diagnose.compare import FAINT
-from fullback.check.diagnose.conventions import Convention
+from fullback.check.diagnose.conventions import Convention, Ties
 from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.matching import Matcher
 from fullback.check.diagnose.rate import with_rate
+from fullback.check.diagnose.report import place_of
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
 from fullback.check.mistakes.kinks import Bounds
@@ -39,50 +40,42 @@ _WORK = 4e9  # multiplications, at most, to explain one gradient by two mistakes
 _LEAST_WORK = 2e6  # what it takes to try one, in multiplications of the same time
 
 
+@dataclass(eq=False)
 class Search:
     """One search.
 
-    Parameters
+    Attributes
     ----------
     ensemble, names, submitted : the forward passes, the layers in order, and the arrays to explain
     depth : new mistakes that may lie between two arrays that are explained
     margin : what a hypothesis may cost more than the best one and be carried on
     settled : the best hypothesis of an earlier search, whose upper steps need no more searching
     ties : how ties are decided, by the layer's name, where not as in fullback
-
-    Attributes
-    ----------
     found : the hypotheses that are left, the best ones first
     pruned : whether there were too many hypotheses to carry them all on
     matcher : compares arrays with what hypotheses compute
     """
 
-    def __init__(
-        self,
-        ensemble: Ensemble,
-        names: Sequence[str],
-        submitted: Submitted,
-        depth: int,
-        margin: float = NARROW,
-        settled: Hypothesis | None = None,
-        ties: Mapping[str, Mutant] | None = None,
-    ) -> None:
-        self.ensemble = ensemble
-        self.names = list(names)
-        self.submitted = submitted
-        self.depth = depth
-        self.margin = margin
-        self.ties = dict(ties or {})
-        self.matcher = Matcher(ensemble, self.ties)
-        self.found: list[Hypothesis] = []
-        self.pruned = False
-        largest = max(a.nbytes for a in ensemble.exact.activations.values())
+    ensemble: Ensemble
+    names: Sequence[str]
+    submitted: Submitted
+    depth: int
+    margin: float = NARROW
+    settled: Hypothesis | None = None
+    ties: Ties = field(default_factory=dict)
+    found: list[Hypothesis] = field(default_factory=list, init=False)
+    pruned: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.matcher = Matcher(self.ensemble, self.ties)
+        exact = self.ensemble.exact
+        largest = max(a.nbytes for a in exact.activations.values())
         self._beam = int(min(max(_BYTES // largest, 100), _BEAM))
         self._mutants = {
-            name: [m for m in mutants_of(p) if m.mistake is not None] if depth else []
-            for name, p in ensemble.exact.layers.items()
+            name: [m for m in mutants_of(p) if m.mistake is not None] if self.depth else []
+            for name, p in exact.layers.items()
         }
-        self._settled = _settled_steps(settled, self.names) if settled else {}
+        self._settled = _settled_steps(self.settled, self.names) if self.settled else {}
 
     @property
     def best(self) -> Hypothesis:
@@ -110,8 +103,7 @@ class Search:
 
     def _needed_below(self, name: str) -> bool:
         below = self.names[: self.names.index(name)]
-        keys = {key.split(".")[0] for key in self.submitted.gradients} | set(self.submitted.deltas)
-        return bool(keys & {*below, "input"})
+        return any(place_of(key)[0] in {*below, "input"} for key in self.submitted)
 
     # The loss and the steps between layers ------------------------------------------------------
 
@@ -163,9 +155,10 @@ class Search:
 
     def _observe_delta(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Compare the deltas with the submitted one, and go on with that."""
-        if name not in self.submitted.deltas:
+        key = f"delta of {name}"
+        if key not in self.submitted:
             return hypotheses
-        key, readings = f"delta of {name}", self.submitted.deltas[name]
+        readings = self.submitted[key]
         met: list[Hypothesis] = []
         for h in sorted(hypotheses, key=lambda h: h.cost):
             alike = [m.cost for m in met if m.share == h.share]
@@ -195,9 +188,8 @@ class Search:
             return []  # zeros are no evidence of a mistake
         found = self.matcher.fit(h, reading, solved.chain.at, patient=h.right, right=h.right)
         if not found.matched and h.right:
-            found = self.matcher.between(
-                h, reading, solved.chain.at, solved.chain.bounds, solved.chain
-            )
+            chain = solved.chain
+            found = self.matcher.between(h, reading, chain.at, lambda: chain.bounds, chain)
         if not found.matched:
             return []
         match = Match(key, found, (), solved.chain, len(solved.assumed))
@@ -206,14 +198,14 @@ class Search:
 
     def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Compare a layer's own gradients with those submitted, right and with each mutant."""
-        targets = [
-            key.split(".")[1] for key in self.submitted.gradients if key.split(".")[0] == name
-        ]
-        if not targets:
+        keys = set()
+        order: tuple[Target, ...] = ("weight", "bias")  # the weights say more
+        for target in order:
+            if f"{name}.{target}" in self.submitted:
+                hypotheses = self._observe_gradient(hypotheses, name, target)
+                keys.add(f"{name}.{target}")
+        if not keys:
             return hypotheses
-        for target in sorted(targets, reverse=True):  # the weights first: they say more
-            hypotheses = self._observe_gradient(hypotheses, name, target)  # type: ignore[arg-type]
-        keys = {f"{name}.{target}" for target in targets}
         stuck = all(keys <= set(h.open) for h in hypotheses)  # nothing speaks for any mistake above
         margin = NARROW if stuck else self.margin
         if stuck:  # two mistakes at once are looked for down to what they do not explain
@@ -224,7 +216,7 @@ class Search:
         self, hypotheses: list[Hypothesis], name: str, target: Target
     ) -> list[Hypothesis]:
         key = f"{name}.{target}"
-        readings = self.submitted.gradients[key]
+        readings = self.submitted[key]
         mutants = [m for m in self._mutants[name] if m.target == target]
         met: list[Hypothesis] = []
         missed: list[Hypothesis] = []
@@ -272,7 +264,7 @@ class Search:
         """
         found = []
         subsets = [(s, {m.mistake for m in s}) for s in _subsets(mutants, self.depth) if s]
-        of_bias = self.submitted.gradients.get(f"{name}.bias", ()) if target == "weight" else ()
+        of_bias = self.submitted.get(f"{name}.bias", ()) if target == "weight" else ()
         for h in hypotheses:
             known = {one.mutant.mistake for one in h.assumed}
             possible = [s for s, ids in subsets if h.new + len(ids - known) <= self.depth]

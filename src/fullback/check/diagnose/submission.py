@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -40,27 +40,8 @@ OPEN = "the shapes of the weights leave their layout open, and nothing that was 
 _SAME_RATE = 1e-4  # relative difference of learning rates that are the same
 
 
-@dataclass(frozen=True, eq=False)
-class Submitted:
-    """The arrays to judge, by the network's names, in every likely reading."""
-
-    gradients: Mapping[str, tuple[Reading, ...]]
-    deltas: Mapping[str, tuple[Reading, ...]]
-
-    def times(self, factor: float) -> Submitted:
-        """Return them multiplied by a number."""
-        if factor == 1:
-            return self
-
-        def scaled(every: Mapping[str, tuple[Reading, ...]]) -> dict[str, tuple[Reading, ...]]:
-            return {
-                name: tuple(
-                    replace(r, values=r.values * factor, blur=r.blur * factor) for r in readings
-                )
-                for name, readings in every.items()
-            }
-
-        return Submitted(scaled(self.gradients), scaled(self.deltas))
+Submitted: TypeAlias = Mapping[str, tuple[Reading, ...]]
+"""Gradients and deltas by name, "conv1.weight", "delta of conv1", in every likely reading."""
 
 
 @dataclass(eq=False)
