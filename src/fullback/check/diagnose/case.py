@@ -10,13 +10,14 @@ import numpy as np
 
 from fullback.check.diagnose.compare import length, precision
 from fullback.check.diagnose.conditions import conditions, not_finite
-from fullback.check.diagnose.conventions import Reduction, Ties, conventions, tie_rules
+from fullback.check.diagnose.conventions import Ties, conventions, tie_rules
 from fullback.check.diagnose.ensemble import Ensemble, build_ensemble
 from fullback.check.diagnose.findings import explain
 from fullback.check.diagnose.forward import ForwardVerdict, check_forward
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Hypothesis
 from fullback.check.diagnose.layouts import SubmittedArray
 from fullback.check.diagnose.memory_order import order_findings
+from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis, Finding
 from fullback.check.diagnose.search import NARROW, WIDE, Search
 from fullback.check.diagnose.settings import Setting, other_settings
@@ -24,7 +25,7 @@ from fullback.check.diagnose.submission import Submission, Submitted
 from fullback.check.mistakes import named_arrays
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.passes import Seed, Trace
+from fullback.passes import Trace
 
 _SINGLE = 2.0**-23
 _BETWEEN = (1e-9, 1e-5)  # relative errors that double precision does not make, and single does
@@ -42,8 +43,7 @@ class Case:
     images, targets : the checked batch
     trace : the right pass
     submission : what was submitted of it
-    reduction : of the loss over the batch: "mean", "sum", or None where either is right
-    training, seed : as for ``Network.trace``
+    given : what the user gave
     """
 
     net: Network
@@ -51,13 +51,11 @@ class Case:
     targets: Array
     trace: Trace
     submission: Submission
-    reduction: Reduction | None
-    training: bool
-    seed: Seed
+    given: Given
 
     def __post_init__(self) -> None:
         self.usable, self.unusable = self.submission.finite()
-        scale = 1 / len(self.images) if self.reduction == "sum" else 1.0
+        scale = 1 / len(self.images) if self.given.reduction == "sum" else 1.0
         self.submitted: Submitted = {
             name: tuple(r if scale == 1 else r.times(scale) for r in array.readings)
             for name, array in self.usable.items()
@@ -97,7 +95,7 @@ class Case:
         """Return the forward passes with what was submitted of them, and outputs that follow."""
         return build_ensemble(
             self.net, self.images, self.targets, eps, self.activations | assumed,
-            self.probabilities, training=self.training, seed=self.seed,
+            self.probabilities, training=self.given.training, seed=self.given.seed,
         )  # fmt: skip
 
     def _right(self, ensemble: Ensemble) -> Search:
@@ -130,7 +128,9 @@ class Case:
         )
         scale_free = self.submission.scale_free
         return search.run(
-            conventions(ensemble, self.submitted, self.trace, self.reduction, scale_free=scale_free)
+            conventions(
+                ensemble, self.submitted, self.trace, self.given.reduction, scale_free=scale_free
+            )
         )
 
     def _deeper(self, best: Search) -> Search:
@@ -177,8 +177,9 @@ class Case:
         best = self._plainly(eps).best
         if not any(self.usable[name].values.any() for name in best.open):
             return None  # nothing is wrong, or zeros alone, which a dead layer explains
-        for setting in other_settings(self.net, self.submitted, training=self.training):
-            other = replace(self, net=setting.net, training=setting.training)
+        for setting in other_settings(self.net, self.submitted, training=self.given.training):
+            given = replace(self.given, training=setting.training)
+            other = replace(self, net=setting.net, given=given)
             other.submitted = setting.submitted
             ensemble = other._ensemble(eps, {})
             if not setting.finding and _same_pass(ensemble, self._plain[eps].ensemble):
@@ -235,7 +236,7 @@ class Case:
         advice: list[str] = []
         layers = zip(self.net.names, self.net.layers, strict=True)
         dropouts = [name for name, layer in layers if layer.kind == "dropout"]
-        if dropouts and self.training:
+        if dropouts and self.given.training:
             advice.append(
                 f"{' and '.join(dropouts)} must leave out the units that fullback leaves out, "
                 "net.trace(x, y).kept, or have rate 0 in both"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.ensemble import Ensemble
+from fullback.check.diagnose.reader import Reduction
 from fullback.check.diagnose.report import place_of
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import LossPass, Mutant, first_delta, mutants_of, rules_of
@@ -27,24 +28,15 @@ from fullback.check.mistakes.loss import (
     factor,
     squares_conventions,
 )
-from fullback.errors import OptionError
 from fullback.layers import Dense
 from fullback.layers.base import Array
-from fullback.options import short
 from fullback.passes import Trace
 
-Reduction: TypeAlias = Literal["mean", "sum"]
 Ties: TypeAlias = Mapping[str, Mutant]
 """How ties are decided in layers by name; as in fullback where a layer is not named."""
 
 _NEARLY = 1e-3  # how far off a multiple of the right array one may be, and be tried as one
 _EXACTLY = 2e-5  # how far off a factor of a meaning it is that factor
-
-
-def require_reduction(reduction: object) -> None:
-    """Raise OptionError unless it is one, or None."""
-    if reduction not in (None, "mean", "sum"):
-        raise OptionError(f"diagnose: reduction must be 'mean' or 'sum', got {short(reduction)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -30,9 +30,12 @@ from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
 from fullback.options import require_number, short
-from fullback.passes import Trace
+from fullback.passes import Seed, Trace
 
 _RIGHT = 1 - 1e-9  # cosine from which on another order is not looked for
+
+
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,18 @@ class Given:
     weights: Any = None
     after: Any = None
     lr: float | None = None
+    reduction: Reduction | None = None
     l2: float = 0.0
     convolution: str = "correlation"
+    training: bool = True
+    seed: Seed = 0
     channels_last: bool = False
 
     def __post_init__(self) -> None:
+        if self.reduction not in (None, "mean", "sum"):
+            raise OptionError(
+                f"diagnose: reduction must be 'mean' or 'sum', got {short(self.reduction)}"
+            )
         if self.lr is not None:
             require_number("diagnose: lr", self.lr, "(0, inf)")
         require_number("diagnose: l2", self.l2, "[0, inf)")

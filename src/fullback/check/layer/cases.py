@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from fullback.check.axes import arranged
 from fullback.check.layer.calls import BIAS, WEIGHT, CallInputs, CallSignature, bare
-from fullback.check.layer.kinds import KINDS, Layout, arranged, lengths, spans, values
+from fullback.check.layer.kinds import KINDS, Layout, lengths, spans, values
 from fullback.check.layer.reference import Reference, arrange_parameter
 from fullback.check.layer.returned import UserError, attributes_of
 from fullback.check.layer.user_layer import UserLayer, options_of
