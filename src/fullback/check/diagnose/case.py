@@ -68,8 +68,7 @@ class Case:
         }
         array = self.usable.get("probabilities")
         self.probabilities = array.values if array else None
-        self._plain: dict[float, Search] = {}
-        self._forward: dict[float, ForwardVerdict] = {}
+        self._plain: dict[float, tuple[Search, ForwardVerdict]] = {}
 
     @np.errstate(all="ignore")  # what a mistake makes of a delta may overflow
     def diagnosis(self) -> Diagnosis:
@@ -80,15 +79,14 @@ class Case:
 
     # Searches -----------------------------------------------------------------------------------
 
-    def _plainly(self, eps: float) -> Search:
-        """Look for a right backward pass, in a precision."""
+    def _plainly(self, eps: float) -> tuple[Search, ForwardVerdict]:
+        """Look for a right backward pass, in a precision, and judge the forward pass."""
         if eps not in self._plain:
             ensemble = self._ensemble(eps, {})
             verdict = check_forward(ensemble, self.net.names, self.activations, self.probabilities)
             if verdict.assumed:  # so that what follows from a wrong output is not wrong again
                 ensemble = self._ensemble(eps, verdict.assumed)
-            self._forward[eps] = verdict
-            self._plain[eps] = self._right(ensemble)
+            self._plain[eps] = self._right(ensemble), verdict
         return self._plain[eps]
 
     def _ensemble(self, eps: float, assumed: dict[str, Array]) -> Ensemble:
@@ -145,25 +143,24 @@ class Case:
             enough = next_enough
         return best
 
-    def _best(self, eps: float) -> tuple[Search, list[Finding], list[str]]:
-        """Return the best search of all precisions, and what is wrong and right in forward.
+    def _best(self, eps: float) -> tuple[Search, ForwardVerdict]:
+        """Return the best search of all precisions, and what was found in its forward pass.
 
         A wider precision is searched for mistakes only where it explains more without any.
         """
-        best: tuple[Search, list[Finding], list[str]] | None = None
+        best: tuple[Search, ForwardVerdict] | None = None
         least, fewest = math.inf, math.inf
         for attempt in _precisions(eps, self.submitted, named_arrays(self.trace)):
-            plain = self._plainly(attempt)
-            forward, right = self._forward[attempt].findings, self._forward[attempt].right
-            unexplained = len(plain.best.open) + len(forward)
+            plain, forward = self._plainly(attempt)
+            unexplained = len(plain.best.open) + len(forward.findings)
             if unexplained >= fewest:
                 continue
             fewest = unexplained
             search = self._deeper(plain)
-            cost = search.best.cost + UNEXPLAINED * len(forward)
+            cost = search.best.cost + UNEXPLAINED * len(forward.findings)
             if best is None or cost < least - 0.5:
-                best, least = (search, forward, right), cost
-            if not forward and not search.best.open:
+                best, least = (search, forward), cost
+            if not forward.findings and not search.best.open:
                 break
         assert best is not None  # noqa: S101 -- the loop ran
         return best
@@ -174,7 +171,8 @@ class Case:
         """Return the diagnosis where all is right in another setting, if there is one."""
         if self.unusable or self.activations or self.probabilities is not None:
             return None
-        best = self._plainly(eps).best
+        plain = self._plainly(eps)[0]
+        best = plain.best
         if not any(self.usable[name].values.any() for name in best.open):
             return None  # nothing is wrong, or zeros alone, which a dead layer explains
         for setting in other_settings(self.net, self.submitted, training=self.given.training):
@@ -182,7 +180,7 @@ class Case:
             other = replace(self, net=setting.net, given=given)
             other.submitted = setting.submitted
             ensemble = other._ensemble(eps, {})
-            if not setting.finding and _same_pass(ensemble, self._plain[eps].ensemble):
+            if not setting.finding and _same_pass(ensemble, plain.ensemble):
                 continue  # nothing shows that the program is in it: no turn changes an output
             found = other._searched(ensemble, 0).best
             if not found.open and all(match.fit.judged for match in found.matches):
@@ -206,22 +204,23 @@ class Case:
 
     def _explained(self, eps: float) -> Diagnosis:
         """Return the diagnosis of the mistakes that explain the arrays."""
-        search, forward, right = self._best(eps)
-        found = explain(search, more=bool(self.unusable or forward))
-        wrong = [*self.unusable, *(finding.evidence.array for finding in forward), *found.wrong]
+        search, forward = self._best(eps)
+        found = explain(search, more=bool(self.unusable or forward.findings))
+        of_forward = [finding.evidence.array for finding in forward.findings]
+        wrong = [*self.unusable, *of_forward, *found.wrong]
         notes = _layout_notes(self.submission, search.best, self.usable)
         notes += _search_notes(search, eps, found.not_judged)
         if not any(finding.mistake for finding in found.findings):
-            notes += self._advice(wrong, forward)
+            notes += self._advice(wrong, forward.findings)
         return replace(
             found,
             findings=[
                 *not_finite({n: m.values for n, m in self.unusable.items()}, self.net.names),
-                *forward,
+                *forward.findings,
                 *order_findings(search.best.read),
                 *found.findings,
             ],
-            right=right + found.right,
+            right=forward.right + found.right,
             wrong=wrong,
             layers=[*reversed(self.net.names), "input"],
             conditions=conditions(self.net, self.images, self.trace),
@@ -330,10 +329,9 @@ def _layout_notes(
     submission: Submission, best: Hypothesis, usable: dict[str, SubmittedArray]
 ) -> list[str]:
     """Say how names and shapes were read, where that is not plain."""
-    chosen = dict(best.read)
     notes, turned = list(submission.notes), []
     for name, array in usable.items():
-        layout = chosen.get(name, array.readings[0]).layout
+        layout = best.read.get(name, array.readings[0]).layout
         if layout == "transposed":
             turned.append(array.user_name)
         elif layout:

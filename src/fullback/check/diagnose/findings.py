@@ -65,18 +65,14 @@ def explain(search: Search, *, more: bool) -> Diagnosis:
         found.findings.append(replace(finding, expect=_expect(fixed, alone=alone)))
     if best.open:
         found.findings.append(_unexplained(search, best, right))
-    found.findings.sort(key=lambda f: _depth(search, f.layer))
+    order = ("loss", *reversed(search.names))
+    found.findings.sort(key=lambda f: order.index(f.layer))
     return found
-
-
-def _depth(search: Search, layer: str) -> int:
-    """Layers from the loss down."""
-    return 0 if layer == "loss" else len(search.names) - search.names.index(layer)
 
 
 def _reading(search: Search, name: str, h: Hypothesis) -> Reading:
     """Return how the hypothesis reads a submitted array."""
-    return dict(h.read).get(name) or search.submitted[name][0]
+    return h.read.get(name) or search.submitted[name][0]
 
 
 def _right_arrays(search: Search, h: Hypothesis) -> dict[str, Array]:
@@ -224,7 +220,7 @@ def _unexplained(search: Search, best: Hypothesis, right: Mapping[str, Array]) -
     else:
         quantity, expected = _TARGETS[target], right[name]
         where = _open_gradient(search, best, layer)
-        above = dict(best.read).get(f"delta of {layer}")
+        above = best.read.get(f"delta of {layer}")
         if above is not None:
             p = search.ensemble.exact.layers[layer]
             expected = propagate(p, target, above.values) * best.share  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fullback.check.diagnose.chain import Chain
@@ -70,12 +70,12 @@ class Hypothesis:
     shares: dict[int, float] = field(default_factory=dict)
     rate: float | None = None
     decay: float | None = None
-    read: tuple[tuple[str, Reading], ...] = ()
+    read: Mapping[str, Reading] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:
         """Less is better."""
-        reading = sum(reading.cost for _, reading in self.read)
+        reading = sum(reading.cost for reading in self.read.values())
         unsure = sum(match.fit.bounded for match in self.matches)
         unsure_cost = _UNDECIDED * (unsure > 0) + _ONE_MORE * unsure
         return cost_of(self.assumed) + self.unexplained + reading + unsure_cost
@@ -98,7 +98,7 @@ class Hypothesis:
 
     def read_as(self, key: str, reading: Reading) -> Hypothesis:
         """Return the hypothesis with a way to read one of the submitted arrays."""
-        return replace(self, read=(*self.read, (key, reading)))
+        return replace(self, read={**self.read, key: reading})
 
 
 def cost_of(assumed: Sequence[Assumed]) -> float:

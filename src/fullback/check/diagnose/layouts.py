@@ -151,6 +151,11 @@ class Axes:
         unfolded = array.reshape([self.sizes[self.letters.index(letter)] for letter in order])
         return arranged(unfolded, order, self.letters).reshape(self.wanted)
 
+    def refusal(self, name: str, known: str, shape: Shape) -> str:
+        """Say that an array of this shape, a user's ``name``, has no place in the network."""
+        wanted = f"{known} of shape {self.wanted}"
+        return f"{name} has shape {shape}, which cannot be read as {wanted}"
+
     def phrase(self, order: str, shape: Shape) -> str:
         """Say how an array of this shape lies, where that is not plain."""
         if self.letters[0] == "U" and len(self.letters) > 1:

@@ -14,7 +14,6 @@ from fullback.check.diagnose.calls import Call, calls_of
 from fullback.check.diagnose.judge import case_of, diagnose
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
-from fullback.check.diagnose.snapshot import Snapshot
 from fullback.check.diagnose.step import Answer, Step, UnclearError
 from fullback.check.diagnose.weights import SPANNED, explained, tolerance
 from fullback.errors import FullbackError, OptionError
@@ -103,8 +102,8 @@ def diagnose_program(
         )
     groups = program.networks(net, to_numpy(x), y)
     answer, likely, sure = _Trial(program, groups, x, y, options).find()
-    values = (answer.gradients or answer.after or {}).values()
-    sure = sure or not all(np.isfinite(array).all() for array in values)  # no network explains NaN
+    finite = all(np.isfinite(array).all() for array in answer.arrays.values())
+    sure = sure or not finite  # no network explains NaN
     for chosen in likely if sure else likely[:_TRIED]:
         try:
             found = diagnose(
@@ -152,7 +151,6 @@ class _Trial:
 
     def __post_init__(self) -> None:
         net = self.groups[0][0]
-        self.snapshot = Snapshot(self.program.step, self.program.weights)
         self.images, self.form = images_of(net, self.x)
         self.labels = labels_of(net, self.y, len(self.images))
         net.loss.targets(self.labels, len(self.images), net.output_shape[0])
@@ -179,7 +177,7 @@ class _Trial:
                 continue  # it takes batches, and what is wrong with them one image cannot show
             batches = self._batches(call)
             try:
-                answer = self.program.run(call, batches, self.snapshot)
+                answer = self.program.run(call, batches)
                 scores = self._scores(answer)
             except UnclearError:
                 raise
@@ -269,10 +267,10 @@ class _Trial:
                     "SGD"
                 )
         batches = self._batches(answer.call)
-        again = self.program.run(answer.call, batches, self.snapshot, again="by chance")
+        again = self.program.run(answer.call, batches, again="by chance")
         if answer.agrees(again):
             if answer.gradients is not None:
-                again = self.program.run(answer.call, batches, self.snapshot, again="in turn")
+                again = self.program.run(answer.call, batches, again="in turn")
                 if not answer.agrees(again):
                     note = "a second call gave other gradients than the first; judged are the "
                     return replace(again, notes=(*again.notes, f"{note}second's"))

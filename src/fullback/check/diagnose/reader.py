@@ -231,10 +231,8 @@ class Reader:
             readings += memory_orders(axes, order, values, raw)
             readings = readings or misplaced(axes, order, values)
         if not readings:
-            raise ShapeError(
-                f"{name} has shape {array.shape}, which cannot be read as {known} of shape "
-                f"{axes.wanted}; give it in that order of axes"
-            )
+            refusal = axes.refusal(name, known, array.shape)
+            raise ShapeError(f"{refusal}; give it in that order of axes")
         blur = self.gradients.blurs.get(known, 0.0)
         found = [replace(r, values=self._judged(net, known, r.values), blur=blur) for r in readings]
         kind = self.gradients.types.get(known, array.dtype)
@@ -276,10 +274,8 @@ class Reader:
             if not any(np.array_equal(reading.values, other.values) for other in found):
                 found.append(reading)
         if not found:
-            raise ShapeError(
-                f"{name} has shape {array.shape}, which cannot be read as {known} of shape "
-                f"{axes.wanted}; give it in that order of axes"
-            )
+            refusal = axes.refusal(name, known, array.shape)
+            raise ShapeError(f"{refusal}; give it in that order of axes")
         # where two readings cost the same, the one that is more like the truth comes first
         found.sort(key=lambda reading: reading.cost - 0.5 * likeness(reading.values, truth))
         return SubmittedArray(known, name, tuple(found), array.dtype)

@@ -29,7 +29,6 @@ from fullback.check.diagnose.report import place_of
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
 from fullback.check.mistakes.kinks import Bounds
-from fullback.layers.base import Array
 
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
 NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
@@ -90,20 +89,18 @@ class Search:
     def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
         """Search, beginning with these conventions; return the search itself."""
         hypotheses = [h for one in conventions for h in self._at_the_loss(one)]
+        below = {place_of(key)[0] for key in self.submitted}
         for name in reversed(self.names):
             hypotheses = self._observe_delta(hypotheses, name)
             hypotheses = self._observe_gradients(hypotheses, name)
-            if not self._needed_below(name):
+            below.discard(name)
+            if not below:
                 break
             hypotheses = self._branch(hypotheses, name)
         hypotheses = self._observe_delta(hypotheses, "input")
         hypotheses = [h for h in hypotheses if not h.chain.unresolved or not h.assumed]
         self.found = sorted(hypotheses, key=lambda h: h.cost)
         return self
-
-    def _needed_below(self, name: str) -> bool:
-        below = self.names[: self.names.index(name)]
-        return any(place_of(key)[0] in {*below, "input"} for key in self.submitted)
 
     # The loss and the steps between layers ------------------------------------------------------
 
@@ -174,7 +171,7 @@ class Search:
             replace(
                 h,
                 chain=Chain(
-                    self.ensemble, None, name, submitted=dict(h.read)[key].values, before=h.chain
+                    self.ensemble, None, name, submitted=h.read[key].values, before=h.chain
                 ),
                 new=0,
             )
@@ -225,7 +222,11 @@ class Search:
                 break
             explained = []
             for reading in readings:
-                solved = self._solve_by(h, reading.values, name, target)
+                solved = with_rate(
+                    h,
+                    reading.values,
+                    lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0),
+                )
                 if solved is not None:
                     explained += self._explain(solved, reading, name, target, ())
                     if solved is not h and not explained:  # the rate goes with the reading
@@ -234,12 +235,13 @@ class Search:
             sure = any(not e.matches[-1].fit.bounded for e in explained)
             if not sure and not h.chain.unresolved:
                 missed.append(h)
-        work = 0.0
+        p, work = self.ensemble.exact.layers[name], 0.0
+        trial = _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
         for h, subset, cost in self._candidates(missed, mutants, name, target):
             if cost > min((m.cost for m in met), default=np.inf) + self.margin:
                 break
             if h.new + len(subset) > 1:
-                work += self._work(name)
+                work += trial
                 if work > _WORK:
                     self.pruned = True
                     break
@@ -249,11 +251,6 @@ class Search:
         still = [h for h in missed if id(h.chain) not in matched]
         little = readings[0].values.size <= _SOME
         return met + [replace(h, open=(*h.open, key), little=h.little + little) for h in still]
-
-    def _work(self, name: str) -> float:
-        """Return about how many multiplications it takes to try one set of mistakes."""
-        p = self.ensemble.exact.layers[name]
-        return _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
 
     def _candidates(
         self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str, target: Target
@@ -330,15 +327,6 @@ class Search:
             shares=h.shares | found.shares,
         )
         return [h.read_as(match.name, reading)]
-
-    # A learning rate that is not known ----------------------------------------------------------
-
-    def _solve_by(
-        self, h: Hypothesis, array: Array, name: str, target: Target
-    ) -> Hypothesis | None:
-        return with_rate(
-            h, array, lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
-        )
 
 
 def _settled_steps(h: Hypothesis, names: Sequence[str]) -> dict[str, set[tuple[str, str]]]:

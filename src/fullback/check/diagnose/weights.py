@@ -244,10 +244,7 @@ def _unfitting(axes: Mapping[str, Axes], named: Named) -> ShapeError:
     """Say which weights have a shape that does not fit."""
     for known, (name, array) in named.items():
         if not readable(axes[known], array.shape):
-            return ShapeError(
-                f"{name} has shape {array.shape}, which cannot be read as {known} of shape "
-                f"{axes[known].wanted}"
-            )
+            return ShapeError(axes[known].refusal(name, known, array.shape))
     told = ", ".join(f"{name} {array.shape}" for name, array in named.values() if array.ndim > 1)
     return ShapeError(f"the weights have no order of axes in common: {told}")
 

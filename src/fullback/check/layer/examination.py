@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from fullback.check.layer.report import (
     REFERENCE,
     LayerCheck,
     LayerFinding,
-    LayerRow,
 )
 from fullback.check.layer.returned import UserError
 from fullback.check.layer.truth import ByReference, Slopes
@@ -243,8 +242,8 @@ class Examination:
         """Return all that was found."""
         findings, cases = self.findings(), self.cases
         rows = [
-            LayerRow(name, one.case.title, *astuple(one.verdict)[:-1])
-            for name, seen in self.observed.items()
+            replace(one.verdict, probe=one.case.title)
+            for seen in self.observed.values()
             for one in seen
         ]
         judged = {row.quantity for row in rows if row.sure}
