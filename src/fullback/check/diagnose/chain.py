@@ -15,22 +15,8 @@ import numpy as np
 
 from fullback.check.diagnose.compare import between
 from fullback.check.diagnose.ensemble import NOISY, Ensemble
-from fullback.check.mistakes import (
-    Memo,
-    Mutant,
-    Target,
-    first_delta,
-    propagate,
-    rules_of,
-)
-from fullback.check.mistakes.kinks import (
-    RECTIFIER,
-    WINNER,
-    Bounds,
-    cells_of,
-    hashed,
-    slope_below,
-)
+from fullback.check.mistakes import Memo, Mutant, Target, first_delta, propagate, rules_of
+from fullback.check.mistakes.kinks import RECTIFIER, WINNER, Bounds, cells_of, hashed, slope_below
 from fullback.check.mistakes.rules import amplitude_of
 from fullback.layers.base import Array
 

@@ -21,13 +21,7 @@ from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import LossPass, Mutant, first_delta, mutants_of, rules_of
 from fullback.check.mistakes.common import BATCH_SCALE
 from fullback.check.mistakes.gradient import GRADIENTS_NOT_CLEARED
-from fullback.check.mistakes.loss import (
-    SIGN,
-    SUM_CONVENTION,
-    SUM_LOSS,
-    factor,
-    squares_conventions,
-)
+from fullback.check.mistakes.loss import SIGN, SUM_CONVENTION, SUM_LOSS, factor, squares_conventions
 from fullback.layers import Dense
 from fullback.layers.base import Array
 from fullback.passes import Trace

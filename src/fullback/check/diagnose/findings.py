@@ -225,7 +225,7 @@ def _unexplained(search: Search, best: Hypothesis, right: Mapping[str, Array]) -
             p = search.ensemble.exact.layers[layer]
             expected = propagate(p, target, above.values) * best.share  # type: ignore[arg-type]
     relative = length(array - expected) / max(length(expected), 1e-300)
-    words = "; ".join(describe(array, expected, _axes(name, array)))
+    words = "; ".join(describe(array, expected, parameter=target != "delta"))
     rest = list(best.open[1:])
     message = (
         f"{name} is wrong, and no mistake of the catalogue, nor two at once, explains it. {where}"
@@ -243,12 +243,6 @@ def _unexplained(search: Search, best: Hypothesis, right: Mapping[str, Array]) -
         message=message,
         expect="",
     )
-
-
-def _axes(name: str, array: Array) -> str:
-    if name.startswith("delta of "):
-        return "images channels rows columns" if array.ndim == 4 else "images features"
-    return "filters channels rows columns" if array.ndim == 4 else "units features"
 
 
 def _open_delta(

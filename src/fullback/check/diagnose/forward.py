@@ -118,8 +118,7 @@ class _Stretch:
         found = self._named(name, submitted, min(_NEARER * error, _EXACTLY * length(submitted)))
         off = f"{relative:.2g} off in relative terms"
         if found is None:
-            axes = "images channels rows columns" if submitted.ndim == 4 else "images features"
-            words = "; ".join(describe(submitted, expected, axes))
+            words = "; ".join(describe(submitted, expected))
             message = (
                 f"{self._where(name)} The backward pass below was judged with what was submitted, "
                 "as the program goes on."

@@ -146,12 +146,7 @@ class Reader:
         self.channels_last = orders[0] in ("NHWC", "HWCN", "HWNC")
 
     def agreement(
-        self,
-        net: Network,
-        trace: Trace,
-        program: ProgramLayout,
-        way: int,
-        unclear: Collection[str],
+        self, net: Network, trace: Trace, program: ProgramLayout, way: int, unclear: Collection[str]
     ) -> tuple[float, float, bool]:
         """Return how many arrays a trace explains, in a layout.
 
@@ -196,12 +191,7 @@ class Reader:
         return counts
 
     def gradient(
-        self,
-        net: Network,
-        trace: Trace,
-        known: str,
-        name: str,
-        array: Array,
+        self, net: Network, trace: Trace, known: str, name: str, array: Array
     ) -> SubmittedArray:
         """Read a gradient in the program's layout, or as one that lies in another order by mistake.
 

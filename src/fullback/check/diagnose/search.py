@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -28,7 +29,6 @@ from fullback.check.diagnose.rate import with_rate
 from fullback.check.diagnose.report import place_of
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
-from fullback.check.mistakes.kinks import Bounds
 
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
 NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
@@ -276,12 +276,7 @@ class Search:
         return [(h, subset, cost) for cost, _, h, subset in found]
 
     def _explain(
-        self,
-        h: Hypothesis,
-        reading: Reading,
-        name: str,
-        target: Target,
-        subset: tuple[Mutant, ...],
+        self, h: Hypothesis, reading: Reading, name: str, target: Target, subset: tuple[Mutant, ...]
     ) -> list[Hypothesis]:
         """Return the hypothesis with these mistakes in a gradient, if they explain the array."""
         array = reading.values
@@ -307,10 +302,7 @@ class Search:
         cancels = self.matcher.sketches.cancels(h.chain, name, target, reading)
         found = self.matcher.fit(h, reading, computed, patient=cancels and not subset, right=right)
         if right and not found.matched:
-
-            def bounds() -> Bounds:
-                return bounds_in(h.chain, name, target, (), h.share)
-
+            bounds = partial(bounds_in, h.chain, name, target, (), h.share)
             found = self.matcher.between(h, reading, computed, bounds, None)
         if not found.matched:
             return []

@@ -15,13 +15,7 @@ import numpy as np
 
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.containers import WAYS, is_container, weights_in
-from fullback.check.diagnose.layouts import (
-    Axes,
-    ProgramLayout,
-    axes_of,
-    likeness,
-    readable,
-)
+from fullback.check.diagnose.layouts import Axes, ProgramLayout, axes_of, likeness, readable
 from fullback.check.diagnose.names import Names, as_array
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers import Conv2D, Dense
