@@ -83,6 +83,11 @@ def diagnose(
         gradients, deltas, activations, probabilities, weights, after, lr, reduction, l2,
         convolution, training, seed,
     )  # fmt: skip
+    return judged(net, x, y, given)
+
+
+def judged(net: Network, x: Any, y: Any, given: Given) -> Diagnosis:
+    """Return the diagnosis of what a user gave; raise as ``diagnose`` does."""
     case, form = case_of(net, x, y, given)
     submission = case.submission
     if form not in ("NCHW", "CHW") and len(net.input_shape) == 3:

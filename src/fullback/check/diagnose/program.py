@@ -11,7 +11,7 @@ import numpy as np
 from fullback.check.arrays import to_numpy
 from fullback.check.diagnose.batch import images_of, labels_of, require_network
 from fullback.check.diagnose.calls import Call, calls_of
-from fullback.check.diagnose.judge import case_of, diagnose
+from fullback.check.diagnose.judge import case_of, judged
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
 from fullback.check.diagnose.step import Answer, Step, UnclearError
@@ -90,26 +90,22 @@ def diagnose_program(
         )
     if net is not None:
         require_network("diagnose_program", net)
-    options: dict[str, Any] = {
-        "l2": l2, "convolution": convolution, "training": training, "seed": seed
-    }  # fmt: skip
-    Given(lr=lr, reduction=reduction, **options)  # checks them
+    given = Given(
+        lr=lr, reduction=reduction, l2=l2, convolution=convolution, training=training, seed=seed
+    )
     program = Step(step, weights, lr, returns)
     if not program.before:
         raise OptionError(
             "weights must hold the program's arrays: a dict, a list, an object with attributes, or "
             f"a function that returns them; found none in {type(weights).__name__}"
         )
-    groups = program.networks(net, to_numpy(x), y)
-    answer, likely, sure = _Trial(program, groups, x, y, options).find()
+    trial = _Trial(program, program.networks(net, to_numpy(x), y), x, y, given)
+    answer, likely, sure = trial.find()
     finite = all(np.isfinite(array).all() for array in answer.arrays.values())
     sure = sure or not finite  # no network explains NaN
     for chosen in likely if sure else likely[:_TRIED]:
         try:
-            found = diagnose(
-                chosen, x, y, answer.gradients, weights=program.before, after=answer.after,
-                lr=answer.rate, reduction=reduction, **options,
-            )  # fmt: skip
+            found = judged(chosen, x, y, trial.shown_by(answer))
         except FullbackError:
             if net is not None or sure:
                 raise
@@ -140,14 +136,14 @@ class _Trial:
     ----------
     program, groups : the step, and the networks that it may have, the likelier group first
     x, y : the batch
-    options : l2, convolution, training and seed, as for ``diagnose``
+    given : what else the user gave
     """
 
     program: Step
     groups: list[list[Network]]
     x: Any
     y: Any
-    options: Mapping[str, Any]
+    given: Given
 
     def __post_init__(self) -> None:
         net = self.groups[0][0]
@@ -196,6 +192,13 @@ class _Trial:
         score, answer, nets = best
         return self._checked(answer), nets if score >= 1 else self.groups[0], score >= 1
 
+    def shown_by(self, answer: Answer) -> Given:
+        """Return what the step gives to ``diagnose``."""
+        return replace(
+            self.given, gradients=answer.gradients, weights=self.program.before,
+            after=answer.after, lr=answer.rate,
+        )  # fmt: skip
+
     def _batches(self, call: Call) -> list[tuple[Any, Any]]:
         classes = self.groups[0][0].output_shape[0]
         return list(call.batches(self.x, self.images, self.y, self.labels, classes))
@@ -224,11 +227,7 @@ class _Trial:
 
     def _score(self, net: Network, answer: Answer) -> float:
         """Return how many of the gradients are right but for a factor, and how nearly the rest."""
-        weights, rate = self.program.before, answer.rate
-        given = Given(
-            answer.gradients, weights=weights, after=answer.after, lr=rate, **self.options
-        )
-        case, _ = case_of(net, self.x, self.y, given)
+        case, _ = case_of(net, self.x, self.y, self.shown_by(answer))
         trace, names = case.trace, case.net.names
         before = dict(zip(names, ("input", *names), strict=False))
         return sum(
