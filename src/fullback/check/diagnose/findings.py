@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from fullback.check.diagnose.alternatives import alternatives
-from fullback.check.diagnose.chain import gradient_in
+from fullback.check.diagnose.chain import Chain, gradient_in
 from fullback.check.diagnose.compare import Fit, fit, length
 from fullback.check.diagnose.describe import describe
 from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match
 from fullback.check.diagnose.layouts import Reading
-from fullback.check.diagnose.report import Diagnosis, Evidence, Finding, place_of
+from fullback.check.diagnose.report import Alternative, Diagnosis, Evidence, Finding, place_of
 from fullback.check.diagnose.search import Search
 from fullback.check.mistakes import MISTAKES, UNKNOWNS, Mutant, backward, named_arrays, propagate
 from fullback.layers.base import Array
@@ -33,13 +32,13 @@ def explain(search: Search, *, more: bool) -> Diagnosis:
         for h in search.found[1:]
         if h.cost <= best.cost + _SAME_COST and len(h.open) == len(best.open) and h.assumed
     ]
-    found, right = Diagnosis(), _right_arrays(search, best)
+    found, right = Diagnosis(), _right_arrays(search)
     for one in best.assumed:
         if one.mutant.mistake is None and one.mutant.description not in found.notes:
             found.notes.append(one.mutant.description)
-    befores = {match.name: _before(search, match, best) for match in best.matches}
+    befores = {match.name: _before(search, match) for match in best.matches}
     for match in best.matches:
-        before, reading = befores[match.name], _reading(search, match.name, best)
+        before, reading = befores[match.name], _reading(search, match.name)
         if not match.fit.judged:
             found.not_judged.append(match.name)
         elif match.mistakes or reading.mistake:
@@ -64,35 +63,36 @@ def explain(search: Search, *, more: bool) -> Diagnosis:
         fixed = found.wrong + found.inherited if alone else _fixed(mistake, best, befores)
         found.findings.append(replace(finding, expect=_expect(fixed, alone=alone)))
     if best.open:
-        found.findings.append(_unexplained(search, best, right))
+        found.findings.append(_unexplained(search, right))
     order = ("loss", *reversed(search.names))
     found.findings.sort(key=lambda f: order.index(f.layer))
     return found
 
 
-def _reading(search: Search, name: str, h: Hypothesis) -> Reading:
-    """Return how the hypothesis reads a submitted array."""
-    return h.read.get(name) or search.submitted[name][0]
+def _reading(search: Search, name: str) -> Reading:
+    """Return how the best hypothesis reads a submitted array."""
+    return search.best.read.get(name) or search.submitted[name][0]
 
 
-def _right_arrays(search: Search, h: Hypothesis) -> dict[str, Array]:
-    """Return what a right backward pass gives under the hypothesis' conventions."""
+def _right_arrays(search: Search) -> dict[str, Array]:
+    """Return what a right backward pass gives under the best hypothesis' conventions."""
+    best = search.best
     conventions: dict[str, list[Mutant]] = {name: [m] for name, m in search.ties.items()}
     conventions["loss"] = [
-        o.mutant for o in h.assumed if o.layer == "loss" and not o.mutant.mistake
+        o.mutant for o in best.assumed if o.layer == "loss" and not o.mutant.mistake
     ]
     right = backward(search.ensemble.exact, conventions, rate=0.0, decay=0.0)
-    gradients = {name: gradient * h.share for name, gradient in right.gradients.items()}
+    gradients = {name: gradient * best.share for name, gradient in right.gradients.items()}
     return named_arrays(replace(right, gradients=gradients))
 
 
-def _before(search: Search, match: Match, h: Hypothesis) -> Fit:
+def _before(search: Search, match: Match) -> Fit:
     """Compare an array with what a right backward pass computes from the last submitted delta."""
-    plain, reading = match.chain.without_mistakes(), _reading(search, match.name, h)
+    plain, reading = match.chain.without_mistakes(), _reading(search, match.name)
     computed: Callable[[int], Array] = plain.at
     name, target = place_of(match.name)
     if target != "delta":
-        computed = gradient_in(plain, name, target, (), h.share, 0.0)  # type: ignore[arg-type]
+        computed = gradient_in(plain, name, target, (), search.best.share, 0.0)  # type: ignore[arg-type]
     return fit(reading.values, computed, search.ensemble.eps, blur=reading.blur, patient=True)
 
 
@@ -169,7 +169,7 @@ def _finding(
         message=message,
         mend=entry.mend,
         hint=entry.hint,
-        alternatives=alternatives(mistake, best, others),
+        alternatives=_alternatives(mistake, best, others),
     )
 
 
@@ -207,26 +207,76 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
+# Other mistakes that explain as much ------------------------------------------------------------
+
+
+def _alternatives(
+    mistake: str, best: Hypothesis, others: list[Hypothesis]
+) -> tuple[Alternative, ...]:
+    """Return what else a mistake could be: other mistakes, or the same one in another layer."""
+    places = {(one.mutant.mistake, one.layer) for one in best.assumed}
+    found: dict[tuple[str | None, str], Alternative] = {}
+    for other in others:
+        others_places = {(one.mutant.mistake, one.layer) for one in other.assumed}
+        if not any(m == mistake for m, _ in places - others_places):
+            continue
+        for one in other.assumed:
+            key = one.mutant.mistake, one.layer
+            if key in places or key in found or one.mutant.mistake is None:
+                continue
+            if (mistake, one.mutant.mistake) == ("bias-averaged", "batch-scale"):
+                continue  # of a bias alone, the two are one
+            where = "the loss" if one.layer == "loss" else one.layer
+            found[key] = Alternative(
+                one.mutant.mistake,
+                one.layer,
+                f"{one.mutant.mistake} at {where}: {one.mutant.description}.",
+                _separator(best, other),
+            )
+    return tuple(found.values())
+
+
+def _separator(one: Hypothesis, other: Hypothesis) -> str:
+    """Say which further input would distinguish two hypotheses."""
+    deltas = _deltas(one.chain)
+    rest = _deltas(other.chain)
+    for name, delta in deltas.items():
+        if name in rest and length(delta - rest[name]) > 1e-4 * max(length(delta), 1e-300):
+            return f"The delta of {name} would distinguish them."
+    return "Another batch would distinguish them: fullback.probe(net) makes one."
+
+
+def _deltas(chain: Chain) -> dict[str, Array]:
+    """Return the deltas of a chain by the layer whose output they belong to, from the top."""
+    found: dict[str, Array] = {}
+    for link in reversed(chain.links()):
+        if link.submitted is None:
+            layers = link.ensemble.exact.layers
+            first = link.parent is None
+            found[next(reversed(layers)) if first else layers[link.through].before] = link.at(0)
+    return found
+
+
 # No match ---------------------------------------------------------------------------------------
 
 
-def _unexplained(search: Search, best: Hypothesis, right: Mapping[str, Array]) -> Finding:
+def _unexplained(search: Search, right: Mapping[str, Array]) -> Finding:
     """Narrow down what no mistake of the catalogue explains, and describe it."""
-    name = best.open[0]
-    array = _reading(search, name, best).values
+    best = search.best
+    name, *rest = best.open
+    array = _reading(search, name).values
     layer, target = place_of(name)
     if target == "delta":
-        layer, quantity, expected, where = _open_delta(search, layer, right[name], best)
+        layer, quantity, expected, where = _open_delta(search, layer, right[name])
     else:
         quantity, expected = _TARGETS[target], right[name]
-        where = _open_gradient(search, best, layer)
+        where = _open_gradient(search, layer)
         above = best.read.get(f"delta of {layer}")
         if above is not None:
             p = search.ensemble.exact.layers[layer]
             expected = propagate(p, target, above.values) * best.share  # type: ignore[arg-type]
     relative = length(array - expected) / max(length(expected), 1e-300)
     words = "; ".join(describe(array, expected, parameter=target != "delta"))
-    rest = list(best.open[1:])
     message = (
         f"{name} is wrong, and no mistake of the catalogue, nor two at once, explains it. {where}"
     )
@@ -245,9 +295,7 @@ def _unexplained(search: Search, best: Hypothesis, right: Mapping[str, Array]) -
     )
 
 
-def _open_delta(
-    search: Search, of: str, expected: Array, best: Hypothesis
-) -> tuple[str, str, Array, str]:
+def _open_delta(search: Search, of: str, expected: Array) -> tuple[str, str, Array, str]:
     """Return the layer whose backward pass a layer's wrong delta comes from, and the right delta.
 
     ``expected`` is the right one of a pass that is right from the loss on.
@@ -264,7 +312,7 @@ def _open_delta(
     if between == ["loss"]:
         return "loss", "first delta", expected, "It is computed at the loss."
     if between[-1] != "loss":
-        expected = _reading(search, f"delta of {between[-1]}", best).values
+        expected = _reading(search, f"delta of {between[-1]}").values
         for n in reversed(between):
             expected = propagate(search.ensemble.exact.layers[n], "delta", expected)
     if len(between) == 1:
@@ -280,21 +328,18 @@ def _open_delta(
     return between[-1] if between[-1] != "loss" else between[-2], "next delta", expected, where
 
 
-def _open_gradient(search: Search, best: Hypothesis, layer: str) -> str:
+def _open_gradient(search: Search, layer: str) -> str:
     if f"delta of {layer}" in search.submitted:
         return f"The delta of {layer} was submitted: it is the gradient's own formula."
-    names = search.names
+    names, matches = search.names, search.best.matches
+    here = names.index(layer)
     shown = {place_of(key)[0] for key in search.submitted}
-    above = [n for n in names[names.index(layer) + 1 :] if n in shown]
-    below = [
-        s for s in best.matches if s.name.split(".")[-2:][0] in names[: names.index(layer) + 1]
-    ]
-    if any(
-        s.name.split(".")[0] == layer or s in below for s in best.matches[-len(below) :] if below
-    ):
+    above = [n for n in names[here + 1 :] if n in shown]
+    below = [match for match in matches if match.name.split(".")[0] in names[: here + 1]]
+    if any(match in below for match in matches[-len(below) :]):
         return "Others that depend on the same delta are right, so it is this formula alone."
     upper = above[0] if above else "the loss"
-    between = names[names.index(layer) : names.index(above[0]) if above else None]
+    between = names[here : names.index(above[0]) if above else None]
     return (
         f"The mistake lies between {upper} and {layer}, or in this formula; the deltas of "
         f"{_listed(list(reversed(between)))} would show where."

@@ -22,10 +22,9 @@ from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
 from fullback.check.diagnose.compare import FAINT
 from fullback.check.diagnose.conventions import Convention, Ties
 from fullback.check.diagnose.ensemble import Ensemble
-from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of
+from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of, with_rate
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.matching import Matcher
-from fullback.check.diagnose.rate import with_rate
 from fullback.check.diagnose.report import place_of
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
