@@ -12,16 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.mistakes.base import (
-    Change,
-    Condition,
-    Mistake,
-    Mutant,
-    Mutants,
-    Target,
-    delta,
-    weight,
-)
+from fullback.check.mistakes.base import Change, Condition, Mistake, Mutant, Mutants, delta, weight
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.layers.base import Array
 
@@ -139,11 +130,6 @@ def only_last(p: Any, value: Array, dy: Array) -> Array:
     last = np.zeros_like(value)
     last[-1] = value[-1]
     return last
-
-
-def several_values(of: Target) -> Condition:
-    """Return whether a parameter has several values."""
-    return lambda p: bool(p.parameters[of].size > 1)
 
 
 def whole(p: Any, value: Array, dy: Array) -> Array:
