@@ -120,5 +120,5 @@ def case_of(net: Network, x: Any, y: Any, given: Given) -> tuple[Case, str]:
     def traced(net: Network) -> Trace:
         return trace_batch(net, images, targets, None, training=given.training, seed=given.seed)
 
-    judged, trace, submission = receive(net.copy(dtype="float64"), len(images), given, traced)
-    return Case(judged, images, targets, trace, submission, given), form
+    net, trace, submission = receive(net.copy(dtype="float64"), len(images), given, traced)
+    return Case(net, images, targets, trace, submission, given), form

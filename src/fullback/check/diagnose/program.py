@@ -271,8 +271,8 @@ class _Trial:
             if answer.gradients is not None:
                 again = self.program.run(answer.call, batches, again="in turn")
                 if not answer.agrees(again):
-                    note = "a second call gave other gradients than the first; judged are the "
-                    return replace(again, notes=(*again.notes, f"{note}second's"))
+                    note = "a second call gave other gradients than the first"
+                    return replace(again, notes=(*again.notes, f"{note}; judged are the second's"))
             return answer
         raise OptionError(
             "two calls of the step from the same weights gave different gradients, so it draws "
