@@ -257,3 +257,23 @@ def test_the_backward_pass_is_judged_with_the_wrong_output(given):
     (finding,) = found.findings
     assert (finding.mistake, finding.layer) == ("activation-formula", "sigmoid1")
     assert {*gradients} <= {*found.right}
+
+
+def test_gradients_that_are_right_stay_right_beside_probabilities_that_are_not():
+    net = network("conv2 relu pool flatten dense3", (1, 6, 6))
+    x, y = batch(net)
+    trace = net.trace(x, y)
+    found = diagnose(net, x, y, trace.gradients, probabilities=2 * trace.probabilities)
+    assert found.wrong == ["probabilities"]
+    assert set(found.right) == set(trace.gradients)
+    assert any("right for the network's own forward pass" in note for note in found.notes)
+
+
+def test_gradients_that_follow_from_wrong_probabilities_are_judged_by_these():
+    net = network("conv2 relu pool flatten dense3", (1, 6, 6))
+    x, y = batch(net)
+    wrong = 0.9 * net.trace(x, y).probabilities + 0.01
+    delta = (wrong - np.eye(3)[y]) / len(x)
+    given = {"dense1.bias": delta.sum(axis=0)}
+    found = diagnose(net, x, y, given, probabilities=wrong)
+    assert (found.wrong, found.right) == (["probabilities"], ["dense1.bias"])

@@ -282,3 +282,6 @@ class TestOptions:
             fb.diagnose(self.net, self.x, self.y, weights=weights, after=weights)
         with pytest.raises(OptionError, match="and not both"):
             fb.diagnose(self.net, self.x, self.y, g, weights=weights, after=weights)
+        moved = {name: w - 0.001 * np.sign(g[name]) for name, w in weights.items()}
+        with pytest.raises(OptionError, match="every weight by the same amount, as Adam"):
+            fb.diagnose(self.net, self.x, self.y, weights=weights, after=moved, lr=0.001)

@@ -353,17 +353,29 @@ def alike(a, b):
     return np.linalg.norm(a.astype(float) - b.astype(float)) <= tolerance * size
 
 
-def never_right(how, changed):
+def never_right(how, changed, arrays):
     """Those of the altered arrays that can be right in no sense.
 
     Where deltas or activations are altered all alike, one may follow from the one before: half of a
-    ReLU's input gives half of its output; and a delta may follow from altered probabilities.
+    ReLU's input gives half of its output; and a delta may follow from altered probabilities, and
+    the few numbers of a bias gradient, by chance, from a delta whose values changed places.
     """
+    changed = [key for key in changed if not _added_up(key, arrays)]
     passed = {kind for kind, _ in changed} & {"deltas", "activations"}
     if any(kind == "probabilities" for kind, _ in changed):
         changed = [key for key in changed if key[0] != "deltas"]
     alone = how in ("random", "permuted") or len(changed) == 1
     return {full_name(key) for key in changed} if alone or not passed else set()
+
+
+def _added_up(key, arrays):
+    """Whether a bias gradient is the sum of its layer's delta, or their mean, for a batch's sum."""
+    name, _, what = key[1].partition(".")
+    if what != "bias" or ("deltas", name) not in arrays:
+        return False
+    delta = arrays["deltas", name]
+    total = delta.sum(axis=(0, *range(2, delta.ndim)))
+    return alike(total, arrays[key]) or alike(total / len(delta), arrays[key])
 
 
 def judged(case: Case, altered=None) -> tuple[str, object]:
@@ -377,7 +389,7 @@ def judged(case: Case, altered=None) -> tuple[str, object]:
     found = case.diagnose(arrays)
     if found.ok:
         return "WRONG CALLED RIGHT", found
-    if never_right(how, changed) & set(found.right):
+    if never_right(how, changed, arrays) & set(found.right):
         return "WRONG ARRAY AMONG THE RIGHT", found
     return ("wrong" if found.findings else "not judged"), found
 

@@ -5,5 +5,7 @@
 ``diagnose``   ``diagnose``: which mistake of the catalogue a user's gradients have; ``probe``
 ``layer``      ``check_layer``: a layer that a user wrote as two functions
 
+``arrays``, ``axes`` and ``printing`` serve them all.
+
 A new mistake, or a new kind of layer, goes into ``mistakes``, whose page says how.
 """

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.arrays import is_numeric, to_numpy
+from fullback.check.axes import arranged
 from fullback.errors import OptionError
 from fullback.layers.base import Array, Shape
 from fullback.model import Model
@@ -51,23 +52,15 @@ def unformed(array: Array, form: str, shape: Shape) -> Array | None:
         return None
     if any(sizes.get(letter, n) != n for letter, n in zip(form, array.shape, strict=True)):
         return None
-    order = [form.index(letter) for letter in "NFCHW" if letter in form]
-    images = array.transpose(order).reshape(-1, *shape)
+    images = arranged(array, form, "NF" if "F" in form else "NCHW").reshape(-1, *shape)
     return images if len(images) else None
 
 
 def formed(images: Array, form: str) -> Array:
     """Return images (N, C, H, W) in a form; one without N takes a single image."""
-    n = len(images)
     if "F" in form:
-        flat = images.reshape(n, -1)
-        return flat[0] if form == "F" else flat.T if form == "FN" else flat
-    letters = "NCHW"
-    if "N" not in form:
-        images, letters = images[0], "CHW"
-    if "C" not in form:
-        images, letters = images.take(0, letters.index("C")), letters.replace("C", "")
-    return np.ascontiguousarray(images.transpose([letters.index(letter) for letter in form]))
+        return arranged(images.reshape(len(images), -1), "NF", form)
+    return arranged(images, "NCHW", form)
 
 
 def labels_of(net: Model, y: Any, images: int) -> Any:

@@ -120,21 +120,15 @@ class Call:
         for index in range(count) if self.each else [None]:
             part = slice(None) if index is None else slice(index, index + 1)
             given = formed(images[part], self.form).astype(to_numpy(x).dtype)
-            if index is None or "N" in self.form:
-                label: Any = {
-                    "given": lambda part=part: (
-                        np.array(to_numpy(y))[part] if count == len(y) else np.array(to_numpy(y))
-                    ),
-                    "numbers": lambda part=part: np.array(labels)[part],
-                    "one-hot": lambda part=part: rows[part].copy(),
-                    "columns": lambda part=part: rows[part].T.copy(),
-                }[self.labels]()
-            elif self.labels == "columns":
+            batch = index is None or "N" in self.form
+            label: Any = np.array(to_numpy(y) if self.labels == "given" else labels)
+            if self.labels == "columns":
                 label = rows[part].T.copy()
             elif self.labels == "one-hot":
-                label = rows[index].copy()
+                label = rows[part if batch else index].copy()
+            elif batch:
+                label = label[part] if len(label) == count else label
             else:
-                label = np.array(to_numpy(y) if self.labels == "given" else labels)
                 label = label[index] if len(label) == count else label[:, index]
                 label = int(label) if label.ndim == 0 and label.dtype.kind in "iu" else label
             yield _as(x, given), _as(y, label)

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fullback.check.diagnose.compare import length, precision
 from fullback.check.diagnose.conditions import conditions, not_finite
-from fullback.check.diagnose.conventions import Reduction, Ties, conventions, tie_rules
+from fullback.check.diagnose.conventions import Ties, conventions, tie_rules
 from fullback.check.diagnose.ensemble import Ensemble, build_ensemble
 from fullback.check.diagnose.findings import explain
 from fullback.check.diagnose.forward import ForwardVerdict, check_forward
 from fullback.check.diagnose.hypothesis import UNEXPLAINED, Hypothesis
 from fullback.check.diagnose.layouts import SubmittedArray
 from fullback.check.diagnose.memory_order import order_findings
+from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis, Finding
 from fullback.check.diagnose.search import NARROW, WIDE, Search
 from fullback.check.diagnose.settings import Setting, other_settings
 from fullback.check.diagnose.submission import Submission, Submitted
+from fullback.check.mistakes import named_arrays
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.passes import Seed, Trace
+from fullback.passes import Trace
 
 _SINGLE = 2.0**-23
 _BETWEEN = (1e-9, 1e-5)  # relative errors that double precision does not make, and single does
 _NAMES = {2.0**-52: "float64", _SINGLE: "float32", 2.0**-10: "float16"}
+_OWN_FORWARD = (
+    "the backward pass is right for the network's own forward pass, and was judged by that: it was "
+    "not computed from what was given of the forward pass"
+)
 _ENOUGH = 0.5  # a cost below which nothing is left to explain: conventions, and no mistake
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Case:
     """What is judged.
 
@@ -40,8 +47,7 @@ class Case:
     images, targets : the checked batch
     trace : the right pass
     submission : what was submitted of it
-    reduction : of the loss over the batch: "mean", "sum", or None where either is right
-    training, seed : as for ``Network.trace``
+    given : what the user gave
     """
 
     net: Network
@@ -49,38 +55,26 @@ class Case:
     targets: Array
     trace: Trace
     submission: Submission
-    reduction: Reduction | None
-    training: bool
-    seed: Seed
+    given: Given
 
-    def diagnosis(self) -> Diagnosis:
-        """Return the diagnosis."""
-        with np.errstate(all="ignore"):  # what a mistake makes of a delta may overflow
-            return _Judge(self).diagnosis()
-
-
-class _Judge:
-    """From a case to its diagnosis."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        submission = case.submission
-        self.usable, self.unusable = submission.finite()
-        scale = 1 / len(case.images) if case.reduction == "sum" else 1.0
-        self.submitted = Submitted(
-            {name: m.readings for name, m in submission.gradients.items() if name in self.usable},
-            {n: m.readings for n, m in submission.deltas.items() if f"delta of {n}" in self.usable},
-        ).times(scale)
+    def __post_init__(self) -> None:
+        self.usable, self.unusable = self.submission.finite()
+        scale = 1 / len(self.images) if self.given.reduction == "sum" else 1.0
+        self.submitted: Submitted = {
+            name: tuple(r if scale == 1 else r.times(scale) for r in array.readings)
+            for name, array in self.usable.items()
+            if not name.startswith(("output of ", "probabilities"))
+        }
         self.activations = {
             name: m.values
-            for name, m in submission.activations.items()
+            for name, m in self.submission.activations.items()
             if f"output of {name}" in self.usable
         }
         array = self.usable.get("probabilities")
         self.probabilities = array.values if array else None
-        self._plain: dict[float, Search] = {}
-        self._forward: dict[float, ForwardVerdict] = {}
+        self._plain: dict[float, tuple[Search, ForwardVerdict]] = {}
 
+    @np.errstate(all="ignore")  # what a mistake makes of a delta may overflow
     def diagnosis(self) -> Diagnosis:
         """Return the diagnosis, of another setting where all is right in it."""
         arrays = [m.values.astype(m.dtype) for m in self.usable.values() if m.dtype.kind == "f"]
@@ -89,34 +83,41 @@ class _Judge:
 
     # Searches -----------------------------------------------------------------------------------
 
-    def _plainly(self, eps: float) -> Search:
-        """Look for a right backward pass, in a precision."""
+    def _plainly(self, eps: float) -> tuple[Search, ForwardVerdict]:
+        """Look for a right backward pass, in a precision, and judge the forward pass."""
         if eps not in self._plain:
-            case = self.case
-            ensemble = build_ensemble(
-                case.net, case.images, case.targets, eps, self.activations, self.probabilities,
-                training=case.training, seed=case.seed,
-            )  # fmt: skip
-            verdict = check_forward(ensemble, case.net.names, self.activations, self.probabilities)
+            ensemble = self._ensemble(eps, self.activations, self.probabilities)
+            verdict = check_forward(ensemble, self.net.names, self.activations, self.probabilities)
             if verdict.assumed:  # so that what follows from a wrong output is not wrong again
-                ensemble = build_ensemble(
-                    case.net, case.images, case.targets, eps, self.activations | verdict.assumed,
-                    self.probabilities, training=case.training, seed=case.seed,
-                )  # fmt: skip
-            self._forward[eps] = verdict
-            self._plain[eps] = self._right(ensemble, self.submitted)
+                outputs = self.activations | verdict.assumed
+                ensemble = self._ensemble(eps, outputs, self.probabilities)
+            plain = self._right(ensemble)
+            if verdict.findings and plain.best.open:
+                other = self._right(self._ensemble(eps, {}, None))
+                if not other.best.open:
+                    plain, verdict = other, replace(verdict, notes=[_OWN_FORWARD])
+            self._plain[eps] = plain, verdict
         return self._plain[eps]
 
-    def _right(self, ensemble: Ensemble, submitted: Submitted) -> Search:
+    def _ensemble(
+        self, eps: float, outputs: Mapping[str, Array], probabilities: Array | None
+    ) -> Ensemble:
+        """Return the forward passes that go on with these outputs and probabilities."""
+        return build_ensemble(
+            self.net, self.images, self.targets, eps, outputs, probabilities,
+            training=self.given.training, seed=self.given.seed,
+        )  # fmt: skip
+
+    def _right(self, ensemble: Ensemble) -> Search:
         """Search without mistakes: as fullback computes, then with one rule for all ties."""
-        best = self._searched(ensemble, 0, submitted=submitted)
+        best = self._searched(ensemble, 0)
         if best.best.cost <= _ENOUGH or not ensemble.undecided:
             return best
         tied = ensemble.tied()
         ways = [(tied, ties) for ties in tie_rules(tied)]
         ways += [(ensemble, ties) for ties in tie_rules(ensemble)[1:]]
         for one, ties in ways:
-            search = self._searched(one, 0, submitted=submitted, ties=ties)
+            search = self._searched(one, 0, ties=ties)
             if search.best.cost < best.best.cost:
                 best = search
             if best.best.cost <= _ENOUGH:
@@ -130,18 +131,17 @@ class _Judge:
         margin: float = NARROW,
         settled: Hypothesis | None = None,
         *,
-        submitted: Submitted | None = None,
         ties: Ties | None = None,
     ) -> Search:
-        case = self.case
-        submitted = submitted or self.submitted
-        search = Search(ensemble, case.net.names, submitted, depth, margin, settled, ties)
+        search = Search(
+            ensemble, self.net.names, self.submitted, depth, margin, settled, ties or {}
+        )
+        scale_free = self.submission.scale_free
         return search.run(
             conventions(
-                ensemble, submitted, case.trace, case.reduction,
-                scale_free=case.submission.scale_free,
+                ensemble, self.submitted, self.trace, self.given.reduction, scale_free=scale_free
             )
-        )  # fmt: skip
+        )
 
     def _deeper(self, best: Search) -> Search:
         """Search with one new mistake a stretch, then with two, as far as it takes."""
@@ -155,25 +155,24 @@ class _Judge:
             enough = next_enough
         return best
 
-    def _best(self, eps: float) -> tuple[Search, list[Finding], list[str]]:
-        """Return the best search of all precisions, and what is wrong and right in forward.
+    def _best(self, eps: float) -> tuple[Search, ForwardVerdict]:
+        """Return the best search of all precisions, and what was found in its forward pass.
 
         A wider precision is searched for mistakes only where it explains more without any.
         """
-        best: tuple[Search, list[Finding], list[str]] | None = None
+        best: tuple[Search, ForwardVerdict] | None = None
         least, fewest = math.inf, math.inf
-        for attempt in _precisions(eps, self.submitted, self.case.trace):
-            plain = self._plainly(attempt)
-            forward, right = self._forward[attempt].findings, self._forward[attempt].right
-            unexplained = len(plain.best.open) + len(forward)
+        for attempt in _precisions(eps, self.submitted, named_arrays(self.trace)):
+            plain, forward = self._plainly(attempt)
+            unexplained = len(plain.best.open) + len(forward.findings)
             if unexplained >= fewest:
                 continue
             fewest = unexplained
             search = self._deeper(plain)
-            cost = search.best.cost + UNEXPLAINED * len(forward)
+            cost = search.best.cost + UNEXPLAINED * len(forward.findings)
             if best is None or cost < least - 0.5:
-                best, least = (search, forward, right), cost
-            if not forward and not search.best.open:
+                best, least = (search, forward), cost
+            if not forward.findings and not search.best.open:
                 break
         assert best is not None  # noqa: S101 -- the loop ran
         return best
@@ -184,18 +183,20 @@ class _Judge:
         """Return the diagnosis where all is right in another setting, if there is one."""
         if self.unusable or self.activations or self.probabilities is not None:
             return None
-        best = self._plainly(eps).best
+        plain = self._plainly(eps)[0]
+        best = plain.best
         if not any(self.usable[name].values.any() for name in best.open):
             return None  # nothing is wrong, or zeros alone, which a dead layer explains
-        case = self.case
-        for setting in other_settings(case.net, self.submitted, training=case.training):
-            ensemble = build_ensemble(
-                setting.net, case.images, case.targets, eps, {}, None, training=setting.training,
-                seed=case.seed,
-            )  # fmt: skip
-            if not setting.finding and _same_pass(ensemble, self._plain[eps].ensemble):
+        for setting in other_settings(self.net, self.submitted, training=self.given.training):
+            given = replace(self.given, training=setting.training)
+            other = replace(self, net=setting.net, given=given)
+            other.submitted = setting.submitted
+            ensemble = other._ensemble(eps, {}, None)
+            logits, usual = ensemble.exact.loss.logits, plain.ensemble.exact.loss.logits
+            same = np.allclose(logits, usual, rtol=1e-6, atol=1e-12 * length(usual))
+            if same and not setting.finding:
                 continue  # nothing shows that the program is in it: no turn changes an output
-            found = self._searched(ensemble, 0, submitted=setting.submitted).best
+            found = other._searched(ensemble, 0).best
             if not found.open and all(match.fit.judged for match in found.matches):
                 return self._in_setting(setting, best, found, eps)
         return None
@@ -209,51 +210,47 @@ class _Judge:
             findings=[setting.finding] if setting.finding else [],
             right=[match.name for match in right.matches],
             wrong=list(right.open),
-            layers=[*reversed(self.case.net.names), "input"],
-            conditions=conditions(self.case.net, self.case.images, self.case.trace),
-            notes=notes + _layout_notes(self.case.submission, right, self.usable),
+            layers=[*reversed(self.net.names), "input"],
+            conditions=conditions(self.net, self.images, self.trace),
+            notes=notes + _layout_notes(self.submission, right, self.usable),
             precision=_NAMES[eps],
         )
 
     def _explained(self, eps: float) -> Diagnosis:
         """Return the diagnosis of the mistakes that explain the arrays."""
-        case = self.case
-        search, forward, right = self._best(eps)
-        more = bool(self.unusable or forward)
-        summary = explain(search, self.submitted, more=more)
-        wrong = [*self.unusable, *(finding.evidence.array for finding in forward), *summary.wrong]
-        notes = _layout_notes(case.submission, search.best, self.usable)
-        notes += _search_notes(search, eps, summary.not_judged)
-        if not any(finding.mistake for finding in summary.findings):
-            notes += self._advice(search, wrong, forward)
-        return Diagnosis(
+        search, forward = self._best(eps)
+        widened = search.ensemble.eps > eps
+        found = explain(search, widened=widened, more=bool(self.unusable or forward.findings))
+        of_forward = [finding.evidence.array for finding in forward.findings]
+        wrong = [*self.unusable, *of_forward, *found.wrong]
+        notes = _layout_notes(self.submission, search.best, self.usable)
+        notes += _search_notes(search, eps, found.not_judged)
+        if not any(finding.mistake for finding in found.findings):
+            notes += self._advice(wrong, forward.findings)
+        return replace(
+            found,
             findings=[
-                *not_finite({n: m.values for n, m in self.unusable.items()}, case.net.names),
-                *forward,
+                *not_finite({n: m.values for n, m in self.unusable.items()}, self.net.names),
+                *forward.findings,
                 *order_findings(search.best.read),
-                *summary.findings,
+                *found.findings,
             ],
-            right=right + summary.right,
-            inherited=summary.inherited,
+            right=forward.right + found.right,
             wrong=wrong,
-            not_judged=summary.not_judged,
-            layers=[*reversed(case.net.names), "input"],
-            conditions=conditions(case.net, case.images, case.trace),
-            notes=notes + summary.notes,
+            layers=[*reversed(self.net.names), "input"],
+            conditions=conditions(self.net, self.images, self.trace),
+            notes=notes + forward.notes + found.notes,
             precision=_NAMES[search.ensemble.eps],
         )
 
-    def _advice(self, search: Search, wrong: list[str], forward: list[Finding]) -> list[str]:
+    def _advice(self, wrong: list[str], forward: list[Finding]) -> list[str]:
         """Say what to submit next where something is wrong that has no name."""
         if not wrong or all(not array.values.any() for array in self.usable.values()):
             return []
-        case = self.case
         advice: list[str] = []
-        dropouts = [
-            name for name, layer in zip(case.net.names, case.net.layers, strict=True)
-            if layer.kind == "dropout"
-        ]  # fmt: skip
-        if dropouts and case.training:
+        layers = zip(self.net.names, self.net.layers, strict=True)
+        dropouts = [name for name, layer in layers if layer.kind == "dropout"]
+        if dropouts and self.given.training:
             advice.append(
                 f"{' and '.join(dropouts)} must leave out the units that fullback leaves out, "
                 "net.trace(x, y).kept, or have rate 0 in both"
@@ -263,7 +260,7 @@ class _Judge:
                 "give fb.diagnose the probabilities next, then the activations: whether the "
                 "forward pass is the network's decides what the rest is judged by"
             )
-        elif not self.submitted.deltas:
+        elif not any(name.startswith("delta of ") for name in self.submitted):
             advice.append(
                 "give fb.diagnose the deltas next: with them each layer is judged by itself"
             )
@@ -277,22 +274,18 @@ class _Judge:
         return advice
 
 
-def _same_pass(one: Ensemble, other: Ensemble) -> bool:
-    """Whether two networks give the same outputs."""
-    a, b = one.exact.loss.logits, other.exact.loss.logits
-    return bool(np.allclose(a, b, rtol=1e-6, atol=1e-12 * length(b)))
-
-
-def _precisions(eps: float, submitted: Submitted, trace: Trace) -> tuple[float, ...]:
+def _precisions(eps: float, submitted: Submitted, right: Mapping[str, Array]) -> tuple[float, ...]:
     """Return the precisions to judge in, one after the other, until everything is explained.
 
     Doubles that are nearly right, but not as nearly as doubles are, come from single precision.
     """
     if eps >= _SINGLE:
         return (eps,)
-    pairs = [(r.values, trace.gradients[k]) for k, rs in submitted.gradients.items() for r in rs]
-    pairs += [(r.values, trace.deltas[k]) for k, rs in submitted.deltas.items() for r in rs]
-    errors = [length(array - right) / (length(right) or 1.0) for array, right in pairs]
+    errors = [
+        length(reading.values - right[name]) / (length(right[name]) or 1.0)
+        for name, readings in submitted.items()
+        for reading in readings
+    ]
     low, high = _BETWEEN
     return (_SINGLE,) if any(low < error < high for error in errors) else (eps, _SINGLE)
 
@@ -316,7 +309,7 @@ def _search_notes(search: Search, eps: float, not_judged: list[str]) -> list[str
             "the loss is saturated: its delta is smaller than what rounding leaves of it, so that "
             f"nothing below can be judged in {_NAMES[ensemble.eps]}: smaller weights help"
         )
-    elif not_judged or search.best.shares:
+    elif ensemble.undecided and (not_judged or search.best.shares):
         notes.append(_undecided(search, not_judged))
     return notes
 
@@ -345,10 +338,9 @@ def _layout_notes(
     submission: Submission, best: Hypothesis, usable: dict[str, SubmittedArray]
 ) -> list[str]:
     """Say how names and shapes were read, where that is not plain."""
-    chosen = dict(best.read)
     notes, turned = list(submission.notes), []
     for name, array in usable.items():
-        layout = chosen.get(name, array.readings[0]).layout
+        layout = best.read.get(name, array.readings[0]).layout
         if layout == "transposed":
             turned.append(array.user_name)
         elif layout:

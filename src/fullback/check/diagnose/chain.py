@@ -8,69 +8,45 @@ the same mistakes may be.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from fullback.check.diagnose.compare import between
 from fullback.check.diagnose.ensemble import NOISY, Ensemble
-from fullback.check.mistakes import (
-    Memo,
-    Mutant,
-    Target,
-    first_delta,
-    propagate,
-    rules_of,
-)
-from fullback.check.mistakes.kinks import (
-    RECTIFIER,
-    WINNER,
-    Bounds,
-    cells_of,
-    hashed,
-    slope_below,
-)
+from fullback.check.mistakes import Memo, Mutant, Target, first_delta, propagate, rules_of
+from fullback.check.mistakes.kinks import RECTIFIER, WINNER, Bounds, cells_of, hashed, slope_below
 from fullback.check.mistakes.rules import amplitude_of
 from fullback.layers.base import Array
 
 
+@dataclass(eq=False)
 class Chain:
     """The delta of one layer's output, or of the input.
 
-    Parameters
+    Attributes
     ----------
     ensemble : the forward passes
     parent : the delta that this one is computed from; None at the loss, and where it was submitted
     through : the layer that lies between; "loss" for the first delta
     mutants : the mistakes in this step
     submitted : the delta itself, where a user submitted it
-    before : the chain that this one goes on from with a submitted delta
     rate : learning rate of an early update in this step; None where it is not known yet
+    before : the chain that this one goes on from with a submitted delta
+    memos : what gradients of this delta have in common, by the share that they are multiplied by
     """
 
-    def __init__(
-        self,
-        ensemble: Ensemble,
-        parent: Chain | None,
-        through: str,
-        mutants: tuple[Mutant, ...] = (),
-        *,
-        submitted: Array | None = None,
-        rate: float | None = None,
-        before: Chain | None = None,
-    ) -> None:
-        self.ensemble = ensemble
-        self.parent = parent
-        self.through = through
-        self.mutants = mutants
-        self.submitted = submitted
-        self.rate = rate
-        self.before = before
-        self._at: dict[int, Array] = {}
-        self._size: Array | None = None
-        self._bounds: Bounds | None = None
-        self._right: Chain | None = None
-        self.memos: dict[float, Memo] = {}
+    ensemble: Ensemble
+    parent: Chain | None
+    through: str
+    mutants: tuple[Mutant, ...] = ()
+    submitted: Array | None = None
+    rate: float | None = None
+    before: Chain | None = None
+    memos: dict[float, Memo] = field(default_factory=dict, init=False)
+    _at: dict[int, Array] = field(default_factory=dict, init=False)
+    _right: Chain | None = field(default=None, init=False)
 
     @property
     def unresolved(self) -> bool:
@@ -83,14 +59,7 @@ class Chain:
         if not self.unresolved:
             return self
         parent = self.parent.with_rate(rate) if self.parent is not None else None
-        return Chain(
-            self.ensemble,
-            parent,
-            self.through,
-            self.mutants,
-            submitted=self.submitted,
-            rate=rate if self.rate is None else self.rate,
-        )
+        return replace(self, parent=parent, rate=rate if self.rate is None else self.rate)
 
     def without_mistakes(self) -> Chain:
         """Return the chain from the last submitted delta, or from the loss, all of it right."""
@@ -117,8 +86,10 @@ class Chain:
             if index > NOISY and self.untouched(index):
                 return self.at(0)
             delta = self._step(index)
-            noisy = 0 < index <= NOISY
-            self._at[index] = delta + self._noise(delta, index) if noisy else delta
+            if 0 < index <= NOISY:
+                noise = self._amplitude
+                delta = delta + (0.0 if noise is None else noise * hashed(delta, index + 50))
+            self._at[index] = delta
         return self._at[index]
 
     def forget(self) -> None:
@@ -147,7 +118,7 @@ class Chain:
         """
         link, lossy = self, False
         while link.parent is not None and link.submitted is None:
-            p, above = self.ensemble.exact.layers[link.through], link.parent.bounds()
+            p, above = self.ensemble.exact.layers[link.through], link.parent.bounds
             kinks = rules_of(p.layer).kinks
             if kinks is WINNER and above.low is above.high and not rules_of(p.layer).adds(p):
                 total = cells_of(p.layer, array, p.cache[-1], 0.0).sum(axis=-1)
@@ -168,17 +139,13 @@ class Chain:
         memo = self.parent.memos.setdefault(1.0, {}) if shared else None
         return propagate(p, "delta", self.parent.at(index), self.mutants, memo)
 
+    @cached_property
     def bounds(self) -> Bounds:
-        """Return what the delta lies between, whichever way the undecided units are decided."""
-        if self._bounds is None:
-            self._bounds = self._bounded()
-        return self._bounds
-
-    def _bounded(self) -> Bounds:
+        """What the delta lies between, whichever way the undecided units are decided."""
         exactly = Bounds(self.at(0), self.at(0))
         if self.submitted is not None or self.parent is None:
             return exactly
-        above, p = self.parent.bounds(), self.ensemble.exact.layers[self.through]
+        above, p = self.parent.bounds, self.ensemble.exact.layers[self.through]
         units, kinks = self.ensemble.undecided.get(self.through), rules_of(p.layer).kinks
         if kinks and (units is not None or above.low is not above.high):
             return kinks.bounds(p.layer, p.cache, units, above)
@@ -186,22 +153,20 @@ class Chain:
             return exactly
         return bounds_in(self.parent, self.through, "delta", self.mutants)
 
-    def _noise(self, delta: Array, index: int) -> Array | float:
+    @cached_property
+    def _amplitude(self) -> Array | None:
+        """How far rounding in this step leaves the delta off; None where it leaves it exact."""
         eps = self.ensemble.eps
         if self.parent is None:
-            if self._size is None:
-                loss = self.ensemble.exact.loss
-                size = first_delta(replace(loss, t=-loss.t), self.mutants)
-                self._size = 4 * eps * (abs(size) + abs(self.at(0)))
-            return self._size * hashed(delta, index + 50)
+            loss = self.ensemble.exact.loss
+            size = first_delta(replace(loss, t=-loss.t), self.mutants)
+            return 4 * eps * (abs(size) + abs(self.at(0)))
         p = self.ensemble.exact.layers[self.through]
         rules = rules_of(p.layer)
         if not (rules.adds(p) or self.mutants):
-            return 0.0
-        if self._size is None:
-            size = size_of(self.ensemble, self.through, "delta", self.parent.at(0), self.mutants)
-            self._size = amplitude_of(size, self.at(0), rules.terms(p.layer, p.x, p.y).delta, eps)
-        return self._size * hashed(delta, index + 50)
+            return None
+        size = size_of(self.ensemble, self.through, "delta", self.parent.at(0), self.mutants)
+        return amplitude_of(size, self.at(0), rules.terms(p.layer, p.x, p.y).delta, eps)
 
 
 def size_of(
@@ -243,7 +208,7 @@ def bounds_in(
     chain: Chain, name: str, target: Target, mutants: tuple[Mutant, ...], share: float = 1.0
 ) -> Bounds:
     """Return what a layer's next delta or gradient lies between, from the bounds of its delta."""
-    low, high = chain.bounds()
+    low, high = chain.bounds
     p = chain.ensemble.exact.layers[name]
     middle = propagate(p, target, (low + high) / 2 * share, mutants)
     radius = size_of(chain.ensemble, name, target, (high - low) / 2 * abs(share), mutants)

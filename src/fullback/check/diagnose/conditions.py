@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fullback.check.diagnose.report import Condition, Evidence, Finding
+from fullback.check.diagnose.report import Condition, Evidence, Finding, place_of
 from fullback.check.mistakes import rules_of
 from fullback.layers.base import Array
 from fullback.network import Network
@@ -24,12 +24,8 @@ def not_finite(arrays: Mapping[str, Array], layers: Sequence[str]) -> list[Findi
     if not arrays:
         return []
 
-    def layer_of(name: str) -> str:
-        layer = name.removeprefix("delta of ").removeprefix("output of ").split(".")[0]
-        return "loss" if name == "probabilities" else layer
-
     order = ["loss", *reversed(layers), "input"]
-    first, *others = sorted(arrays, key=lambda name: order.index(layer_of(name)))
+    first, *others = sorted(arrays, key=lambda name: order.index(place_of(name)[0]))
     array = arrays[first]
     bad = int((~np.isfinite(array)).sum())
     kind = "NaN" if np.isnan(array).any() else "infinity"
@@ -37,7 +33,7 @@ def not_finite(arrays: Mapping[str, Array], layers: Sequence[str]) -> list[Findi
     return [
         Finding(
             None,
-            layer_of(first),
+            place_of(first)[0],
             first,
             exact=True,
             evidence=Evidence(first, float("inf"), None, f"{bad} of {array.size} cells are {kind}"),

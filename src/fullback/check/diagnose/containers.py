@@ -50,7 +50,11 @@ def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
     beside = [name for name in found if is_gradient(name) or is_state(name)]
     sizes = {array.size for name, array in found.items() if name not in beside}
     kept = {n: a for n, a in found.items() if n not in beside or a.size not in sizes}
-    if way == WAYS[-1] or (not way % 2 and all(_is_plain(part) for part in _parts(value))):
+    plain = all(
+        isinstance(part, Mapping | list | tuple | int | float | str) or is_array(part)
+        for part in _parts(value)
+    )
+    if way == WAYS[-1] or (not way % 2 and plain):
         return kept
     return _named(kept, found, beside=not way % 2)
 
@@ -141,10 +145,6 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         for part in value[:64]:
             yield from _parts(part)
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, Mapping | list | tuple | int | float | str) or is_array(value)
 
 
 def _walk(

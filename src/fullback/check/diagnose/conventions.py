@@ -9,42 +9,28 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.ensemble import Ensemble
-from fullback.check.diagnose.layouts import Reading
+from fullback.check.diagnose.reader import Reduction
+from fullback.check.diagnose.report import place_of
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import LossPass, Mutant, first_delta, mutants_of, rules_of
 from fullback.check.mistakes.common import BATCH_SCALE
 from fullback.check.mistakes.gradient import GRADIENTS_NOT_CLEARED
-from fullback.check.mistakes.loss import (
-    SIGN,
-    SUM_CONVENTION,
-    SUM_LOSS,
-    factor,
-    squares_conventions,
-)
-from fullback.errors import OptionError
+from fullback.check.mistakes.loss import SIGN, SUM_CONVENTION, SUM_LOSS, factor, squares_conventions
 from fullback.layers import Dense
 from fullback.layers.base import Array
-from fullback.options import short
 from fullback.passes import Trace
 
-Reduction: TypeAlias = Literal["mean", "sum"]
 Ties: TypeAlias = Mapping[str, Mutant]
 """How ties are decided in layers by name; as in fullback where a layer is not named."""
 
 _NEARLY = 1e-3  # how far off a multiple of the right array one may be, and be tried as one
 _EXACTLY = 2e-5  # how far off a factor of a meaning it is that factor
-
-
-def require_reduction(reduction: object) -> None:
-    """Raise OptionError unless it is one, or None."""
-    if reduction not in (None, "mean", "sum"):
-        raise OptionError(f"diagnose: reduction must be 'mean' or 'sum', got {short(reduction)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +61,17 @@ def conventions(
     where that is a multiple of the right one.
     """
     loss = ensemble.exact.loss
-    of_gradients = _factor(submitted.gradients, trace.gradients, ensemble)
-    of_deltas = _factor(submitted.deltas, trace.deltas, ensemble)
+    deltas = {f"delta of {name}": dy for name, dy in trace.deltas.items()}
+    of_gradients = _factor(submitted, trace.gradients, ensemble)
+    of_deltas = _factor(submitted, deltas, ensemble)
     if scale_free:
-        c = of_gradients or _factor_of_a_mistake(submitted.gradients, ensemble)
+        c = of_gradients or _factor_of_a_mistake(submitted, ensemble)
         return [Convention((), c)] if c and c > 0 else [Convention()]
     ways: dict[float, tuple[Mutant, ...]] = {1.0: ()}
     ways |= {c: (mutant,) for c, mutant in squares_conventions(loss).items()}
     found = [Convention(mutants) for mutants in ways.values()]
     several = loss.images > 1
-    if several and submitted.deltas:
+    if several and deltas.keys() & submitted:
         found += [Convention((*m, SUM_CONVENTION), 1 / loss.images) for m in ways.values()]
     if several and reduction is None:
         ways |= {c * loss.images: (*m, SUM_LOSS) for c, m in ways.items()}
@@ -97,7 +84,7 @@ def conventions(
     if backwards is not None:
         found.append(Convention((*backwards, SIGN)))
     else:
-        alone = not submitted.deltas
+        alone = not deltas.keys() & submitted
         found.append(Convention((_factor_mutant(loss, c, reduction, gradients_alone=alone),)))
     return found
 
@@ -107,9 +94,7 @@ def _way(ways: Mapping[float, tuple[Mutant, ...]], c: float) -> tuple[Mutant, ..
     return next((m for one, m in ways.items() if abs(c / one - 1) < _EXACTLY), None)
 
 
-def _factor(
-    submitted: Mapping[str, tuple[Reading, ...]], right: Mapping[str, Array], ensemble: Ensemble
-) -> float | None:
+def _factor(submitted: Submitted, right: Mapping[str, Array], ensemble: Ensemble) -> float | None:
     """Return the factor of the first array behind the loss, if it is a multiple of the right one.
 
     Of one number every other is a multiple, and undecided units above it may change an array.
@@ -126,9 +111,7 @@ def _factor(
     return None
 
 
-def _factor_of_a_mistake(
-    submitted: Mapping[str, tuple[Reading, ...]], ensemble: Ensemble
-) -> float | None:
+def _factor_of_a_mistake(submitted: Submitted, ensemble: Ensemble) -> float | None:
     """Return what the last dense weights' gradient is times that of a mistake at the loss."""
     last = list(ensemble.exact.layers.values())[-1]
     if not isinstance(last.layer, Dense):
@@ -145,7 +128,7 @@ def _from_the_loss(right: Mapping[str, Array], ensemble: Ensemble) -> list[str]:
     """Return the names of gradients or deltas from the loss down to the first undecided units."""
     found = []
     for layer in ("input", *ensemble.exact.layers)[::-1]:
-        found += [name for name in right if name.split(".")[0] == layer]
+        found += [name for name in right if place_of(name)[0] == layer]
         if layer in ensemble.undecided:
             break
     return found

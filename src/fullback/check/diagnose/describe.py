@@ -9,13 +9,13 @@ from fullback.layers.base import Array
 from fullback.options import listed
 
 
-def describe(array: Array, right: Array, axes: str) -> list[str]:
+def describe(array: Array, right: Array, *, parameter: bool = False) -> list[str]:
     """Say how an array differs from the right one: scale, sign, support, order, place, rank.
 
     Parameters
     ----------
     array, right : ndarrays of one shape
-    axes : what the axes are, in the plural, separated by spaces: "images channels rows columns"
+    parameter : whether they are gradients of a parameter, or else of a batch
     """
     size, wanted = length(array), length(right)
     if size == 0:
@@ -28,7 +28,9 @@ def describe(array: Array, right: Array, axes: str) -> list[str]:
     if abs(cosine) > 1 - 1e-6:
         sign = ", with the other sign" if cosine < 0 else ""
         return [f"it is the right one times {np.sign(cosine) * ratio:.6g}{sign}"]
-    names = axes.split()
+    names = ["images", "features"] if not parameter else ["units", "features"]
+    if array.ndim == 4:
+        names = ["filters" if parameter else "images", "channels", "rows", "columns"]
     words += _places(array, right, names)
     words += _orders(array, right)
     extra = (array != 0) & (right == 0)

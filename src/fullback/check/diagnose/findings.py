@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from fullback.check.diagnose.alternatives import alternatives
-from fullback.check.diagnose.chain import gradient_in
-from fullback.check.diagnose.compare import Fit, fit, length
+from fullback.check.diagnose.chain import Chain, gradient_in
+from fullback.check.diagnose.compare import FAINT, Fit, fit, length
 from fullback.check.diagnose.describe import describe
 from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match
 from fullback.check.diagnose.layouts import Reading
-from fullback.check.diagnose.report import Evidence, Finding
+from fullback.check.diagnose.report import Alternative, Diagnosis, Evidence, Finding, place_of
 from fullback.check.diagnose.search import Search
-from fullback.check.diagnose.submission import Submitted
-from fullback.check.mistakes import MISTAKES, UNKNOWNS, BackwardPass, Mutant, backward, propagate
+from fullback.check.mistakes import MISTAKES, UNKNOWNS, Mutant, backward, named_arrays, propagate
 from fullback.layers.base import Array
 
 _SAME_COST = 0.03
@@ -21,22 +20,12 @@ _FOLLOWS = 30.0  # times what rounding explains, from where on an array is not t
 _TARGETS = {"delta": "next delta", "weight": "weight gradient", "bias": "bias gradient"}
 
 
-@dataclass
-class Summary:
-    """What a search comes to: findings, the arrays by verdict, and notes."""
-
-    findings: list[Finding] = field(default_factory=list)
-    right: list[str] = field(default_factory=list)
-    inherited: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    not_judged: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def explain(search: Search, submitted: Submitted, *, more: bool) -> Summary:
+def explain(search: Search, *, widened: bool, more: bool) -> Diagnosis:
     """Put the best hypothesis into words, with those that explain as much for as little.
 
-    ``more`` says that there are findings of another kind, which stay.
+    ``widened`` says that the arrays are held to a wider precision than they have: what is no larger
+    than its rounding is not judged then. ``more`` says that there are findings of another kind,
+    which stay. The diagnosis has findings, the arrays by verdict, and notes.
     """
     best = search.best
     others = [
@@ -44,27 +33,27 @@ def explain(search: Search, submitted: Submitted, *, more: bool) -> Summary:
         for h in search.found[1:]
         if h.cost <= best.cost + _SAME_COST and len(h.open) == len(best.open) and h.assumed
     ]
-    summary, right = Summary(), _right_pass(search, best)
+    found, right = Diagnosis(), _right_arrays(search)
     for one in best.assumed:
-        if one.mutant.mistake is None and one.mutant.description not in summary.notes:
-            summary.notes.append(one.mutant.description)
-    befores = {match.name: _before(search, match, best, submitted) for match in best.matches}
+        if one.mutant.mistake is None and one.mutant.description not in found.notes:
+            found.notes.append(one.mutant.description)
+    befores = {match.name: _before(search, match) for match in best.matches}
     for match in best.matches:
-        before = befores[match.name]
-        if not match.fit.judged:
-            summary.not_judged.append(match.name)
-        elif match.mistakes or _reading(submitted, match.name, best).mistake:
-            summary.wrong.append(match.name)
+        before, reading = befores[match.name], _reading(search, match.name)
+        if not match.fit.judged or (widened and match.fit.size < FAINT * match.fit.tolerance):
+            found.not_judged.append(match.name)
+        elif match.mistakes or reading.mistake:
+            found.wrong.append(match.name)
         elif not _mistaken(match, best):
-            summary.right.append(match.name)
+            found.right.append(match.name)
         elif match.fit.undecided or not before.matched:
             itself = _computed_here(match, best)
-            (summary.wrong if itself else summary.inherited).append(match.name)
-        elif best.assumed and _differs(match, best, right, submitted, before.tolerance):
-            summary.inherited.append(match.name)
+            (found.wrong if itself else found.inherited).append(match.name)
+        elif length(reading.values - right[match.name]) > _FOLLOWS * before.tolerance:
+            found.inherited.append(match.name)
         else:
-            summary.right.append(match.name)
-    summary.wrong += best.open
+            found.right.append(match.name)
+    found.wrong.extend(best.open)
     groups: dict[str, list[Assumed]] = {}
     for one in best.assumed:
         if one.mutant.mistake is not None:
@@ -72,54 +61,40 @@ def explain(search: Search, submitted: Submitted, *, more: bool) -> Summary:
     for mistake, places in groups.items():
         finding = _finding(mistake, places, best, others, befores)
         alone = len(groups) == 1 and not best.open and not more
-        fixed = summary.wrong + summary.inherited if alone else _fixed(mistake, best, befores)
-        summary.findings.append(replace(finding, expect=_expect(fixed, alone=alone)))
+        fixed = found.wrong + found.inherited if alone else _fixed(mistake, best, befores)
+        found.findings.append(replace(finding, expect=_expect(fixed, alone=alone)))
     if best.open:
-        summary.findings.append(_unexplained(search, best, right, submitted))
-    summary.findings.sort(key=lambda f: _depth(search, f.layer))
-    return summary
+        found.findings.append(_unexplained(search, right))
+    order = ("loss", *reversed(search.names))
+    found.findings.sort(key=lambda f: order.index(f.layer))
+    return found
 
 
-def _depth(search: Search, layer: str) -> int:
-    """Layers from the loss down."""
-    return 0 if layer == "loss" else len(search.names) - search.names.index(layer)
+def _reading(search: Search, name: str) -> Reading:
+    """Return how the best hypothesis reads a submitted array."""
+    return search.best.read.get(name) or search.submitted[name][0]
 
 
-def _reading(submitted: Submitted, name: str, h: Hypothesis) -> Reading:
-    """Return how the hypothesis reads a submitted array."""
-    chosen = dict(h.read)
-    if name in chosen:
-        return chosen[name]
-    if name.startswith("delta of "):
-        return submitted.deltas[name.removeprefix("delta of ")][0]
-    return submitted.gradients[name][0]
-
-
-def _read(submitted: Submitted, name: str, h: Hypothesis) -> Array:
-    """Return a submitted array as the hypothesis reads it."""
-    return _reading(submitted, name, h).values
-
-
-def _right_pass(search: Search, h: Hypothesis) -> BackwardPass:
-    """Return the right backward pass under the hypothesis' conventions."""
+def _right_arrays(search: Search) -> dict[str, Array]:
+    """Return what a right backward pass gives under the best hypothesis' conventions."""
+    best = search.best
     conventions: dict[str, list[Mutant]] = {name: [m] for name, m in search.ties.items()}
     conventions["loss"] = [
-        o.mutant for o in h.assumed if o.layer == "loss" and not o.mutant.mistake
+        o.mutant for o in best.assumed if o.layer == "loss" and not o.mutant.mistake
     ]
     right = backward(search.ensemble.exact, conventions, rate=0.0, decay=0.0)
-    gradients = {name: gradient * h.share for name, gradient in right.gradients.items()}
-    return replace(right, gradients=gradients)
+    gradients = {name: gradient * best.share for name, gradient in right.gradients.items()}
+    return named_arrays(replace(right, gradients=gradients))
 
 
-def _before(search: Search, match: Match, h: Hypothesis, submitted: Submitted) -> Fit:
+def _before(search: Search, match: Match) -> Fit:
     """Compare an array with what a right backward pass computes from the last submitted delta."""
-    plain = match.chain.without_mistakes()
-    array, blur = _read(submitted, match.name, h), _reading(submitted, match.name, h).blur
-    if match.name.startswith("delta of "):
-        return fit(array, plain.at, search.ensemble.eps, blur=blur, patient=True)
-    name, target = match.name.split(".")
-    computed = gradient_in(plain, name, target, (), h.share, 0.0)  # type: ignore[arg-type]
-    return fit(array, computed, search.ensemble.eps, blur=blur, patient=True)
+    plain, reading = match.chain.without_mistakes(), _reading(search, match.name)
+    computed: Callable[[int], Array] = plain.at
+    name, target = place_of(match.name)
+    if target != "delta":
+        computed = gradient_in(plain, name, target, (), search.best.share, 0.0)  # type: ignore[arg-type]
+    return fit(reading.values, computed, search.ensemble.eps, blur=reading.blur, patient=True)
 
 
 def _mistaken(match: Match, h: Hypothesis) -> bool:
@@ -135,17 +110,6 @@ def _computed_here(match: Match, h: Hypothesis) -> bool:
         one.layer == match.chain.through and one.mutant.mistake and one.mutant.target == "delta"
         for one in h.assumed
     )
-
-
-def _differs(
-    match: Match, h: Hypothesis, right: BackwardPass, submitted: Submitted, tolerance: float
-) -> bool:
-    """Whether an array that follows from the ones above it is not the right one all the same."""
-    if match.name.startswith("delta of "):
-        expected = right.deltas[match.name.removeprefix("delta of ")]
-    else:
-        expected = right.gradients[match.name]
-    return length(_read(submitted, match.name, h) - expected) > _FOLLOWS * tolerance
 
 
 def _shows(one: Assumed, index: int, best: Hypothesis, befores: dict[str, Fit]) -> Match | None:
@@ -206,7 +170,7 @@ def _finding(
         message=message,
         mend=entry.mend,
         hint=entry.hint,
-        alternatives=alternatives(mistake, best, others),
+        alternatives=_alternatives(mistake, best, others),
     )
 
 
@@ -244,28 +208,76 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
+# Other mistakes that explain as much ------------------------------------------------------------
+
+
+def _alternatives(
+    mistake: str, best: Hypothesis, others: list[Hypothesis]
+) -> tuple[Alternative, ...]:
+    """Return what else a mistake could be: other mistakes, or the same one in another layer."""
+    places = {(one.mutant.mistake, one.layer) for one in best.assumed}
+    found: dict[tuple[str | None, str], Alternative] = {}
+    for other in others:
+        others_places = {(one.mutant.mistake, one.layer) for one in other.assumed}
+        if not any(m == mistake for m, _ in places - others_places):
+            continue
+        for one in other.assumed:
+            key = one.mutant.mistake, one.layer
+            if key in places or key in found or one.mutant.mistake is None:
+                continue
+            if (mistake, one.mutant.mistake) == ("bias-averaged", "batch-scale"):
+                continue  # of a bias alone, the two are one
+            where = "the loss" if one.layer == "loss" else one.layer
+            found[key] = Alternative(
+                one.mutant.mistake,
+                one.layer,
+                f"{one.mutant.mistake} at {where}: {one.mutant.description}.",
+                _separator(best, other),
+            )
+    return tuple(found.values())
+
+
+def _separator(one: Hypothesis, other: Hypothesis) -> str:
+    """Say which further input would distinguish two hypotheses."""
+    deltas = _deltas(one.chain)
+    rest = _deltas(other.chain)
+    for name, delta in deltas.items():
+        if name in rest and length(delta - rest[name]) > 1e-4 * max(length(delta), 1e-300):
+            return f"The delta of {name} would distinguish them."
+    return "Another batch would distinguish them: fullback.probe(net) makes one."
+
+
+def _deltas(chain: Chain) -> dict[str, Array]:
+    """Return the deltas of a chain by the layer whose output they belong to, from the top."""
+    found: dict[str, Array] = {}
+    for link in reversed(chain.links()):
+        if link.submitted is None:
+            layers = link.ensemble.exact.layers
+            first = link.parent is None
+            found[next(reversed(layers)) if first else layers[link.through].before] = link.at(0)
+    return found
+
+
 # No match ---------------------------------------------------------------------------------------
 
 
-def _unexplained(
-    search: Search, best: Hypothesis, right: BackwardPass, submitted: Submitted
-) -> Finding:
+def _unexplained(search: Search, right: Mapping[str, Array]) -> Finding:
     """Narrow down what no mistake of the catalogue explains, and describe it."""
-    name = best.open[0]
-    array = _read(submitted, name, best)
-    if name.startswith("delta of "):
-        layer, quantity, expected, where = _open_delta(search, name, right, submitted, best)
+    best = search.best
+    name, *rest = best.open
+    array = _reading(search, name).values
+    layer, target = place_of(name)
+    if target == "delta":
+        layer, quantity, expected, where = _open_delta(search, layer, right[name])
     else:
-        layer, target = name.split(".")
-        quantity, expected = _TARGETS[target], right.gradients[name]
-        where = _open_gradient(search, best, layer, submitted)
-        above = _submitted_above(layer, best)
+        quantity, expected = _TARGETS[target], right[name]
+        where = _open_gradient(search, layer)
+        above = best.read.get(f"delta of {layer}")
         if above is not None:
             p = search.ensemble.exact.layers[layer]
-            expected = propagate(p, target, above) * best.share  # type: ignore[arg-type]
+            expected = propagate(p, target, above.values) * best.share  # type: ignore[arg-type]
     relative = length(array - expected) / max(length(expected), 1e-300)
-    words = "; ".join(describe(array, expected, _axes(name, array)))
-    rest = list(best.open[1:])
+    words = "; ".join(describe(array, expected, parameter=target != "delta"))
     message = (
         f"{name} is wrong, and no mistake of the catalogue, nor two at once, explains it. {where}"
     )
@@ -284,41 +296,26 @@ def _unexplained(
     )
 
 
-def _axes(name: str, array: Array) -> str:
-    if name.startswith("delta of "):
-        return "images channels rows columns" if array.ndim == 4 else "images features"
-    return "filters channels rows columns" if array.ndim == 4 else "units features"
+def _open_delta(search: Search, of: str, expected: Array) -> tuple[str, str, Array, str]:
+    """Return the layer whose backward pass a layer's wrong delta comes from, and the right delta.
 
-
-def _submitted_above(layer: str, best: Hypothesis) -> Array | None:
-    """Return the submitted delta of a layer."""
-    reading = dict(best.read).get(f"delta of {layer}")
-    return None if reading is None else reading.values
-
-
-def _open_delta(
-    search: Search, name: str, right: BackwardPass, submitted: Submitted, best: Hypothesis
-) -> tuple[str, str, Array, str]:
-    """Return the layer whose backward pass a wrong delta comes from, and the right delta."""
-    of = name.removeprefix("delta of ")
+    ``expected`` is the right one of a pass that is right from the loss on.
+    """
     chain = ("input", *search.names)
     above = chain[chain.index(of) + 1 :]
     between: list[str] = []
     for n in above:
         between.append(n)
-        if n in submitted.deltas:
+        if f"delta of {n}" in search.submitted:
             break
     else:
         between.append("loss")
-    ensemble = search.ensemble
     if between == ["loss"]:
-        return "loss", "first delta", right.deltas[of], "It is computed at the loss."
-    if between[-1] == "loss":
-        expected = right.deltas[of]
-    else:
-        expected = _read(submitted, f"delta of {between[-1]}", best)
+        return "loss", "first delta", expected, "It is computed at the loss."
+    if between[-1] != "loss":
+        expected = _reading(search, f"delta of {between[-1]}").values
         for n in reversed(between):
-            expected = propagate(ensemble.exact.layers[n], "delta", expected)
+            expected = propagate(search.ensemble.exact.layers[n], "delta", expected)
     if len(between) == 1:
         where = (
             f"The delta of {between[0]}, from which it is computed, was submitted: it is "
@@ -332,24 +329,18 @@ def _open_delta(
     return between[-1] if between[-1] != "loss" else between[-2], "next delta", expected, where
 
 
-def _open_gradient(search: Search, best: Hypothesis, layer: str, submitted: Submitted) -> str:
-    if layer in submitted.deltas:
+def _open_gradient(search: Search, layer: str) -> str:
+    if f"delta of {layer}" in search.submitted:
         return f"The delta of {layer} was submitted: it is the gradient's own formula."
-    names = search.names
-    above = [
-        n
-        for n in names[names.index(layer) + 1 :]
-        if n in submitted.deltas or any(key.split(".")[0] == n for key in submitted.gradients)
-    ]
-    below = [
-        s for s in best.matches if s.name.split(".")[-2:][0] in names[: names.index(layer) + 1]
-    ]
-    if any(
-        s.name.split(".")[0] == layer or s in below for s in best.matches[-len(below) :] if below
-    ):
+    names, matches = search.names, search.best.matches
+    here = names.index(layer)
+    shown = {place_of(key)[0] for key in search.submitted}
+    above = [n for n in names[here + 1 :] if n in shown]
+    below = [match for match in matches if match.name.split(".")[0] in names[: here + 1]]
+    if any(match in below for match in matches[-len(below) :]):
         return "Others that depend on the same delta are right, so it is this formula alone."
     upper = above[0] if above else "the loss"
-    between = names[names.index(layer) : names.index(above[0]) if above else None]
+    between = names[here : names.index(above[0]) if above else None]
     return (
         f"The mistake lies between {upper} and {layer}, or in this formula; the deltas of "
         f"{_listed(list(reversed(between)))} would show where."

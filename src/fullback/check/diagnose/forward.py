@@ -40,11 +40,13 @@ class ForwardVerdict:
     findings : what is wrong
     right : names of the arrays that are right
     assumed : by the layer's name, outputs that were not submitted, as a named mistake gives them
+    notes : by which forward pass the backward pass was judged, where not by what was submitted
     """
 
     findings: list[Finding] = field(default_factory=list)
     right: list[str] = field(default_factory=list)
     assumed: dict[str, Array] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @np.errstate(all="ignore")
@@ -118,11 +120,10 @@ class _Stretch:
         found = self._named(name, submitted, min(_NEARER * error, _EXACTLY * length(submitted)))
         off = f"{relative:.2g} off in relative terms"
         if found is None:
-            axes = "images channels rows columns" if submitted.ndim == 4 else "images features"
-            words = "; ".join(describe(submitted, expected, axes))
+            words = "; ".join(describe(submitted, expected))
             message = (
-                f"{self._where(name)} The backward pass below was judged with what was submitted, "
-                "as the program goes on."
+                f"{self._where(name)} The backward pass was judged with what was submitted, where "
+                "the program goes on with it."
             )
             evidence = Evidence(array, relative, None, f"{off}: {words}")
             return Finding(

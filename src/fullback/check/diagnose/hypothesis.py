@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from fullback.check.diagnose.chain import Chain
-from fullback.check.diagnose.compare import Fit
+from fullback.check.diagnose.compare import Fit, length
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.mistakes import Mutant
+from fullback.layers.base import Array
 
 MISTAKE, CONVENTION, VARIANT, AGAIN = 1.0, 0.25, 0.3, 0.05
 _UNDECIDED = 2.25  # arrays that undecided units explain in any way: more than two mistakes
@@ -70,12 +73,12 @@ class Hypothesis:
     shares: dict[int, float] = field(default_factory=dict)
     rate: float | None = None
     decay: float | None = None
-    read: tuple[tuple[str, Reading], ...] = ()
+    read: Mapping[str, Reading] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:
         """Less is better."""
-        reading = sum(reading.cost for _, reading in self.read)
+        reading = sum(reading.cost for reading in self.read.values())
         unsure = sum(match.fit.bounded for match in self.matches)
         unsure_cost = _UNDECIDED * (unsure > 0) + _ONE_MORE * unsure
         return cost_of(self.assumed) + self.unexplained + reading + unsure_cost
@@ -98,7 +101,7 @@ class Hypothesis:
 
     def read_as(self, key: str, reading: Reading) -> Hypothesis:
         """Return the hypothesis with a way to read one of the submitted arrays."""
-        return replace(self, read=(*self.read, (key, reading)))
+        return replace(self, read={**self.read, key: reading})
 
 
 def cost_of(assumed: Sequence[Assumed]) -> float:
@@ -121,3 +124,37 @@ def cost_of(assumed: Sequence[Assumed]) -> float:
             cost += AGAIN if variant in variants else VARIANT
         variants.add(variant)
     return cost
+
+
+def with_rate(
+    h: Hypothesis, array: Array, observed: Callable[[Hypothesis], Array]
+) -> Hypothesis | None:
+    """Find the learning rate of an early update from the first array that shows it."""
+    if not h.chain.unresolved:
+        return h
+
+    def at(rate: float) -> Array:
+        result: Array = observed(replace(h, chain=h.chain.with_rate(rate)))
+        return result
+
+    rate, step = 0.0, 1e-2
+    with np.errstate(all="ignore"):
+        for attempt in range(6):
+            here = at(rate)
+            if attempt and length(array - here) > 0.1 * length(array):
+                return None
+            slope = (at(rate + step) - here) / step
+            if here.shape != array.shape or not (slope**2).sum() > 0:
+                return None
+            change = float(((array - here) * slope).sum() / (slope**2).sum())
+            rate += change
+            if not np.isfinite(rate) or abs(rate) > 1e4:
+                return None
+            if abs(change) <= 1e-10 * abs(rate):
+                break
+    if rate <= 0 or (array.size < 2):
+        return None
+    assumed = tuple(
+        replace(one, number=rate) if one.mutant.unknown == "rate" else one for one in h.assumed
+    )
+    return replace(h, chain=h.chain.with_rate(rate), assumed=assumed, rate=rate)

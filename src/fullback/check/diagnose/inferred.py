@@ -29,12 +29,7 @@ from fullback.layers.window import Padding
 from fullback.network import Network
 
 _HIDDEN: tuple[tuple[type[Layer] | None, type[Layer]], ...] = (
-    (ReLU, MaxPool2D),
-    (Sigmoid, MaxPool2D),
-    (Tanh, MaxPool2D),
-    (ReLU, AvgPool2D),
-    (Sigmoid, AvgPool2D),
-    (Tanh, AvgPool2D),
+    *((one, pooling) for pooling in (MaxPool2D, AvgPool2D) for one in (ReLU, Sigmoid, Tanh)),
     (None, MaxPool2D),
 )
 """Activations and pooling that programs have, the usual ones first."""

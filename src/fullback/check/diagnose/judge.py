@@ -10,15 +10,13 @@ from numpy.typing import ArrayLike
 
 from fullback.check.diagnose.batch import images_of, labels_of, require_network
 from fullback.check.diagnose.case import Case
-from fullback.check.diagnose.conventions import Reduction, require_reduction
 from fullback.check.diagnose.forward import target_notes
-from fullback.check.diagnose.reader import Given
+from fullback.check.diagnose.reader import Given, Reduction
 from fullback.check.diagnose.report import Diagnosis
-from fullback.check.diagnose.submission import OPEN, receive
+from fullback.check.diagnose.submission import OPEN, receive, refuse_even
 from fullback.errors import OptionError
 from fullback.network import Network
-from fullback.options import require_flag
-from fullback.passes import Seed, trace_batch
+from fullback.passes import Seed, Trace, trace_batch
 
 
 def diagnose(
@@ -81,13 +79,19 @@ def diagnose(
         An array, or x or y, does not fit.
     """
     require_network("diagnose", net)
-    require_reduction(reduction)
-    require_flag("diagnose: training", training)
     given = Given(
-        gradients, deltas, activations, probabilities, weights, after, lr, l2, convolution
-    )
-    case, form = case_of(net, x, y, given, reduction, training=training, seed=seed)
+        gradients, deltas, activations, probabilities, weights, after, lr, reduction, l2,
+        convolution, training, seed,
+    )  # fmt: skip
+    return judged(net, x, y, given)
+
+
+def judged(net: Network, x: Any, y: Any, given: Given) -> Diagnosis:
+    """Return the diagnosis of what a user gave; raise as ``diagnose`` does."""
+    case, form = case_of(net, x, y, given)
     submission = case.submission
+    if given.after is not None:
+        refuse_even(m.readings[0].values for m in submission.gradients.values())
     if form not in ("NCHW", "CHW") and len(net.input_shape) == 3:
         submission.notes.append(f"the images were read as ({', '.join(form)})")
     submission.notes += target_notes(net, y)
@@ -103,16 +107,7 @@ def diagnose(
     return found
 
 
-def case_of(
-    net: Network,
-    x: Any,
-    y: Any,
-    given: Given,
-    reduction: Reduction | None,
-    *,
-    training: bool,
-    seed: Seed,
-) -> tuple[Case, str]:
+def case_of(net: Network, x: Any, y: Any, given: Given) -> tuple[Case, str]:
     """Return what is to be judged of a batch and what a user gave, and the form of the images.
 
     Raises
@@ -122,10 +117,10 @@ def case_of(
     """
     images, form = images_of(net, x)
     targets = net.loss.targets(labels_of(net, y, len(images)), len(images), net.output_shape[0])
-    judged, trace, submission = receive(
-        net.copy(dtype="float64"),
-        len(images),
-        replace(given, channels_last=form in ("NHWC", "HWC", "HWCN")),
-        lambda one: trace_batch(one, images, targets, None, training=training, seed=seed),
-    )
-    return Case(judged, images, targets, trace, submission, reduction, training, seed), form
+    given = replace(given, channels_last=form in ("NHWC", "HWC", "HWCN"))
+
+    def traced(net: Network) -> Trace:
+        return trace_batch(net, images, targets, None, training=given.training, seed=given.seed)
+
+    net, trace, submission = receive(net.copy(dtype="float64"), len(images), given, traced)
+    return Case(net, images, targets, trace, submission, given), form

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fullback.check.axes import arranged
 from fullback.check.diagnose.compare import length
 from fullback.layers import Conv2D, Dense, Flatten
 from fullback.layers.base import Array, Shape
@@ -62,6 +63,10 @@ class Reading:
     blur: float = 0.0
     mistake: str | None = None
     description: str = ""
+
+    def times(self, factor: float) -> Reading:
+        """Return it multiplied by a number."""
+        return replace(self, values=self.values * factor, blur=self.blur * factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +148,13 @@ class Axes:
 
     def read(self, order: str, array: Array) -> Array:
         """Bring an array that lies in this order to the network's shape."""
-        places = [self.letters.index(letter) for letter in order]
-        unfolded = array.reshape([self.sizes[place] for place in places])
-        return np.ascontiguousarray(unfolded.transpose(np.argsort(places)).reshape(self.wanted))
+        unfolded = array.reshape([self.sizes[self.letters.index(letter)] for letter in order])
+        return arranged(unfolded, order, self.letters).reshape(self.wanted)
+
+    def refusal(self, name: str, known: str, shape: Shape) -> str:
+        """Say that an array of this shape, a user's ``name``, has no place in the network."""
+        wanted = f"{known} of shape {self.wanted}"
+        return f"{name} has shape {shape}, which cannot be read as {wanted}"
 
     def phrase(self, order: str, shape: Shape) -> str:
         """Say how an array of this shape lies, where that is not plain."""

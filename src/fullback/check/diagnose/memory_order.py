@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -61,12 +61,12 @@ def misplaced(axes: Axes, order: str, array: Array) -> list[Reading]:
     return []
 
 
-def order_findings(read: Iterable[tuple[str, Reading]]) -> list[Finding]:
+def order_findings(read: Mapping[str, Reading]) -> list[Finding]:
     """Return a finding for every array that was read in another memory order by mistake.
 
     Parameters
     ----------
-    read : pairs of a gradient's name, "conv1.weight", and the reading that explains it
+    read : by the gradient's name, "conv1.weight", the reading that explains it
     """
     return [
         Finding(
@@ -80,7 +80,7 @@ def order_findings(read: Iterable[tuple[str, Reading]]) -> list[Finding]:
             hint=MEMORY_ORDER.hint,
             expect=f"{name} is right.",
         )
-        for name, reading in read
+        for name, reading in read.items()
         if reading.mistake == MEMORY_ORDER.id
     ]
 

@@ -121,11 +121,9 @@ class Names:
         OptionError
             A name is not recognised, or two of them are the same one of the network's.
         """
-        found: dict[str, str] = {}
         self.guessed.clear()
-        for name in arrays:
-            if name in self.shapes:
-                found[name] = name
+        self._parts = {name: self._parts_of(name) for name in arrays}
+        found = {name: name for name in arrays if name in self.shapes}
         for rule in (
             self._by_suffix,
             self._by_stage,
@@ -136,7 +134,7 @@ class Names:
         ):
             rest = {k: v for k, v in arrays.items() if k not in found}
             free = [known for known in self.shapes if known not in found.values()]
-            for name, known in rule(rest, free, arrays).items():
+            for name, known in rule(rest, free).items():
                 if known not in found.values() and self._fits(known, arrays[name]):
                     found[name] = known
         unknown = [name for name in arrays if name not in found]
@@ -145,14 +143,9 @@ class Names:
         return found
 
     def _fits(self, known: str, array: Array) -> bool:
-        return array.size == int(np.prod(self._full(known)))
+        return array.size == int(np.prod(self.shapes[known])) * (self.images or 1)
 
-    def _full(self, known: str) -> Shape:
-        return self.shapes[known] if self.images is None else (self.images, *self.shapes[known])
-
-    def _by_suffix(
-        self, rest: Mapping[str, Array], free: list[str], _: Mapping[str, Array]
-    ) -> dict[str, str]:
+    def _by_suffix(self, rest: Mapping[str, Array], free: list[str]) -> dict[str, str]:
         found = {}
         for name in rest:
             ends = [
@@ -164,14 +157,11 @@ class Names:
                 found[name] = ends[0]
         return found
 
-    def _by_words(
-        self, rest: Mapping[str, Array], free: list[str], arrays: Mapping[str, Array]
-    ) -> dict[str, str]:
+    def _by_words(self, rest: Mapping[str, Array], free: list[str]) -> dict[str, str]:
         """Match the kind and the number; numbers may count from 0, or over all layers of a kind."""
-        parts = {name: self._parts(name) for name in arrays}
         found = {}
         for name in rest:
-            kind, number, role = parts[name]
+            kind, number, role = self._parts[name]
             if kind is None:
                 continue
             same = [
@@ -181,10 +171,9 @@ class Names:
             ]
             if kind == "logits":
                 same = [list(self.shapes)[-1]]
-            same_kind = {n for k, n, r in parts.values() if k == kind and r == role}
-            if (
-                None in same_kind and len(same_kind) > 1 and 0 not in same_kind
-            ):  # dense, dense_1, dense_2
+            same_kind = {n for k, n, r in self._parts.values() if k == kind and r == role}
+            if None in same_kind and len(same_kind) > 1 and 0 not in same_kind:
+                # dense, dense_1, dense_2
                 same_kind = {n or 0 for n in same_kind}
                 number = number or 0
             numbers = sorted(n for n in same_kind if n is not None)
@@ -194,29 +183,21 @@ class Names:
                 direct = [known for known in same if self._number(known) == number]
                 if 0 in numbers or not direct or max(numbers) > len(same):
                     places = sorted({self._number(known) for known in same})
-                    place = (
-                        number
-                        if 0 in numbers and max(numbers) < len(places)
-                        else (numbers.index(number))
-                    )
-                    direct = [
-                        known
-                        for known in same
-                        if place < len(places) and self._number(known) == places[place]
-                    ]
+                    direct_places = 0 in numbers and max(numbers) < len(places)
+                    place = number if direct_places else numbers.index(number)
+                    wanted = places[place] if place < len(places) else None
+                    direct = [known for known in same if self._number(known) == wanted]
                 chosen = direct
             if len(chosen) == 1 and chosen[0] in free:
                 found[name] = chosen[0]
         return found
 
-    def _by_stage(
-        self, rest: Mapping[str, Array], free: list[str], arrays: Mapping[str, Array]
-    ) -> dict[str, str]:
+    def _by_stage(self, rest: Mapping[str, Array], free: list[str]) -> dict[str, str]:
         """Match z1 and a1, before and after the activation of the first layer with weights."""
         if self.images is None:
             return {}
         places: dict[str, tuple[str, int]] = {}
-        for name in arrays:
+        for name in self._parts:
             match words_of(name.removeprefix("delta").removeprefix("grad")):
                 case ["d", "z" | "a" as what, number] | ["z" | "a" as what, number]:
                     if number.isdigit():
@@ -242,23 +223,16 @@ class Names:
                 stages.setdefault(("a", count), known)
         return stages
 
-    def _by_order(
-        self, rest: Mapping[str, Array], free: list[str], arrays: Mapping[str, Array]
-    ) -> dict[str, str]:
+    def _by_order(self, rest: Mapping[str, Array], free: list[str]) -> dict[str, str]:
         """Match W1, W2, ... with the layers that have weights, in order."""
         found = {}
+        numbered = {name: (n, r) for name, (_, n, r) in self._parts.items() if n is not None}
+        everything = sorted({n for n, _ in numbered.values()})
         for role in ("weight", "bias"):
-            mine = [
-                (self._parts(name)[1], name)
-                for name in rest
-                if self._parts(name)[2] == role and self._parts(name)[1] is not None
-            ]
+            mine = {name: n for name, (n, r) in numbered.items() if name in rest and r == role}
             known = [name for name in self.shapes if self._role(name) == role]
-            numbers = sorted({n for n, _ in mine if n is not None})
-            everything = sorted({n for name in arrays if (n := self._parts(name)[1]) is not None})
-            for number, name in mine:
-                if number is None:
-                    continue
+            numbers = sorted(set(mine.values()))
+            for name, number in mine.items():
                 if len(numbers) == len(known):
                     place = numbers.index(number)
                 elif len(everything) == len(known):
@@ -269,9 +243,7 @@ class Names:
                     found[name] = known[place]
         return found
 
-    def _by_shape(
-        self, rest: Mapping[str, Array], free: list[str], _: Mapping[str, Array]
-    ) -> dict[str, str]:
+    def _by_shape(self, rest: Mapping[str, Array], free: list[str]) -> dict[str, str]:
         """Match what can only be one: no other has as many cells, or its role."""
         found: dict[str, str] = {}
         left = dict(rest)
@@ -279,7 +251,7 @@ class Names:
             used = set(found.values())
             sure: dict[str, str] = {}
             for name, array in left.items():
-                role = self._parts(name)[2]
+                role = self._parts[name][2]
                 fitting = [
                     known
                     for known in free
@@ -296,9 +268,7 @@ class Names:
         self.guessed += list(found)
         return found
 
-    def _by_place(
-        self, rest: Mapping[str, Array], free: list[str], _: Mapping[str, Array]
-    ) -> dict[str, str]:
+    def _by_place(self, rest: Mapping[str, Array], free: list[str]) -> dict[str, str]:
         """Match what stands in the network's order, forwards or backwards, and fits throughout."""
         weights = [known for known in free if self._role(known) != "bias"]
         biases = [known for known in free if self._role(known) == "bias"]
@@ -312,7 +282,7 @@ class Names:
                     return pairs
         return {}
 
-    def _parts(self, name: str) -> tuple[str | None, int | None, str | None]:
+    def _parts_of(self, name: str) -> tuple[str | None, int | None, str | None]:
         """Return (kind, number, role) as far as a name says them."""
         kind = number = role = None
         for word in words_of(name):
@@ -322,7 +292,7 @@ class Names:
                 role = "weight"
             elif word in _BIAS and self.images is None:
                 role = "bias"
-            elif word in _KINDS and word not in ("d",):
+            elif word in _KINDS:
                 kind = kind or _KINDS[word]
             elif any(self._kind(known) == word for known in self.shapes):
                 kind = kind or word

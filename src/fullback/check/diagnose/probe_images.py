@@ -21,6 +21,7 @@ from fullback.check.mistakes import (
     backward,
     every_mutant,
     first_delta,
+    named_arrays,
     propagate,
 )
 from fullback.layers.base import Array
@@ -219,9 +220,8 @@ def _results(forward: ForwardPass) -> dict[str, tuple[Array, list[tuple[Place, A
     A mistake differs from the right pass in the array that it is made in, or nowhere.
     """
     right = backward(forward, {}, rate=0.0, decay=0.0)
-    arrays = right.gradients | {f"delta of {name}": dy for name, dy in right.deltas.items()}
     found: dict[str, tuple[Array, list[tuple[Place, Array]]]]
-    found = {name: (array, []) for name, array in arrays.items()}
+    found = {name: (array, []) for name, array in named_arrays(right).items()}
     last, memos = next(reversed(forward.layers)), dict[str, Memo]()
     for layer, mutant in every_mutant(forward):
         if mutant.mistake is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,21 +11,18 @@ import numpy as np
 from fullback.check.arrays import to_numpy
 from fullback.check.diagnose.batch import images_of, labels_of, require_network
 from fullback.check.diagnose.calls import Call, calls_of
-from fullback.check.diagnose.conventions import require_reduction
-from fullback.check.diagnose.judge import case_of, diagnose
+from fullback.check.diagnose.judge import case_of, judged
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
-from fullback.check.diagnose.snapshot import Snapshot
-from fullback.check.diagnose.step import Answer, Arrays, Step, UnclearError
+from fullback.check.diagnose.step import Answer, Step, UnclearError
+from fullback.check.diagnose.submission import refuse_even
 from fullback.check.diagnose.weights import SPANNED, explained, tolerance
 from fullback.errors import FullbackError, OptionError
-from fullback.layers.base import Array
 from fullback.layers.text import layers_text
 from fullback.network import Network
 from fullback.options import require_number
 from fullback.passes import Seed
 
-_MANY, _EVEN = 20, 0.01  # moves whose spread, relative to their mean, no gradient has
 _LISTED = 6  # ways of calling in a message
 _TRIED = 3  # networks that are judged by, where nothing confirms one
 _WORKING, _LIKELY = 16, 4  # ways of calling that run after which no more are tried, where none of
@@ -93,25 +90,22 @@ def diagnose_program(
         )
     if net is not None:
         require_network("diagnose_program", net)
-    require_reduction(reduction)
-    Given(lr=lr, l2=l2, convolution=convolution)  # checks them
+    given = Given(
+        lr=lr, reduction=reduction, l2=l2, convolution=convolution, training=training, seed=seed
+    )
     program = Step(step, weights, lr, returns)
     if not program.before:
         raise OptionError(
             "weights must hold the program's arrays: a dict, a list, an object with attributes, or "
             f"a function that returns them; found none in {type(weights).__name__}"
         )
-    groups = program.networks(net, to_numpy(x), y)
-    options: dict[str, Any] = {"l2": l2, "convolution": convolution}
-    answer, likely, sure = _find(program, groups, x, y, options, training=training, seed=seed)
-    values = (answer.gradients or answer.after or {}).values()
-    sure = sure or not all(np.isfinite(array).all() for array in values)  # no network explains NaN
+    trial = _Trial(program, program.networks(net, to_numpy(x), y), x, y, given)
+    answer, likely, sure = trial.find()
+    finite = all(np.isfinite(array).all() for array in answer.arrays.values())
+    sure = sure or not finite  # no network explains NaN
     for chosen in likely if sure else likely[:_TRIED]:
         try:
-            found = diagnose(
-                chosen, x, y, answer.gradients, weights=program.before, after=answer.after,
-                lr=answer.rate, reduction=reduction, training=training, seed=seed, **options,
-            )  # fmt: skip
+            found = judged(chosen, x, y, trial.shown_by(answer))
         except FullbackError:
             if net is not None or sure:
                 raise
@@ -134,172 +128,151 @@ def diagnose_program(
     return replace(found, notes=[*notes, *found.notes])
 
 
-def _find(
-    program: Step,
-    groups: list[list[Network]],
-    x: Any,
-    y: Any,
-    options: Mapping[str, Any],
-    *,
-    training: bool,
-    seed: Seed,
-) -> tuple[Answer, list[Network], bool]:
-    """Find the call that works, and the networks that explain what it gives, or are likely.
+@dataclass
+class _Trial:
+    """Tries ways of calling a step, and what they show against networks.
 
-    Last is whether they do explain something.
-
-    Raises
-    ------
-    OptionError
-        No call works.
+    Attributes
+    ----------
+    program, groups : the step, and the networks that it may have, the likelier group first
+    x, y : the batch
+    given : what else the user gave
     """
-    tries: dict[str, Exception] = {}
-    best: tuple[float, Answer, list[Network]] | None = None
-    working = 0
-    snapshot = Snapshot(program.step, program.weights)
-    for call, images, labels in _every_call(program, groups[0][0], x, y):
-        if call.each and "N" in call.form and best is not None and not best[1].call.each:
-            continue  # it takes batches, and what is wrong with them one image alone cannot show
-        batches = list(call.batches(x, images, y, labels, groups[0][0].output_shape[0]))
-        try:
-            answer = program.run(call, batches, snapshot)
-            scores = _scores(program, groups, x, y, answer, options, training=training, seed=seed)
-        except UnclearError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- a program may raise anything
-            tries.setdefault(str(call), error)
-            continue
-        score, net = max(scores, key=lambda pair: pair[0])
-        if best is None or score > best[0]:
-            alike = [n for s, n in scores if int(s) == int(score) and n is not net]
-            best = score, answer, [net, *alike]
-        working += 1
-        if score >= 1 or working >= (_WORKING if best[0] < SPANNED else _LIKELY):
-            break
-    if best is None:
-        raise _refusal(tries)
-    score, answer, nets = best
-    answer = _checked(program, nets[0], x, y, answer, snapshot)
-    return answer, nets if score >= 1 else groups[0], score >= 1
 
+    program: Step
+    groups: list[list[Network]]
+    x: Any
+    y: Any
+    given: Given
 
-def _every_call(program: Step, net: Network, x: Any, y: Any) -> Iterator[tuple[Call, Array, Any]]:
-    """Yield ways of calling, with images and labels as fullback takes them."""
-    images, form = images_of(net, x)
-    labels = labels_of(net, y, len(images))
-    net.loss.targets(labels, len(images), net.output_shape[0])
-    for call in calls_of(
-        program.step, program.weights, form, net.input_shape,
-        classifies=net.loss.classifies, numbers=np.ndim(y) == 1,
-    ):  # fmt: skip
-        yield call, images, labels
+    def __post_init__(self) -> None:
+        net = self.groups[0][0]
+        self.images, self.form = images_of(net, self.x)
+        self.labels = labels_of(net, self.y, len(self.images))
+        net.loss.targets(self.labels, len(self.images), net.output_shape[0])
 
+    def find(self) -> tuple[Answer, list[Network], bool]:
+        """Find the call that works, and the networks that explain what it gives, or are likely.
 
-def _scores(
-    program: Step,
-    groups: list[list[Network]],
-    x: Any,
-    y: Any,
-    answer: Answer,
-    options: Mapping[str, Any],
-    *,
-    training: bool,
-    seed: Seed,
-) -> list[tuple[float, Network]]:
-    """Return how much the networks explain, group by group until one explains something.
+        Last is whether they do explain something.
 
-    Raises
-    ------
-    FullbackError
-        The weights, or what the step did to them, fit none.
-    """
-    scores: list[tuple[float, Network]] = []
-    unfit: FullbackError | None = None
-    for group in groups:
-        for net in group:
+        Raises
+        ------
+        OptionError
+            No call works.
+        """
+        tries: dict[str, Exception] = {}
+        best: tuple[float, Answer, list[Network]] | None = None
+        working = 0
+        net = self.groups[0][0]
+        for call in calls_of(
+            self.program.step, self.program.weights, self.form, net.input_shape,
+            classifies=net.loss.classifies, numbers=np.ndim(self.y) == 1,
+        ):  # fmt: skip
+            if call.each and "N" in call.form and best is not None and not best[1].call.each:
+                continue  # it takes batches, and what is wrong with them one image cannot show
+            batches = self._batches(call)
             try:
-                score = _score(
-                    net, x, y, program.before, answer, options, training=training, seed=seed
-                )
-                scores.append((score, net))
-            except FullbackError as error:
-                unfit = error
-        if any(score >= 1 for score, _ in scores):
-            break
-    if unfit is not None and not scores:
-        raise OptionError(f"{UNCONFIRMED}; give net=") if program.assumes else unfit
-    return scores
+                answer = self.program.run(call, batches)
+                scores = self._scores(answer)
+            except UnclearError:
+                raise
+            except Exception as error:  # noqa: BLE001 -- a program may raise anything
+                tries.setdefault(str(call), error)
+                continue
+            score, net = max(scores, key=lambda pair: pair[0])
+            if best is None or score > best[0]:
+                alike = [n for s, n in scores if int(s) == int(score) and n is not net]
+                best = score, answer, [net, *alike]
+            working += 1
+            if score >= 1 or working >= (_WORKING if best[0] < SPANNED else _LIKELY):
+                break
+        if best is None:
+            raise _refusal(tries)
+        score, answer, nets = best
+        return self._checked(answer), nets if score >= 1 else self.groups[0], score >= 1
 
+    def shown_by(self, answer: Answer) -> Given:
+        """Return what the step gives to ``diagnose``."""
+        return replace(
+            self.given, gradients=answer.gradients, weights=self.program.before,
+            after=answer.after, lr=answer.rate,
+        )  # fmt: skip
 
-def _score(
-    net: Network,
-    x: Any,
-    y: Any,
-    weights: Arrays,
-    answer: Answer,
-    options: Mapping[str, Any],
-    *,
-    training: bool,
-    seed: Seed,
-) -> float:
-    """Return how many of the gradients are right but for a factor, and how nearly the rest are."""
-    given = Given(answer.gradients, weights=weights, after=answer.after, lr=answer.rate, **options)
-    case, _ = case_of(net, x, y, given, None, training=training, seed=seed)
-    trace, names = case.trace, case.net.names
-    before = dict(zip(names, ("input", *names), strict=False))
-    return sum(
-        explained(
-            m.values,
-            trace.gradients[name],
-            tolerance(m.values, m.dtype, m.readings[0].blur),
-            trace.activations[before[name.split(".")[0]]],
-        )
-        for name, m in case.submission.gradients.items()
-        if m.readings[0].mistake is None
-    )
+    def _batches(self, call: Call) -> list[tuple[Any, Any]]:
+        classes = self.groups[0][0].output_shape[0]
+        return list(call.batches(self.x, self.images, self.y, self.labels, classes))
 
+    def _scores(self, answer: Answer) -> list[tuple[float, Network]]:
+        """Return how much the networks explain, group by group until one explains something.
 
-def _checked(
-    program: Step, net: Network, x: Any, y: Any, answer: Answer, snapshot: Snapshot
-) -> Answer:
-    """Call the step twice over: what it computes must not depend on chance or on earlier calls.
+        Raises
+        ------
+        FullbackError
+            The weights, or what the step did to them, fit none.
+        """
+        scores: list[tuple[float, Network]] = []
+        unfit: FullbackError | None = None
+        for group in self.groups:
+            for net in group:
+                try:
+                    scores.append((self._score(net, answer), net))
+                except FullbackError as error:
+                    unfit = error
+            if any(score >= 1 for score, _ in scores):
+                break
+        if unfit is not None and not scores:
+            raise OptionError(f"{UNCONFIRMED}; give net=") if self.program.assumes else unfit
+        return scores
 
-    Gradients that add up from call to call are returned as the second call leaves them.
-
-    Raises
-    ------
-    OptionError
-        The two calls gave different gradients.
-    """
-    images, _ = images_of(net, x)
-    labels = labels_of(net, y, len(images))
-    batches = list(answer.call.batches(x, images, y, labels, net.output_shape[0]))
-    if answer.after is not None:
-        before = program.before
-        moves = [
-            abs(after - before[name]).ravel()
-            for name, after in answer.after.items()
-            if name in before and before[name].shape == after.shape
-        ]
-        moved = np.concatenate([move[move > 0] for move in moves or [np.zeros(0)]])
-        if len(moved) > _MANY and moved.std() < _EVEN * moved.mean():
-            raise OptionError(
-                "the step moved every weight by the same amount, as Adam and RMSprop do at first, "
-                "so that the gradients cannot be told; let it return them, or use plain SGD"
+    def _score(self, net: Network, answer: Answer) -> float:
+        """Return how many of the gradients are right but for a factor, and how nearly the rest."""
+        case, _ = case_of(net, self.x, self.y, self.shown_by(answer))
+        trace, names = case.trace, case.net.names
+        before = dict(zip(names, ("input", *names), strict=False))
+        return sum(
+            explained(
+                m.values,
+                trace.gradients[name],
+                tolerance(m.values, m.dtype, m.readings[0].blur),
+                trace.activations[before[name.split(".")[0]]],
             )
-    again = program.run(answer.call, batches, snapshot, again="by chance")
-    if answer.agrees(again):
-        if answer.gradients is not None:
-            again = program.run(answer.call, batches, snapshot, again="in turn")
-            if not answer.agrees(again):
-                note = "a second call gave other gradients than the first; judged are the second's"
-                return replace(again, notes=(*again.notes, note))
-        return answer
-    raise OptionError(
-        "two calls of the step from the same weights gave different gradients, so it draws random "
-        "numbers, as dropout or a shuffle does; set the rate of dropout to 0 and leave out what is "
-        "random, in the program and in net"
-    )
+            for name, m in case.submission.gradients.items()
+            if m.readings[0].mistake is None
+        )
+
+    def _checked(self, answer: Answer) -> Answer:
+        """Call the step twice over: it must not depend on chance or on earlier calls.
+
+        Gradients that add up from call to call are returned as the second call leaves them.
+
+        Raises
+        ------
+        OptionError
+            The two calls gave different gradients.
+        """
+        if answer.after is not None:
+            before = self.program.before
+            moves = [
+                after - before[name]
+                for name, after in answer.after.items()
+                if name in before and before[name].shape == after.shape
+            ]
+            refuse_even(moves)
+        batches = self._batches(answer.call)
+        again = self.program.run(answer.call, batches, again="by chance")
+        if answer.agrees(again):
+            if answer.gradients is not None:
+                again = self.program.run(answer.call, batches, again="in turn")
+                if not answer.agrees(again):
+                    note = "a second call gave other gradients than the first"
+                    return replace(again, notes=(*again.notes, f"{note}; judged are the second's"))
+            return answer
+        raise OptionError(
+            "two calls of the step from the same weights gave different gradients, so it draws "
+            "random numbers, as dropout or a shuffle does; set the rate of dropout to 0 and leave "
+            "out what is random, in the program and in net"
+        )
 
 
 def _text(net: Network) -> str:

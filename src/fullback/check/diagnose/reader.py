@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -29,10 +29,13 @@ from fullback.check.diagnose.weights import Named, explained, tolerance
 from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
-from fullback.options import require_number, short
-from fullback.passes import Trace
+from fullback.options import require_flag, require_number, short
+from fullback.passes import Seed, Trace
 
 _RIGHT = 1 - 1e-9  # cosine from which on another order is not looked for
+
+
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,22 @@ class Given:
     weights: Any = None
     after: Any = None
     lr: float | None = None
+    reduction: Reduction | None = None
     l2: float = 0.0
     convolution: str = "correlation"
+    training: bool = True
+    seed: Seed = 0
     channels_last: bool = False
 
     def __post_init__(self) -> None:
+        if self.reduction not in (None, "mean", "sum"):
+            raise OptionError(
+                f"diagnose: reduction must be 'mean' or 'sum', got {short(self.reduction)}"
+            )
         if self.lr is not None:
             require_number("diagnose: lr", self.lr, "(0, inf)")
         require_number("diagnose: l2", self.l2, "[0, inf)")
+        require_flag("diagnose: training", self.training)
         if self.convolution not in ("correlation", "true"):
             raise OptionError(
                 "diagnose: convolution must be 'correlation' or 'true', got "
@@ -136,12 +147,7 @@ class Reader:
         self.channels_last = orders[0] in ("NHWC", "HWCN", "HWNC")
 
     def agreement(
-        self,
-        net: Network,
-        trace: Trace,
-        program: ProgramLayout,
-        way: int,
-        unclear: Collection[str],
+        self, net: Network, trace: Trace, program: ProgramLayout, way: int, unclear: Collection[str]
     ) -> tuple[float, float, bool]:
         """Return how many arrays a trace explains, in a layout.
 
@@ -186,12 +192,7 @@ class Reader:
         return counts
 
     def gradient(
-        self,
-        net: Network,
-        trace: Trace,
-        known: str,
-        name: str,
-        array: Array,
+        self, net: Network, trace: Trace, known: str, name: str, array: Array
     ) -> SubmittedArray:
         """Read a gradient in the program's layout, or as one that lies in another order by mistake.
 
@@ -221,10 +222,8 @@ class Reader:
             readings += memory_orders(axes, order, values, raw)
             readings = readings or misplaced(axes, order, values)
         if not readings:
-            raise ShapeError(
-                f"{name} has shape {array.shape}, which cannot be read as {known} of shape "
-                f"{axes.wanted}; give it in that order of axes"
-            )
+            refusal = axes.refusal(name, known, array.shape)
+            raise ShapeError(f"{refusal}; give it in that order of axes")
         blur = self.gradients.blurs.get(known, 0.0)
         found = [replace(r, values=self._judged(net, known, r.values), blur=blur) for r in readings]
         kind = self.gradients.types.get(known, array.dtype)
@@ -266,10 +265,8 @@ class Reader:
             if not any(np.array_equal(reading.values, other.values) for other in found):
                 found.append(reading)
         if not found:
-            raise ShapeError(
-                f"{name} has shape {array.shape}, which cannot be read as {known} of shape "
-                f"{axes.wanted}; give it in that order of axes"
-            )
+            refusal = axes.refusal(name, known, array.shape)
+            raise ShapeError(f"{refusal}; give it in that order of axes")
         # where two readings cost the same, the one that is more like the truth comes first
         found.sort(key=lambda reading: reading.cost - 0.5 * likeness(reading.values, truth))
         return SubmittedArray(known, name, tuple(found), array.dtype)

@@ -186,7 +186,7 @@ class Diagnosis:
             ("not judged", "dim", self.not_judged),
         ):
             for name in names:
-                layer, quantity = _place(name)
+                layer, quantity = place_of(name)
                 verdicts[layer][quantity] = Text(word, style)
                 quantities.append(quantity)
         columns = [q for q in _QUANTITIES if q in quantities]
@@ -204,8 +204,8 @@ class Diagnosis:
         return as_text(self.render(), 100)
 
 
-def _place(name: str) -> tuple[str, str]:
-    """Split an array's name into its layer and its quantity."""
+def place_of(name: str) -> tuple[str, str]:
+    """Split an array's name into its layer and its quantity: "delta of conv1", "conv1.weight"."""
     if name == "probabilities":
         return "loss", name
     quantity, of, layer = name.partition(" of ")

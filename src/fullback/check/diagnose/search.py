@@ -12,23 +12,22 @@ The search is given the hypotheses that it begins with, at the loss (``conventio
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
 from fullback.check.diagnose.compare import FAINT, Fit, is_multiple, length
-from fullback.check.diagnose.conventions import Convention
+from fullback.check.diagnose.conventions import Convention, Ties
 from fullback.check.diagnose.ensemble import Ensemble
-from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of
+from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of, with_rate
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.matching import Matcher
-from fullback.check.diagnose.rate import with_rate
+from fullback.check.diagnose.report import place_of
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.mistakes import Mutant, Target, compatible, mutants_of
-from fullback.check.mistakes.kinks import Bounds
-from fullback.layers.base import Array
 
 _SOME = 2  # numbers that may agree by chance, or by the symmetry of a sum
 NARROW, WIDE = 0.35, 1.2  # what a hypothesis may cost more than the best and be carried on
@@ -39,50 +38,42 @@ _WORK = 4e9  # multiplications, at most, to explain one gradient by two mistakes
 _LEAST_WORK = 2e6  # what it takes to try one, in multiplications of the same time
 
 
+@dataclass(eq=False)
 class Search:
     """One search.
 
-    Parameters
+    Attributes
     ----------
     ensemble, names, submitted : the forward passes, the layers in order, and the arrays to explain
     depth : new mistakes that may lie between two arrays that are explained
     margin : what a hypothesis may cost more than the best one and be carried on
     settled : the best hypothesis of an earlier search, whose upper steps need no more searching
     ties : how ties are decided, by the layer's name, where not as in fullback
-
-    Attributes
-    ----------
     found : the hypotheses that are left, the best ones first
     pruned : whether there were too many hypotheses to carry them all on
     matcher : compares arrays with what hypotheses compute
     """
 
-    def __init__(
-        self,
-        ensemble: Ensemble,
-        names: Sequence[str],
-        submitted: Submitted,
-        depth: int,
-        margin: float = NARROW,
-        settled: Hypothesis | None = None,
-        ties: Mapping[str, Mutant] | None = None,
-    ) -> None:
-        self.ensemble = ensemble
-        self.names = list(names)
-        self.submitted = submitted
-        self.depth = depth
-        self.margin = margin
-        self.ties = dict(ties or {})
-        self.matcher = Matcher(ensemble, self.ties)
-        self.found: list[Hypothesis] = []
-        self.pruned = False
-        largest = max(a.nbytes for a in ensemble.exact.activations.values())
+    ensemble: Ensemble
+    names: Sequence[str]
+    submitted: Submitted
+    depth: int
+    margin: float = NARROW
+    settled: Hypothesis | None = None
+    ties: Ties = field(default_factory=dict)
+    found: list[Hypothesis] = field(default_factory=list, init=False)
+    pruned: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.matcher = Matcher(self.ensemble, self.ties)
+        exact = self.ensemble.exact
+        largest = max(a.nbytes for a in exact.activations.values())
         self._beam = int(min(max(_BYTES // largest, 100), _BEAM))
         self._mutants = {
-            name: [m for m in mutants_of(p) if m.mistake is not None] if depth else []
-            for name, p in ensemble.exact.layers.items()
+            name: [m for m in mutants_of(p) if m.mistake is not None] if self.depth else []
+            for name, p in exact.layers.items()
         }
-        self._settled = _settled_steps(settled, self.names) if settled else {}
+        self._settled = _settled_steps(self.settled, self.names) if self.settled else {}
 
     @property
     def best(self) -> Hypothesis:
@@ -97,21 +88,18 @@ class Search:
     def run(self, conventions: Iterable[Convention] = (Convention(),)) -> Search:
         """Search, beginning with these conventions; return the search itself."""
         hypotheses = [h for one in conventions for h in self._at_the_loss(one)]
+        below = {place_of(key)[0] for key in self.submitted}
         for name in reversed(self.names):
             hypotheses = self._observe_delta(hypotheses, name)
             hypotheses = self._observe_gradients(hypotheses, name)
-            if not self._needed_below(name):
+            below.discard(name)
+            if not below:
                 break
             hypotheses = self._branch(hypotheses, name)
         hypotheses = self._observe_delta(hypotheses, "input")
         hypotheses = [h for h in hypotheses if not h.chain.unresolved or not h.assumed]
         self.found = sorted(hypotheses, key=lambda h: h.cost)
         return self
-
-    def _needed_below(self, name: str) -> bool:
-        below = self.names[: self.names.index(name)]
-        keys = {key.split(".")[0] for key in self.submitted.gradients} | set(self.submitted.deltas)
-        return bool(keys & {*below, "input"})
 
     # The loss and the steps between layers ------------------------------------------------------
 
@@ -163,9 +151,10 @@ class Search:
 
     def _observe_delta(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Compare the deltas with the submitted one, and go on with that."""
-        if name not in self.submitted.deltas:
+        key = f"delta of {name}"
+        if key not in self.submitted:
             return hypotheses
-        key, readings = f"delta of {name}", self.submitted.deltas[name]
+        readings = self.submitted[key]
         met: list[Hypothesis] = []
         for h in sorted(hypotheses, key=lambda h: h.cost):
             alike = [m.cost for m in met if m.share == h.share]
@@ -181,7 +170,7 @@ class Search:
             replace(
                 h,
                 chain=Chain(
-                    self.ensemble, None, name, submitted=dict(h.read)[key].values, before=h.chain
+                    self.ensemble, None, name, submitted=h.read[key].values, before=h.chain
                 ),
                 new=0,
             )
@@ -195,9 +184,8 @@ class Search:
             return []  # zeros are no evidence of a mistake
         found = self.matcher.fit(h, reading, solved.chain.at, patient=h.right, right=h.right)
         if not found.matched and h.right:
-            found = self.matcher.between(
-                h, reading, solved.chain.at, solved.chain.bounds, solved.chain
-            )
+            chain = solved.chain
+            found = self.matcher.between(h, reading, chain.at, lambda: chain.bounds, chain)
         if not found.matched:
             return []
         match = Match(key, found, (), solved.chain, len(solved.assumed))
@@ -206,14 +194,14 @@ class Search:
 
     def _observe_gradients(self, hypotheses: list[Hypothesis], name: str) -> list[Hypothesis]:
         """Compare a layer's own gradients with those submitted, right and with each mutant."""
-        targets = [
-            key.split(".")[1] for key in self.submitted.gradients if key.split(".")[0] == name
-        ]
-        if not targets:
+        keys = set()
+        order: tuple[Target, ...] = ("weight", "bias")  # the weights say more
+        for target in order:
+            if f"{name}.{target}" in self.submitted:
+                hypotheses = self._observe_gradient(hypotheses, name, target)
+                keys.add(f"{name}.{target}")
+        if not keys:
             return hypotheses
-        for target in sorted(targets, reverse=True):  # the weights first: they say more
-            hypotheses = self._observe_gradient(hypotheses, name, target)  # type: ignore[arg-type]
-        keys = {f"{name}.{target}" for target in targets}
         stuck = all(keys <= set(h.open) for h in hypotheses)  # nothing speaks for any mistake above
         margin = NARROW if stuck else self.margin
         if stuck:  # two mistakes at once are looked for down to what they do not explain
@@ -224,7 +212,7 @@ class Search:
         self, hypotheses: list[Hypothesis], name: str, target: Target
     ) -> list[Hypothesis]:
         key = f"{name}.{target}"
-        readings = self.submitted.gradients[key]
+        readings = self.submitted[key]
         mutants = [m for m in self._mutants[name] if m.target == target]
         met: list[Hypothesis] = []
         missed: list[Hypothesis] = []
@@ -233,7 +221,11 @@ class Search:
                 break
             explained = []
             for reading in readings:
-                solved = self._solve_by(h, reading.values, name, target)
+                solved = with_rate(
+                    h,
+                    reading.values,
+                    lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0),
+                )
                 if solved is not None:
                     explained += self._explain(solved, reading, name, target, ())
                     if solved is not h and not explained:  # the rate goes with the reading
@@ -242,12 +234,13 @@ class Search:
             sure = any(not e.matches[-1].fit.bounded for e in explained)
             if not sure and not h.chain.unresolved:
                 missed.append(h)
-        work = 0.0
+        p, work = self.ensemble.exact.layers[name], 0.0
+        trial = _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
         for h, subset, cost in self._candidates(missed, mutants, name, target):
             if cost > min((m.cost for m in met), default=np.inf) + self.margin:
                 break
             if h.new + len(subset) > 1:
-                work += self._work(name)
+                work += trial
                 if work > _WORK:
                     self.pruned = True
                     break
@@ -258,11 +251,6 @@ class Search:
         little = readings[0].values.size <= _SOME
         return met + [replace(h, open=(*h.open, key), little=h.little + little) for h in still]
 
-    def _work(self, name: str) -> float:
-        """Return about how many multiplications it takes to try one set of mistakes."""
-        p = self.ensemble.exact.layers[name]
-        return _LEAST_WORK + float(p.y.size * p.parameters["weight"][0].size)
-
     def _candidates(
         self, hypotheses: list[Hypothesis], mutants: list[Mutant], name: str, target: Target
     ) -> list[tuple[Hypothesis, tuple[Mutant, ...], float]]:
@@ -272,7 +260,7 @@ class Search:
         """
         found = []
         subsets = [(s, {m.mistake for m in s}) for s in _subsets(mutants, self.depth) if s]
-        of_bias = self.submitted.gradients.get(f"{name}.bias", ()) if target == "weight" else ()
+        of_bias = self.submitted.get(f"{name}.bias", ()) if target == "weight" else ()
         for h in hypotheses:
             known = {one.mutant.mistake for one in h.assumed}
             possible = [s for s, ids in subsets if h.new + len(ids - known) <= self.depth]
@@ -287,12 +275,7 @@ class Search:
         return [(h, subset, cost) for cost, _, h, subset in found]
 
     def _explain(
-        self,
-        h: Hypothesis,
-        reading: Reading,
-        name: str,
-        target: Target,
-        subset: tuple[Mutant, ...],
+        self, h: Hypothesis, reading: Reading, name: str, target: Target, subset: tuple[Mutant, ...]
     ) -> list[Hypothesis]:
         """Return the hypothesis with these mistakes in a gradient, if they explain the array."""
         array = reading.values
@@ -322,14 +305,11 @@ class Search:
         ):
             found = self.matcher.fit(h, reading, computed, patient=True, right=right)
         if right and not found.matched:
-
-            def bounds() -> Bounds:
-                return bounds_in(h.chain, name, target, (), h.share)
-
+            bounds = partial(bounds_in, h.chain, name, target, (), h.share)
             found = self.matcher.between(h, reading, computed, bounds, None)
         if not found.matched:
             return []
-        if subset and self._needless(h, array, name, target, found, subset):
+        if subset and _needless(h, reading, name, target, found, subset):
             return []
         if not cancels and found.size < FAINT * found.tolerance:
             found = replace(found, judged=False)
@@ -345,34 +325,25 @@ class Search:
         )
         return [h.read_as(match.name, reading)]
 
-    def _needless(
-        self,
-        h: Hypothesis,
-        array: Array,
-        name: str,
-        target: Target,
-        found: Fit,
-        subset: tuple[Mutant, ...],
-    ) -> bool:
-        """Whether these mistakes explain what is right, or two of them what is one factor off."""
-        if len(subset) > 1 and is_multiple(
-            array, gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
-        ):
-            return True
-        right = h.chain.without_mistakes()
-        if right is h.chain:
-            return False
-        usual = gradient_in(right, name, target, (), h.share, 0.0)(0)
-        return length(array - usual) <= found.tolerance
 
-    # A learning rate that is not known ----------------------------------------------------------
-
-    def _solve_by(
-        self, h: Hypothesis, array: Array, name: str, target: Target
-    ) -> Hypothesis | None:
-        return with_rate(
-            h, array, lambda h: gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
-        )
+def _needless(
+    h: Hypothesis,
+    reading: Reading,
+    name: str,
+    target: Target,
+    found: Fit,
+    subset: tuple[Mutant, ...],
+) -> bool:
+    """Whether these mistakes explain what is right, or two of them what is one factor off."""
+    array, right = reading.values, h.chain.without_mistakes()
+    if len(subset) > 1 and is_multiple(
+        array, gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
+    ):
+        return True
+    if right is h.chain:
+        return False
+    usual = gradient_in(right, name, target, (), h.share, 0.0)(0)
+    return length(array - usual) <= found.tolerance
 
 
 def _settled_steps(h: Hypothesis, names: Sequence[str]) -> dict[str, set[tuple[str, str]]]:

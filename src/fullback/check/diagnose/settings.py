@@ -5,13 +5,11 @@ Another one is a ``Setting`` that ``_settings`` yields.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 
-from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.report import Evidence, Finding
 from fullback.check.diagnose.submission import Submitted
 from fullback.check.diagnose.weights import turn_filters
@@ -19,8 +17,6 @@ from fullback.check.mistakes import MISTAKES, rules_of
 from fullback.layers import Conv2D, Dense, Flatten
 from fullback.layers.base import Array
 from fullback.network import Network
-
-Readings: TypeAlias = tuple[Reading, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +67,28 @@ def _other_mode(modal: list[str], *, training: bool) -> Finding:
     )
 
 
-def _changed(readings: Readings, change: Callable[[Array], Array]) -> Readings:
-    return tuple(replace(r, values=change(r.values)) for r in readings)
+def _changed(
+    submitted: Submitted, names: Collection[str], change: Callable[[Array], Array]
+) -> Submitted:
+    """Return what was submitted with the arrays of these names changed."""
+    return {
+        name: tuple(replace(r, values=change(r.values)) for r in readings)
+        if name in names
+        else readings
+        for name, readings in submitted.items()
+    }
 
 
 def _true_convolution(
     net: Network, submitted: Submitted, filters: list[str], training: bool
 ) -> Setting:
     """Return the network whose forward pass turns the filters, as one with turned weights."""
-    gradients = {
-        name: _changed(readings, lambda w: w[:, :, ::-1, ::-1]) if name in filters else readings
-        for name, readings in submitted.gradients.items()
-    }
+    turned = _changed(submitted, filters, lambda w: w[:, :, ::-1, ::-1])
     note = (
         "the forward pass turns the filters by 180 degrees here (a true convolution), and not in "
         "fullback (a correlation): both are right, and so judged"
     )
-    return Setting(turn_filters(net), training, Submitted(gradients, submitted.deltas), None, note)
+    return Setting(turn_filters(net), training, turned, None, note)
 
 
 def _channels_last(
@@ -105,13 +106,7 @@ def _channels_last(
     order = features.transpose(2, 0, 1).ravel()
     other, weight = net.copy(dtype="float64"), f"{dense}.weight"
     other.parameters[weight] = net.parameters[weight][:, order]
-    gradients, deltas = (
-        {
-            name: _changed(readings, lambda a: a[:, order]) if name == which else readings
-            for name, readings in arrays.items()
-        }
-        for arrays, which in ((submitted.gradients, weight), (submitted.deltas, flatten))
-    )
+    ordered = _changed(submitted, (weight, f"delta of {flatten}"), lambda a: a[:, order])
     mistake = MISTAKES["flatten-order"]
     finding = Finding(
         mistake.id,
@@ -128,4 +123,4 @@ def _channels_last(
         "# or flatten channels first: x.transpose(0, 3, 1, 2).reshape(N, -1)",
         expect="Everything is right.",
     )
-    return Setting(other, training, Submitted(gradients, deltas), finding)
+    return Setting(other, training, ordered, finding)

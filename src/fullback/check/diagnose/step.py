@@ -49,9 +49,14 @@ class Answer:
     rate: float | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def arrays(self) -> Arrays:
+        """The gradients or the weights."""
+        return self.gradients or self.after or {}
+
     def agrees(self, other: Answer) -> bool:
         """Whether another answer has the same numbers, but for rounding."""
-        first, second = (answer.gradients or answer.after or {} for answer in (self, other))
+        first, second = self.arrays, other.arrays
         return first.keys() == second.keys() and all(
             np.allclose(a, second[k], rtol=1e-9, atol=0, equal_nan=True) for k, a in first.items()
         )
@@ -73,6 +78,7 @@ class Step:
     def __post_init__(self) -> None:
         self.getter = callable(self.weights) and not arrays_in(self.weights)
         self.before = weights_in(self._holder())
+        self.snapshot = Snapshot(self.step, self.weights)
 
     def networks(self, net: Network | None, x: Array, y: Any) -> list[list[Network]]:
         """Return the network, or those that the weights may belong to; see ``inferred``.
@@ -103,9 +109,7 @@ class Step:
     def _holder(self) -> Any:
         return self.weights() if self.getter else self.weights
 
-    def run(
-        self, call: Call, batches: list[tuple[Any, Any]], snapshot: Snapshot, *, again: str = ""
-    ) -> Answer:
+    def run(self, call: Call, batches: list[tuple[Any, Any]], *, again: str = "") -> Answer:
         """Call the step for every batch, always from the same weights.
 
         ``again`` says how it differs from a first run: "by chance", with other random numbers, or
@@ -122,20 +126,20 @@ class Step:
         for batch in batches:
             try:
                 if again == "by chance":
-                    snapshot.shake()
+                    self.snapshot.shake()
                 elif again == "in turn":
                     self._call(call, batch, given)
                     put_back(self._holder(), self.before)
                     if not self._unmoved(self.now()):
-                        snapshot.restore()
-                    snapshot.restore_random_numbers()
+                        self.snapshot.restore()
+                    self.snapshot.restore_random_numbers()
                 result = self._call(call, batch, given)
                 returned, after = _returned(result, self.before), self.now()
             finally:
                 kept = gradients_in(self._holder())
-                snapshot.restore()
+                self.snapshot.restore()
             known = given if call.takes_rate else rate
-            answers.append(self._answer(call, batch, snapshot, returned, after, kept, known))
+            answers.append(self._answer(call, batch, returned, after, kept, known))
         return _mean(answers)
 
     def _call(self, call: Call, batch: tuple[Any, Any], rate: float) -> Any:
@@ -148,7 +152,6 @@ class Step:
         self,
         call: Call,
         batch: tuple[Any, Any],
-        snapshot: Snapshot,
         returned: Arrays | None,
         after: Arrays,
         kept: Arrays,
@@ -164,7 +167,7 @@ class Step:
             return Answer(call, after=after, rate=rate, notes=("the step changed the weights",))
         if returned is not None:
             if call not in self._kinds:
-                self._kinds[call] = self.returns or self._kind(call, batch, snapshot, returned)
+                self._kinds[call] = self.returns or self._kind(call, batch, returned)
             if self._kinds[call] == "weights":
                 note = "what the step returned was taken as the weights after it"
                 return Answer(call, after=returned, rate=rate, notes=(note,))
@@ -185,9 +188,7 @@ class Step:
             if k in self.before
         )
 
-    def _kind(
-        self, call: Call, batch: tuple[Any, Any], snapshot: Snapshot, returned: Arrays
-    ) -> str:
+    def _kind(self, call: Call, batch: tuple[Any, Any], returned: Arrays) -> str:
         """Say what a step returns: new weights depend on its rate, gradients do not.
 
         Raises
@@ -201,7 +202,7 @@ class Step:
             rate = (call.rate if self.lr is None else self.lr) or _RATE
             other = _returned(self._call(call, batch, rate / 2), self.before)
         finally:
-            snapshot.restore()
+            self.snapshot.restore()
         same = other is not None and all(
             k in other and np.array_equal(a, other[k], equal_nan=True) for k, a in returned.items()
         )
@@ -230,15 +231,10 @@ def _returned(result: Any, before: Mapping[str, Array]) -> Arrays | None:
 def _renamed(arrays: Arrays, before: Mapping[str, Array]) -> Arrays:
     """Return arrays under the weights' names, where they stand in the same order."""
     pairs = zip(arrays.values(), before.values(), strict=True)
-    unnamed = arrays.keys() != before.keys() and not _tell(arrays)
-    if unnamed and all(a.size == b.size for a, b in pairs):
+    words = all(any(c.isalpha() for c in name) for name in arrays)  # and no places in a list
+    if arrays.keys() != before.keys() and not words and all(a.size == b.size for a, b in pairs):
         return dict(zip(before, arrays.values(), strict=True))
     return arrays
-
-
-def _tell(arrays: Arrays) -> bool:
-    """Whether the names of arrays are words, and not places in a list."""
-    return all(any(c.isalpha() for c in name) for name in arrays)
 
 
 def _named_gradients(arrays: Arrays) -> bool:
@@ -276,15 +272,14 @@ def _mean(answers: list[Answer]) -> Answer:
     first = answers[0]
     if len(answers) == 1:
         return first
-    kept = [one.gradients or one.after or {} for one in answers]
     mean = {
-        name: np.mean([arrays[name] for arrays in kept], axis=0).astype(array.dtype)
-        for name, array in kept[0].items()
+        name: np.mean([one.arrays[name] for one in answers], axis=0).astype(array.dtype)
+        for name, array in first.arrays.items()
     }
     notes = (*first.notes, f"judged is the mean of {len(answers)} calls, one an image")
-    if first.gradients is not None:
-        return replace(first, gradients=mean, notes=notes)
-    return replace(first, after=mean, notes=notes)
+    if first.gradients is None:
+        return replace(first, after=mean, notes=notes)
+    return replace(first, gradients=mean, notes=notes)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -37,30 +37,12 @@ from fullback.passes import Trace
 OPEN = "the shapes of the weights leave their layout open, and nothing that was given confirms one"
 """How a note begins that says which layout was assumed."""
 
+_MANY, _EVEN = 20, 0.01  # moves whose spread, relative to their mean, no gradient has
 _SAME_RATE = 1e-4  # relative difference of learning rates that are the same
 
 
-@dataclass(frozen=True, eq=False)
-class Submitted:
-    """The arrays to judge, by the network's names, in every likely reading."""
-
-    gradients: Mapping[str, tuple[Reading, ...]]
-    deltas: Mapping[str, tuple[Reading, ...]]
-
-    def times(self, factor: float) -> Submitted:
-        """Return them multiplied by a number."""
-        if factor == 1:
-            return self
-
-        def scaled(every: Mapping[str, tuple[Reading, ...]]) -> dict[str, tuple[Reading, ...]]:
-            return {
-                name: tuple(
-                    replace(r, values=r.values * factor, blur=r.blur * factor) for r in readings
-                )
-                for name, readings in every.items()
-            }
-
-        return Submitted(scaled(self.gradients), scaled(self.deltas))
+Submitted: TypeAlias = Mapping[str, tuple[Reading, ...]]
+"""Gradients and deltas by name, "conv1.weight", "delta of conv1", in every likely reading."""
 
 
 @dataclass(eq=False)
@@ -213,6 +195,16 @@ def _gradients(
     if not any(change.any() for _, change in found[0].values()):
         raise OptionError("weights and after are the same arrays: no step was taken between them")
     return Gradients(found, blurs, types)
+
+
+def refuse_even(moves: Iterable[Array]) -> None:
+    """Raise OptionError where a step moved all weights by the same amount: no gradient does."""
+    moved = np.concatenate([np.zeros(0), *(abs(move[move != 0]) for move in moves)])
+    if len(moved) > _MANY and moved.std() < _EVEN * moved.mean():
+        raise OptionError(
+            "the step moved every weight by the same amount, as Adam and RMSprop do at first, so "
+            "that the gradients cannot be told; let it return them, or use plain SGD"
+        )
 
 
 def _take_rate(submission: Submission, trace: Trace) -> None:

@@ -15,13 +15,7 @@ import numpy as np
 
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.containers import WAYS, is_container, left_out, weights_in
-from fullback.check.diagnose.layouts import (
-    Axes,
-    ProgramLayout,
-    axes_of,
-    likeness,
-    readable,
-)
+from fullback.check.diagnose.layouts import Axes, ProgramLayout, axes_of, likeness, readable
 from fullback.check.diagnose.names import Names, as_array
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers import Conv2D, Dense
@@ -248,10 +242,7 @@ def _unfitting(axes: Mapping[str, Axes], named: Named) -> ShapeError:
     """Say which weights have a shape that does not fit."""
     for known, (name, array) in named.items():
         if not readable(axes[known], array.shape):
-            return ShapeError(
-                f"{name} has shape {array.shape}, which cannot be read as {known} of shape "
-                f"{axes[known].wanted}"
-            )
+            return ShapeError(axes[known].refusal(name, known, array.shape))
     told = ", ".join(f"{name} {array.shape}" for name, array in named.values() if array.ndim > 1)
     return ShapeError(f"the weights have no order of axes in common: {told}")
 

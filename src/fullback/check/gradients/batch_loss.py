@@ -120,18 +120,18 @@ class BatchLoss:
             return self.at(line(t), continued=True)[0]
 
         found = central(piece, step, self.noise, scale=scale)
-        value, error = found.value, found.error
         if all(self.at(line(t), continued=False)[1] for t in (step, -step)):
-            return Slope(value, error, value, value, False)
+            return found
         beside = step * _BESIDE
         gaps = [self._gap(line(t)) for t in (-beside, beside)]
         if max(map(abs, gaps)) <= 16 * self.noise:
-            return Slope(value, error, value, value, False)
+            return found
         nearer = [self._gap(line(t)) / abs(t) for t in (-beside / 4, beside / 4)]
         sides = [gap / beside for gap in gaps]
         off = max(abs(one - other) for one, other in zip(sides, nearer, strict=True))
         off += 16 * self.noise / beside
-        return Slope(value, error, value - nearer[0], value + nearer[1], True, off)
+        left, right = found.value - nearer[0], found.value + nearer[1]
+        return Slope(found.value, found.error, left, right, True, off)
 
     def _gap(self, moved: Mapping[str, Array]) -> float:
         """Return how far the true loss is from the piece's."""

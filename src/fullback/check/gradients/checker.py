@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.check.arrays import is_numeric, to_numpy
+from fullback.check.arrays import numbers
 from fullback.check.gradients.batch_loss import BatchLoss, Line
 from fullback.check.gradients.differences import (
     CERTAIN,
@@ -301,10 +301,7 @@ def _submitted(
     for name in sorted(gradients, key=lambda name: [*shapes, name].index(name)):
         if name not in shapes:
             raise OptionError(f"gradients: {_unknown(name, shapes)}")
-        value: Any = gradients[name]
-        array = to_numpy(value)
-        if not is_numeric(array):
-            raise InputError(f"gradients: {name} must hold numbers, got an array of {array.dtype}")
+        array = numbers(f"gradients: {name}", gradients[name])
         if array.shape != shapes[name]:
             raise ShapeError(
                 f"gradients: {name} must have shape {shapes[name]}, got {array.shape}; "

@@ -29,16 +29,8 @@ _LEVELS = 11  # steps down to a millionth of the first
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A derivative, and the estimated size of its error."""
-
-    value: float
-    error: float
-
-
-@dataclass(frozen=True)
 class Slope:
-    """A derivative at a point that may be at a kink, where the slopes to both sides differ.
+    """A derivative, at a point that may be at a kink, where the slopes to both sides differ.
 
     Attributes
     ----------
@@ -55,6 +47,11 @@ class Slope:
     right: float
     kink: bool
     side_error: float = 0.0
+
+    @staticmethod
+    def smooth(value: float, error: float) -> Slope:
+        """Return the derivative at a point that is at no kink."""
+        return Slope(value, error, value, value, False)
 
     @property
     def rules(self) -> tuple[float, ...]:
@@ -103,9 +100,7 @@ def power_of_two(step: float) -> float:
     return float(2.0 ** math.floor(math.log2(step)))
 
 
-def central(
-    f: Callable[[float], float], step: float, noise: float, *, scale: float = 0.0
-) -> Difference:
+def central(f: Callable[[float], float], step: float, noise: float, *, scale: float = 0.0) -> Slope:
     """Return the derivative of a smooth f at 0.
 
     Parameters
@@ -115,7 +110,7 @@ def central(
     noise : size of the rounding of f
     scale : size of the numbers that the step is added to, whose rounding makes the step inexact
     """
-    best = Difference(math.nan, math.inf)
+    best = Slope.smooth(math.nan, math.inf)
     slopes: list[float] = []
     for level in range(_LEVELS):
         h = step / _SHRINK**level
@@ -125,7 +120,7 @@ def central(
         value, truncation = _extrapolated(slopes[-3:])
         rounding = noise / h + abs(value) * EPS * scale / h
         if not truncation + rounding >= best.error:
-            best = Difference(value, truncation + rounding)
+            best = Slope.smooth(value, truncation + rounding)
         if truncation <= rounding or rounding > best.error:
             break
     return best
@@ -189,7 +184,7 @@ def slope_across(
     rounding = (4 * noise + EPS * scale * abs(best.value)) / h
     # A kink's jump stays as the step shrinks; what curvature adds shrinks with it.
     if abs(jumps[1]) <= max(8 * rounding, 0.5 * abs(jumps[0])):
-        return Slope(best.value, best.error, best.value, best.value, False)
+        return best
     left, right = (middle - before) / h, (after - middle) / h
     off = rounding + abs(jumps[0] - jumps[1])
     return Slope((left + right) / 2, off, left, right, True, off)

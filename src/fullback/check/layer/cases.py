@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 
+from fullback.check.axes import arranged
 from fullback.check.layer.calls import BIAS, WEIGHT, CallInputs, CallSignature, bare
-from fullback.check.layer.kinds import KINDS, Layout, arranged, lengths, spans, values
+from fullback.check.layer.kinds import KINDS, Layout, lengths, spans, values
 from fullback.check.layer.reference import Reference, arrange_parameter
 from fullback.check.layer.returned import UserError, attributes_of
 from fullback.check.layer.user_layer import UserLayer, options_of
 from fullback.check.mistakes import LayerPass, LossPass
 from fullback.errors import FullbackError, OptionError
-from fullback.layers import SoftmaxCrossEntropy
+from fullback.layers import Layer, SoftmaxCrossEntropy
 from fullback.layers.base import Array, Shape
 
 _IMAGES = 3
@@ -213,7 +214,9 @@ class CaseMaker:
             if any(other.get(name) != setting.get(name) for name in taken & set(other)):
                 continue
             try:
-                reference = self._reference(layout, other, like)
+                reference = like
+                if isinstance(like.p, LayerPass):
+                    reference = self._reference(layout, other, like.p.x, like.p.parameters)
             except FullbackError:
                 continue
             same, reason = reference.agrees(y, 1e-12 if exactly else 0.0)
@@ -315,28 +318,24 @@ class CaseMaker:
         return CallInputs(users, parameters, None, setting), reference
 
     def _reference(
-        self, layout: Layout, setting: Mapping[str, Any], of: Array | Reference
+        self,
+        layout: Layout,
+        setting: Mapping[str, Any],
+        x: Array,
+        parameters: dict[str, Array] | None = None,
     ) -> Reference:
-        """Run the reference on x with new parameters, or on what another one was run on."""
-        if self.kind.reference is None:
-            return cast("Reference", of)
-        known = self._known(layout) or {}
-        layer = self.kind.reference(
-            setting, known.get("k", 1), (known.get("r", 1), known.get("s", 1))
-        )
-        like = cast("LayerPass", of.p) if isinstance(of, Reference) else None
-        x = like.x if like is not None else cast("Array", of)
+        """Run the reference on x, with new parameters unless some are given."""
+        known, make = self._known(layout) or {}, cast("Callable[..., Layer]", self.kind.reference)
+        layer = make(setting, known.get("k", 1), (known.get("r", 1), known.get("s", 1)))
         output = layer.output_shape(x.shape[1:])
         by_cell = layout.bias_axes == "kpq"
-        if like is not None:
-            parameters = dict(like.parameters)
-        else:
+        if parameters is None:
             shapes = layer.parameter_shapes(x.shape[1:])
             parameters = {name: self.rng.normal(size=shape) for name, shape in shapes.items()}
             if "bias" in parameters and not layout.bias:
                 parameters["bias"] = np.zeros_like(parameters["bias"])
         if by_cell and parameters["bias"].shape != output:
-            parameters["bias"] = self.rng.normal(size=output)
+            parameters = {**parameters, "bias": self.rng.normal(size=output)}
         used = {**parameters, "bias": np.zeros(output[0])} if by_cell else parameters
         y, cache = layer.forward(x, used, training=True)
         y = y + parameters["bias"] if by_cell else y

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fullback.check.arrays import is_numeric, to_numpy
+from fullback.check.arrays import numbers
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case, CaseMaker, Cases
 from fullback.check.layer.examination import Examination
@@ -159,9 +159,7 @@ def _several(inputs: Any) -> list[Any]:
 
 
 def _floats(what: str, value: Any) -> Array:
-    array = to_numpy(value)
-    if not is_numeric(array):
-        raise InputError(f"{what} must hold numbers, got an array of {array.dtype}")
+    array = numbers(what, value)
     if not array.size:
         raise InputError(f"{what} holds no numbers: it has shape {array.shape}")
     array = array.astype(np.float64)

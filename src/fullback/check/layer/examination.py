@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,13 +11,7 @@ from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case, Cases
 from fullback.check.layer.naming import Observed, find_mistakes, plain_mistake
 from fullback.check.layer.reference import SAME, off_by
-from fullback.check.layer.report import (
-    DIFFERENCES,
-    REFERENCE,
-    LayerCheck,
-    LayerFinding,
-    LayerRow,
-)
+from fullback.check.layer.report import DIFFERENCES, REFERENCE, LayerCheck, LayerFinding
 from fullback.check.layer.returned import UserError
 from fullback.check.layer.truth import ByReference, Slopes
 from fullback.check.layer.user_layer import Instance, UserLayer
@@ -126,7 +120,7 @@ class Examination:
         handed, handed_dy = inputs.copy(), dy.copy()
         ran = layer.run(handed, on)
         self._untouched(case, "forward", handed)
-        y, handed = ran.y.copy(), handed if _same(inputs, handed) else inputs.copy()
+        y, handed = ran.y.copy(), inputs.copy() if _changed(inputs, handed) else handed
         first = layer.back(handed, ran, handed_dy, on)
         if not layer.updates:
             self._untouched(case, "backward", handed)
@@ -187,12 +181,9 @@ class Examination:
                 return
 
     def _untouched(self, case: Case, what: str, handed: CallInputs) -> None:
-        before = {"x": case.inputs.x, **case.inputs.parameters}
-        after = {"x": handed.x, **handed.parameters}
-        for name in before:
-            if not np.array_equal(before[name], after[name]):
-                message = f"{what} writes to the {name} that it is given; work on a copy"
-                self._find("cache-overwritten", name, case, message)
+        for name in _changed(case.inputs, handed):
+            message = f"{what} writes to the {name} that it is given; work on a copy"
+            self._find("cache-overwritten", name, case, message)
 
     # Comparing --------------------------------------------------------------------------------
 
@@ -243,8 +234,8 @@ class Examination:
         """Return all that was found."""
         findings, cases = self.findings(), self.cases
         rows = [
-            LayerRow(name, one.case.title, *astuple(one.verdict)[:-1])
-            for name, seen in self.observed.items()
+            replace(one.verdict, probe=one.case.title)
+            for seen in self.observed.values()
             for one in seen
         ]
         judged = {row.quantity for row in rows if row.sure}
@@ -340,7 +331,7 @@ class Examination:
         self.found.setdefault((mistake, quantity, what or message), []).append((case, message))
 
 
-def _same(one: CallInputs, other: CallInputs) -> bool:
-    return np.array_equal(one.x, other.x) and all(
-        np.array_equal(array, other.parameters[name]) for name, array in one.parameters.items()
-    )
+def _changed(before: CallInputs, after: CallInputs) -> list[str]:
+    """Return the names of the arrays, x and parameters, that are not what they were."""
+    arrays, others = ({"x": one.x, **one.parameters} for one in (before, after))
+    return [name for name in arrays if not np.array_equal(arrays[name], others[name])]

@@ -14,22 +14,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fullback import layers
 from fullback.check.layer.calls import option_named
 from fullback.check.mistakes.base import Mistake, Mutants, delta
 from fullback.errors import OptionError
-from fullback.layers import (
-    AvgPool2D,
-    BatchNorm2D,
-    Conv2D,
-    Dense,
-    Dropout,
-    Layer,
-    LeakyReLU,
-    MaxPool2D,
-    ReLU,
-    Sigmoid,
-    Tanh,
-)
+from fullback.layers import Layer
 from fullback.layers.base import Array, Parameters, Shape
 from fullback.layers.window import pair
 from fullback.passes import softmax
@@ -61,22 +50,6 @@ class Layout:
     def batch(self) -> int | None:
         """Which axis of x and y counts the images; None where there is one image."""
         return self.x.index("n") if "n" in self.x else None
-
-
-def arranged(array: Array, axes: str, order: str) -> Array:
-    """Return an array with these axes in another order; those that it leaves out have length 1.
-
-    Raises
-    ------
-    ValueError
-        It has other axes, or one that the order leaves out is longer than 1.
-    """
-    lengths = dict(zip(axes, array.shape, strict=True))
-    letters = [axis for axis in order if axis in axes and axis != "1"]
-    places = [axis for axis in axes if axis in letters]
-    moved = array.reshape([lengths[axis] for axis in places])
-    moved = moved.transpose([places.index(axis) for axis in letters])
-    return np.array(moved.reshape([lengths.get(axis, 1) for axis in order]), order="C")
 
 
 _IMAGES = "nchw"
@@ -193,7 +166,7 @@ def _elementwise(layer: type[Layer], *assumed: dict[str, Any], **told: Any) -> K
 def _conv(setting: Mapping[str, Any], filters: int, cells: Shape) -> Layer:
     options = {"padding": 0, **setting, "kernel_size": cells}
     options.pop("size", None)
-    return Conv2D(filters, **options)
+    return layers.Conv2D(filters, **options)
 
 
 _POOLS = ((2, 2), (3, 2), (2, 1), (3, 3), (3, 1), (2, 3), (4, 4))  # size and stride
@@ -225,19 +198,19 @@ KINDS: dict[str, Kind] = {
         ),
         options=frozenset({"size", "stride", "padding", "dilation", "groups"}),
     ),
-    "dense": Kind(lambda setting, k, cells: Dense(k), "nc", _DENSE),
-    "relu": _elementwise(ReLU),
-    "leaky_relu": _elementwise(LeakyReLU, *({"slope": a} for a in _SLOPES), slope=0.1),
-    "sigmoid": _elementwise(Sigmoid),
-    "tanh": _elementwise(Tanh),
+    "dense": Kind(lambda setting, k, cells: layers.Dense(k), "nc", _DENSE),
+    "relu": _elementwise(layers.ReLU),
+    "leaky_relu": _elementwise(layers.LeakyReLU, *({"slope": a} for a in _SLOPES), slope=0.1),
+    "sigmoid": _elementwise(layers.Sigmoid),
+    "tanh": _elementwise(layers.Tanh),
     "softmax": Kind(
         lambda setting, k, cells: Softmax(), "nc", tuple(Layout(x, y) for x, y in _ROWS)
     ),
-    "dropout": _elementwise(Dropout, rate=0.4, keep=0.6, mode="train"),
-    "maxpool2d": _pool(MaxPool2D, "max"),
-    "avgpool2d": _pool(AvgPool2D, "average", "avg", "mean"),
+    "dropout": _elementwise(layers.Dropout, rate=0.4, keep=0.6, mode="train"),
+    "maxpool2d": _pool(layers.MaxPool2D, "max"),
+    "avgpool2d": _pool(layers.AvgPool2D, "average", "avg", "mean"),
     "batchnorm": Kind(
-        lambda setting, k, cells: BatchNorm2D(epsilon=setting.get("epsilon", 1e-5)),
+        lambda setting, k, cells: layers.BatchNorm2D(epsilon=setting.get("epsilon", 1e-5)),
         _IMAGES,
         _NORMED,
         told=tuple({**one, "mode": "train"} for one in _EPSILONS[:1]),

@@ -11,7 +11,8 @@ import numpy as np
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.cases import Case
 from fullback.check.layer.reference import SAME, Reference
-from fullback.check.layer.truth import ByReference, Slopes, Verdict
+from fullback.check.layer.report import LayerRow
+from fullback.check.layer.truth import ByReference, Slopes
 from fullback.check.layer.user_layer import UserLayer
 from fullback.check.mistakes import LayerPass, Mutant, compatible
 from fullback.layers.base import Array
@@ -35,7 +36,7 @@ class Observed:
     case: Case
     dy: Array
     truth: Slopes | ByReference
-    verdict: Verdict
+    verdict: LayerRow
 
     def mutants(self) -> dict[tuple[str, str], Mutant]:
         """Return the mistakes of the catalogue that it can have, by their keys."""

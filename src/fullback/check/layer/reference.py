@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.layer.kinds import SOFTMAX_MUTANTS, Layout, Softmax, arranged
+from fullback.check.axes import arranged
+from fullback.check.layer.kinds import SOFTMAX_MUTANTS, Layout, Softmax
 from fullback.check.mistakes import (
     MISTAKES,
     LayerPass,

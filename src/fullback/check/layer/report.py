@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fullback.check.printing import listed
 
@@ -56,6 +56,7 @@ class LayerRow:
     error : largest difference, relative to the largest entry
     precision : largest estimated error of what it was compared with, likewise
     sure : whether a wrong gradient could not have passed
+    wrong : the largest mistake, in words; None where there is none
     """
 
     quantity: str
@@ -65,6 +66,7 @@ class LayerRow:
     error: float
     precision: float
     sure: bool = True
+    wrong: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,9 @@ class LayerCheck:
         names = list(dict.fromkeys(row.quantity for row in self.rows))
         wrong = list(dict.fromkeys(finding.quantity for finding in self.findings))
         right = [name for name in self.judged if name not in wrong]
-        if wrong:
-            head = f"The layer is wrong: {listed(wrong)}."
-            head += f" Right: {listed(right)}." if right else ""
-        elif not self.ok:
+        if not self.ok:
             head = "The layer could not be judged on these inputs."
+            head = f"The layer is wrong: {listed(wrong)}." if wrong else head
             head += f" Right: {listed(right)}." if right else ""
         else:
             probes = len(dict.fromkeys(row.probe for row in self.rows))

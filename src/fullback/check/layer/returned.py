@@ -72,7 +72,8 @@ def on_object(layer: Any, parameters: Mapping[str, Array]) -> dict[str, Array]:
             attributes.update({f"d{n}": array for n, array in zip(parameters, inside, strict=True)})
     for key, value in attributes.items():
         name = _named(str(key), parameters) if _marked(str(key)) else None
-        if name and name != "dx" and _is_array(value):
+        number = isinstance(value, np.ndarray | np.floating | float) or hasattr(value, "detach")
+        if name and name != "dx" and number:
             found[name] = to_numpy(value)
     return found
 
@@ -113,10 +114,6 @@ def _array(value: Any) -> Array:
     if not is_numeric(array):
         raise UserError(f"returned {type(value).__name__}, not arrays of numbers")
     return array
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray | np.floating | float) or hasattr(value, "detach")
 
 
 def _marked(key: str) -> bool:

@@ -21,6 +21,7 @@ from fullback.check.gradients.differences import (
 )
 from fullback.check.layer.calls import CallInputs
 from fullback.check.layer.reference import SAME, SAME_SINGLE, Reference
+from fullback.check.layer.report import LayerRow
 from fullback.check.layer.user_layer import UserLayer
 from fullback.layers.base import Array
 
@@ -41,28 +42,6 @@ class Measured:
         if self.direction is not None:
             return float((gradient * self.direction).sum())
         return float(gradient[self.place])
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How far a gradient is from the truth.
-
-    Attributes
-    ----------
-    checked : how many entries and directions were compared
-    kinks : how many of them are at a kink, and were left out
-    error : largest difference, relative to the largest entry
-    precision : largest estimated error of the truth, likewise
-    sure : whether a wrong gradient could not have passed
-    wrong : the largest mistake, in words; None where there is none
-    """
-
-    checked: int
-    kinks: int
-    error: float
-    precision: float
-    sure: bool
-    wrong: str | None
 
 
 class Slopes:
@@ -87,7 +66,7 @@ class Slopes:
         """Return the truth for another delta."""
         return Slopes(self.layer, self.inputs, dy, self.samples, self.seed)
 
-    def judge(self, name: str, gradient: Array, blur: float = 0.0) -> Verdict:
+    def judge(self, name: str, gradient: Array, blur: float = 0.0) -> LayerRow:
         """Compare a gradient with differences: some entries, and directions in which many move.
 
         ``blur`` is how far rounding leaves entries off, beside that of the layer itself.
@@ -116,7 +95,7 @@ class Slopes:
                 wrong = f"{one.label} is {value:.6g}, but finite differences give "
                 wrong += f"{one.slope.value:.6g}"
         kinks = sum(one.slope.kink for one in measured)
-        return Verdict(len(measured), kinks, error, precision, sure, wrong)
+        return LayerRow(name, "", len(measured), kinks, error, precision, sure, wrong)
 
     def _array(self, name: str) -> Array:
         return self.inputs.x if name == "dx" else self.inputs.parameters[name[1:]]
@@ -180,7 +159,7 @@ class ByReference:
         """Return the truth for another delta."""
         return ByReference(self.reference, dy, self.ties)
 
-    def judge(self, name: str, gradient: Array, blur: float = 0.0) -> Verdict:
+    def judge(self, name: str, gradient: Array, blur: float = 0.0) -> LayerRow:
         """Compare every entry; ``blur`` is how far rounding leaves them off."""
         if name == "dx" and self.ties:
             right = self.reference.settled(gradient, self.dy)
@@ -194,4 +173,5 @@ class ByReference:
             wrong = f"{name}[{', '.join(map(str, place))}] is {gradient[place]:.6g}, where "
             wrong += f"{right[place]:.6g} is right"
         precision = max(EPS, blur / unit)
-        return Verdict(gradient.size, 0, error, precision, precision < _SURE, wrong)
+        sure = precision < _SURE
+        return LayerRow(name, "", gradient.size, 0, error, precision, sure, wrong)

@@ -76,7 +76,7 @@ class UserLayer:
         self._originals: dict[str, Array] = {}  # arrays that functions read from outside
         if self.object is not None and params is None:
             self._paths = dict(_held(self.object))
-            params = {name: _at(self.object, path) for name, path in self._paths.items()}
+            params = self._kept(self.object)
         values = params if params is not None else {}
         if not isinstance(values, Mapping):
             several = values if isinstance(values, list | tuple) else [values]
@@ -105,9 +105,7 @@ class UserLayer:
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
         """Bring arrays and generators that the functions share with the user back at the end."""
-        shared = {**self._originals}
-        if self.object is not None:
-            shared = {name: _at(self.object, path) for name, path in self._paths.items()}
+        shared = dict(self._kept(self.object))
         before = {name: array.copy() for name, array in shared.items()}
         try:
             yield
@@ -179,8 +177,8 @@ class UserLayer:
         self._paths = dict(_held(on.object)) if on.object is not None else {}
         if self._paths:
             self.object = on.object
-            found = {name: _at(on.object, path) for name, path in self._paths.items()}
-            self.parameters = {n: np.array(a, np.float64) for n, a in found.items()}
+            kept = self._kept(self.object)
+            self.parameters = {n: np.array(a, np.float64) for n, a in kept.items()}
         return bool(self._paths)
 
     def keep(self, names: Collection[str]) -> None:
@@ -192,16 +190,22 @@ class UserLayer:
     @property
     def has_parameters(self) -> bool:
         """Whether forward is handed parameters, or reads some."""
-        handed = any(slot.startswith("parameter") for slot in self.forward_signature.takes)
-        return handed or bool(self._paths) or bool(self._originals)
+        return self._handed or bool(self._paths) or bool(self._originals)
+
+    @property
+    def _handed(self) -> bool:
+        """Whether forward is handed parameters."""
+        return any(slot.startswith("parameter") for slot in self.forward_signature.takes)
+
+    def _kept(self, layer: Any) -> dict[str, Array]:
+        """Return the parameters that an object keeps, or else those that functions read outside."""
+        if layer is None:
+            return self._originals
+        return {name: _at(layer, path) for name, path in self._paths.items()}
 
     def _live(self, on: Instance) -> dict[str, Array]:
         """Return the arrays that the functions read their parameters from, if not handed them."""
-        if any(slot.startswith("parameter") for slot in self.forward_signature.takes):
-            return {}
-        if on.object is not None:
-            return {name: _at(on.object, path) for name, path in self._paths.items()}
-        return self._originals
+        return {} if self._handed else self._kept(on.object)
 
     # Finding out how ----------------------------------------------------------------------------
 

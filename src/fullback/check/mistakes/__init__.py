@@ -9,7 +9,7 @@ To add a mistake: its function and its text in the kind's file, a switch in the 
 its ``Rules``, and its line in ``catalogue``. ``backward`` runs a backward pass with mistakes.
 """
 
-from fullback.check.mistakes.backward import BackwardPass, backward, propagate
+from fullback.check.mistakes.backward import BackwardPass, backward, named_arrays, propagate
 from fullback.check.mistakes.base import UNKNOWNS, Memo, Mistake, Mutant, Target, compatible
 from fullback.check.mistakes.catalogue import MISTAKES, RULES, every_mutant, mutants_of, rules_of
 from fullback.check.mistakes.layer_pass import ForwardPass, LayerPass, LossPass
@@ -32,6 +32,7 @@ __all__ = [
     "every_mutant",
     "first_delta",
     "mutants_of",
+    "named_arrays",
     "propagate",
     "rules_of",
 ]

@@ -25,18 +25,8 @@ def _with_cache(cache: Any) -> Change:
     return lambda p, v, dy: layer_rule(replace(p, cache=cache(p)), v, dy)
 
 
-def _of_other_images(what: str) -> tuple[Mutant, Mutant]:
-    """Return the mutants in which the cache held another image's mask or slope."""
-    return (
-        delta("rule", f"the last image's {what} stood in the cache for every image",
-              _with_cache(lambda p: common.last_for_all(p.cache))),
-        delta("rule", f"the {what} of the image before stood in the cache",
-              _with_cache(lambda p: common.before_for_all(p.cache))),
-    )  # fmt: skip
-
-
-def _of_other_layers(what: str) -> Callable[[LayerPass], Iterator[Mutant]]:
-    """Return what yields the mutants in which the cache held another layer's output."""
+def _add_other_caches(table: Mutants, what: str) -> None:
+    """Add what happens where the mask or slope in the cache is another layer's or image's."""
 
     def mutants(p: LayerPass) -> Iterator[Mutant]:
         for name, other in p.activations.items():
@@ -45,7 +35,10 @@ def _of_other_layers(what: str) -> Callable[[LayerPass], Iterator[Mutant]]:
                 output = partial(lambda p, name: p.activations[name], name=name)
                 yield delta("rule", words, _with_cache(output))
 
-    return mutants
+    table.add(common.CACHE_OVERWRITTEN, mutants)
+    common.add_other_images(
+        table, delta, "rule", what, lambda of: _with_cache(lambda p: of(p.cache))
+    )
 
 
 OTHER_SLOPE = Mistake(
@@ -139,10 +132,7 @@ RECTIFIER_MUTANTS.add(
 
 
 RECTIFIER_MUTANTS.add(OTHER_SLOPE, _other_slopes)
-RECTIFIER_MUTANTS.add(common.CACHE_OVERWRITTEN, _of_other_layers("mask"))
-RECTIFIER_MUTANTS.add(
-    common.CACHE_OVERWRITTEN, *_of_other_images("mask"), when=common.several_images
-)
+_add_other_caches(RECTIFIER_MUTANTS, "mask")
 RECTIFIER_RULES = Rules(
     RECTIFIER_MUTANTS, {"delta": OWN}, adds=lambda p: False, kinks=RECTIFIER
 )  # fmt: skip
@@ -178,8 +168,7 @@ SMOOTH_MUTANTS.add(
           _with_cache(lambda p: p.layer.forward(p.y, {})[0])),
 )  # fmt: skip
 SMOOTH_MUTANTS.add(OTHER_SLOPE, _other_slopes)
-SMOOTH_MUTANTS.add(common.CACHE_OVERWRITTEN, _of_other_layers("slope"))
-SMOOTH_MUTANTS.add(common.CACHE_OVERWRITTEN, *_of_other_images("slope"), when=common.several_images)
+_add_other_caches(SMOOTH_MUTANTS, "slope")
 
 
 def _smooth_rules(largest: Any) -> Rules:

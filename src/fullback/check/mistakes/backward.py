@@ -10,6 +10,7 @@ from fullback.check.mistakes.catalogue import rules_of
 from fullback.check.mistakes.layer_pass import ForwardPass, LayerPass
 from fullback.check.mistakes.loss import first_delta
 from fullback.layers.base import Array
+from fullback.passes import Trace
 
 
 def propagate(
@@ -39,6 +40,11 @@ class BackwardPass:
 
     deltas: dict[str, Array] = field(default_factory=dict)
     gradients: dict[str, Array] = field(default_factory=dict)
+
+
+def named_arrays(result: BackwardPass | Trace) -> dict[str, Array]:
+    """Return gradients and deltas by their names in a diagnosis: conv1.weight, delta of conv1."""
+    return {**result.gradients, **{f"delta of {name}": dy for name, dy in result.deltas.items()}}
 
 
 def backward(

@@ -4,41 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fullback import layers
 from fullback.check.mistakes import activation, conv, dense, loss, norm, pool
 from fullback.check.mistakes.base import Mistake, Mutant
 from fullback.check.mistakes.layer_pass import ForwardPass, LayerPass, LossPass
 from fullback.check.mistakes.rules import Rules
-from fullback.layers import (
-    AvgPool2D,
-    BatchNorm2D,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2D,
-    Layer,
-    LeakyReLU,
-    MaxPool2D,
-    Normalize,
-    ReLU,
-    Sigmoid,
-    Tanh,
-)
+from fullback.layers import Layer
 
 RULES: dict[type[Layer], Rules] = {
-    Conv2D: conv.RULES,
-    MaxPool2D: pool.MAX_RULES,
-    AvgPool2D: pool.AVERAGE_RULES,
-    GlobalAvgPool2D: pool.GLOBAL_RULES,
-    ReLU: activation.RECTIFIER_RULES,
-    LeakyReLU: activation.RECTIFIER_RULES,
-    Sigmoid: activation.SIGMOID_RULES,
-    Tanh: activation.TANH_RULES,
-    Dropout: activation.DROPOUT_RULES,
-    BatchNorm2D: norm.BATCHNORM_RULES,
-    Normalize: norm.NORMALIZE_RULES,
-    Dense: dense.RULES,
-    Flatten: dense.FLATTEN_RULES,
+    layers.Conv2D: conv.RULES,
+    layers.MaxPool2D: pool.MAX_RULES,
+    layers.AvgPool2D: pool.AVERAGE_RULES,
+    layers.GlobalAvgPool2D: pool.GLOBAL_RULES,
+    layers.ReLU: activation.RECTIFIER_RULES,
+    layers.LeakyReLU: activation.RECTIFIER_RULES,
+    layers.Sigmoid: activation.SIGMOID_RULES,
+    layers.Tanh: activation.TANH_RULES,
+    layers.Dropout: activation.DROPOUT_RULES,
+    layers.BatchNorm2D: norm.BATCHNORM_RULES,
+    layers.Normalize: norm.NORMALIZE_RULES,
+    layers.Dense: dense.RULES,
+    layers.Flatten: dense.FLATTEN_RULES,
 }
 """What the checks know about each kind of layer."""
 

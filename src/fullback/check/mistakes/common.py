@@ -12,15 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.mistakes.base import (
-    Condition,
-    Mistake,
-    Mutant,
-    Mutants,
-    Target,
-    delta,
-    weight,
-)
+from fullback.check.mistakes.base import Change, Condition, Mistake, Mutant, Mutants, delta, weight
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.layers.base import Array
 
@@ -149,11 +141,6 @@ def only_last(p: Any, value: Array, dy: Array) -> Array:
     return last
 
 
-def several_values(of: Target) -> Condition:
-    """Return whether a parameter has several values."""
-    return lambda p: bool(p.parameters[of].size > 1)
-
-
 def whole(p: Any, value: Array, dy: Array) -> Array:
     """Cut off all behind the point."""
     cut: Array = np.trunc(value)
@@ -182,6 +169,27 @@ def before_for_all(value: Array) -> Array:
 def last_for_all(value: Array) -> Array:
     """Put the last image's part in place of every image's."""
     return np.broadcast_to(value[-1:], value.shape).copy()
+
+
+def add_other_images(
+    table: Mutants,
+    target: Callable[..., Mutant],
+    stage: str,
+    what: str,
+    change: Callable[[Callable[[Array], Array]], Change],
+) -> None:
+    """Add what happens where a cache, ``what``, is another image's.
+
+    ``target`` makes a mutant, and ``change`` its function from what is done to the cache.
+    """
+    table.add(
+        CACHE_OVERWRITTEN,
+        target(stage, f"the last image's {what} stood in the cache for every image",
+               change(last_for_all)),
+        target(stage, f"the {what} of the image before stood in the cache",
+               change(before_for_all)),
+        when=several_images,
+    )  # fmt: skip
 
 
 def negative(p: Any, value: Array, dy: Array) -> Array:
@@ -240,13 +248,9 @@ def add_inputs(table: Mutants, product: Callable[[LayerPass, Array, Any], Any]) 
 
     table.add(WRONG_CACHED_INPUT, others)
     table.add(FLATTEN_ORDER, reordered)
-    table.add(
-        CACHE_OVERWRITTEN,
-        weight("input", "the last image's input stood in the cache for every image",
-               lambda p, v, dy: product(p, last_for_all(p.x), v), several_images),
-        weight("input", "the input of the image before stood in the cache",
-               lambda p, v, dy: product(p, before_for_all(p.x), v), several_images),
-    )  # fmt: skip
+    add_other_images(
+        table, weight, "input", "input", lambda of: lambda p, v, dy: product(p, of(p.x), v)
+    )
 
 
 def _folded(p: LayerPass) -> list[str]:

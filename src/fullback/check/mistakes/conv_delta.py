@@ -9,25 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.mistakes import common
+from fullback.check.mistakes import common, conv_stages
 from fullback.check.mistakes.base import Change, Mistake, Mutant, Mutants, delta, run_stages
-from fullback.check.mistakes.conv_stages import (
-    WEIGHT,
-    StridedDelta,
-    correlate,
-    exchangeable,
-    gather,
-    leftover,
-    reach,
-    repeated,
-    several_channels,
-    several_filters,
-    several_positions,
-    several_taps,
-    side_by_side,
-    square,
-    strided,
-)
+from fullback.check.mistakes.conv_stages import StridedDelta
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.layers.base import Array
 from fullback.layers.window import crop, pair
@@ -103,25 +87,25 @@ MUTANTS.add(
         "dx = correlate(wide, turned.swapaxes(0, 1))"),
     delta("turn", "the filters were not turned by 180 degrees for the full convolution",
           _filters(lambda w: w[:, :, ::-1, ::-1])),
-    when=several_taps,
+    when=conv_stages.several_taps,
 )  # fmt: skip
 MUTANTS.add(
     common.ROWS_COLUMNS_SWAPPED,
     delta("turn", "the filters' rows and columns were exchanged",
-          _filters(lambda w: w.swapaxes(2, 3)), square),
+          _filters(lambda w: w.swapaxes(2, 3)), conv_stages.square),
     delta("turn", "the filters were turned by 180 degrees and had rows and columns exchanged",
-          _filters(lambda w: w[:, :, ::-1, ::-1].swapaxes(2, 3)), square),
+          _filters(lambda w: w[:, :, ::-1, ::-1].swapaxes(2, 3)), conv_stages.square),
     delta("out", "the map's rows and columns were exchanged",
           lambda p, v, dy: v.swapaxes(2, 3), lambda p: p.x.shape[2] == p.x.shape[3] > 1),
 )  # fmt: skip
 MUTANTS.add(
     CHANNELS_SWAPPED,
     delta("axes", "the filters' input and output channels were exchanged too often or too rarely",
-          _filters(lambda w: w.swapaxes(0, 1)), lambda p: exchangeable(p, equal=True)),
+          _filters(lambda w: w.swapaxes(0, 1)), lambda p: conv_stages.exchangeable(p, equal=True)),
     delta("axes", "the filters were reshaped to (channels, filters, ...) where their axes had to "
           "be exchanged",
           _filters(lambda w: w.reshape(w.shape[1], w.shape[0], *w.shape[2:]).swapaxes(0, 1)),
-          lambda p: exchangeable(p, equal=False)),
+          lambda p: conv_stages.exchangeable(p, equal=False)),
 )  # fmt: skip
 MUTANTS.add(
     Mistake("filter-sum-lost",
@@ -136,7 +120,7 @@ MUTANTS.add(
           _one_filter(slice(1))),
     delta("out", "it is the mean over the filters, not the sum",
           lambda p, v, dy: v / (dy.shape[1] // p.layer.groups)),
-    when=several_filters,
+    when=conv_stages.several_filters,
 )  # fmt: skip
 
 
@@ -145,28 +129,29 @@ MUTANTS.add(
 MUTANTS.add(
     TAPS_OVERWRITTEN,
     delta("sum", "each window's share was assigned over the one before, where it had to be added",
-          lambda p, v, dy: gather(p, v, dy, adds=False, backwards=True)),
+          lambda p, v, dy: conv_stages.gather(p, v, dy, adds=False, backwards=True)),
     delta("sum", "each tap's share was assigned over the one before, where it had to be added",
-          lambda p, v, dy: gather(p, v, dy, adds=False)),
+          lambda p, v, dy: conv_stages.gather(p, v, dy, adds=False)),
     delta("sum", "every share of a filter and a window was assigned over those before, where it "
           "had to be added: of all filters the last is left",
-          lambda p, v, dy: gather(p, _one_filter(slice(-1, None))(p, v, dy), dy, adds=False,
-                                  backwards=True), several_filters),
-    when=several_taps,
+          lambda p, v, dy: conv_stages.gather(
+              p, _one_filter(slice(-1, None))(p, v, dy), dy, adds=False, backwards=True),
+          conv_stages.several_filters),
+    when=conv_stages.several_taps,
 )  # fmt: skip
 MUTANTS.add(
     STRIDE_NOT_DILATED,
     delta("step", "the delta's cells were laid side by side, with no zeros in between for the "
-          "stride", side_by_side),
+          "stride", conv_stages.side_by_side),
     delta("step", "the delta's cells were repeated as often as the stride says, where zeros belong "
-          "between them", repeated),
-    when=strided,
+          "between them", conv_stages.repeated),
+    when=conv_stages.strided,
 )  # fmt: skip
 
 
 def _squeezed(p: LayerPass, canvas: Array, dy: Array) -> Array:
     """Crop as if nothing were left over, and fill up with zeros at the end."""
-    ((above, below), (left, right)), reached = p.around, reach(p)
+    ((above, below), (left, right)), reached = p.around, conv_stages.reach(p)
     part = canvas[:, :, above : reached[0] - below, left : reached[1] - right]
     whole = np.zeros((*canvas.shape[:2], *p.x.shape[2:]))
     part = part[:, :, : whole.shape[2], : whole.shape[3]]
@@ -179,8 +164,8 @@ MUTANTS.add(
     delta("crop", "the rows and columns that the stride leaves over were not counted when the "
           "padding was cut off", _squeezed),
     delta("crop", "the rows and columns that the stride leaves over were put in front",
-          lambda p, v, dy: crop(np.roll(v, leftover(p), axis=(2, 3)), p.around)),
-    when=lambda p: max(leftover(p)) > 0,
+          lambda p, v, dy: crop(np.roll(v, conv_stages.leftover(p), axis=(2, 3)), p.around)),
+    when=lambda p: max(conv_stages.leftover(p)) > 0,
 )  # fmt: skip
 MUTANTS.add(common.PADDING_CROPPED_WRONG, common.crops)
 
@@ -197,7 +182,7 @@ def _inner(p: LayerPass, canvas: Array, share: int, *, corner: bool = False) -> 
     With ``corner`` what is kept lies at the upper left.
     """
     cuts = [margin * share for margin in _margins(p)]
-    (top, side), (high, wide) = (n // 2 for n in cuts), reach(p)
+    (top, side), (high, wide) = (n // 2 for n in cuts), conv_stages.reach(p)
     part = canvas[:, :, top : high - cuts[0] + top, side : wide - cuts[1] + side]
     inner = np.zeros_like(canvas)
     if corner:
@@ -208,7 +193,7 @@ def _inner(p: LayerPass, canvas: Array, share: int, *, corner: bool = False) -> 
 
 def _loses(p: LayerPass, share: int) -> bool:
     """Whether that cuts off more than the padding, and leaves something."""
-    sides = zip(_margins(p), reach(p), p.around, p.x.shape[2:], strict=True)
+    sides = zip(_margins(p), conv_stages.reach(p), p.around, p.x.shape[2:], strict=True)
     kept = [
         (margin * share // 2, length - (margin * share + 1) // 2, first, min(first + n, length))
         for margin, length, (first, _), n in sides
@@ -230,7 +215,7 @@ MUTANTS.add(
           "left", lambda p, v, dy: _inner(p, v, 1, corner=True), lambda p: _loses(p, 1)),
     delta("crop", "the full convolution was done as a \"valid\" one, which leaves the border zero",
           lambda p, v, dy: _inner(p, v, 2), lambda p: _loses(p, 2)),
-    when=several_taps,
+    when=conv_stages.several_taps,
 )  # fmt: skip
 
 
@@ -246,7 +231,7 @@ def _bordered(p: LayerPass, laid: StridedDelta, dy: Array, *, mode: Any) -> Arra
     )
     wide = spread[:, :, high[:, None], across]
     size = wide.shape[2] + rows, wide.shape[3] + columns
-    full = gather(p, replace(laid, dy=wide, step=(1, 1)), dy, padded=size)
+    full = conv_stages.gather(p, replace(laid, dy=wide, step=(1, 1)), dy, padded=size)
     full = full[:, :, rows : size[0] - rows, columns : size[1] - columns]
     canvas = np.zeros((*full.shape[:2], *p.padded))
     canvas[:, :, : full.shape[2], : full.shape[3]] = full
@@ -266,7 +251,7 @@ MUTANTS.add(
           partial(_bordered, mode="wrap")),
     delta("sum", "around the delta, it was mirrored, where zeros belong",
           partial(_bordered, mode="symmetric")),
-    when=lambda p: several_taps(p) and _goes_beyond(p),
+    when=lambda p: conv_stages.several_taps(p) and _goes_beyond(p),
 )  # fmt: skip
 
 
@@ -287,7 +272,7 @@ MUTANTS.add(
     common.ONE_WINDOW_ONLY,
     delta("sum", "only the last position of the filter counted", partial(_one_position, which=-1)),
     delta("sum", "only the first position of the filter counted", partial(_one_position, which=0)),
-    when=several_positions,
+    when=conv_stages.several_positions,
 )  # fmt: skip
 MUTANTS.add(
     CHANNELS_MERGED,
@@ -295,7 +280,7 @@ MUTANTS.add(
           lambda p, v, dy: v.sum(axis=1, keepdims=True).repeat(v.shape[1], axis=1)),
     delta("out", "every input channel got what belongs to the first",
           lambda p, v, dy: v[:, :1].repeat(v.shape[1], axis=1)),
-    when=several_channels,
+    when=conv_stages.several_channels,
 )  # fmt: skip
 
 
@@ -323,9 +308,9 @@ MUTANTS.add(
     common.MEMORY_ORDER,
     _filters_reshaped,
     delta("out", "the maps (N, H, W, C) were reshaped to (N, C, H, W), which mixes them up",
-          lambda p, v, dy: common.lie_as(v, (0, 2, 3, 1)), several_channels),
+          lambda p, v, dy: common.lie_as(v, (0, 2, 3, 1)), conv_stages.several_channels),
     delta("out", "the maps (N, C, H, W) were reshaped to (N, H, W, C), which mixes them up",
-          lambda p, v, dy: common.read_as(v, (0, 2, 3, 1)), several_channels),
+          lambda p, v, dy: common.read_as(v, (0, 2, 3, 1)), conv_stages.several_channels),
 )  # fmt: skip
 
 
@@ -333,7 +318,7 @@ MUTANTS.add(
 
 
 def _early(p: LayerPass, laid: StridedDelta, dy: Array) -> StridedDelta:
-    gradient = run_stages(WEIGHT, p, dy, dy, ())
+    gradient = run_stages(conv_stages.WEIGHT, p, dy, dy, ())
     return replace(laid, other=p.parameters["weight"] - p.rate * gradient)
 
 
@@ -342,9 +327,9 @@ def _early_each(p: LayerPass, laid: StridedDelta, dy: Array) -> Array:
     changes = []
     for n in range(p.images):
         image = StridedDelta(laid.dy[n : n + 1], laid.step, p.cache[0][n : n + 1])
-        own = replace(image, other=p.images * correlate(p, image, dy))
-        changes.append(gather(p, own, dy))
-    changed: Array = gather(p, laid, dy) - p.rate * np.concatenate(changes)
+        own = replace(image, other=p.images * conv_stages.correlate(p, image, dy))
+        changes.append(conv_stages.gather(p, own, dy))
+    changed: Array = conv_stages.gather(p, laid, dy) - p.rate * np.concatenate(changes)
     return changed
 
 
@@ -356,4 +341,4 @@ MUTANTS.add(
           "image already", _early_each, common.several_images, unknown="rate"),
 )  # fmt: skip
 common.add_to_delta(MUTANTS)
-common.add_mixed_images(MUTANTS, delta, several_filters)
+common.add_mixed_images(MUTANTS, delta, conv_stages.several_filters)

@@ -9,31 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fullback.check.mistakes import common, gradient
+from fullback.check.mistakes import common, conv_delta, conv_stages, gradient
 from fullback.check.mistakes.base import Mistake, Mutant, Mutants, bias, weight
-from fullback.check.mistakes.conv_delta import (
-    CHANNELS_MERGED,
-    CHANNELS_SWAPPED,
-    PADDING_NOT_ZEROS,
-    STRIDE_LEFTOVER,
-    STRIDE_NOT_DILATED,
-    TAPS_OVERWRITTEN,
-)
-from fullback.check.mistakes.conv_stages import (
-    StridedDelta,
-    correlate,
-    exchangeable,
-    leftover,
-    positions,
-    repeated,
-    several_channels,
-    several_filters,
-    several_positions,
-    several_taps,
-    side_by_side,
-    square,
-    strided,
-)
+from fullback.check.mistakes.conv_stages import StridedDelta
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.layers.base import Array
 from fullback.layers.window import pad
@@ -52,50 +30,51 @@ MUTANTS.add(
         "    dw[:, :, r, s] = np.einsum('nkpq,ncpq->kc', dy, seen)"),
     weight("out", "the filter gradient is turned by 180 degrees",
            lambda p, v, dy: v[:, :, ::-1, ::-1]),
-    when=several_taps,
+    when=conv_stages.several_taps,
 )  # fmt: skip
 MUTANTS.add(
     common.ROWS_COLUMNS_SWAPPED,
     weight("out", "the filter gradient's rows and columns are exchanged",
-           lambda p, v, dy: v.swapaxes(2, 3), square),
+           lambda p, v, dy: v.swapaxes(2, 3), conv_stages.square),
 )  # fmt: skip
 MUTANTS.add(
-    CHANNELS_SWAPPED,
+    conv_delta.CHANNELS_SWAPPED,
     weight("out", "the filter gradient's input and output channels are exchanged",
-           lambda p, v, dy: v.swapaxes(0, 1), lambda p: exchangeable(p, equal=True)),
+           lambda p, v, dy: v.swapaxes(0, 1), lambda p: conv_stages.exchangeable(p, equal=True)),
     weight("out", "the filter gradient came as (channels, filters, ...) and was reshaped where its "
            "axes had to be exchanged",
            lambda p, v, dy: v.swapaxes(0, 1).reshape(v.shape),
-           lambda p: exchangeable(p, equal=False)),
+           lambda p: conv_stages.exchangeable(p, equal=False)),
 )  # fmt: skip
 MUTANTS.add(
-    CHANNELS_MERGED,
+    conv_delta.CHANNELS_MERGED,
     weight("out", "every input channel got the gradient of the channels' sum",
            lambda p, v, dy: v.sum(axis=1, keepdims=True).repeat(v.shape[1], axis=1)),
     weight("out", "every input channel got the gradient of the first",
            lambda p, v, dy: v[:, :1].repeat(v.shape[1], axis=1)),
-    when=several_channels,
+    when=conv_stages.several_channels,
 )  # fmt: skip
 
 
 # Strides and padding ------------------------------------------------------------------------------
 
 MUTANTS.add(
-    STRIDE_NOT_DILATED,
+    conv_delta.STRIDE_NOT_DILATED,
     weight("step", "the delta slid over the input side by side, as if the stride were 1",
-           side_by_side),
+           conv_stages.side_by_side),
     weight("step", "the delta's cells were repeated as often as the stride says, where zeros "
-           "belong between them", repeated),
-    when=strided,
+           "belong between them", conv_stages.repeated),
+    when=conv_stages.strided,
 )  # fmt: skip
 
 
 MUTANTS.add(
-    STRIDE_LEFTOVER,
+    conv_delta.STRIDE_LEFTOVER,
     weight("input", "the input was aligned with the delta at its end, where the stride leaves "
-           "cells over", lambda p, laid, dy: replace(
-               laid, other=np.roll(p.cache[0], [-n for n in leftover(p)], axis=(2, 3)))),
-    when=lambda p: max(leftover(p)) > 0,
+           "cells over",
+           lambda p, laid, dy: replace(laid, other=np.roll(
+               p.cache[0], [-n for n in conv_stages.leftover(p)], axis=(2, 3)))),
+    when=lambda p: max(conv_stages.leftover(p)) > 0,
 )  # fmt: skip
 
 
@@ -137,7 +116,7 @@ def _bordered(p: LayerPass, laid: StridedDelta, dy: Array, *, mode: Any) -> Stri
 
 
 MUTANTS.add(
-    PADDING_NOT_ZEROS,
+    conv_delta.PADDING_NOT_ZEROS,
     weight("input", "around the input, its border was repeated, where zeros belong",
            partial(_bordered, mode="edge")),
     weight("input", "around the input, its other end was wrapped round, where zeros belong",
@@ -159,10 +138,10 @@ MUTANTS.add(
         "dw[:, :, r, s] = np.einsum('nkpq,ncpq->kc', dy, seen)\n"
         "# a sum: no mean, no / (P * Q)"),
     weight("out", "it was averaged over the positions of the filter",
-           lambda p, v, dy: v / positions(p), several_positions),
+           lambda p, v, dy: v / conv_stages.positions(p), conv_stages.several_positions),
     weight("out", "it was averaged over the positions of the filter and over the batch",
-           lambda p, v, dy: v / (positions(p) * p.images),
-           lambda p: several_positions(p) and p.images > 1),
+           lambda p, v, dy: v / (conv_stages.positions(p) * p.images),
+           lambda p: conv_stages.several_positions(p) and p.images > 1),
 )  # fmt: skip
 
 
@@ -170,20 +149,20 @@ def _one_position(p: LayerPass, laid: StridedDelta, dy: Array, *, which: int) ->
     (rows, columns), (down, across) = laid.dy.shape[2:], laid.step
     i, j = ((rows - 1) * down, (columns - 1) * across) if which else (0, 0)
     part = replace(laid, dy=laid.dy[:, :, which, which][..., None, None])
-    return correlate(p, replace(part, other=laid.other[:, :, i:, j:]), dy)
+    return conv_stages.correlate(p, replace(part, other=laid.other[:, :, i:, j:]), dy)
 
 
 MUTANTS.add(
-    TAPS_OVERWRITTEN,
+    conv_delta.TAPS_OVERWRITTEN,
     weight("sum", "each position's share was assigned over the one before: the last one's is left",
-           partial(_one_position, which=-1), several_positions),
+           partial(_one_position, which=-1), conv_stages.several_positions),
 )  # fmt: skip
 MUTANTS.add(
     common.ONE_WINDOW_ONLY,
     weight("sum", "only the first position of the filter counted",
-           partial(_one_position, which=0), several_positions),
+           partial(_one_position, which=0), conv_stages.several_positions),
 )  # fmt: skip
-common.add_mixed_images(MUTANTS, weight, several_filters)
+common.add_mixed_images(MUTANTS, weight, conv_stages.several_filters)
 
 
 # Biases -------------------------------------------------------------------------------------------
@@ -191,10 +170,10 @@ common.add_mixed_images(MUTANTS, weight, several_filters)
 MUTANTS.add(
     common.BIAS_AVERAGED,
     bias("out", "it was averaged over the positions, where it had to be added up",
-         lambda p, v, dy: v / positions(p), several_positions),
+         lambda p, v, dy: v / conv_stages.positions(p), conv_stages.several_positions),
     bias("out", "it was averaged over positions and batch, where it had to be added up",
-         lambda p, v, dy: v / (positions(p) * p.images),
-         lambda p: p.images > 1 and several_positions(p)),
+         lambda p, v, dy: v / (conv_stages.positions(p) * p.images),
+         lambda p: p.images > 1 and conv_stages.several_positions(p)),
     bias("out", "it was averaged over the batch, where the delta already holds 1 / N",
          common.over_images, common.several_images),
 )  # fmt: skip
@@ -204,6 +183,6 @@ MUTANTS.add(
          lambda p, v, dy: v[:, :, -1, -1].sum(axis=0)),
     bias("rule", "only the delta of the first position counted",
          lambda p, v, dy: v[:, :, 0, 0].sum(axis=0)),
-    when=several_positions,
+    when=conv_stages.several_positions,
 )  # fmt: skip
 gradient.add_to_gradient(MUTANTS, "bias")

@@ -13,24 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from fullback import layers
 from fullback.check.mistakes import forward_windows as forward_windows  # adds its ways
 from fullback.check.mistakes.base import Mistake
 from fullback.check.mistakes.forward_ways import LOSS_WAYS, WAYS, Way, add
 from fullback.check.mistakes.layer_pass import LayerPass, LossPass
-from fullback.layers import (
-    BatchNorm2D,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    LeakyReLU,
-    Normalize,
-    ReLU,
-    Sigmoid,
-    SoftmaxCrossEntropy,
-    Tanh,
-)
+from fullback.layers import Layer
 from fullback.layers.base import Array
 from fullback.layers.loss import softmax
 
@@ -62,10 +50,10 @@ def _sigmoid(x: Array) -> Array:
 
 
 _EVERY: dict[type[Layer], dict[str, Callable[[LayerPass], Any]]] = {
-    ReLU: {"it is a ReLU": lambda p: np.maximum(p.x, 0)},
-    Sigmoid: {"it is a sigmoid": lambda p: _sigmoid(p.x)},
-    Tanh: {"it is a tanh": lambda p: np.tanh(p.x)},
-    LeakyReLU: {
+    layers.ReLU: {"it is a ReLU": lambda p: np.maximum(p.x, 0)},
+    layers.Sigmoid: {"it is a sigmoid": lambda p: _sigmoid(p.x)},
+    layers.Tanh: {"it is a tanh": lambda p: np.tanh(p.x)},
+    layers.LeakyReLU: {
         "it is a leaky ReLU, with the slope 0.01": lambda p: np.where(p.x > 0, p.x, p.x / 100)
     },
 }
@@ -76,24 +64,24 @@ for _kind in _EVERY:
     for _other, _formula in _EVERY.items():
         if _other is not _kind:
             add(_kind, mistake=ACTIVATION, ways=_formula)
-add(Sigmoid, mistake=ACTIVATION, ways={
+add(layers.Sigmoid, mistake=ACTIVATION, ways={
     "the sign in the exponent is wrong: 1 / (1 + exp(x))": lambda p: _sigmoid(-p.x),
     "brackets are missing: 1 / 1 + exp(-x)": lambda p: 1 + np.exp(-p.x),
     "the 1 is missing: 1 / exp(-x)": lambda p: np.exp(p.x),
     "the slope y (1 - y) was handed on in place of y": lambda p: p.y * (1 - p.y),
 })  # fmt: skip
-add(Tanh, mistake=ACTIVATION, ways={
+add(layers.Tanh, mistake=ACTIVATION, ways={
     "the sign is wrong: it is -tanh(x)": lambda p: -p.y,
     "the exponents are half as large: (exp(x) - 1) / (exp(x) + 1)": lambda p: np.tanh(p.x / 2),
     "the slope 1 - y^2 was handed on in place of y": lambda p: 1 - p.y**2,
 })  # fmt: skip
-add(ReLU, mistake=ACTIVATION, ways={
+add(layers.ReLU, mistake=ACTIVATION, ways={
     "the mask was handed on in place of the masked input": lambda p: (p.x > 0).astype(float),
     "it cuts off what is positive: min(x, 0)": lambda p: np.minimum(p.x, 0),
     "it is the absolute value": lambda p: abs(p.x),
     "it is max(-x, 0)": lambda p: np.maximum(-p.x, 0),
 })  # fmt: skip
-add(LeakyReLU, mistake=ACTIVATION, ways={
+add(layers.LeakyReLU, mistake=ACTIVATION, ways={
     "the slope is on the positive side": lambda p: np.where(p.x > 0, p.layer.slope * p.x, p.x),
 })  # fmt: skip
 
@@ -103,7 +91,7 @@ def _scaled(p: LayerPass, factor: Callable[[float], float]) -> Any:
     return None if p.cache is None or not rate else p.x * (p.cache > 0) * factor(rate)
 
 
-add(Dropout, mistake=Mistake(
+add(layers.Dropout, mistake=Mistake(
     "dropout-scale",
     "Dropout's scale is missing or another one.",
     "y = m x, with m = 1 / (1 - rate) where the unit stays, else 0",
@@ -128,7 +116,7 @@ def _with_bias(p: LayerPass, times: int) -> Any:
     return p.y + (times - 1) * (b if p.y.ndim == 2 else b[:, None, None])
 
 
-add(Conv2D, Dense, mistake=Mistake(
+add(layers.Conv2D, layers.Dense, mistake=Mistake(
     "bias-not-added",
     "The bias was not added, or not once.",
     "y[n,k] = sum over c, r, s of w[k,c,r,s] x[...] + b[k], once for each k",
@@ -141,7 +129,7 @@ add(Conv2D, Dense, mistake=Mistake(
 })  # fmt: skip
 
 
-add(Conv2D, Dense, BatchNorm2D, mistake=Mistake(
+add(layers.Conv2D, layers.Dense, layers.BatchNorm2D, mistake=Mistake(
     "activation-applied",
     "The output went through an activation already.",
     "a layer's output is what it computes itself; what an activation makes of it is that one's",
@@ -174,7 +162,7 @@ def _only(w: Array, which: int) -> Array | None:
     return alone if w.shape[1] > 1 else None
 
 
-add(Conv2D, mistake=Mistake(
+add(layers.Conv2D, mistake=Mistake(
     "true-convolution",
     "The filters were turned by 180 degrees in the forward pass: a true convolution.",
     "y[n,k,p,q] = sum over c, r, s of w[k,c,r,s] x[n,c,p+r,q+s]: a correlation",
@@ -184,7 +172,7 @@ add(Conv2D, mistake=Mistake(
     "the filters were turned by 180 degrees: a true convolution, where fullback correlates":
         _weights(lambda w: w[:, :, ::-1, ::-1]),
 })  # fmt: skip
-add(Conv2D, Dense, mistake=Mistake(
+add(layers.Conv2D, layers.Dense, mistake=Mistake(
     "weights-turned",
     "The weights' axes are in another order.",
     "w is (filters, channels, rows, columns), or (units, features)",
@@ -199,7 +187,7 @@ add(Conv2D, Dense, mistake=Mistake(
     "the filters' columns are the wrong way round":
         _weights(lambda w: w[:, :, :, ::-1] if w.ndim == 4 else None),
 })  # fmt: skip
-add(Conv2D, mistake=Mistake(
+add(layers.Conv2D, mistake=Mistake(
     "channel-sum-lost",
     "The output is not the sum over the input channels.",
     "y[n,k,p,q] = sum over c, r, s of w[k,c,r,s] x[n,c,p+r,q+s] + b[k]",
@@ -233,16 +221,16 @@ _FLATTEN = Mistake(
     "flat = x.reshape(len(x), -1)                        # of (N, C, H, W)\n"
     "flat = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # of (N, H, W, C)",
 )
-add(Dense, mistake=_FLATTEN, ways={
+add(layers.Dense, mistake=_FLATTEN, ways={
     "its features came in the order row, column, channel": _met_flat,
 })  # fmt: skip
-add(Flatten, mistake=_FLATTEN, ways={
+add(layers.Flatten, mistake=_FLATTEN, ways={
     "maps were flattened in the order row, column, channel": lambda p: _flat(p, 0, 2, 3, 1),
     "maps were flattened in the order channel, column, row": lambda p: _flat(p, 0, 1, 3, 2),
     "maps were flattened in the order column, row, channel": lambda p: _flat(p, 0, 3, 2, 1),
     "maps were flattened in the order column, channel, row": lambda p: _flat(p, 0, 3, 1, 2),
 })  # fmt: skip
-add(Flatten, mistake=Mistake(
+add(layers.Flatten, mistake=Mistake(
     "images-mixed-forward",
     "Cells of different images were mixed up in a reshape.",
     "reshape splits or joins neighbouring axes only; to exchange axes takes a transpose",
@@ -268,7 +256,7 @@ def _batchnorm(
     return weight * z + bias
 
 
-add(BatchNorm2D, mistake=Mistake(
+add(layers.BatchNorm2D, mistake=Mistake(
     "batchnorm-formula",
     "The batch normalisation has another formula.",
     "y = weight (x - mean) / sqrt(variance + epsilon) + bias, over images and positions",
@@ -289,7 +277,7 @@ add(BatchNorm2D, mistake=Mistake(
     "the batch's mean and variance were used, as in training, and not the running ones":
         lambda p: p.layer.forward(p.x, p.parameters, training=True)[0],
 })  # fmt: skip
-add(Normalize, mistake=Mistake(
+add(layers.Normalize, mistake=Mistake(
     "normalize-formula",
     "The images were normalised in another way.",
     "y = (x - mean) / deviation",
@@ -328,7 +316,8 @@ def _add_probabilities(
     """Add ways to get other probabilities than those of a softmax, or of sigmoids."""
 
     def only(change: Callable[[LossPass], Array]) -> Callable[[LossPass], Array | None]:
-        return lambda p: change(p) if isinstance(p.loss, SoftmaxCrossEntropy) == softmax else None
+        kind = layers.SoftmaxCrossEntropy
+        return lambda p: change(p) if isinstance(p.loss, kind) == softmax else None
 
     LOSS_WAYS.extend(Way(mistake, text, only(change)) for text, change in ways.items())
 

@@ -106,7 +106,8 @@ def add_to_gradient(table: Mutants, of: Target) -> None:
         Mutant(of, "out", "it was divided by its norm", _divided(_norm)),
         Mutant(of, "out", "it was divided by its largest value", _divided(_largest)),
         Mutant(of, "out", "its mean was taken off, and it was divided by its deviation",
-               lambda p, v, dy: _divided(np.std)(p, v - v.mean(), dy), common.several_values(of)),
+               lambda p, v, dy: _divided(np.std)(p, v - v.mean(), dy),
+               lambda p: bool(p.parameters[of].size > 1)),
     )  # fmt: skip
     table.add(
         UPDATE_IN_GRADIENT,
@@ -119,7 +120,8 @@ def add_to_gradient(table: Mutants, of: Target) -> None:
     table.add(
         common.CONSTANT_FACTOR,
         Mutant(of, "out", "it was multiplied by a number",
-               lambda p, v, dy: v * p.decay, common.several_values(of), "factor", _other_factor),
+               lambda p, v, dy: v * p.decay, lambda p: bool(p.parameters[of].size > _FEW),
+               "factor", _other_factor),
     )  # fmt: skip
     table.add(
         common.CAST_TO_WHOLE,

@@ -243,10 +243,7 @@ MAX_MUTANTS.add(
           lambda p, v, dy: _share_out(p, v, _all_ties(p) / _all_ties(p).sum(axis=0))),
 )  # fmt: skip
 MAX_RULES = Rules(
-    MAX_MUTANTS,
-    {"delta": _stages(_winners)},
-    adds=lambda p: not _apart(p),
-    kinks=WINNER,
+    MAX_MUTANTS, {"delta": _stages(_winners)}, adds=lambda p: not _apart(p), kinks=WINNER
 )
 
 

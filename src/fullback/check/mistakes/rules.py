@@ -13,15 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fullback.check.mistakes.base import (
-    Memo,
-    Mutant,
-    Mutants,
-    Stages,
-    Target,
-    run_stages,
-    same,
-)
+from fullback.check.mistakes.base import Memo, Mutant, Mutants, Stages, Target, run_stages, same
 from fullback.check.mistakes.kinks import Kinks
 from fullback.check.mistakes.layer_pass import LayerPass
 from fullback.layers.base import Array
