@@ -197,7 +197,8 @@ def gradient_in(
             linear = tuple(m for m in mutants if m.solve is None)  # a threshold cuts errors off
             size = size_of(ensemble, name, target, chain.at(0) * share, linear)
             terms = rules_of(p.layer).terms(p.layer, p.x, p.y).gradient
-            noise.append(amplitude_of(size, compute(0), terms, ensemble.eps))
+            scale = abs(decay) if any(m.unknown == "factor" for m in mutants) else 1.0
+            noise.append(amplitude_of(scale * size, compute(0), terms, ensemble.eps))
         noisy: Array = gradient + noise[0] * hashed(gradient, index + 80)
         return noisy
 

@@ -7,7 +7,7 @@ Ways to decide ties are mutants of a layer without a mistake (``Mutants.add(None
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -57,48 +57,69 @@ def conventions(
 ) -> list[Convention]:
     """Return those that what was submitted may follow, the usual one first.
 
-    Which factor its gradients and its deltas have is read off the first of each behind the loss:
-    where that is a multiple of the right one.
+    Which factors its gradients and its deltas have is read off those that are multiples of the
+    right ones, and a convention that few of them have, where many have another, is left out.
     """
-    loss = ensemble.exact.loss
+    loss, n = ensemble.exact.loss, ensemble.exact.loss.images
     deltas = {f"delta of {name}": dy for name, dy in trace.deltas.items()}
-    of_gradients = _factor(submitted, trace.gradients, ensemble)
-    of_deltas = _factor(submitted, deltas, ensemble)
+    of_gradients = _factors(submitted, trace.gradients, ensemble)
+    of_deltas = _factors(submitted, deltas, ensemble)
     if scale_free:
-        c = of_gradients or _factor_of_a_mistake(submitted, ensemble)
+        c = next(iter(of_gradients), None) or _factor_of_a_mistake(submitted, ensemble)
         return [Convention((), c)] if c and c > 0 else [Convention()]
     ways: dict[float, tuple[Mutant, ...]] = {1.0: ()}
     ways |= {c: (mutant,) for c, mutant in squares_conventions(loss).items()}
-    found = [Convention(mutants) for mutants in ways.values()]
-    several = loss.images > 1
-    if several and deltas.keys() & submitted:
-        found += [Convention((*m, SUM_CONVENTION), 1 / loss.images) for m in ways.values()]
-    if several and reduction is None:
-        ways |= {c * loss.images: (*m, SUM_LOSS) for c, m in ways.items()}
-        found += [Convention(m) for m in ways.values() if SUM_LOSS in m]
-    both = {c for c in (of_gradients, of_deltas) if c is not None}
+    found = [(Convention(mutants), c, c) for c, mutants in ways.items()]
+    if n > 1 and deltas.keys() & submitted:
+        found += [(Convention((*m, SUM_CONVENTION), 1 / n), c, c * n) for c, m in ways.items()]
+    if n > 1 and reduction is None:
+        ways |= {c * n: (*m, SUM_LOSS) for c, m in ways.items()}
+        found += [(Convention(m), c, c) for c, m in ways.items() if SUM_LOSS in m]
+    both = {_commonest(factors) for factors in (of_gradients, of_deltas) if factors}
     c = next(iter(both)) if both else 1.0
-    if any(abs(c / other - 1) >= _EXACTLY for other in both) or _way(ways, c) is not None:
-        return found
-    backwards = _way(ways, -c)
-    if backwards is not None:
-        found.append(Convention((*backwards, SIGN)))
-    else:
-        alone = not deltas.keys() & submitted
-        found.append(Convention((_factor_mutant(loss, c, reduction, gradients_alone=alone),)))
-    return found
+    if all(_same(c, other) for other in both) and _way(ways, c) is None:
+        backwards = _way(ways, -c)
+        if backwards is not None:
+            mutants = (*backwards, SIGN)
+        else:
+            alone = not deltas.keys() & submitted
+            mutants = (_factor_mutant(loss, c, reduction, gradients_alone=alone),)
+        found.append((Convention(mutants), c, c))
+    error = max(_EXACTLY, 4 * ensemble.eps)
+    votes = [(_count(of_gradients, g, error), _count(of_deltas, d, error)) for _, g, d in found]
+    most = [max(counts) for counts in zip(*votes, strict=True)]
+    kept = [
+        one
+        for (one, *_), counts in zip(found, votes, strict=True)
+        if all(2 * count >= top or top == 1 for count, top in zip(counts, most, strict=True))
+    ]
+    return kept or [one for one, *_ in found]
+
+
+def _same(c: float, other: float, error: float = _EXACTLY) -> bool:
+    return abs(c / other - 1) < error
+
+
+def _count(factors: Sequence[float], c: float, error: float = _EXACTLY) -> int:
+    return sum(_same(one, c, error) for one in factors)
+
+
+def _commonest(factors: Sequence[float]) -> float:
+    """Return the factor that most have; the first one's where there are several."""
+    return max(factors, key=lambda c: _count(factors, c))
 
 
 def _way(ways: Mapping[float, tuple[Mutant, ...]], c: float) -> tuple[Mutant, ...] | None:
     """Return the way to begin that has the factor c."""
-    return next((m for one, m in ways.items() if abs(c / one - 1) < _EXACTLY), None)
+    return next((m for one, m in ways.items() if _same(c, one)), None)
 
 
-def _factor(submitted: Submitted, right: Mapping[str, Array], ensemble: Ensemble) -> float | None:
-    """Return the factor of the first array behind the loss, if it is a multiple of the right one.
+def _factors(submitted: Submitted, right: Mapping[str, Array], ensemble: Ensemble) -> list[float]:
+    """Return the factors of the arrays that are multiples of the right ones, from the loss down.
 
     Of one number every other is a multiple, and undecided units above it may change an array.
     """
+    found = []
     for name in _from_the_loss(right, ensemble):
         if name not in submitted or np.count_nonzero(right[name]) < 2:
             continue
@@ -106,9 +127,9 @@ def _factor(submitted: Submitted, right: Mapping[str, Array], ensemble: Ensemble
             array, truth = reading.values, right[name]
             c = float((array * truth).sum() / (truth**2).sum())
             if c and length(array - c * truth) <= _NEARLY * length(array):
-                return c
-        return None
-    return None
+                found.append(c)
+                break
+    return found
 
 
 def _factor_of_a_mistake(submitted: Submitted, ensemble: Ensemble) -> float | None:
@@ -118,9 +139,9 @@ def _factor_of_a_mistake(submitted: Submitted, ensemble: Ensemble) -> float | No
         return None
     for mutant in mutants_of(ensemble.exact.loss):
         delta = first_delta(ensemble.exact.loss, (mutant,))
-        c = _factor(submitted, {f"{last.name}.weight": delta.T @ last.x}, ensemble)
-        if c and c > 0:
-            return c
+        for c in _factors(submitted, {f"{last.name}.weight": delta.T @ last.x}, ensemble):
+            if c > 0:
+                return c
     return None
 
 

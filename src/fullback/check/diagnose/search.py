@@ -162,20 +162,19 @@ class Search:
                 continue  # below, all go on with the same delta
             for reading in readings:
                 met += self._meet_delta(h, key, reading)
-        if not met:
-            best = min((h for h in hypotheses if not h.chain.unresolved), key=lambda h: h.cost)
+        settled = [h for h in hypotheses if not h.chain.unresolved]
+        for share in {h.share for h in settled} - {h.share for h in met}:
+            best = min((h for h in settled if h.share == share), key=lambda h: h.cost)
             best = best.read_as(key, replace(readings[0], cost=0.0))
-            met = [replace(best, open=(*best.open, key))]
-        return [
-            replace(
-                h,
-                chain=Chain(
-                    self.ensemble, None, name, submitted=h.read[key].values, before=h.chain
-                ),
-                new=0,
-            )
-            for h in _best(met, self.margin)
-        ]
+            met.append(replace(best, open=(*best.open, key)))
+        found = []
+        for h in _best(met, self.margin):
+            given = Chain(self.ensemble, None, name, submitted=h.read[key].values, before=h.chain)
+            found.append(replace(h, chain=given, new=0))
+            if key in h.open or h.chain.without_mistakes() is not h.chain:
+                # the program may go on with the right delta, and what was given is a wrong copy
+                found.append(replace(h, chain=h.chain.without_mistakes(), new=0))
+        return found
 
     def _meet_delta(self, h: Hypothesis, key: str, reading: Reading) -> list[Hypothesis]:
         array = reading.values
