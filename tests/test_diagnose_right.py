@@ -191,3 +191,67 @@ def test_a_mistake_wins_over_undecided_units_and_over_two():
     gradients["conv1.weight"] = gradients["conv1.weight"][:, :, ::-1, ::-1]
     (finding,) = fb.diagnose(net, x, y, gradients).findings
     assert (finding.mistake, finding.layer) == ("weight-gradient-turned", "conv1")
+
+
+class TestDoublesInSinglePrecision:
+    """Where other arrays are right to double precision, one that is not is wrong."""
+
+    rng = np.random.default_rng(0)
+    net = fb.Network.parse("dense10 relu dense4", (12,), dtype="float64", seed=0)
+    x, y = rng.normal(size=(5, 12)), np.array([0, 1, 2, 3, 0])
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls):
+        net = cls.net.copy(dtype="float64")
+        for _ in range(1500):
+            for name, g in net.trace(cls.x, cls.y).gradients.items():
+                net.parameters[name] = net.parameters[name] - 0.5 * g
+        return net
+
+    @pytest.mark.parametrize("factor", [1.00001, 1.001, 1.2])
+    @pytest.mark.parametrize("name", net.parameters)
+    def test_one_number_off(self, trained, name, factor):
+        gradients = {n: g.copy() for n, g in trained.trace(self.x, self.y).gradients.items()}
+        gradients[name].flat[abs(gradients[name]).argmax()] *= factor
+        found = fb.diagnose(trained, self.x, self.y, gradients)
+        assert found.wrong == [name]
+
+    def test_one_array_alone_is_not_judged_where_its_sums_cancel(self, trained):
+        g = trained.trace(self.x, self.y).gradients["dense2.weight"].copy()
+        g.flat[abs(g).argmax()] *= 1.001
+        found = fb.diagnose(trained, self.x, self.y, {"dense2.weight": g})
+        assert "dense2.weight" not in found.right
+
+    def test_one_layer_computed_in_single_precision_is_right(self):
+        trace = self.net.trace(self.x, self.y)
+        delta = trace.deltas["dense1"].astype(np.float32)
+        single = {
+            "dense1.weight": (delta.T @ self.x.astype(np.float32)).astype(np.float64),
+            "dense1.bias": delta.sum(axis=0).astype(np.float64),
+        }
+        found = fb.diagnose(self.net, self.x, self.y, {**trace.gradients, **single})
+        assert found.ok
+        assert found.precision == "float32"
+
+
+class TestMostDecide:
+    """One array that is N times another's share is the one that is wrong, not all the others."""
+
+    @pytest.mark.parametrize("name", ["dense1.weight", "conv1.weight"])
+    def test_one_gradient_of_a_sum_among_means(self, name):
+        given = {**MADE.gradients, name: len(X) * MADE.gradients[name]}
+        assert fb.diagnose(NET, X, Y, given).wrong == [name]
+
+    @pytest.mark.parametrize("name", ["dense1.weight", "conv1.weight"])
+    def test_one_gradient_of_a_mean_among_sums(self, name):
+        given = {n: g if n == name else len(X) * g for n, g in MADE.gradients.items()}
+        assert fb.diagnose(NET, X, Y, given).wrong == [name]
+
+    @pytest.mark.parametrize("name", ["dense1", "relu2", "conv2", "conv1"])
+    @pytest.mark.parametrize("change", [lambda d: len(X) * d, lambda d: -d, lambda d: d[::-1]])
+    def test_a_wrong_copy_of_a_delta_is_the_only_one_that_is_wrong(self, name, change):
+        deltas = {**MADE.deltas, name: change(MADE.deltas[name])}
+        found = fb.diagnose(NET, X, Y, MADE.gradients, deltas)
+        assert found.wrong == [f"delta of {name}"]
+        assert len(found.findings) == 1

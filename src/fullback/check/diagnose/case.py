@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullback.check.diagnose.compare import length, precision
+from fullback.check.diagnose.compare import FAINT, length, precision
 from fullback.check.diagnose.conditions import conditions, not_finite
 from fullback.check.diagnose.conventions import Ties, conventions, tie_rules
 from fullback.check.diagnose.ensemble import Ensemble, build_ensemble
 from fullback.check.diagnose.findings import explain
 from fullback.check.diagnose.forward import ForwardVerdict, check_forward
-from fullback.check.diagnose.hypothesis import UNEXPLAINED, Hypothesis
+from fullback.check.diagnose.hypothesis import Hypothesis
 from fullback.check.diagnose.layouts import SubmittedArray
 from fullback.check.diagnose.memory_order import order_findings
 from fullback.check.diagnose.reader import Given
@@ -28,7 +27,7 @@ from fullback.network import Network
 from fullback.passes import Trace
 
 _SINGLE = 2.0**-23
-_BETWEEN = (1e-9, 1e-5)  # relative errors that double precision does not make, and single does
+_DOUBLE = 1e-11  # relative error that most cells in double precision have, at most
 _NAMES = {2.0**-52: "float64", _SINGLE: "float32", 2.0**-10: "float16"}
 _OWN_FORWARD = (
     "the backward pass is right for the network's own forward pass, and was judged by that: it was "
@@ -156,26 +155,34 @@ class Case:
         return best
 
     def _best(self, eps: float) -> tuple[Search, ForwardVerdict]:
-        """Return the best search of all precisions, and what was found in its forward pass.
+        """Return the best search, in single precision where that shows, and what forward shows."""
+        search, forward = self._plainly(eps)
+        if eps < _SINGLE and (search.best.open or forward.findings):
+            wide, of_wide = self._plainly(_SINGLE)
+            fewer = len(wide.best.open) + len(of_wide.findings)
+            if fewer < len(search.best.open) + len(forward.findings) and self._single(search, wide):
+                search, forward = wide, of_wide
+        return self._deeper(search), forward
 
-        A wider precision is searched for mistakes only where it explains more without any.
+    def _single(self, search: Search, wide: Search) -> bool:
+        """Whether what only single precision explains was computed in it.
+
+        Where other arrays are right to double precision, it is that only if it is very nearly right
+        and most of its cells are a little off: what is off in some cells is a mistake.
         """
-        best: tuple[Search, ForwardVerdict] | None = None
-        least, fewest = math.inf, math.inf
-        for attempt in _precisions(eps, self.submitted, named_arrays(self.trace)):
-            plain, forward = self._plainly(attempt)
-            unexplained = len(plain.best.open) + len(forward.findings)
-            if unexplained >= fewest:
-                continue
-            fewest = unexplained
-            search = self._deeper(plain)
-            cost = search.best.cost + UNEXPLAINED * len(forward.findings)
-            if best is None or cost < least - 0.5:
-                best, least = (search, forward), cost
-            if not forward.findings and not search.best.open:
-                break
-        assert best is not None  # noqa: S101 -- the loop ran
-        return best
+        exact = [
+            m for m in search.best.matches if m.fit.judged and m.fit.size > FAINT * m.fit.tolerance
+        ]
+        right = named_arrays(self.trace)
+        for match in wide.best.matches if exact else ():
+            if match.name in search.best.open:
+                array = (wide.best.read.get(match.name) or self.submitted[match.name][0]).values
+                there = right[match.name] != 0
+                ratios = array[there] / right[match.name][there]
+                off = abs(ratios / np.median(ratios) - 1) > _DOUBLE
+                if not match.fit.near or off.mean() < 0.5:
+                    return False
+        return True
 
     # Diagnoses ----------------------------------------------------------------------------------
 
@@ -272,22 +279,6 @@ class Case:
                 "had (weights= takes them)"
             )
         return advice
-
-
-def _precisions(eps: float, submitted: Submitted, right: Mapping[str, Array]) -> tuple[float, ...]:
-    """Return the precisions to judge in, one after the other, until everything is explained.
-
-    Doubles that are nearly right, but not as nearly as doubles are, come from single precision.
-    """
-    if eps >= _SINGLE:
-        return (eps,)
-    errors = [
-        length(reading.values - right[name]) / (length(right[name]) or 1.0)
-        for name, readings in submitted.items()
-        for reading in readings
-    ]
-    low, high = _BETWEEN
-    return (_SINGLE,) if any(low < error < high for error in errors) else (eps, _SINGLE)
 
 
 def _search_notes(search: Search, eps: float, not_judged: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from fullback.layers.base import Array
 
 _DEVIATIONS = 6.0  # of the noise, that a right array may be off,
 _LEAST = 4.0  # and units of rounding beside, as a share of its length
+_SINGLE = 1e-5  # relative error that single precision makes, at most, where no sum cancels
 _NEARLY_ALL = 0.95
 _SHARE = 1e-3  # how far off 0 to 1 a share may be found
 
@@ -51,6 +52,11 @@ class Fit:
     def relative(self) -> float:
         """The error as a share of what was computed."""
         return self.error / max(self.size, 1e-300)
+
+    @property
+    def near(self) -> bool:
+        """Whether single precision alone makes such an error, where no sum cancels."""
+        return self.error <= _SINGLE * self.size
 
     @property
     def undecided(self) -> bool:

@@ -24,8 +24,9 @@ def explain(search: Search, *, widened: bool, more: bool) -> Diagnosis:
     """Put the best hypothesis into words, with those that explain as much for as little.
 
     ``widened`` says that the arrays are held to a wider precision than they have: what is no larger
-    than its rounding is not judged then. ``more`` says that there are findings of another kind,
-    which stay. The diagnosis has findings, the arrays by verdict, and notes.
+    than its rounding, or is far off because a sum cancels in it, is not judged then. ``more`` says
+    that there are findings of another kind, which stay. The diagnosis has findings, the arrays by
+    verdict, and notes.
     """
     best = search.best
     others = [
@@ -40,7 +41,8 @@ def explain(search: Search, *, widened: bool, more: bool) -> Diagnosis:
     befores = {match.name: _before(search, match) for match in best.matches}
     for match in best.matches:
         before, reading = befores[match.name], _reading(search, match.name)
-        if not match.fit.judged or (widened and match.fit.size < FAINT * match.fit.tolerance):
+        faint = match.fit.size < FAINT * match.fit.tolerance or not match.fit.near
+        if not match.fit.judged or (widened and faint):
             found.not_judged.append(match.name)
         elif match.mistakes or reading.mistake:
             found.wrong.append(match.name)
