@@ -24,9 +24,9 @@ from fullback.report.document import packed
 MISTAKES = {
     name: mistake
     for name, mistake in CATALOGUE.items()
-    if name not in ("binary-term-lost", "constant-factor")  # of another loss; not made in a layer
+    if name != "binary-term-lost"  # of another loss
 }
-RATE, DECAY = 0.05, 0.01  # of an early update, and of an L2 term, where nothing trains
+RATE, DECAY = 0.05, 0.01  # of an early update, and of an L2 term or a factor, where nothing trains
 COMPANIONS = 4  # images beside the one on the page: enough for mistakes that mix images
 
 _MOST_SENT = 60_000  # numbers of an array that is sent to be looked at
@@ -71,8 +71,8 @@ _NEEDS = {
         "conv4 relu pool flatten dense32 relu dropout0.5 dense{classes}",
     ),
 }
-ELSEWHERE = {"binary-term-lost", "constant-factor"}
-"""Mistakes of another loss, or of what is handed over, which no network of the page can have."""
+ELSEWHERE = {"binary-term-lost"}
+"""Mistakes of another loss, which no network of the page can have."""
 
 _ANY = (
     "layers that this network does not have",
