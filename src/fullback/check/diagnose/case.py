@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fullback.check.diagnose.aside import judged_aside, without_far_deltas
 from fullback.check.diagnose.compare import length, precision
 from fullback.check.diagnose.conditions import conditions, not_finite
 from fullback.check.diagnose.conventions import Ties, conventions, tie_rules
@@ -87,7 +88,10 @@ class Case:
         """Look for a right backward pass, in a precision, and judge the forward pass."""
         if eps not in self._plain:
             ensemble = self._ensemble(eps, self.activations, self.probabilities)
-            verdict = check_forward(ensemble, self.net.names, self.activations, self.probabilities)
+            verdict = check_forward(
+                ensemble, self.net.names, self.activations, self.probabilities,
+                lambda: self._ensemble(eps, {}, None),
+            )  # fmt: skip
             if verdict.assumed:  # so that what follows from a wrong output is not wrong again
                 outputs = self.activations | verdict.assumed
                 ensemble = self._ensemble(eps, outputs, self.probabilities)
@@ -221,6 +225,7 @@ class Case:
         search, forward = self._best(eps)
         widened = search.ensemble.eps > eps
         found = explain(search, widened=widened, more=bool(self.unusable or forward.findings))
+        found = self._aside(search, found) or found
         of_forward = [finding.evidence.array for finding in forward.findings]
         wrong = [*self.unusable, *of_forward, *found.wrong]
         notes = _layout_notes(self.submission, search.best, self.usable)
@@ -242,6 +247,15 @@ class Case:
             notes=notes + forward.notes + found.notes,
             precision=_NAMES[search.ensemble.eps],
         )
+
+    def _aside(self, search: Search, found: Diagnosis) -> Diagnosis | None:
+        """Return the diagnosis in which a wrong delta is wrong alone, where all else is right."""
+        rest = without_far_deltas(self.submitted, named_arrays(self.trace))
+        if len(rest) == len(self.submitted) or not {*rest} & {*found.wrong, *found.inherited}:
+            return None
+        other = replace(self)
+        other.submitted = rest
+        return judged_aside(other._right(search.ensemble), self.submitted)
 
     def _advice(self, wrong: list[str], forward: list[Finding]) -> list[str]:
         """Say what to submit next where something is wrong that has no name."""
