@@ -121,7 +121,7 @@ class TestWhatIsSaid:
         found = self.found()
         assert found.ok
         assert found.precision == "float64"
-        assert len(found.right) == 8 + 10 + 11 + 1  # gradients, outputs, deltas, probabilities
+        assert len(found.right) == 8 + 11 + 11 + 1  # gradients, outputs, deltas, probabilities
         lines = str(found).splitlines()
         assert lines[0] == "nothing is wrong: 30 arrays right to float64"
         heading = "from the loss down probabilities output delta weight bias"

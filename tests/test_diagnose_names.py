@@ -89,6 +89,10 @@ def test_a_state_beside_gradients_is_told():
     assert any(note.startswith("vW2 beside the gradients") for note in found.notes)
 
 
+def test_a_gap_in_a_list_is_no_gradient():
+    assert len(fb.diagnose(NET, X, Y, [*GRADIENTS.values(), None]).right) == len(GRADIENTS)
+
+
 def test_gradients_of_layers_that_are_called_d_are_all_judged():
     net = fb.Network.parse("conv4 relu flatten dense4", (1, 6, 6), dtype="float64")
     x = X[:, :, :6, :6]

@@ -27,6 +27,7 @@ from fullback.network import Network
 from fullback.options import listed, short
 
 _SAME = 1e-5  # relative difference of weights that another precision makes
+_DEEP = 6  # containers in containers, at most
 _TOLD = 4  # names, at most, in a note
 
 
@@ -69,7 +70,7 @@ def named_gradients(
         except OptionError as error:
             refusal = refusal or error
     else:
-        raise refusal or OptionError("there are no arrays with a gradient's name in the gradients")
+        raise refusal or OptionError("no array among the gradients has the name of one")
     for name, part in left_out(value, {*matched, *beside, *state}):
         hint = "; a layer with one unit has biases of shape (1,)" * isinstance(part, float)
         raise InputError(f"gradients: {name} must be an array of numbers, got {short(part)}{hint}")
@@ -106,13 +107,12 @@ def _candidates(net: Network, value: Any, *, stacked: bool) -> dict[str, Array]:
     return {name: array for name, array in found.items() if array.size in sizes} or found
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether there are only arrays, numbers and texts in a container."""
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return isinstance(value, int | float | str) or is_array(value)
+def _is_plain(value: Any, deep: int = _DEEP) -> bool:
+    """Whether there are only arrays, numbers, texts and gaps in a container."""
+    if isinstance(value, Mapping | list | tuple):
+        parts = value.values() if isinstance(value, Mapping) else value
+        return deep > 0 and all(_is_plain(part, deep - 1) for part in parts)
+    return value is None or isinstance(value, int | float | str) or is_array(value)
 
 
 def _state(found: Mapping[str, Array]) -> list[str]:
