@@ -65,7 +65,7 @@ def test_a_probe_is_written_for_their_program(model, tmp_path):
 def test_nothing_is_wrong(model, data, tmp_path):
     code, out, err = run(model, data, computed(model, data, tmp_path / "c.npz"))
     assert (code, err) == (0, "")
-    assert "nothing is wrong: 30 arrays right to float32" in out
+    assert "nothing is wrong: 31 arrays right to float32" in out
 
 
 def test_a_page_for_people(model, data, tmp_path):

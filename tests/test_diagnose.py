@@ -121,13 +121,13 @@ class TestWhatIsSaid:
         found = self.found()
         assert found.ok
         assert found.precision == "float64"
-        assert len(found.right) == 8 + 10 + 11 + 1  # gradients, outputs, deltas, probabilities
+        assert len(found.right) == 8 + 11 + 11 + 1  # gradients, outputs, deltas, probabilities
         lines = str(found).splitlines()
-        assert lines[0] == "nothing is wrong: 30 arrays right to float64"
+        assert lines[0] == "nothing is wrong: 31 arrays right to float64"
         heading = "from the loss down probabilities output delta weight bias"
         assert " ".join(lines[2].split()) == heading
         assert lines[4].split() == ["dense2", *["right"] * 4]
-        assert lines[-1].split() == ["input", "right"]
+        assert lines[-1].split() == ["input", "right", "right"]
 
     def test_a_finding(self):
         found = self.found(("filter-not-turned", "conv2"))

@@ -277,3 +277,116 @@ def test_gradients_that_follow_from_wrong_probabilities_are_judged_by_these():
     given = {"dense1.bias": delta.sum(axis=0)}
     found = diagnose(net, x, y, given, probabilities=wrong)
     assert (found.wrong, found.right) == (["probabilities"], ["dense1.bias"])
+
+
+# Images, and outputs that the program did not go on with -----------------------------------------
+
+SMALL = network("conv4 relu pool conv4 relu flatten dense4", (1, 8, 8))
+
+
+def own(net=SMALL, images=3):
+    x, y = batch(net, images)
+    return x, y, net.trace(x, y)
+
+
+@pytest.mark.parametrize("change", [lambda x: -x, lambda x: 1.01 * x, lambda x: x[::-1]])
+def test_other_images_than_x_are_one_finding(change):
+    x, y, trace = own()
+    for rest in ({}, {"dense1": trace.activations["dense1"]}, trace.activations):
+        found = diagnose(SMALL, x, y, trace.gradients, None, {**rest, "input": change(x)})
+        (finding,) = found.findings
+        assert (finding.layer, finding.quantity) == ("input", "output")
+        assert "not x" in finding.message
+        assert "off x" in finding.evidence.sentence
+        assert found.wrong == ["output of input"]
+        assert not found.inherited
+        assert not found.not_judged
+        assert len(found.right) == len(trace.gradients) + len({*rest} - {"input"})
+
+
+def test_what_follows_from_other_images_is_judged_by_them():
+    x, y, _ = own()
+    other = SMALL.trace(-x, y)
+    found = diagnose(SMALL, x, y, other.gradients, None, {**other.activations, "input": -x})
+    assert found.wrong == ["output of input"]
+    assert "output of conv1" in found.right
+    assert "conv1.weight" in found.right
+
+
+def test_the_right_input_is_listed():
+    x, y, _ = own()
+    found = diagnose(SMALL, x, y, activations={"input": x})
+    assert found.ok
+    assert found.judged == ["output of input"]
+    assert "input" in str(found)
+    wrong = diagnose(SMALL, x, y, activations={"input": -x})
+    assert not wrong.ok
+    assert wrong.judged == ["output of input"]
+
+
+def test_images_that_the_network_scales_may_be_given_scaled_or_not():
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(0, 256, (3, 1, 8, 8)).astype(np.uint8), [0, 1, 2]
+    trace = SMALL.trace(x, y)
+    for given in (x, x / 255, (x / 255).astype("float32")):
+        found = diagnose(SMALL, x, y, trace.gradients, None, {"input": given})
+        assert found.ok, found
+        assert "output of input" in found.right
+    (finding,) = diagnose(SMALL, x, y, activations={"input": x.astype(float)}).findings
+    assert "it is the right one times 255" in finding.evidence.sentence
+
+
+@pytest.mark.parametrize("name", ["conv1", "pool1", "conv2", "flatten1"])
+def test_an_output_that_is_the_networks_own_is_never_wrong(name):
+    x, y, trace = own()
+    outputs = {**trace.activations, name: -trace.activations[name]}
+    found = diagnose(SMALL, x, y, trace.gradients, None, outputs, trace.probabilities)
+    assert found.wrong == [f"output of {name}"]
+    assert len(found.findings) == 1
+    assert "probabilities" in found.right
+
+
+def test_probabilities_that_are_the_networks_own_are_never_wrong():
+    x, y, trace = own()
+    outputs = {"dense1": -trace.activations["dense1"]}
+    found = diagnose(SMALL, x, y, None, None, outputs, trace.probabilities)
+    assert found.wrong == ["output of dense1"]
+    assert found.right == ["probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "mistake", "layer"),
+    [
+        ("dense1", lambda d: 3 * d, "batch-scale", "loss"),
+        ("conv2", lambda d: 3 * d, None, "relu2"),
+        ("conv2", lambda d: d[..., ::-1], None, "relu2"),
+        ("pool1", lambda d: -d, "sign-flipped", "conv2"),
+    ],
+)
+def test_a_delta_that_the_program_did_not_go_on_with_is_wrong_alone(name, change, mistake, layer):
+    x, y, trace = own()
+    deltas = {**trace.deltas, name: change(trace.deltas[name])}
+    found = diagnose(SMALL, x, y, trace.gradients, deltas)
+    assert [(f.mistake, f.layer) for f in found.findings] == [(mistake, layer)]
+    assert found.wrong == [f"delta of {name}"]
+    assert not found.inherited
+    assert len(found.right) == len(trace.gradients) + len(deltas) - 1
+
+
+def test_deltas_of_another_sign_beside_right_gradients_are_one_finding():
+    x, y, trace = own()
+    found = diagnose(SMALL, x, y, trace.gradients, {k: -d for k, d in trace.deltas.items()})
+    assert [f.mistake for f in found.findings] == ["sign-flipped"]
+    assert {*found.right} == {*trace.gradients}
+    assert len(found.inherited) + len(found.wrong) == len(trace.deltas)
+
+
+def test_what_should_be_zero_is_told_so():
+    net = network("dense3 relu dense1", (4,))
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    trace, rng = net.trace(x, [0, 0, 0]), np.random.default_rng(0)
+    wrong = {name: rng.normal(size=g.shape) for name, g in trace.gradients.items()}
+    for given in (wrong, {"dense1.weight": wrong["dense1.weight"]}):
+        for finding in diagnose(net, x, [0, 0, 0], given).findings:
+            assert "zero everywhere" in finding.evidence.sentence
+            assert "e+" not in finding.evidence.sentence

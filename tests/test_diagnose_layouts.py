@@ -285,3 +285,61 @@ class TestOptions:
         moved = {name: w - 0.001 * np.sign(g[name]) for name, w in weights.items()}
         with pytest.raises(OptionError, match="every weight by the same amount, as Adam"):
             fb.diagnose(self.net, self.x, self.y, weights=weights, after=moved, lr=0.001)
+
+
+def _outputs(text, shape, images):
+    net = fb.Network.parse(text, shape, dtype="float64")
+    rng = np.random.default_rng(0)
+    for key, p in net.parameters.items():
+        if key.endswith("bias"):
+            net.parameters[key] = rng.normal(0, 0.2, p.shape)
+    x, y = rng.normal(size=(images, *shape)), np.arange(images) % 4
+    return net, x, y, net.trace(x, y)
+
+
+def _channels_last(array):
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+@pytest.mark.parametrize("with_weights", [False, True])
+@pytest.mark.parametrize("fold", ["CHW", "HWC"])
+def test_maps_with_channels_last_may_be_flattened_in_either_order(fold, with_weights):
+    net, x, y, trace = _outputs("conv3 relu pool conv5 relu flatten dense4", (1, 8, 12), 7)
+    weights = {key: np.array(p) for key, p in net.parameters.items()} if with_weights else None
+    gradients = dict(trace.gradients)
+    outputs, deltas = (
+        {key: _channels_last(a) for key, a in arrays.items()}
+        for arrays in (trace.activations, trace.deltas)
+    )
+    if fold == "HWC":
+        folded = (slice(None), np.arange(5 * 4 * 6).reshape(5, 4, 6).transpose(1, 2, 0).ravel())
+        outputs["flatten1"], deltas["flatten1"] = (
+            outputs["flatten1"][folded],
+            deltas["flatten1"][folded],
+        )
+        gradients["dense1.weight"] = gradients["dense1.weight"][folded]
+        if weights:
+            weights["dense1.weight"] = weights["dense1.weight"][folded]
+    found = fb.diagnose(net, x, y, gradients, None, outputs, trace.probabilities, weights=weights)
+    assert found.ok, found
+    assert fb.diagnose(net, x, y, gradients, deltas, weights=weights).ok
+    outputs["flatten1"] = outputs["flatten1"][:, ::-1]
+    found = fb.diagnose(net, x, y, gradients, None, outputs, trace.probabilities, weights=weights)
+    assert found.wrong == ["output of flatten1"]
+
+
+def test_images_as_the_last_axis_are_so_in_square_arrays_too():
+    net, x, y, trace = _outputs("conv4 relu pool conv4 relu flatten dense4", (1, 8, 8), 4)
+    outputs, deltas = (
+        {key: np.moveaxis(a, 0, -1) for key, a in arrays.items()}
+        for arrays in (trace.activations, trace.deltas)
+    )
+    found = fb.diagnose(net, x, y, trace.gradients, None, outputs, trace.probabilities.T)
+    assert found.ok, found
+    assert fb.diagnose(net, x, y, trace.gradients, deltas).ok
+    few = {key: deltas[key] for key in ("flatten1", "dense1")}
+    assert fb.diagnose(net, x, y, trace.gradients, few).ok
+    found = fb.diagnose(net, x, y, trace.gradients, {"dense1": deltas["dense1"]})
+    assert not found.ok  # nothing else says that the images are last
+    deltas["dense1"] = -deltas["dense1"]
+    assert fb.diagnose(net, x, y, trace.gradients, deltas).wrong == ["delta of dense1"]

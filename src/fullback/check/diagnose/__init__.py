@@ -2,9 +2,9 @@
 
 Begin with ``judge``, the public function, and ``case``, the page from what was submitted to the
 diagnosis: ``submission`` brings the user's arrays to the network's names (``names``,
-``containers``) and layouts (``layouts``, ``weights``, ``reader``), ``ensemble`` runs forward with
-and without rounding, ``search`` looks for the mistakes that explain the arrays (``hypothesis``,
-``chain``, ``compare``), ``findings`` puts them into words, ``report`` shows them.
+``containers``, ``gradients``) and layouts (``layouts``, ``weights``, ``reader``), ``ensemble`` runs
+forward with and without rounding, ``search`` looks for the mistakes that explain the arrays
+(``hypothesis``, ``chain``, ``compare``), ``findings`` puts them into words, ``report`` shows them.
 
 ``diagnose_program`` (``program``) asks it of a training step: ``calls`` tries ways of calling one,
 ``step`` tells what it did, ``snapshot`` puts back what it changed, ``inferred`` finds the networks

@@ -86,7 +86,10 @@ class Case:
         """Look for a right backward pass, in a precision, and judge the forward pass."""
         if eps not in self._plain:
             ensemble = self._ensemble(eps, self.activations, self.probabilities)
-            verdict = check_forward(ensemble, self.net.names, self.activations, self.probabilities)
+            verdict = check_forward(
+                ensemble, self.net.names, self.activations, self.probabilities,
+                lambda: self._ensemble(eps, {}, None),
+            )  # fmt: skip
             if verdict.assumed:  # so that what follows from a wrong output is not wrong again
                 outputs = self.activations | verdict.assumed
                 ensemble = self._ensemble(eps, outputs, self.probabilities)

@@ -75,8 +75,11 @@ def conventions(
     if n > 1 and reduction is None:
         ways |= {c * n: (*m, SUM_LOSS) for c, m in ways.items()}
         found += [(Convention(m), c, c) for c, m in ways.items() if SUM_LOSS in m]
-    both = {_commonest(factors) for factors in (of_gradients, of_deltas) if factors}
-    c = next(iter(both)) if both else 1.0
+    both = [_commonest(factors) for factors in (of_gradients, of_deltas) if factors]
+    c = both[0] if both else 1.0
+    mirrored = _way(ways, c)
+    if mirrored is not None and len(both) == 2 and _same(c, -both[1]):
+        found.append((Convention((*mirrored, SIGN), -1.0), c, -c))
     if all(_same(c, other) for other in both) and _way(ways, c) is None:
         backwards = _way(ways, -c)
         if backwards is not None:

@@ -52,6 +52,29 @@ def describe(array: Array, right: Array, *, parameter: bool = False) -> list[str
     return words
 
 
+def off_by(error: float, size: float, what: str = "off the right values") -> str:
+    """Say how far off an array is, as a share of the right one's ``size``."""
+    return f"{percent(error / size)} {what}" if size else "not zero everywhere, as it should be"
+
+
+def difference(
+    array: Array, right: Array, what: str = "off the right values", *, parameter: bool = False
+) -> str:
+    """Say how far off an array is, and how it differs."""
+    words, size = "; ".join(describe(array, right, parameter=parameter)), length(right)
+    return f"{off_by(length(array - right), size, what)}: {words}" if size else words
+
+
+def share(error: float, size: float) -> float:
+    """Return the relative error; infinity where it should be 0 everywhere."""
+    return error / size if size else float("inf")
+
+
+def percent(relative: float) -> str:
+    """Write a relative error."""
+    return f"{100 * relative:.3g} %" if relative >= 1e-5 else f"{relative:.0e}"
+
+
 def _places(array: Array, right: Array, names: list[str]) -> list[str]:
     """Say along which axis only some slices are wrong."""
     wrong = abs(array - right) > 1e-3 * abs(right).max()

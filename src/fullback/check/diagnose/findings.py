@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fullback.check.diagnose.chain import Chain, gradient_in
 from fullback.check.diagnose.compare import FAINT, Fit, fit, length
-from fullback.check.diagnose.describe import describe
+from fullback.check.diagnose.describe import difference, off_by, percent, share
 from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match
 from fullback.check.diagnose.layouts import Reading
 from fullback.check.diagnose.report import Alternative, Diagnosis, Evidence, Finding, place_of
@@ -141,14 +141,14 @@ def _finding(
     if shown is None:
         evidence = Evidence("", float("nan"), None, "")
     else:
-        before, after = befores[shown.name].relative, shown.fit.relative
-        gives = f"{_relative(after)} off" if after else "exactly"
+        before, after = befores[shown.name], shown.fit.relative
+        gives = f"{percent(after)} off" if after else "exactly"
         evidence = Evidence(
             shown.name,
-            before,
+            share(before.error, before.size),
             after,
-            f"{shown.name} is {_relative(before)} off the right values, and {gives} what this "
-            "mistake gives",
+            f"{shown.name} is {off_by(before.error, before.size)}, and {gives} what this mistake "
+            "gives",
         )
     quantity = "first delta" if first.layer == "loss" else _TARGETS[first.mutant.target]
     description = first.mutant.description
@@ -174,10 +174,6 @@ def _finding(
         hint=entry.hint,
         alternatives=_alternatives(mistake, best, others),
     )
-
-
-def _relative(error: float) -> str:
-    return f"{100 * error:.3g} %" if error >= 1e-5 else f"{error:.0e}"
 
 
 def _fixed(mistake: str, best: Hypothesis, befores: dict[str, Fit]) -> list[str]:
@@ -278,8 +274,8 @@ def _unexplained(search: Search, right: Mapping[str, Array]) -> Finding:
         if above is not None:
             p = search.ensemble.exact.layers[layer]
             expected = propagate(p, target, above.values) * best.share  # type: ignore[arg-type]
-    relative = length(array - expected) / max(length(expected), 1e-300)
-    words = "; ".join(describe(array, expected, parameter=target != "delta"))
+    relative = share(length(array - expected), length(expected))
+    words = difference(array, expected, parameter=target != "delta")
     message = (
         f"{name} is wrong, and no mistake of the catalogue, nor two at once, explains it. {where}"
     )
@@ -290,9 +286,7 @@ def _unexplained(search: Search, right: Mapping[str, Array]) -> Finding:
         layer,
         quantity,
         exact=False,
-        evidence=Evidence(
-            name, relative, None, f"{_relative(relative)} off the right values: {words}"
-        ),
+        evidence=Evidence(name, relative, None, words),
         message=message,
         expect="",
     )

@@ -6,18 +6,20 @@ layer is wrong once, and those behind it are judged by what they were given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.describe import describe
+from fullback.check.diagnose.describe import difference, off_by, share
 from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.layouts import SubmittedArray
 from fullback.check.diagnose.report import Evidence, Finding
-from fullback.check.mistakes import LayerPass, rules_of
+from fullback.check.mistakes import ForwardPass, LayerPass, rules_of
 from fullback.check.mistakes.forward import forward_ways
 from fullback.check.mistakes.forward_ways import Way
 from fullback.layers import BatchNorm2D, Dropout, SoftmaxCrossEntropy
@@ -28,6 +30,7 @@ from fullback.passes import Trace
 _EXACTLY = 1e-5  # relative error up to which an array is what a mistake gives,
 _NEARER = 1e-3  # and its share of the error without the mistake
 _FIRST = "Fix this first: whatever lies behind it changes with it."
+_JUDGED = "The backward pass was judged with what was submitted, where the program goes on with it."
 _READS = 1e-2  # relative error from which on a layout does not explain an array
 
 
@@ -55,41 +58,79 @@ def check_forward(
     names: Sequence[str],
     activations: Mapping[str, Array],
     probabilities: Array | None,
+    own: Callable[[], Ensemble],
 ) -> ForwardVerdict:
     """Judge the submitted forward pass.
+
+    What does not follow from what was submitted before it, but is the network's own, is right: the
+    program did not go on with the wrong one.
 
     Parameters
     ----------
     ensemble : whose passes go on with the submitted activations
     names : the layers, from the input to the output
     activations, probabilities : what was submitted, in the network's names and shapes
+    own : the network's own passes, with nothing that was submitted
     """
-    verdict = ForwardVerdict()
+    verdict, own = ForwardVerdict(), functools.cache(own)
+    if "input" in activations:
+        x = own().exact.activations["input"]
+        spread = max(length(noisy.activations["input"] - x) for noisy in own().noisy)
+        if length(activations["input"] - x) <= 6 * spread + ensemble.eps * length(x):
+            verdict.right.append("output of input")
+        else:
+            verdict.findings.append(_other_images(activations["input"], x))
     stretch = _Stretch([], ensemble, verdict.assumed)
     for name in names:
         stretch.layers.append(name)
         if name not in activations:
             continue
-        submitted, p = activations[name], ensemble.exact.layers[name]
-        spread = [length(noisy.layers[name].y - p.y) for noisy in ensemble.noisy]
-        noise = rules_of(p.layer).noise(ensemble.absolute.layers[name], p.y, ensemble.eps)
-        tolerance = 6 * (max(spread) + (0.0 if noise is None else length(noise)))
-        tolerance += ensemble.eps * length(p.y)
-        if length(submitted - p.y) <= tolerance:
+        submitted = activations[name]
+        if _is_output(submitted, name, ensemble) or _is_output(submitted, name, own()):
             verdict.right.append(f"output of {name}")
         else:
-            verdict.findings.append(stretch.finding(name, submitted, p.y))
+            verdict.findings.append(stretch.finding(name, submitted, ensemble.exact.layers[name].y))
         stretch = _Stretch([], ensemble, verdict.assumed)
-    expected = ensemble.exact.loss.loss.probabilities(ensemble.exact.loss.logits)
+    expected = _probabilities(ensemble.exact)
     if probabilities is not None and expected is not None:
-        others = [n.loss.loss.probabilities(n.loss.logits) for n in ensemble.noisy]
-        spread = [length(other - expected) for other in others if other is not None]
-        tolerance = 6 * max(spread) + 8 * ensemble.eps * expected.size**0.5
-        if length(probabilities - expected) <= tolerance:
+        if _are_probabilities(probabilities, ensemble) or _are_probabilities(probabilities, own()):
             verdict.right.append("probabilities")
         else:
             verdict.findings.append(stretch.finding("loss", probabilities, expected))
     return verdict
+
+
+def _is_output(submitted: Array, name: str, ensemble: Ensemble) -> bool:
+    """Whether an array is the output of a layer, but for rounding."""
+    p = ensemble.exact.layers[name]
+    spread = max(length(noisy.layers[name].y - p.y) for noisy in ensemble.noisy)
+    noise = rules_of(p.layer).noise(ensemble.absolute.layers[name], p.y, ensemble.eps)
+    tolerance = 6 * (spread + (0.0 if noise is None else length(noise)))
+    return length(submitted - p.y) <= tolerance + ensemble.eps * length(p.y)
+
+
+def _are_probabilities(submitted: Array, ensemble: Ensemble) -> bool:
+    """Whether an array is the probabilities, but for rounding."""
+    expected = _probabilities(ensemble.exact)
+    others = [_probabilities(noisy) for noisy in ensemble.noisy]
+    tolerance = 6 * max(length(other - expected) for other in others)
+    tolerance += 8 * ensemble.eps * float(expected.size) ** 0.5
+    return bool(length(submitted - expected) <= tolerance)
+
+
+def _probabilities(forward: ForwardPass) -> Any:
+    """Return what the loss makes of the logits; None where there are no probabilities."""
+    return forward.loss.loss.probabilities(forward.loss.logits)
+
+
+def _other_images(submitted: Array, x: Array) -> Finding:
+    """Say that the program had other images than x."""
+    message = f"The input is not x: other images went into the program. {_JUDGED}"
+    relative = share(length(submitted - x), length(x))
+    evidence = Evidence("output of input", relative, None, difference(submitted, x, "off x"))
+    return Finding(
+        None, "input", "output", exact=False, evidence=evidence, message=message, expect=_FIRST
+    )
 
 
 def target_notes(net: Network, y: ArrayLike) -> list[str]:
@@ -116,23 +157,18 @@ class _Stretch:
         quantity, array = "output", f"output of {name}"
         if name == "loss":
             quantity = array = "probabilities"
-        relative = error / max(size, 1e-300)
+        relative = share(error, size)
         found = self._named(name, submitted, min(_NEARER * error, _EXACTLY * length(submitted)))
-        off = f"{relative:.2g} off in relative terms"
         if found is None:
-            words = "; ".join(describe(submitted, expected))
-            message = (
-                f"{self._where(name)} The backward pass was judged with what was submitted, where "
-                "the program goes on with it."
-            )
-            evidence = Evidence(array, relative, None, f"{off}: {words}")
+            message = f"{self._where(name)} {_JUDGED}"
+            evidence = Evidence(array, relative, None, difference(submitted, expected))
             return Finding(
                 None, name, quantity, exact=False, evidence=evidence, message=message, expect=_FIRST
             )
         layer, way, output, after = found
         if layer != name:
             self.assumed[layer] = output
-        proof = f"{array} is {off}, and {after:.1g} off what this mistake gives"
+        proof = f"{array} is {off_by(error, size)}, and {after:.1g} off what this mistake gives"
         return Finding(
             way.mistake.id,
             layer,
@@ -231,9 +267,12 @@ def read_activations(
         x = x if name == "input" else _rerun(layers[name], x)
         if name not in activations:
             continue
-        m = activations[name]
+        m, own = activations[name], trace.activations[name]
         best = min(m.readings, key=lambda reading: _error(reading.values, x))
-        if _error(best.values, x) > _READS and len(m.readings) > 1:
+        if _error(best.values, x) > _READS:  # the program may not have gone on with a wrong one
+            best = min(m.readings, key=lambda reading: _error(reading.values, own))
+        near = min(_error(best.values, x), _error(best.values, own))
+        if near > _READS and len(m.readings) > 1:
             behind = [layers[n] for n in net.names[place:]]
             usual = {c.readings[0].layout for c in chosen.values() if c.values.ndim == x.ndim}
             best = min(

@@ -291,7 +291,9 @@ def _fits(axes: Axes, program: ProgramLayout, shape: Shape) -> bool:
     )
 
 
-def read_maps(axes: Axes, array: Array, orders: Sequence[str]) -> Iterator[Reading]:
+def read_maps(
+    axes: Axes, array: Array, orders: Sequence[str], *, batch_last: bool
+) -> Iterator[Reading]:
     """Yield the readings of a delta or an activation.
 
     Parameters
@@ -299,9 +301,10 @@ def read_maps(axes: Axes, array: Array, orders: Sequence[str]) -> Iterator[Readi
     axes : N and the axes of the output; unfolded, where it comes from Flatten
     array : the array
     orders : the orders that maps may lie in, the likelier ones first
+    batch_last : whether other arrays have the images as their last axis, so that a square one may
     """
     if len(axes.letters) == 2:
-        orders = ["NU", "UN"] if axes.sizes[0] != axes.sizes[1] else ["NU"]
+        orders = ["NU", "UN"] if axes.sizes[0] != axes.sizes[1] or batch_last else ["NU"]
     flat = len(axes.wanted) == 2 < len(axes.letters)
     for order in orders:
         if not axes.fits(order, array.shape):

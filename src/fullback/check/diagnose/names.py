@@ -27,6 +27,7 @@ _STATE = {"vel", "mom", "vd", "sd", "md", "vw", "vb", "mw", "mb", "sw", "sb", "v
 _STATE |= {"sdb", "adam"}
 _NOISE = {"d", "grad", "grads", "gradient", "gradients", "delta", "deltas", "dl", "dloss", "g"}
 _NOISE |= {"layer", "layers", "param", "params", "out", "output", "y", "a", "act", "activation"}
+_DIFFERENTIAL = {"grad", "grads", "gradient", "gradients", "delta", "deltas", "dl", "dloss"}
 _KINDS = {
     "conv": "conv", "convolution": "conv", "conv2d": "conv", "c": "conv", "cnn": "conv",
     "dense": "dense", "fc": "dense", "linear": "dense", "lin": "dense", "affine": "dense",
@@ -97,6 +98,11 @@ def is_state(name: str) -> bool:
     )
 
 
+def _plain(name: str) -> tuple[str, ...]:
+    """Return a name's words without those that only say that it is a gradient."""
+    return tuple(word for word in words_of(name) if word != "d" and word not in _DIFFERENTIAL)
+
+
 class Names:
     """Finds the network's name among ``shapes`` for each of a user's.
 
@@ -124,26 +130,42 @@ class Names:
         self.guessed.clear()
         self._parts = {name: self._parts_of(name) for name in arrays}
         found = {name: name for name in arrays if name in self.shapes}
-        for rule in (
-            self._by_suffix,
-            self._by_stage,
-            self._by_words,
-            self._by_order,
-            self._by_shape,
-            self._by_place,
-        ):
+        by_name = (self._by_suffix, self._by_stage, self._by_words, self._by_order)
+        for rule in (*by_name, self._by_shape, self._by_place):
             rest = {k: v for k, v in arrays.items() if k not in found}
+            if rule == self._by_shape:
+                self._refuse_twins(rest, found)
             free = [known for known in self.shapes if known not in found.values()]
             for name, known in rule(rest, free).items():
                 if known not in found.values() and self._fits(known, arrays[name]):
                     found[name] = known
-        unknown = [name for name in arrays if name not in found]
+        unknown = {name: array for name, array in arrays.items() if name not in found}
         if unknown:
-            raise OptionError(self._unknown(unknown, arrays, list(found.values())))
+            for rule in by_name:
+                self._refuse_second(rule(unknown, list(self.shapes)), unknown, found)
+            raise OptionError(self._unknown(list(unknown), arrays, list(found.values())))
         return found
 
     def _fits(self, known: str, array: Array) -> bool:
         return array.size == int(np.prod(self.shapes[known])) * (self.images or 1)
+
+    def _refuse_twins(self, rest: Mapping[str, Array], found: Mapping[str, str]) -> None:
+        """Raise OptionError where a name is another one but for a gradient's prefix: dW1 and W1."""
+        known_by = {_plain(name): known for name, known in found.items()}
+        claims = self._by_stage(rest, list(self.shapes))
+        claims |= {name: known_by[_plain(name)] for name in rest if _plain(name) in known_by}
+        self._refuse_second(claims, rest, found)
+
+    def _refuse_second(
+        self, claims: Mapping[str, str], rest: Mapping[str, Array], found: Mapping[str, str]
+    ) -> None:
+        """Raise OptionError where a name claims what another one has been found to be."""
+        names = {known: name for name, known in found.items()}
+        for name, known in claims.items():
+            if known in names and self._fits(known, rest[name]):
+                raise OptionError(
+                    f"both {name} and {names[known]} are {known}: give one {self.what} of it alone"
+                )
 
     def _by_suffix(self, rest: Mapping[str, Array], free: list[str]) -> dict[str, str]:
         found = {}

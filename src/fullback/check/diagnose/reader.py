@@ -30,7 +30,7 @@ from fullback.errors import OptionError, ShapeError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network
 from fullback.options import require_flag, require_number, short
-from fullback.passes import Seed, Trace
+from fullback.passes import Seed, Trace, scaled
 
 _RIGHT = 1 - 1e-9  # cosine from which on another order is not looked for
 
@@ -143,6 +143,14 @@ class Reader:
         elif orders[0] == "NCHW":
             orders = orders[:1]
         self._orders = orders
+        self._batch_last = _lie_batch_last(
+            [
+                (self._outputs[k], a.shape)
+                for arrays in named.values()
+                for k, (_, a) in arrays.items()
+            ],
+            bool(whole) and any(order[-1] == "N" for order in orders),
+        )
         self.program, self._possible = ProgramLayout(), list[ProgramLayout]()
         self.channels_last = orders[0] in ("NHWC", "HWCN", "HWNC")
 
@@ -260,8 +268,14 @@ class Reader:
         features = len(axes.wanted) == 2
         if merged if not features else self.program != ProgramLayout() or array.ndim > 2:
             orders = [*orders, *(o for o in MAP_ORDERS if o not in orders)]
+        elif features:  # maps that lie otherwise may be flattened in the network's order
+            orders = [*orders, *(o for o in ("NCHW", "CHWN") if o not in orders)]
         found: list[Reading] = []
-        for reading in read_maps(axes, array.astype(np.float64), orders):
+        values = array.astype(np.float64)
+        if known == "input" and array.dtype == np.uint8:  # images that the network scales itself
+            both = values, scaled(array, values.dtype)
+            values = min(both, key=lambda v: abs(length(v) - length(truth)))
+        for reading in read_maps(axes, values, orders, batch_last=self._batch_last):
             if not any(np.array_equal(reading.values, other.values) for other in found):
                 found.append(reading)
         if not found:
@@ -295,6 +309,12 @@ def _map_axes(images: int, shape: Shape, folded: Shape | None) -> Axes:
     if len(shape) == 3 or folded:
         return Axes("NCHW", (images, *(folded or shape)), wanted)
     return Axes("NU", wanted, wanted)
+
+
+def _lie_batch_last(pairs: Sequence[tuple[Axes, Shape]], maps: bool) -> bool:
+    """Whether the images are the last axis of maps, or of rows as their shapes say."""
+    rows = [(a.wanted, shape) for a, shape in pairs if len(a.wanted) == 2]
+    return maps or any(shape == wanted[::-1] != wanted for wanted, shape in rows)
 
 
 def _nearest(matched: SubmittedArray, truth: Array) -> SubmittedArray:

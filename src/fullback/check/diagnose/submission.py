@@ -10,6 +10,7 @@ import numpy as np
 
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.forward import read_activations
+from fullback.check.diagnose.gradients import named_gradients
 from fullback.check.diagnose.layouts import (
     Axes,
     ProgramLayout,
@@ -166,7 +167,9 @@ def _gradients(
     if given.after is None:
         ways: Sequence[Named] = [{}]
         if given.gradients is not None:
-            ways = named_weights(net, given.gradients, "gradient", submission.guessed)
+            ways = named_gradients(
+                net, given.gradients, weights, submission.guessed, submission.notes
+            )
         return Gradients(ways)
     if weights is None:
         raise OptionError("after needs weights, those before the step, to tell what it changed")

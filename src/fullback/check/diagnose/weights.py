@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.containers import WAYS, is_container, left_out, weights_in
+from fullback.check.diagnose.containers import WAYS, arrays_in, is_container, weights_in
 from fullback.check.diagnose.layouts import Axes, ProgramLayout, axes_of, likeness, readable
 from fullback.check.diagnose.names import Names, as_array
 from fullback.errors import InputError, OptionError, ShapeError
 from fullback.layers import Conv2D, Dense
 from fullback.layers.base import Array
 from fullback.network import Network
-from fullback.options import short
 from fullback.passes import Trace
 
 Named = Mapping[str, tuple[str, Array]]
@@ -34,10 +33,37 @@ _MOST, _FEW = 64, 6  # layouts to try; of large networks and batches fewer
 _VALUES = 4 * 10**6  # of activations in all of them together
 
 
-def named_weights(
-    net: Network, value: Any, what: str, guessed: list[str] | None = None
-) -> list[dict[str, tuple[str, Array]]]:
-    """Return a program's weights, or gradients, by the network's names.
+def read_whole(net: Network, value: Any, what: str) -> list[dict[str, tuple[str, Array]]] | None:
+    """Return arrays that were given as none, or as one vector; None where they have names.
+
+    Raises
+    ------
+    OptionError, InputError
+        There are no arrays, or other things among them.
+    """
+    if isinstance(value, Mapping):
+        if not value:
+            return [{}]
+        for name, part in value.items():
+            if not is_container(part) and not hasattr(part, "__dict__"):
+                as_array(str(name), part)
+    found = arrays_in(value)
+    total = sum(array.size for array in net.parameters.values())
+    if len(found) == 1 < len(net.parameters):
+        ((name, vector),) = found.items()
+        if vector.size == total:
+            return _split(net, name or what, vector)
+    if not found or "" in found:
+        raise OptionError(
+            f"{what}s must be a dict of arrays by name, like {{{next(iter(net.parameters))!r}: "
+            f"...}}, a list of arrays, an object that has them, or one vector of all {total} "
+            f"numbers, got {type(value).__name__}"
+        )
+    return None
+
+
+def named_weights(net: Network, value: Any, what: str) -> list[dict[str, tuple[str, Array]]]:
+    """Return a program's weights by the network's names.
 
     Where they are one vector, it can be cut in several ways.
 
@@ -46,30 +72,15 @@ def named_weights(
     OptionError, InputError
         There are no arrays, or names that are not known.
     """
+    whole = read_whole(net, value, what)
+    if whole is not None:
+        return whole
     shapes = {name: array.shape for name, array in net.parameters.items()}
-    if isinstance(value, Mapping):
-        if not value:
-            return [{}]
-        for name, part in value.items():
-            if not is_container(part) and not hasattr(part, "__dict__"):
-                as_array(str(name), part)
-    found = weights_in(value)
-    total = sum(array.size for array in net.parameters.values())
-    if len(found) == 1 < len(shapes):
-        ((name, vector),) = found.items()
-        if vector.size == total:
-            return _split(net, name or what, vector)
-    if not found or "" in found:
-        raise OptionError(
-            f"{what}s must be a dict of arrays by name, like {{{next(iter(shapes))!r}: ...}}, a "
-            f"list of arrays, an object that has them, or one vector of all {total} numbers, got "
-            f"{type(value).__name__}"
-        )
     names = Names(what, shapes, None)
     sizes = {int(np.prod(shape)) for shape in shapes.values()}
     refusals: list[OptionError] = []
     partial: tuple[dict[str, str], dict[str, Array]] | None = None
-    for way in WAYS if what == "weight" else WAYS[:-1:2]:  # no gradient is left out in silence
+    for way in WAYS:
         every = weights_in(value, way - way % 2)
         found = weights_in(value, way)
         if not is_container(value):  # an object has other arrays too
@@ -79,7 +90,7 @@ def named_weights(
             left = {array.size for name, array in every.items() if name not in found}
             free = [known for known in shapes if known not in matched.values()]
             if found and not any(int(np.prod(shapes[known])) in left for known in free):
-                if what != "weight" or not any(known.endswith(".weight") for known in free):
+                if not any(known.endswith(".weight") for known in free):
                     break
                 partial = partial or (matched, found)
         except OptionError as error:
@@ -88,13 +99,6 @@ def named_weights(
         if partial is None:
             raise refusals[0]
         matched, found = partial
-    for name, part in left_out(value, found) if what == "gradient" else ():
-        hint = "; a layer with one unit has biases of shape (1,)" * isinstance(part, float)
-        raise InputError(f"{what}s: {name} must be an array of numbers, got {short(part)}{hint}")
-    if guessed is not None:
-        guessed += [
-            f"{name} as {known}" for name, known in matched.items() if name in names.guessed
-        ]
     return [{known: (name, found[name]) for name, known in matched.items()}]
 
 
