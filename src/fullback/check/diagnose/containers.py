@@ -47,7 +47,7 @@ def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
         bias of them; only what has such a name; both with lists of arrays, or of objects that are
         a filter or a unit each, read as one array; at last all of an object too, like conv1 and fc1
     """
-    found = arrays_in(value, stacked=way in (2, 3))
+    found = arrays_in(value, stacked=way in STACKED)
     beside = [name for name in found if is_gradient(name) or is_state(name)]
     sizes = {array.size for name, array in found.items() if name not in beside}
     kept = {n: a for n, a in found.items() if n not in beside or a.size not in sizes}
@@ -62,6 +62,9 @@ def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
 
 WAYS = range(5)
 """Ways to read weights, the likelier ones first; see ``weights_in``."""
+
+STACKED = (2, 3)
+"""Those in which lists of arrays are read as one."""
 
 
 def _named(arrays: dict[str, Array], every: dict[str, Array], *, beside: bool) -> dict[str, Array]:
@@ -112,6 +115,22 @@ def left_out(
         yield name, value
 
 
+def leaves(value: Any, name: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield all that stands in dicts and lists, by its name: arrays, as copies, numbers, None.
+
+    ``above`` are the ids of the containers around it.
+    """
+    listed = isinstance(value, list | tuple)
+    whole = _as_one(value, stacked=False) if listed else None
+    if is_array(value) or whole is not None:
+        yield name, np.array(to_numpy(value) if whole is None else whole)
+    elif not isinstance(value, Mapping) and not listed:
+        yield name, value
+    elif id(value) not in above and len(above) < _DEEP:
+        for key, part in _items(value):
+            yield from leaves(part, f"{name}.{key}" if name else key, (*above, id(value)))
+
+
 def put_back(value: Any, arrays: Mapping[str, Array]) -> None:
     """Write arrays into those of a container that have their names and can be written to."""
     for name, array in _walk(value, "", stacked=False, depth=_DEEP, doors=_doors(value)):
@@ -123,6 +142,16 @@ def put_back(value: Any, arrays: Mapping[str, Array]) -> None:
 def is_gradient(name: str) -> bool:
     """Whether a name is that of a gradient: dW1, grad_b, W.grad."""
     return bool(_GRADIENT.search(name))
+
+
+def of_pytorch(value: Any) -> bool:
+    """Whether something is a module of PyTorch, or holds tensors of it."""
+    if hasattr(value, "named_parameters"):
+        return True
+    parts = value.values() if isinstance(value, Mapping) else value
+    return isinstance(value, Mapping | list | tuple) and any(
+        hasattr(part, "new_tensor") for part in parts
+    )
 
 
 def is_container(value: Any) -> bool:
