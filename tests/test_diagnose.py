@@ -454,7 +454,7 @@ class TestRefused:
                 r"has shape \(5, 5\), which cannot be",
             ),
             ({"conv1.weight": "text"}, InputError, "conv1.weight must be an array of numbers"),
-            ({"conv1.weight": None}, InputError, "must be an array of numbers, got NoneType"),
+            ({"conv1.weight": None}, InputError, "must be an array of numbers, got None$"),
             ({"conv1.weight": [[1], [1, 2]]}, InputError, "must be an array of numbers, got list"),
         ],
     )

@@ -165,11 +165,67 @@ class TestWhatIsNoArray:
 
     def test_a_single_number_is_the_bias_of_one_unit(self):
         given = {**self.right, "conv1.bias": float(self.right["conv1.bias"][0])}
-        assert "conv1.bias" in fb.diagnose(self.net, self.x, self.y, given).right
+        found = fb.diagnose(self.net, self.x, self.y, given)
+        assert "conv1.bias" in found.right
+        assert not any("left out" in note and "a number" in note for note in found.notes)
+
+    def test_it_is_named(self):
+        torch = pytest.importorskip("torch")
+        half = {name: torch.tensor(g).bfloat16() for name, g in self.right.items()}
+        for given in (half, list(half.values())):
+            with pytest.raises(InputError, match=r"got an array of torch\.bfloat16"):
+                fb.diagnose(self.net, self.x, self.y, given)
 
     def test_a_loss_beside_the_gradients_and_layers_without_any_are_none(self):
         found = fb.diagnose(self.net, self.x, self.y, {**self.right, "loss": 0.3, "epoch": 1})
         assert len(found.right) == 4
+        assert "loss is a number and no gradient, and was left out" in found.notes
         w, b, matrix, c = self.right.values()
         layers = [{"W": w, "b": b}, {}, None, {"W": matrix, "b": c}]
         assert len(fb.diagnose(self.net, self.x, self.y, layers).right) == 4
+
+
+class TestCircles:
+    """Containers that refer to each other are read once each."""
+
+    net = fb.Network.parse(TEXT, (1, 8, 7))
+
+    @staticmethod
+    def layers():
+        w, b, matrix, c = start()
+        one, two = {"W": w, "b": b}, {"W": matrix, "b": c}
+        one["next"], two["prev"] = two, one
+        return [one, two]
+
+    @staticmethod
+    def step(layers, x, y, lr=0.1):
+        arrays = [layer[key] for layer in layers for key in ("W", "b")]
+        dw, db, dm, dc = gradients(arrays, x, y)
+        for layer, d, e in zip(layers, (dw, dm), (db, dc), strict=True):
+            layer["W"], layer["b"] = layer["W"] - lr * d, layer["b"] - lr * e
+
+    def test_of_dicts(self):
+        layers, (x, y) = self.layers(), batch()
+        assert len(fb.diagnose_program(self.step, layers, x, y).right) == 4
+        found = fb.diagnose(self.net, x, y, self.right(x, y), weights=layers)
+        assert len(found.right) == 4
+
+    def test_of_objects(self):
+        one, two = (Holder(W=layer["W"], b=layer["b"]) for layer in self.layers())
+        model = Holder(a=one, c=two)
+        one.next, two.prev, one.model, two.model = two, one, model, model
+
+        def step(x, y, lr=0.1):
+            self.step([vars(one), vars(two)], x, y, lr)
+
+        assert len(fb.diagnose_program(step, model, *batch()).right) == 4
+
+    def test_of_gradients(self):
+        x, y = batch()
+        given = self.right(x, y)
+        given["self"] = given
+        assert len(fb.diagnose(self.net, x, y, given, weights=self.layers()).right) == 4
+
+    @staticmethod
+    def right(x, y):
+        return dict(zip(("dW1", "db1", "dW2", "db2"), gradients(start(), x, y), strict=True))

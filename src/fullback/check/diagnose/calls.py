@@ -79,6 +79,10 @@ class Call:
         labels = "" if self.labels == "given" else f", y as {self.labels}"
         return f"step({', '.join(words)}) with {one}x as ({shape}){labels}"
 
+    def images(self, x: Any) -> int:
+        """Return how many images one call is given."""
+        return int(x.shape[self.form.index("N")]) if "N" in self.form else 1
+
     def run(
         self, step: Callable[..., Any], weights: Any, x: Array, y: Any, lr: float, images: int
     ) -> Any:

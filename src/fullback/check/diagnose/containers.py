@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +31,7 @@ def arrays_in(value: Any, *, stacked: bool = False) -> dict[str, Array]:
     stacked : read lists of arrays of one shape as one array
     """
     found: dict[str, Array] = {}
-    for name, array in _walk(value, "", stacked=stacked, depth=_DEEP, seen=set()):
+    for name, array in _walk(value, "", stacked=stacked, depth=_DEEP, doors=_doors(value)):
         found.setdefault(name, np.array(to_numpy(array)))
     return found
 
@@ -46,13 +47,13 @@ def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
         bias of them; only what has such a name; both with lists of arrays, or of objects that are
         a filter or a unit each, read as one array; at last all of an object too, like conv1 and fc1
     """
-    found = arrays_in(value, stacked=way in (2, 3))
+    found = arrays_in(value, stacked=way in STACKED)
     beside = [name for name in found if is_gradient(name) or is_state(name)]
     sizes = {array.size for name, array in found.items() if name not in beside}
     kept = {n: a for n, a in found.items() if n not in beside or a.size not in sizes}
     plain = all(
         isinstance(part, Mapping | list | tuple | int | float | str) or is_array(part)
-        for part in _parts(value)
+        for part in _parts(value, set())
     )
     if way == WAYS[-1] or (not way % 2 and plain):
         return kept
@@ -61,6 +62,9 @@ def weights_in(value: Any, way: int = 0) -> dict[str, Array]:
 
 WAYS = range(5)
 """Ways to read weights, the likelier ones first; see ``weights_in``."""
+
+STACKED = (2, 3)
+"""Those in which lists of arrays are read as one."""
 
 
 def _named(arrays: dict[str, Array], every: dict[str, Array], *, beside: bool) -> dict[str, Array]:
@@ -89,26 +93,47 @@ def gradients_in(value: Any) -> dict[str, Array]:
     }
 
 
-def left_out(value: Any, found: Collection[str], name: str = "") -> Iterator[tuple[str, Any]]:
+def left_out(
+    value: Any, found: Collection[str], name: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, Any]]:
     """Yield what stands among arrays and is none, by its name: numbers, texts, arrays of those.
 
     ``found`` are the names of the arrays that were read. In a dict only what has a name of weights
-    or biases is yielded: a loss may lie beside them.
+    or biases is yielded: a loss may lie beside them. ``above`` are the ids of the
+    containers around it.
     """
     if name in found or value is None or is_array(value) or hasattr(value, "__dict__"):
         return
+    if id(value) in above:
+        return
     parts = list(_items(value))
     for key, part in parts:
-        yield from left_out(part, found, f"{name}.{key}" if name else key)
+        yield from left_out(part, found, f"{name}.{key}" if name else key, (*above, id(value)))
     listed = name.split(".")[-1].isdigit()
     named = is_weight(name) or is_bias(name)
     if not parts and (named or (listed and not isinstance(value, Mapping | list | tuple))):
         yield name, value
 
 
+def leaves(value: Any, name: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield all that stands in dicts and lists, by its name: arrays, as copies, numbers, None.
+
+    ``above`` are the ids of the containers around it.
+    """
+    listed = isinstance(value, list | tuple)
+    whole = _as_one(value, stacked=False) if listed else None
+    if is_array(value) or whole is not None:
+        yield name, np.array(to_numpy(value) if whole is None else whole)
+    elif not isinstance(value, Mapping) and not listed:
+        yield name, value
+    elif id(value) not in above and len(above) < _DEEP:
+        for key, part in _items(value):
+            yield from leaves(part, f"{name}.{key}" if name else key, (*above, id(value)))
+
+
 def put_back(value: Any, arrays: Mapping[str, Array]) -> None:
     """Write arrays into those of a container that have their names and can be written to."""
-    for name, array in _walk(value, "", stacked=False, depth=_DEEP, seen=set()):
+    for name, array in _walk(value, "", stacked=False, depth=_DEEP, doors=_doors(value)):
         old = to_numpy(array)
         if name in arrays and old.shape == arrays[name].shape and old.flags.writeable:
             old[...] = arrays[name]
@@ -117,6 +142,16 @@ def put_back(value: Any, arrays: Mapping[str, Array]) -> None:
 def is_gradient(name: str) -> bool:
     """Whether a name is that of a gradient: dW1, grad_b, W.grad."""
     return bool(_GRADIENT.search(name))
+
+
+def of_pytorch(value: Any) -> bool:
+    """Whether something is a module of PyTorch, or holds tensors of it."""
+    if hasattr(value, "named_parameters"):
+        return True
+    parts = value.values() if isinstance(value, Mapping) else value
+    return isinstance(value, Mapping | list | tuple) and any(
+        hasattr(part, "new_tensor") for part in parts
+    )
 
 
 def is_container(value: Any) -> bool:
@@ -136,44 +171,72 @@ def is_array(value: Any) -> bool:
         return False
 
 
-def _parts(value: Any) -> Iterator[Any]:
-    """Yield a container, and those in it that are dicts and lists."""
+def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield a container, and those in it that are dicts and lists, each once."""
     yield value
-    if isinstance(value, Mapping):
-        for part in value.values():
-            yield from _parts(part)
-    elif isinstance(value, list | tuple):
-        for part in value[:64]:
-            yield from _parts(part)
+    if id(value) in seen or not isinstance(value, Mapping | list | tuple):
+        return
+    seen.add(id(value))
+    for part in value.values() if isinstance(value, Mapping) else value[:64]:
+        yield from _parts(part, seen)
+
+
+_Doors = Mapping[int, tuple[int, int]]
+
+
+def _doors(root: Any) -> _Doors:
+    """Return for each container, by its id, the one and the place in it by which it is entered.
+
+    It is that of the shortest name: containers may refer to each other, and in a circle.
+    """
+    doors = {id(root): (0, 0)}
+    level: list[Any] = [root]
+    for _ in range(_DEEP):
+        inner = []
+        for value in level:
+            for place, (_, part) in enumerate(_items(value)):
+                if _holds(part) and id(part) not in doors:
+                    doors[id(part)] = id(value), place
+                    inner.append(part)
+        level = inner
+    return doors
+
+
+def _holds(value: Any) -> bool:
+    """Whether something may hold arrays and is none."""
+    plain = value is None or isinstance(value, str | bytes | int | float | complex | np.generic)
+    return not plain and not hasattr(value, "__array__")
 
 
 def _walk(
-    value: Any, name: str, *, stacked: bool, depth: int, seen: set[int]
+    value: Any,
+    name: str,
+    *,
+    stacked: bool,
+    depth: int,
+    doors: _Doors,
+    door: tuple[int, int] = (0, 0),
 ) -> Iterator[tuple[str, Any]]:
     """Yield the arrays in a container with their names, not copied where they are arrays."""
     number = isinstance(value, float | np.floating | np.ndarray) and is_numeric(np.asarray(value))
     if is_array(value) or (number and is_bias(name.split(".")[-1].replace("beta", ""))):
         yield name, value
-    elif depth and id(value) not in seen and not hasattr(value, "__array__"):
-        seen = seen | {id(value)}
-        if isinstance(value, list | tuple):
-            whole = _as_one(value, stacked)
-            if whole is not None:
-                yield name, whole
-                return
-        parts = [
-            (f"{name}.{key}" if name and key else name or key, part) for key, part in _items(value)
-        ]
+        return
+    whole = _as_one(value, stacked) if isinstance(value, list | tuple) else None
+    if depth and whole is not None:
+        yield name, whole
+    elif depth and _holds(value) and doors.get(id(value), door) == door:
+        inner = partial(_walk, stacked=stacked, depth=depth - 1, doors=doors)
+        parts = [(key, part, (id(value), place)) for place, (key, part) in enumerate(_items(value))]
         if stacked and isinstance(value, list | tuple):
-            rows = [
-                dict(_walk(part, "", stacked=True, depth=depth - 1, seen=seen)) for _, part in parts
-            ]
+            rows = [dict(inner(part, "", door=way)) for _, part, way in parts]
             whole_ones = _stack(rows)
             if whole_ones:
                 yield from ((f"{name}.{key}".lstrip("."), a) for key, a in whole_ones.items())
                 return
-        for path, part in parts:
-            yield from _walk(part, path, stacked=stacked, depth=depth - 1, seen=seen)
+        for key, part, way in parts:
+            path = f"{name}.{key}" if name and key else name or key
+            yield from inner(part, path, door=way)
 
 
 def _stack(rows: list[dict[str, Any]]) -> dict[str, Array]:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from fullback.check.diagnose.batch import images_of, labels_of, require_network
 from fullback.check.diagnose.case import Case
+from fullback.check.diagnose.containers import of_pytorch
 from fullback.check.diagnose.forward import target_notes
 from fullback.check.diagnose.reader import Given, Reduction
 from fullback.check.diagnose.report import Diagnosis
@@ -79,9 +80,11 @@ def diagnose(
         An array, or x or y, does not fit.
     """
     require_network("diagnose", net)
+    if lr is not None and after is None:
+        raise OptionError("lr is the learning rate of a step: give after, the weights behind it")
     given = Given(
         gradients, deltas, activations, probabilities, weights, after, lr, reduction, l2,
-        convolution, training, seed,
+        convolution, training, seed, decays=of_pytorch(after),
     )  # fmt: skip
     return judged(net, x, y, given)
 

@@ -56,7 +56,10 @@ def as_array(name: str, value: Any) -> Array:
     except (ValueError, TypeError):  # PyTorch's bfloat16 is among what NumPy does not know
         array = np.asarray(None)
     if not is_numeric(array):
-        kind = type(value).__name__ if array.dtype.kind == "O" else f"an array of {array.dtype}"
+        unknown = array.dtype.kind == "O"
+        dtype = getattr(value, "dtype", None) if unknown else array.dtype
+        kind = type(value).__name__ if dtype in (None, object) else f"an array of {dtype}"
+        kind = "None" if value is None else kind
         raise InputError(f"{name} must be an array of numbers, got {kind}")
     return array
 
@@ -74,6 +77,11 @@ def words_of(name: str) -> list[str]:
         else:
             split.append(word)
     return split
+
+
+def plain_words(name: str) -> list[str]:
+    """Return the words and numbers of a name but those that every name may have: dW1 is w, 1."""
+    return [word for word in words_of(name) if word not in _NOISE]
 
 
 def is_weight(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,10 +11,11 @@ import numpy as np
 from fullback.check.arrays import to_numpy
 from fullback.check.diagnose.batch import images_of, labels_of, require_network
 from fullback.check.diagnose.calls import Call, calls_of
+from fullback.check.diagnose.containers import of_pytorch
 from fullback.check.diagnose.judge import case_of, judged
 from fullback.check.diagnose.reader import Given
 from fullback.check.diagnose.report import Diagnosis
-from fullback.check.diagnose.step import Answer, Step, UnclearError
+from fullback.check.diagnose.step import Answer, MisshapenError, Step, UnclearError
 from fullback.check.diagnose.submission import refuse_even
 from fullback.check.diagnose.weights import SPANNED, explained, tolerance
 from fullback.errors import FullbackError, OptionError
@@ -117,7 +118,13 @@ def diagnose_program(
             f"{UNCONFIRMED}; give net= with the loss, and x as the convolutions see it, where the "
             "program scales it itself. net= may be " + "; ".join(map(_text, likely[:_LISTED]))
         )
+    if trial.refused and "N" in answer.call.form and not found.findings:
+        raise OptionError(
+            f"what the step computes of one image is right, called as {answer.call}, but "
+            f"{trial.refused}; if it is to take one image at a time, give x and y of one"
+        )
     notes = [f"called as {answer.call}", *answer.notes]
+    notes += [trial.refused] if trial.refused else []
     if net is None:
         notes.append(
             f"the network was assumed to be {_text(chosen)}; give net= where it is another"
@@ -137,6 +144,7 @@ class _Trial:
     program, groups : the step, and the networks that it may have, the likelier group first
     x, y : the batch
     given : what else the user gave
+    refused : what it said to the batch, where it is called once an image
     """
 
     program: Step
@@ -144,6 +152,7 @@ class _Trial:
     x: Any
     y: Any
     given: Given
+    refused: str = ""
 
     def __post_init__(self) -> None:
         net = self.groups[0][0]
@@ -162,14 +171,16 @@ class _Trial:
             No call works.
         """
         tries: dict[str, Exception] = {}
+        raised: list[tuple[Call, Exception]] = []  # by calls with the batch
+        misshapen: MisshapenError | None = None
         best: tuple[float, Answer, list[Network]] | None = None
-        working = 0
+        working, batched = 0, False
         net = self.groups[0][0]
         for call in calls_of(
             self.program.step, self.program.weights, self.form, net.input_shape,
             classifies=net.loss.classifies, numbers=np.ndim(self.y) == 1,
         ):  # fmt: skip
-            if call.each and "N" in call.form and best is not None and not best[1].call.each:
+            if call.each and "N" in call.form and batched:
                 continue  # it takes batches, and what is wrong with them one image cannot show
             batches = self._batches(call)
             try:
@@ -177,26 +188,45 @@ class _Trial:
                 scores = self._scores(answer)
             except UnclearError:
                 raise
+            except MisshapenError as error:
+                if (error.summed and not call.each) or self._confirmed(error.rest):
+                    raise
+                misshapen, batched = misshapen or error, batched or not call.each
+                if not call.each:
+                    raised.append((call, error))
+                continue
             except Exception as error:  # noqa: BLE001 -- a program may raise anything
                 tries.setdefault(str(call), error)
+                if not call.each:
+                    raised.append((call, error))
                 continue
             score, net = max(scores, key=lambda pair: pair[0])
             if best is None or score > best[0]:
                 alike = [n for s, n in scores if int(s) == int(score) and n is not net]
                 best = score, answer, [net, *alike]
-            working += 1
+            working, batched = working + 1, batched or not best[1].call.each
             if score >= 1 or working >= (_WORKING if best[0] < SPANNED else _LIKELY):
                 break
+        if misshapen is not None and (best is None or (best[0] < 1 and best[1].call.each)):
+            raise misshapen
         if best is None:
             raise _refusal(tries)
         score, answer, nets = best
+        self.refused = _refused(answer.call, raised)
         return self._checked(answer), nets if score >= 1 else self.groups[0], score >= 1
+
+    def _confirmed(self, answer: Answer) -> bool:
+        """Whether something that the step computed is right, so that it was called as is meant."""
+        try:
+            return bool(answer.arrays) and any(score >= 1 for score, _ in self._scores(answer))
+        except FullbackError:
+            return False
 
     def shown_by(self, answer: Answer) -> Given:
         """Return what the step gives to ``diagnose``."""
         return replace(
             self.given, gradients=answer.gradients, weights=self.program.before,
-            after=answer.after, lr=answer.rate,
+            after=answer.after, lr=answer.rate, decays=of_pytorch(self.program.weights),
         )  # fmt: skip
 
     def _batches(self, call: Call) -> list[tuple[Any, Any]]:
@@ -279,6 +309,23 @@ def _text(net: Network) -> str:
     return f"{layers_text(net.layers)} on {net.input_shape}"
 
 
+def _refused(call: Call, raised: Sequence[tuple[Call, Exception]]) -> str:
+    """Return what a step said to the batch that is called once an image, if it did."""
+    batch = replace(call, each=False)
+    alike = [one for one in raised if one[0] == batch]
+    alike += [one for one in raised if one[0].form == f"N{call.form}"]
+    if not call.each or not raised:
+        return ""
+    how, error = (alike or raised)[0]
+    said = error.told if isinstance(error, MisshapenError) else _said(error)
+    verb = "failed:" if isinstance(error, FullbackError) else "raised"
+    return f"the batch, x as ({', '.join(how.form)}), {verb} {said}"
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, FullbackError) else f"{_name(error)}: {error}"
+
+
 def _refusal(tries: Mapping[str, Exception]) -> OptionError:
     """Say which ways of calling were tried, and what the program said to each."""
     if not tries:
@@ -288,8 +335,7 @@ def _refusal(tries: Mapping[str, Exception]) -> OptionError:
         )
     reasons: dict[str, list[str]] = {}
     for how, raised in tries.items():
-        text = str(raised) if isinstance(raised, FullbackError) else f"{_name(raised)}: {raised}"
-        reasons.setdefault(text, []).append(how)
+        reasons.setdefault(_said(raised), []).append(how)
     lines = [
         hows[0] + (f", and {len(hows) - 1} more ways" if len(hows) > 1 else "") + f": {reason}"
         for reason, hows in reasons.items()

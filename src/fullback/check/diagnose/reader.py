@@ -42,7 +42,8 @@ Reduction: TypeAlias = Literal["mean", "sum"]
 class Given:
     """What a user gives to ``diagnose``, beside the network and the batch; see there.
 
-    ``channels_last`` is whether the images came so.
+    ``channels_last`` is whether the images came so; ``decays`` whether a penalty may be on biases
+    too, which it is by convention in PyTorch's optimizers and a mistake in what is written by hand.
     """
 
     gradients: Any = None
@@ -58,6 +59,7 @@ class Given:
     training: bool = True
     seed: Seed = 0
     channels_last: bool = False
+    decays: bool = False
 
     def __post_init__(self) -> None:
         if self.reduction not in (None, "mean", "sum"):
@@ -123,6 +125,7 @@ class Reader:
         images: int,
     ) -> None:
         self.gradients = gradients
+        self._rateless = given.after is not None and given.lr is None
         self.axes, self.given, self.named = axes_of(net), given, named
         folded, outputs = folds(net), zip(net.names, net.shapes, strict=True)
         self._outputs = {
@@ -196,7 +199,8 @@ class Reader:
                 values = self._judged(net, known, axes.read(order, array.astype(np.float64)))
                 inputs = trace.activations[self._before[known.split(".")[0]]]
                 error = self.gradients.tolerance(known, array)
-                counts[known] = explained(values, trace.gradients[known], error, inputs)
+                beside = net.parameters[known] if self._rateless else None
+                counts[known] = explained(values, trace.gradients[known], error, inputs, beside)
         return counts
 
     def gradient(
@@ -286,11 +290,14 @@ class Reader:
         return SubmittedArray(known, name, tuple(found), array.dtype)
 
     def _judged(self, net: Network, known: str, values: Array) -> Array:
-        """Turn a filter's gradient, and take off what the penalty adds, where it is so."""
+        """Turn a filter's gradient, and take off what the penalty adds, where it is so.
+
+        What a step at an unknown rate adds is not known yet.
+        """
         letters = self.axes[known].letters
         if letters == "KCRS" and self.given.convolution == "true":
             values = values[:, :, ::-1, ::-1]
-        if len(letters) > 1 and self.given.l2:
+        if len(letters) > 1 and self.given.l2 and not self._rateless:
             values = values - self.given.l2 * net.parameters[known]
         return values
 

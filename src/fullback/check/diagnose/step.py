@@ -14,6 +14,7 @@ import numpy as np
 
 from fullback.check.diagnose.calls import Call
 from fullback.check.diagnose.containers import (
+    STACKED,
     WAYS,
     arrays_in,
     gradients_in,
@@ -23,6 +24,11 @@ from fullback.check.diagnose.containers import (
 )
 from fullback.check.diagnose.inferred import networks
 from fullback.check.diagnose.layouts import likeness
+from fullback.check.diagnose.misshapen import (
+    Misshapen,
+    left_misshapen,
+    returned_misshapen,
+)
 from fullback.check.diagnose.snapshot import Snapshot
 from fullback.check.diagnose.weights import named_weights, require_shapes, require_weights
 from fullback.errors import FullbackError, OptionError
@@ -62,6 +68,21 @@ class Answer:
         )
 
 
+class MisshapenError(OptionError):
+    """A call of the step worked, and some arrays of its result alone have a wrong shape.
+
+    Attributes
+    ----------
+    rest : what the step did, as far as the shapes are right
+    told : what is wrong
+    summed : whether all that is wrong is that the batch was not summed
+    """
+
+    def __init__(self, rest: Answer, found: Misshapen) -> None:
+        super().__init__(f"the step was called as {rest.call}, and {found.told}")
+        self.rest, self.told, self.summed = rest, found.told, found.summed
+
+
 @dataclass
 class Step:
     """A step, what holds its weights, and how to run it so that nothing is changed for good."""
@@ -72,6 +93,7 @@ class Step:
     returns: str | None
     before: Arrays = field(default_factory=dict)
     way: int = 0  # how the weights are read; see containers.WAYS
+    used: frozenset[str] = frozenset()  # names of those that are the network's
     assumes: bool = False  # whether the network follows from the weights' shapes
     _kinds: dict[Call, str] = field(default_factory=dict)
 
@@ -89,12 +111,14 @@ class Step:
         refusals: list[FullbackError] = []
         for self.way in WAYS:
             self.before = weights_in(self._holder(), self.way)
+            self.used = frozenset(self.before)
             try:
                 if net is None:
                     return networks(self.before, x, y)
                 ways = named_weights(net, self.before, "weight")
                 require_shapes(net, ways)
                 require_weights(net, ways[0])
+                self.used &= {name for name, _ in ways[0].values()}
             except FullbackError as error:
                 refusals.append(error)
             else:
@@ -104,6 +128,8 @@ class Step:
     def now(self) -> Arrays:
         """Return copies of the weights as they are, without what a step put beside them."""
         found = weights_in(self._holder(), self.way)
+        if not self.before.keys() <= found.keys():  # with another shape one may not look like any
+            found = arrays_in(self._holder(), stacked=self.way in STACKED) | found
         return {k: found[k] for k in self.before} if self.before.keys() <= found.keys() else found
 
     def _holder(self) -> Any:
@@ -135,12 +161,34 @@ class Step:
                     self.snapshot.restore_random_numbers()
                 result = self._call(call, batch, given)
                 returned, after = _returned(result, self.before), self.now()
+                images = call.images(batch[0])
+                near = returned_misshapen(result, self.before, images) if returned is None else None
             finally:
                 kept = gradients_in(self._holder())
                 self.snapshot.restore()
             known = given if call.takes_rate else rate
-            answers.append(self._answer(call, batch, returned, after, kept, known))
+            answer = self._answer(call, batch, returned, after, kept, known)
+            if answer is None and near is not None:
+                raise MisshapenError(self._near(call, near, known), near)
+            if answer is None:
+                raise OptionError(
+                    "the step neither changed the weights nor returned arrays like them; give what "
+                    "it changes as weights, or let it return the gradients"
+                )
+            answers.append(answer)
         return _mean(answers)
+
+    def _near(self, call: Call, near: Misshapen, rate: float | None) -> Answer:
+        """Return what is right in shape of what a step returned as its answer."""
+        try:
+            kind = self.returns or (
+                "gradients" if near.gradients else _kind(near.rest, self.before)
+            )
+        except UnclearError:
+            kind = "gradients"
+        if kind == "gradients":
+            return Answer(call, near.rest)
+        return Answer(call, after=near.rest, rate=rate)
 
     def _call(self, call: Call, batch: tuple[Any, Any], rate: float) -> Any:
         """Call the step, with copies of images and labels."""
@@ -156,13 +204,27 @@ class Step:
         after: Arrays,
         kept: Arrays,
         rate: float | None,
-    ) -> Answer:
-        """Tell what a step did: from what it returned, the weights after it, and gradients kept."""
-        moved = after.keys() == self.before.keys() and not self._unmoved(after)
+    ) -> Answer | None:
+        """Tell what a step did: from what it returned, the weights after it, and gradients kept.
+
+        None where it did nothing that could be told.
+
+        Raises
+        ------
+        OptionError
+            What it did is not clear, or it left weights in another shape.
+        """
+        images = call.images(batch[0])
+        used = {key: self.before[key] for key in self.used} or self.before
+        wrong = left_misshapen(after, used, images)
+        known = after.keys() == self.before.keys()
+        moved = known and (wrong is not None or not self._unmoved(after))
         if moved and returned is not None and self.returns != "gradients":
             stays = {k: a for k, a in returned.items() if k in after and a.shape == after[k].shape}
             same = all(np.array_equal(a, after[k]) for k, a in stays.items())
             returned = None if same or not _named_gradients(returned) else returned
+        if moved and returned is None and wrong is not None:
+            raise MisshapenError(Answer(call, after=wrong.rest, rate=rate), wrong)
         if moved and returned is None:
             return Answer(call, after=after, rate=rate, notes=("the step changed the weights",))
         if returned is not None:
@@ -175,10 +237,7 @@ class Step:
             return Answer(call, returned, notes=(note,))
         if any(array.any() for array in kept.values()):
             return Answer(call, kept, notes=("the gradients are those that the program keeps",))
-        raise OptionError(
-            "the step neither changed the weights nor returned arrays like them; give what it "
-            "changes as weights, or let it return the gradients"
-        )
+        return None
 
     def _unmoved(self, after: Arrays) -> bool:
         """Whether the weights are those before the step, as far as their shapes are."""

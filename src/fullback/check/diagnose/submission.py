@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fullback.check.arrays import is_numeric
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.forward import read_activations
 from fullback.check.diagnose.gradients import named_gradients
@@ -18,6 +19,7 @@ from fullback.check.diagnose.layouts import (
     SubmittedArray,
     axes_of,
     program_layouts,
+    squeezed,
 )
 from fullback.check.diagnose.names import Names, as_array
 from fullback.check.diagnose.reader import Given, Gradients, Reader
@@ -145,7 +147,9 @@ def receive(
     for known, (name, array) in gradients.way(way).items():
         submission.gradients[known] = reader.gradient(net, trace, known, name, array)
     if given.after is not None and given.lr is None:
-        _take_rate(submission, trace)
+        _take_rate(submission, net, trace, given.l2)
+    if given.after is not None and given.l2 and given.decays and not submission.scale_free:
+        _take_decay(submission, net, trace, given.l2)
     submission.deltas = reader.maps("delta", trace.deltas)
     outputs = reader.maps("activation", trace.activations)
     submission.activations = read_activations(net, trace, outputs)
@@ -170,6 +174,7 @@ def _gradients(
             ways = named_gradients(
                 net, given.gradients, weights, submission.guessed, submission.notes
             )
+            submission.notes += _numbers(given.gradients, {name for name, _ in ways[0].values()})
         return Gradients(ways)
     if weights is None:
         raise OptionError("after needs weights, those before the step, to tell what it changed")
@@ -182,12 +187,16 @@ def _gradients(
     for before, after in zip(weights, ways, strict=True):
         found.append({})
         for known, (name, array) in after.items():
-            if known not in before or before[known][1].shape != array.shape:
+            old = before[known][1] if known in before else None
+            if old is None or squeezed(old.shape) != squeezed(array.shape):
                 raise ShapeError(
                     f"{name} is in after with shape {array.shape}, but in weights "
-                    + (f"with {before[known][1].shape}" if known in before else "it is missing")
+                    + ("it is missing" if old is None else f"with {old.shape}")
                 )
-            old = before[known][1]
+            if old.shape != array.shape:
+                note = f"{name} has shape {array.shape} after the step where it had {old.shape}"
+                submission.notes += [note] if note not in submission.notes else []
+                array = array.reshape(old.shape)
             change = old.astype(np.float64) - array.astype(np.float64)
             found[-1][known] = name, change / rate
             kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
@@ -200,6 +209,20 @@ def _gradients(
     return Gradients(found, blurs, types)
 
 
+def _numbers(gradients: Any, used: set[str]) -> list[str]:
+    """Say which numbers lie among gradients, as a loss does, and are none."""
+    if not isinstance(gradients, Mapping):
+        return []
+    return [
+        f"{name} is a number and no gradient, and was left out"
+        for name, part in gradients.items()
+        if str(name) not in used
+        and isinstance(part, int | float | np.number | np.ndarray)
+        and np.ndim(part) == 0
+        and is_numeric(np.asarray(part))
+    ]
+
+
 def refuse_even(moves: Iterable[Array]) -> None:
     """Raise OptionError where a step moved all weights by the same amount: no gradient does."""
     moved = np.concatenate([np.zeros(0), *(abs(move[move != 0]) for move in moves)])
@@ -210,26 +233,63 @@ def refuse_even(moves: Iterable[Array]) -> None:
         )
 
 
-def _take_rate(submission: Submission, trace: Trace) -> None:
-    """Divide gradients by the learning rate that makes the most of them right, if there is one."""
-    factors: list[float] = []
-    for known, m in reversed(submission.gradients.items()):
-        reading = m.readings[0]
-        error = tolerance(reading.values, m.dtype, reading.blur)
-        times = factor(reading.values, trace.gradients[known], error)
-        if times is not None and reading.mistake is None:
-            factors.append(abs(times))
-    votes = [sum(abs(one / other - 1) < _SAME_RATE for other in factors) for one in factors]
+def _take_rate(submission: Submission, net: Network, trace: Trace, l2: float) -> None:
+    """Divide gradients by the learning rate that makes the most of them right, if there is one.
+
+    A penalty, which the user gave or which is to be found, is in them and is multiplied with it.
+    """
+    votes: list[float] = []
+    for terms in (1, 2):
+        for known, m in reversed(submission.gradients.items()):
+            reading = m.readings[0]
+            truth = trace.gradients[known] + _penalty(net, known, l2)
+            beside = net.parameters[known] if terms == 2 else None
+            error = tolerance(reading.values, m.dtype, reading.blur)
+            times = factor(reading.values, truth, error, beside)
+            if times is not None and reading.mistake is None:
+                votes.append(abs(times))
+        if votes:
+            break
+    counts = [sum(abs(one / other - 1) < _SAME_RATE for other in votes) for one in votes]
     if not votes:
         submission.scale_free = True
         return
-    rate = factors[int(np.argmax(votes))]
+    rate = votes[int(np.argmax(counts))]
     rounded = float(f"{rate:.3g}")
     rate = rounded if abs(rate / rounded - 1) < _SAME_RATE else rate
     for known, m in submission.gradients.items():
-        readings = tuple(replace(r, values=r.values / rate, blur=r.blur / rate) for r in m.readings)
+        penalty = _penalty(net, known, l2)
+        readings = tuple(
+            replace(r, values=r.values / rate - penalty, blur=r.blur / rate) for r in m.readings
+        )
         submission.gradients[known] = replace(m, readings=readings)
     submission.notes.append(f"the learning rate was not given, and taken to be {rate:.6g}")
+
+
+def _penalty(net: Network, known: str, l2: float) -> Array | float:
+    """Return what a penalty on the weights adds to a gradient."""
+    return l2 * net.parameters[known] if known.endswith(".weight") else 0.0
+
+
+def _take_decay(submission: Submission, net: Network, trace: Trace, l2: float) -> None:
+    """Take the penalty off the biases too, where a step decays all of them as it does weights."""
+    decayed: dict[str, SubmittedArray] = {}
+    for known, m in submission.gradients.items():
+        if known.endswith(".weight"):
+            continue
+        decay, reading = l2 * net.parameters[known], m.readings[0]
+        error = tolerance(reading.values, m.dtype, reading.blur) * length(reading.values)
+        off = reading.values - trace.gradients[known]
+        if length(off - decay) > error:
+            return
+        if length(decay) > error:
+            decayed[known] = replace(m, readings=(replace(reading, values=reading.values - decay),))
+    if decayed:
+        submission.gradients.update(decayed)
+        submission.notes.append(
+            "the step decays the biases as it does the weights, by the same l2, which is what the "
+            "weight_decay of PyTorch's optimizers does: a convention"
+        )
 
 
 def _named(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fullback.check.diagnose.compare import length
-from fullback.check.diagnose.containers import WAYS, arrays_in, is_container, weights_in
+from fullback.check.diagnose.containers import WAYS, arrays_in, is_container, leaves, weights_in
 from fullback.check.diagnose.layouts import Axes, ProgramLayout, axes_of, likeness, readable
 from fullback.check.diagnose.names import Names, as_array
 from fullback.errors import InputError, OptionError, ShapeError
@@ -27,6 +27,7 @@ Named = Mapping[str, tuple[str, Array]]
 """Arrays with the user's names, by the network's."""
 
 _USUAL, _HALF = 2e-5, 5e-3  # relative error of a right array, in single and half precision
+_ENOUGH = 8  # numbers that are not a sum of multiples of two other arrays by chance
 _SOME = 3  # numbers that are not another array's, but for a factor, by chance
 SPANNED = 0.4  # what a gradient counts that is a sum over the right inputs
 _MOST, _FEW = 64, 6  # layouts to try; of large networks and batches fewer
@@ -45,7 +46,8 @@ def read_whole(net: Network, value: Any, what: str) -> list[dict[str, tuple[str,
         if not value:
             return [{}]
         for name, part in value.items():
-            if not is_container(part) and not hasattr(part, "__dict__"):
+            holds = is_container(part) or hasattr(part, "__dict__")
+            if hasattr(part, "__array__") or not holds:
                 as_array(str(name), part)
     found = arrays_in(value)
     total = sum(array.size for array in net.parameters.values())
@@ -54,6 +56,8 @@ def read_whole(net: Network, value: Any, what: str) -> list[dict[str, tuple[str,
         if vector.size == total:
             return _split(net, name or what, vector)
     if not found or "" in found:
+        for place, part in leaves(value) if isinstance(value, Mapping | list | tuple) else ():
+            as_array(f"{what}s: {place}", part)  # says what it is that cannot be read
         raise OptionError(
             f"{what}s must be a dict of arrays by name, like {{{next(iter(net.parameters))!r}: "
             f"...}}, a list of arrays, an object that has them, or one vector of all {total} "
@@ -257,22 +261,44 @@ def tolerance(values: Array, dtype: np.dtype[Any], blur: float) -> float:
     return max(usual, 4 * blur / (length(values) or 1.0))
 
 
-def factor(array: Array, truth: Array, tolerance: float) -> float | None:
-    """Return what an array is the truth times, or None where it is not that."""
+def factor(
+    array: Array, truth: Array, tolerance: float, beside: Array | None = None
+) -> float | None:
+    """Return what an array is the truth times, or None where it is not that.
+
+    Any multiple of what is ``beside`` may be added to it, where there are numbers enough to tell.
+    """
     square = float(np.square(truth).sum())
     if array.size < _SOME or not square > 0 or not np.isfinite(array).all():
         return None
-    times = float((array * truth).sum()) / square
-    return times if times and length(array - times * truth) <= tolerance * length(array) else None
+    rest = array
+    if beside is not None:
+        if array.size < _ENOUGH:
+            return None
+        terms = np.stack([truth.ravel(), beside.ravel()], axis=1)
+        (_, added), *_ = np.linalg.lstsq(terms, array.ravel())
+        rest = array - added * beside
+    times = float((rest * truth).sum()) / square
+    return times if times and length(rest - times * truth) <= tolerance * length(array) else None
 
 
-def explained(array: Array, truth: Array, tolerance: float, inputs: Array | None = None) -> float:
+def explained(
+    array: Array,
+    truth: Array,
+    tolerance: float,
+    inputs: Array | None = None,
+    beside: Array | None = None,
+) -> float:
     """Return 1 where an array is right but for a factor, and otherwise less.
+
+    A multiple of what is ``beside``, its weight, may be added to it, as by a penalty.
 
     A dense layer's gradient is a sum over the layer's ``inputs`` (N, features), whatever its delta;
     that shows where there are fewer images than features, and is worth a part.
     """
     if factor(array, truth, tolerance) is not None:
+        return 1.0
+    if beside is not None and factor(array, truth, tolerance, beside) is not None:
         return 1.0
     if inputs is not None and inputs.ndim == 2 and array.shape[1:] == inputs.shape[1:]:
         used = np.linalg.matrix_rank(inputs)
