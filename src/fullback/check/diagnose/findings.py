@@ -85,7 +85,8 @@ def _right_arrays(search: Search) -> dict[str, Array]:
         o.mutant for o in best.assumed if o.layer == "loss" and not o.mutant.mistake
     ]
     right = backward(search.ensemble.exact, conventions, rate=0.0, decay=0.0)
-    gradients = {name: gradient * best.share for name, gradient in right.gradients.items()}
+    factor = abs(best.share)  # -1 goes with a sign that is flipped at the loss
+    gradients = {name: gradient * factor for name, gradient in right.gradients.items()}
     return named_arrays(replace(right, gradients=gradients))
 
 

@@ -80,12 +80,12 @@ def diagnose(
         An array, or x or y, does not fit.
     """
     require_network("diagnose", net)
-    if lr is not None and after is None:
-        raise OptionError("lr is the learning rate of a step: give after, the weights behind it")
     given = Given(
         gradients, deltas, activations, probabilities, weights, after, lr, reduction, l2,
         convolution, training, seed, decays=of_pytorch(after),
     )  # fmt: skip
+    if lr is not None and after is None:
+        raise OptionError("lr is the learning rate of a step: give after, the weights behind it")
     return judged(net, x, y, given)
 
 

@@ -216,10 +216,8 @@ def _numbers(gradients: Any, used: set[str]) -> list[str]:
     return [
         f"{name} is a number and no gradient, and was left out"
         for name, part in gradients.items()
-        if str(name) not in used
-        and isinstance(part, int | float | np.number | np.ndarray)
-        and np.ndim(part) == 0
-        and is_numeric(np.asarray(part))
+        if str(name) not in used and not isinstance(part, Mapping | list | tuple)
+        if np.ndim(part) == 0 and is_numeric(np.asarray(part))
     ]
 
 
