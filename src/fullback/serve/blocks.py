@@ -42,11 +42,11 @@ class Computed:
 
     Attributes
     ----------
-    values : what ``predicting.answers`` returns, of shape (N, outputs)
+    predictions : what ``Served.predictions`` returns, one an image
     inverted : what ``predicting.looks_inverted`` returns, of shape (N,)
     """
 
-    values: Array
+    predictions: list[dict[str, Any]]
     inverted: NDArray[np.bool_]
 
 
@@ -114,7 +114,7 @@ class Blocks:
         finally:
             self.waiting -= count
         return Computed(
-            np.concatenate([part.values for part in parts]),
+            [prediction for part in parts for prediction in part.predictions],
             np.concatenate([part.inverted for part in parts]),
         )
 
@@ -159,16 +159,16 @@ class Blocks:
         images = np.concatenate([piece.images for piece in block]) if sizes[1:] else block[0].images
         self._metrics.block(len(images))
         try:
-            values = answers(network, images)
+            found = block[0].model.predictions(answers(network, images))
+            inverted = looks_inverted(network.trained_on, images)
         except FullbackError as error:
             if sizes[1:]:  # one request's numbers must not spoil the answers of others
                 return [self._compute([piece])[0] for piece in block]
             return [error]
         except Exception as error:  # noqa: BLE001 -- whatever it is, the thread lives on, and tells
             return [error] * len(block)
-        inverted = looks_inverted(network.trained_on, images)
         places = np.cumsum([0, *sizes]).tolist()
-        return [Computed(values[start:end], inverted[start:end]) for start, end in pairwise(places)]
+        return [Computed(found[start:end], inverted[start:end]) for start, end in pairwise(places)]
 
 
 def _blocks(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:

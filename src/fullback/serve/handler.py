@@ -120,7 +120,7 @@ class Predict:
         computed = await self._blocks.answer(model, images)
         content: dict[str, Any] = {
             "model": model.name,
-            "predictions": model.predictions(computed.values),
+            "predictions": computed.predictions,
         }
         notes = [] if note is None else [note]
         if computed.inverted.any():

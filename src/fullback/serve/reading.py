@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,8 @@ LARGEST = 1e9
 """The largest number in ``values``, and, below 0, the smallest."""
 
 _FORMS = ("pixels", "values")
-_NO_NUMBERS = (b"true", b"false", b"null", b'"')  # which NumPy would take for numbers
-_KEYS = re.compile(rb'^\s*\{\s*"(pixels|values)"\s*:')
+_NO_NUMBERS = (b"t", b"f", b"n")  # true, false and null, which would be taken for numbers
+_DEEPEST = 8  # lists in lists, of which an error tells how long they are
 _ADVICE = (
     'send {"pixels": ...} with whole numbers from 0 to 255, or {"values": ...} with numbers on the '
     "scale of the training images"
@@ -61,65 +61,101 @@ def read_json(body: bytes, model: Served, *, invert: bool) -> Array:
         raise InputError(f"the request is not JSON ({error}); {_ADVICE}") from None
     if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in _FORMS:
         raise InputError(f"the request is not an object with one of these two; {_ADVICE}")
-    if any(word in body[_start(body) :] for word in _NO_NUMBERS):
-        raise InputError(f"the request holds something else than numbers; {_ADVICE}")
     ((form, numbers),) = given.items()
-    try:
-        array: Array = np.array(numbers)
-    except (ValueError, OverflowError):  # lists of different lengths, or a number that is too long
-        raise InputError(f"{form} is not an array: its lists have different lengths") from None
-    if array.dtype.kind not in "iuf":
+    if body.count(b'"') != 2 or any(letter in body for letter in _NO_NUMBERS):
         raise InputError(f"{form} holds something else than numbers; {_ADVICE}")
-    array = _many(array, model.network.input_shape)
+    flat, images = _flat(numbers, model.network.input_shape)
     if form == "pixels":
-        pixels = _as_pixels(array)
-        return 255 - pixels if invert else pixels
-    if invert:
+        array = _pixels(flat)
+        array = 255 - array if invert else array
+    elif invert:
         raise InputError("invert goes with image files and pixels; turn values round yourself")
-    values = array.astype(np.float64)
-    largest = float(np.abs(values).max())
-    if not largest <= LARGEST:
-        raise InputError(f"values must be from {-LARGEST:g} to {LARGEST:g}, got {largest:g}")
-    return values
+    else:
+        array = _values(flat)
+    return array.reshape(images, *model.network.input_shape)
 
 
-def _start(body: bytes) -> int:
-    """Return where the numbers begin: behind the key, which is a text."""
-    found = _KEYS.match(body)
-    return found.end() if found else 0
+def _flat(numbers: Any, shape: Shape) -> tuple[list[Any], int]:
+    """Return the numbers of one image or several in one list, and how many images they are.
 
+    NumPy does this more slowly, and lets other threads in between.
 
-def _as_pixels(array: Array) -> Array:
-    low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 255):
-        wrong = low if low < 0 else high
-        raise InputError(f"pixels must be whole numbers from 0 to 255, got {wrong:g}; {_ADVICE}")
-    pixels: Array = array.astype(np.uint8)
-    if array.dtype.kind == "f" and (pixels != array).any():
-        wrong = array[pixels != array][0]
-        raise InputError(f"pixels must be whole numbers from 0 to 255, got {wrong:g}; {_ADVICE}")
-    return pixels
-
-
-def _many(array: Array, shape: Shape) -> Array:
-    """Return one image or several as (N, *shape); channels may be left out where there is one."""
+    Raises
+    ------
+    ShapeError, InputError
+        They are not nested as images of this shape are, or too many. Channels may be left out where
+        there is one.
+    """
     shapes = [shape, shape[1:]] if len(shape) == 3 and shape[0] == 1 else [shape]
     for one in shapes:
-        if array.shape == one:
-            return array.reshape(1, *shape)
-    for one in shapes:
-        if array.shape[1:] == one and len(array):
-            if len(array) > MOST_IMAGES:
+        for images in ([numbers], numbers):
+            flat = _unnested(images, one)
+            if flat is None:
+                continue
+            if len(images) > MOST_IMAGES:
                 raise InputError(
-                    f"{len(array):,} images are too many for one request; send at most "
+                    f"{len(images):,} images are too many for one request; send at most "
                     f"{MOST_IMAGES} at a time"
                 )
-            return array.reshape(len(array), *shape)
-    wanted = " or ".join(str(one) for one in shapes)
+            return flat, len(images)
+    wanted = " or ".join(_times(one) for one in shapes)
     raise ShapeError(
-        f"an image has the shape {wanted}, and several have it behind their number, got an array "
-        f"of shape {array.shape}"
+        f"an image is {wanted} numbers, as lists in lists, and several are a list of such; got "
+        f"{_times(_lengths(numbers)) or 'no list'}"
     )
+
+
+def _unnested(images: Any, shape: Shape) -> list[Any] | None:
+    """Return the numbers of images in one list; None where one has another shape."""
+    if not isinstance(images, list) or not images:
+        return None
+    flat: list[Any] = images
+    for size in shape:
+        if not all(type(part) is list and len(part) == size for part in flat):
+            return None
+        flat = list(chain.from_iterable(flat))
+    return flat
+
+
+def _lengths(numbers: Any) -> list[int]:
+    """Return the lengths of lists in lists, by the first of each."""
+    found: list[int] = []
+    while isinstance(numbers, list) and len(found) < _DEEPEST:
+        found.append(len(numbers))
+        numbers = numbers[0] if numbers else None
+    return found
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _values(flat: list[Any]) -> Array:
+    try:
+        array = np.array(flat, np.float64)
+    except (TypeError, ValueError):  # a list or an object in the place of a number
+        raise InputError(f"values holds something else than numbers; {_ADVICE}") from None
+    largest = float(np.abs(array).max())
+    if largest > LARGEST:
+        raise InputError(f"values must be from {-LARGEST:g} to {LARGEST:g}, got {largest:g}")
+    return array
+
+
+def _pixels(flat: list[Any]) -> Array:
+    try:
+        return np.frombuffer(bytes(flat), np.uint8)
+    except (TypeError, ValueError):  # another kind of number, or another range
+        pass
+    wrong = [
+        value
+        for value in flat
+        if not isinstance(value, int | float) or not 0 <= value <= 255 or value != int(value)
+    ]
+    if wrong:
+        raise InputError(
+            f"pixels must be whole numbers from 0 to 255, got {str(wrong[0])[:40]}; {_ADVICE}"
+        )
+    return np.array(flat, np.uint8)
 
 
 # Files ------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class BackgroundServer:
         options = uvicorn.Config(
             app,
             http=protocol,
+            loop="asyncio",
             ws="none",
             backlog=max(4, connections.most // 4),  # as many may come before one is closed
             log_level="warning",

@@ -31,29 +31,41 @@ class Bodies:
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 18 or int(length) > most:
             raise _too_much(most)
-        parts: list[bytes] = []
-        size, more = 0, True
+        part, more = await _part(receive)  # for which the connection waits only so long
+        if not more and len(part) <= most:
+            return part
+        return await self._read_on([part], receive, most)
+
+    async def _read_on(self, parts: list[bytes], receive: Receive, most: int) -> bytes:
+        """Return a body of which the first part is there."""
+        size, part, more = 0, parts[0], True
         try:
             with anyio.fail_after(BODY_SECONDS):
-                while more:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise ClientDisconnect
-                    part, more = message.get("body", b""), message.get("more_body", False)
+                while True:
                     size += len(part)
                     self.in_flight += len(part)
-                    parts.append(part)
                     if size > most:
                         raise _too_much(most)
                     if self.in_flight > MOST_BYTES_IN_FLIGHT:
                         raise closing(503, "the server is busy with other files; try again")
-            return b"".join(parts)
+                    if not more:
+                        return b"".join(parts)
+                    part, more = await _part(receive)
+                    parts.append(part)
         except TimeoutError:
             raise closing(
                 408, f"the request took more than {BODY_SECONDS:g} seconds to arrive; try again"
             ) from None
         finally:
             self.in_flight -= size
+
+
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """Return a part of a body, and whether there are more."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _too_much(most: int) -> HTTPException:

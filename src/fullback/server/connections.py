@@ -3,7 +3,8 @@
 ===================  ==========================================================================
 connections          128, or a quarter of the files that the process may open. Beyond that the
                      oldest one without a request makes room
-a request's head     10 seconds, from the connection or the answer before
+a request's head     10 seconds, from the connection or the answer before; and so has the first
+                     part of its body
 an answer            30 seconds in which nothing of it is read
 ===================  ==========================================================================
 """
@@ -125,8 +126,8 @@ class Connection(_Speaks):
             self._answer.cancel()
 
     def _watch(self) -> None:
-        """Run the clock for a request's head while none is being answered."""
-        if self.busy:
+        """Run the clock while a request's head, or the first of its body, is waited for."""
+        if self.busy and (self.cycle.body or not self.cycle.more_body):
             if self._head is not None:
                 self._head.cancel()
             self._head = None
