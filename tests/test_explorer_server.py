@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import http.client
 import io
-import itertools
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ import pytest
 
 import fullback as fb
 from fullback.errors import InputError, OptionError, ShapeError
+from support.clients import Silent, ended
 from support.command import start, time_limit
 from support.networks import some_digits, trained
 
@@ -601,37 +601,6 @@ class TestRequests:
         assert "default-src 'none'" in headers["content-security-policy"]
         monkeypatch.undo()
         assert tab.get("/document")
-
-
-class Silent:
-    """Connections that send only so much, one as the next or in turns."""
-
-    def __init__(self, port, count, *sent):
-        self.all = []
-        for _, text in zip(range(count), itertools.cycle(sent), strict=False):
-            own = socket.create_connection(("127.0.0.1", port), timeout=10)
-            own.sendall(text)
-            self.all.append(own)
-
-    def __enter__(self):
-        return self.all
-
-    def __exit__(self, *error):
-        for own in self.all:
-            own.close()
-
-
-def ended(connection, seconds):
-    """Whether the server ends a connection within so many seconds."""
-    connection.settimeout(seconds)
-    try:
-        while connection.recv(2**16):
-            pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 FEW_FILES = """

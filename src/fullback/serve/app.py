@@ -54,7 +54,7 @@ class Front:
         elif self._names is not None and not self._knows(scope):
             refused = refuse(421, "this server does not go by that name; ask 127.0.0.1")
             await refused(scope, receive, send)
-        elif scope["method"] == "POST" and scope["path"].startswith("/predict"):
+        elif scope["method"] == "POST" and f"{scope['path']}/".startswith("/predict/"):
             await self._predict(scope, receive, send)
         else:
             await self._others(scope, receive, send)
@@ -129,6 +129,7 @@ def create_app(models: dict[str, Served], host: str, connections: Connections) -
         exception_handlers={HTTPException: _refused},
         lifespan=life,
     )
+    others.router.redirect_slashes = False
     return Front(predict, others, host)
 
 

@@ -90,7 +90,7 @@ def _flat(numbers: Any, shape: Shape) -> tuple[list[Any], int]:
     for one in shapes:
         for images in ([numbers], numbers):
             flat = _unnested(images, one)
-            if flat is None:
+            if flat is None or isinstance(flat[0], list):
                 continue
             if len(images) > MOST_IMAGES:
                 raise InputError(
