@@ -53,6 +53,8 @@ class BackgroundServer:
         )
         self._server = uvicorn.Server(options)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        # Not Thread.join: where Ctrl-C comes meanwhile, Python takes the thread for ended.
+        self._ended = threading.Event()
 
     def start(self) -> None:
         """Serve, and return when requests are answered.
@@ -65,21 +67,25 @@ class BackgroundServer:
         if self._thread.ident is not None:
             return
         self._thread.start()
-        pause, waited = threading.Event(), 0.0
-        while not self._server.started and self._thread.is_alive() and waited < _START_SECONDS:
-            pause.wait(0.01)
+        waited = 0.0
+        while not self._server.started and waited < _START_SECONDS:
+            if self._ended.wait(0.01):
+                break
             waited += 0.01
         if not self._server.started:
             raise OptionError("the server did not start; see what it wrote")
 
     def _serve(self) -> None:
-        self._server.run(sockets=[self._socket])
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._ended.set()
 
     def wait(self) -> None:
         """Wait until the server ends, or for Ctrl-C."""
         try:
-            while self._thread.is_alive():
-                self._thread.join(0.5)
+            while not self._ended.wait(0.5):
+                pass
         except KeyboardInterrupt:
             return
 
@@ -87,5 +93,5 @@ class BackgroundServer:
         """Take no more requests, finish those that were begun, and end."""
         self._server.should_exit = True
         if self._thread.ident is not None:
-            self._thread.join(_START_SECONDS + self._stop_seconds)
+            self._ended.wait(_START_SECONDS + self._stop_seconds)
         self._socket.close()
