@@ -187,6 +187,8 @@ class TestAnswers:
         assert dark["predictions"] == wanted[:2]
         file = client.post(as_png(255 - images[0, 0]), "/predict?invert=1", kind="image/png")
         assert file["predictions"] == wanted[:1]
+        values = client.post({"values": (1 - images[:2] / 255).tolist()}, "/predict?invert=true")
+        assert values["predictions"] == wanted[:2]
         assert "warnings" not in dark
         assert "warnings" not in file
 
@@ -281,7 +283,13 @@ class TestWarnings:
             ):
                 error = client.post(given, kind=kind, status=400)["error"]
                 assert "which of them are black and white is not known" in error
-            assert client.post({"values": [[0.5] * 28] * 28})["predictions"]
+            values = {"values": [[0.5] * 28] * 28}
+            assert client.post(values)["predictions"]
+            error = client.post(values, "/predict?invert=true", status=400)["error"]
+            assert "which values are black and white is not known" in error
+            offered = client.ask("GET", "/openapi.json")["paths"]["/predict"]["post"]
+        assert list(offered["requestBody"]["content"]) == ["application/json"]
+        assert offered["parameters"] == []
 
 
 DEEP = b"[" * 10**6
@@ -371,10 +379,6 @@ class TestRefusals:
         error = client.post({"pixels": [[0] * 28] * 28}, f"/predict?{query}", status=400)["error"]
         assert "the query may hold invert=true or invert=false" in error
 
-    def test_inverted_values(self, client):
-        body = {"values": [[0] * 28] * 28}
-        assert "invert goes with" in client.post(body, "/predict?invert=1", status=400)["error"]
-
     @pytest.mark.parametrize("path", ["/predict/other", "/predict/digits/x", "/predict/%2e%2e"])
     def test_unknown_models(self, client, path):
         error = client.post({"pixels": []}, path, status=404)["error"]
@@ -463,14 +467,19 @@ class TestFiles:
         ("body", "kind", "match"),
         [
             (b"", "multipart/form-data", "form cannot be read"),
-            (b"", "multipart/form-data; boundary=x", "no files"),
+            (b"", "multipart/form-data; boundary=x", "it has no end"),
+            (b"--x--\r\n", "multipart/form-data; boundary=x", "no files|no end"),
             (b"nonsense", "multipart/form-data; boundary=x", "form cannot be read"),
             (b"--x\r\n", "multipart/form-data; boundary=x", "no files|form cannot be read"),
-            (b"--x\r\nA: b\r\n\r\nc\r\n--x--", "multipart/form-data; boundary=x", "form cannot"),
+            (
+                b"--x\r\nA: b\r\n\r\nc\r\n--x--",
+                "multipart/form-data; boundary=x",
+                "image 0: is not",
+            ),
             (
                 b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nc\r\n--x--\r\n',
                 "multipart/form-data; boundary=x",
-                "form cannot be read",
+                "image 0: is not an image",
             ),
             (b"x" * 10**6, "multipart/form-data; boundary=x", "form cannot be read"),
             (b"x", "multipart/form-data; boundary=" + "y" * 5000, "form cannot be read"),
@@ -481,7 +490,7 @@ class TestFiles:
 
     def test_too_many_files(self, client, images):
         files = [("a.png", as_png(images[0, 0]))] * 33
-        assert "Too many files" in client.post_files(files, status=400)["error"]
+        assert "too many files; send at most 32" in client.post_files(files, status=400)["error"]
         assert len(client.post_files(files[:32])["predictions"]) == 32
 
     def test_bits(self, client):

@@ -159,9 +159,7 @@ class Predict:
         if a_file:
             files = [("the image", await self._bodies.read(scope, receive, MOST_FILE_BYTES))]
         else:
-            files = await split_form(
-                await self._bodies.read(scope, receive, MOST_FORM_BYTES), given
-            )
+            files = split_form(await self._bodies.read(scope, receive, MOST_FORM_BYTES), given)
         return await self._decode(files, model, invert=invert)
 
     async def _decode(

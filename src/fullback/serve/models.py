@@ -38,6 +38,12 @@ class Served:
         shape = self.network.input_shape
         return len(shape) == 3 and shape[0] in (1, 3)
 
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether it is known which of its values are black and white."""
+        record = self.network.trained_on
+        return record is None or record.takes_pixels
+
     def warm_up(self) -> None:
         """Compute once, so that the first request need not wait for what is compiled."""
         images = np.zeros((LANES, *self.network.input_shape), self.network.dtype)
@@ -62,7 +68,7 @@ class Served:
             "input_shape": list(network.input_shape),
             "parameters": sum(array.size for array in network.parameters.values()),
             "takes_files": self.takes_files,
-            "takes_pixels": record is None or record.takes_pixels,
+            "takes_pixels": self.takes_pixels,
         }
         if record is not None:
             known["trained_on"] = {

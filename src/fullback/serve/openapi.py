@@ -13,6 +13,12 @@ _JSON = "application/json"
 _PIXEL = {"type": "integer", "minimum": 0, "maximum": 255}
 _VALUE = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/tiff", "image/gif")
+_INVERT = {
+    "name": "invert",
+    "in": "query",
+    "description": "Swap dark and light.",
+    "schema": {"type": "boolean", "default": False},
+}
 _REFUSALS = {
     "400": "The request, or what is in it, is not what the model takes",
     "404": "There is no such model",
@@ -79,8 +85,8 @@ def description(models: dict[str, Served]) -> dict[str, Any]:
 
 def _predict(model: Served) -> dict[str, Any]:
     shape = model.network.input_shape
-    content: dict[str, Any] = {_JSON: {"schema": _request(shape)}}
-    if model.takes_files:
+    content: dict[str, Any] = {_JSON: {"schema": _request(model)}}
+    if model.takes_files and model.takes_pixels:
         file = {"schema": {"type": "string", "format": "binary"}}
         content |= dict.fromkeys((*_IMAGE_TYPES, "application/octet-stream"), file)
         files = {
@@ -95,21 +101,15 @@ def _predict(model: Served) -> dict[str, Any]:
                 "required": ["image"],
                 "properties": {"image": files},
                 "additionalProperties": False,
-            }
+            },
+            "encoding": {"image": {"contentType": ", ".join(_IMAGE_TYPES)}},
         }
     times = " x ".join(map(str, shape))
     refusals = {status: _refusal(status) for status in _REFUSALS}
     return {
         "summary": f"Predict with the model {model.name}",
         "description": f"One image or several of {times}: as numbers, or as image files.",
-        "parameters": [
-            {
-                "name": "invert",
-                "in": "query",
-                "description": "Swap dark and light, of image files and of pixels.",
-                "schema": {"type": "boolean", "default": False},
-            }
-        ],
+        "parameters": [_INVERT] if model.takes_pixels else [],
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": _answer("The predictions, in the order of the images", _predictions(model)),
@@ -118,8 +118,10 @@ def _predict(model: Served) -> dict[str, Any]:
     }
 
 
-def _request(shape: Shape) -> dict[str, Any]:
-    return {"oneOf": [_numbers("pixels", _PIXEL, shape), _numbers("values", _VALUE, shape)]}
+def _request(model: Served) -> dict[str, Any]:
+    shape = model.network.input_shape
+    values = _numbers("values", _VALUE, shape)
+    return {"oneOf": [_numbers("pixels", _PIXEL, shape), values]} if model.takes_pixels else values
 
 
 def _numbers(form: str, number: dict[str, Any], shape: Shape) -> dict[str, Any]:

@@ -11,15 +11,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
-from python_multipart.exceptions import MultipartParseError
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from fullback.errors import InputError, ShapeError
 from fullback.layers.base import Array, Shape
@@ -65,14 +64,28 @@ def read_json(body: bytes, model: Served, *, invert: bool) -> Array:
     if body.count(b'"') != 2 or any(letter in body for letter in _NO_NUMBERS):
         raise InputError(f"{form} holds something else than numbers; {_ADVICE}")
     flat, images = _flat(numbers, model.network.input_shape)
-    if form == "pixels":
-        array = _pixels(flat)
-        array = 255 - array if invert else array
-    elif invert:
-        raise InputError("invert goes with image files and pixels; turn values round yourself")
-    else:
-        array = _values(flat)
+    array = _pixels(flat) if form == "pixels" else _values(flat)
+    if invert:
+        array = 255 - array if form == "pixels" else _ends_of(model) - array
     return array.reshape(images, *model.network.input_shape)
+
+
+def _ends_of(model: Served) -> float:
+    """Return the sum of black and white in ``values``, from which they are inverted.
+
+    Raises
+    ------
+    InputError
+        It is not known which they are.
+    """
+    record = model.network.trained_on
+    if record is None:
+        return 1.0  # which is white; black is 0
+    if record.black is None or record.white is None:
+        raise InputError(
+            "invert cannot be done: which values are black and white is not known of this model"
+        )
+    return record.black + record.white
 
 
 def _flat(numbers: Any, shape: Shape) -> tuple[list[Any], int]:
@@ -181,37 +194,77 @@ def read_files(files: list[tuple[str, bytes]], model: Served, *, invert: bool) -
     ]
 
 
-async def split_form(body: bytes, content_type: str) -> list[tuple[str, bytes]]:
+class _Parts:
+    """The parts of a form, as they are found in it."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[str, bytes]] = []
+        self.whole = False
+        self._name, self._field, self._value = "", b"", b""
+        self._content: list[bytes] = []
+
+    def callbacks(self) -> Any:
+        """Return what a parser calls."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._add_field,
+            "on_header_value": self._add_value,
+            "on_header_end": self._end_header,
+            "on_part_data": self._add,
+            "on_part_end": self._end,
+            "on_end": self._finish,
+        }
+
+    def _begin(self) -> None:
+        if len(self.files) >= MOST_FILES:
+            raise InputError(f"the form has too many files; send at most {MOST_FILES} at a time")
+        self._name, self._field, self._value, self._content = "", b"", b"", []
+
+    def _add_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            _, options = parse_options_header(self._value)
+            self._name = options.get(b"filename", b"").decode(errors="replace")
+        self._field, self._value = b"", b""
+
+    def _add(self, data: bytes, start: int, end: int) -> None:
+        self._content.append(data[start:end])
+
+    def _end(self) -> None:
+        self.files.append((_called(self._name, len(self.files)), b"".join(self._content)))
+
+    def _finish(self) -> None:
+        self.whole = True
+
+
+def split_form(body: bytes, content_type: str) -> list[tuple[str, bytes]]:
     """Return the files of a form: what each is called, and its content.
 
     Raises
     ------
     InputError
-        It is not a form, or has no files, or too many, or fields that are not files.
+        It is not a form, or damaged, or has no files or too many.
     """
-    headers = Headers({"content-type": content_type})
-
-    async def once() -> AsyncGenerator[bytes, None]:
-        yield body
-
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    parts = _Parts()
     try:
-        parser = MultiPartParser(headers, once(), max_files=MOST_FILES, max_fields=0)
-        form = await parser.parse()
-    except (MultiPartException, MultipartParseError, KeyError, UnicodeDecodeError) as error:
-        reason = getattr(error, "message", None) or f"it is damaged: {error}"
-        raise InputError(f"the form cannot be read ({reason})") from None
-    files: list[tuple[str, bytes]] = []
-    try:
-        for name, part in form.multi_items():
-            if isinstance(part, UploadFile):
-                files.append((_called(part.filename or name, len(files)), await part.read()))
-    finally:
-        await form.close()
-    if not files:
+        parser = MultipartParser(boundary, parts.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise InputError(f"the form cannot be read ({error})") from None
+    if not parts.whole or not boundary:
+        raise InputError("the form cannot be read: it has no end; is its boundary right?")
+    if not parts.files:
         raise InputError("the form has no files; send each image as a file: curl -F image=@a.png")
-    return files
+    return parts.files
 
 
-def _called(name: Any, place: int) -> str:
-    plain = "".join(c for c in str(name)[:100] if c.isprintable())
+def _called(name: str, place: int) -> str:
+    plain = "".join(c for c in name[:100] if c.isprintable())
     return f"image {place} ({plain})" if plain else f"image {place}"
