@@ -557,8 +557,9 @@ class TestBlocks:
         assert sum(gate.sizes) == 40
         assert gate.sizes[0] <= 16 * os.cpu_count()
 
-    def test_a_full_queue(self, server, images, gate, monkeypatch, client):
-        monkeypatch.setattr(blocks, "MOST_WAITING", 20)
+    @pytest.mark.parametrize(("limit", "most"), [("", 20), ("_BYTES", 20 * 28 * 28)])
+    def test_a_full_queue(self, server, images, gate, monkeypatch, client, limit, most):
+        monkeypatch.setattr(blocks, f"MOST_WAITING{limit}", most)
         with ThreadPoolExecutor(2) as pool:
             asked = pool.submit(lambda: Client(server).post({"pixels": images[:20].tolist()}))
             assert gate.held.wait(60)
@@ -589,7 +590,7 @@ class TestBlocks:
         assert gate.sizes == [1]
 
     def test_too_many_files_to_decode(self, client, images, monkeypatch):
-        monkeypatch.setattr(handler, "MOST_DECODING", 0)
+        monkeypatch.setattr(handler, "MOST_DECODING_BYTES", 10)
         error = client.post(as_png(images[0, 0]), kind="image/png", status=503)["error"]
         assert "too many image files" in error
 

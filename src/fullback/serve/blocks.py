@@ -27,6 +27,7 @@ from fullback.serve.metrics import Metrics
 from fullback.serve.models import Served
 
 MOST_WAITING = 2048  # images
+MOST_WAITING_BYTES = 256 * 2**20  # of images
 WAIT_SECONDS = 20.0
 
 _CLOSE_SECONDS = 20.0
@@ -64,7 +65,7 @@ class Blocks:
     """The thread that computes, and the queue before it."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.waiting = 0
+        self.waiting = self.waiting_bytes = 0
         self._metrics = metrics
         self._most = LANES * threads()  # so many that every thread has a block
         self._queue: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
@@ -94,10 +95,11 @@ class Blocks:
         InputError
             What the network computes is not finite.
         """
-        count = len(images)
-        if self.waiting + count > MOST_WAITING:
+        count, size = len(images), images.nbytes
+        if self.waiting + count > MOST_WAITING or self.waiting_bytes + size > MOST_WAITING_BYTES:
             raise BusyError("too many images are waiting to be predicted; try again in a moment")
         self.waiting += count
+        self.waiting_bytes += size
         try:
             loop = asyncio.get_running_loop()
             if count <= LANES:
@@ -113,6 +115,7 @@ class Blocks:
             parts = await asyncio.gather(*(piece.answer for piece in pieces))
         finally:
             self.waiting -= count
+            self.waiting_bytes -= size
         return Computed(
             [prediction for part in parts for prediction in part.predictions],
             np.concatenate([part.inverted for part in parts]),

@@ -37,7 +37,7 @@ from fullback.server.bodies import Bodies
 
 LOG = logging.getLogger("fullback.serve")
 
-MOST_DECODING = 32  # requests with image files that wait or are read
+MOST_DECODING_BYTES = 64 * 2**20  # of image files that wait or are read
 
 _JSON = "application/json"
 _FORM = "multipart/form-data"
@@ -165,15 +165,16 @@ class Predict:
     async def _decode(
         self, files: list[tuple[str, bytes]], model: Served, *, invert: bool
     ) -> Array:
-        if self.decoding >= MOST_DECODING:
+        size = sum(len(content) for _, content in files)
+        if self.decoding + size > MOST_DECODING_BYTES:
             raise BusyError("too many image files are waiting to be read; try again in a moment")
-        self.decoding += 1
+        self.decoding += size
         try:
             read = await asyncio.get_running_loop().run_in_executor(
                 self._decoder, lambda: read_files(files, model, invert=invert)
             )
         finally:
-            self.decoding -= 1
+            self.decoding -= size
         if len({pixels.dtype for pixels in read}) > 1:  # as 16-bit greys, which are floats
             raise InputError(
                 "the image files have pixels of 8 bits and of others; send them one at a time"
