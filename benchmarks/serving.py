@@ -4,8 +4,9 @@ Needs wrk (``apt install wrk``). Its one thread and the server share the machine
 compared with ``Network.predict_proba`` first. At full load each of the connections asks again as
 soon as it is answered; at half load each waits a random time between, so that half as many requests
 come. Shown are the medians of the rounds, and the requests of the best one; the server's CPU time a
-request, which it counts itself and which depends little on what else runs; and a block, which is
-how many images were computed together.
+request, which it counts itself; a block, which is how many images were computed together; and what
+others had of the machine's CPU time, on Linux. The server's CPU time grows with that, too, where
+cores share their units.
 """
 
 import argparse
@@ -67,13 +68,17 @@ class Load:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was measured: requests a second, latencies in ms, CPU microseconds, images a block."""
+    """What was measured.
+
+    Requests a second, latencies in ms, CPU microseconds, images a block, and the share of others.
+    """
 
     rate: float
     half: float
     most: float
     cpu: float
     block: float
+    others: float
 
 
 class Server:
@@ -129,8 +134,8 @@ def loads(x: np.ndarray) -> list[Load]:
 
     some = range(BODIES)
     return [
-        Load("one image, JSON", "application/json", [as_json(x[n, 0]) for n in some]),
-        Load("one image, PNG", "image/png", [as_png(x[n, 0]) for n in some]),
+        Load("1 image, JSON", "application/json", [as_json(x[n, 0]) for n in some]),
+        Load("1 image, PNG", "image/png", [as_png(x[n, 0]) for n in some]),
         Load("16 images, JSON", "application/json", [as_json(x[n : n + 16]) for n in some], 16),
         Load("GET /health", "", [b""], 0, "GET", "/health"),
     ]
@@ -180,18 +185,38 @@ def milliseconds(text: str) -> float:
 
 def measure(server: Server, load: Load, seconds: int, delay: float = 0) -> Seen:
     """Return what one load does to the server."""
-    before = server.counters()
+    before, start, own = server.counters(), machine(), os.times()
     rate, half, most = wrk(server.address, load, seconds, delay)
-    after = server.counters()
+    after, end, children = server.counters(), machine(), os.times()
     spent = {name: after[name] - before.get(name, 0) for name in after}
     blocks = spent["fullback_block_images_count"]
-    cpu = spent["process_cpu_seconds_total"] / (rate * seconds) * 1e6
-    return Seen(rate, half, most, cpu, spent["fullback_block_images_sum"] / max(blocks, 1))
+    seen = spent["process_cpu_seconds_total"]
+    used = seen + children.children_user - own.children_user
+    used += children.children_system - own.children_system
+    whole, idle = end[0] - start[0], end[1] - start[1]
+    return Seen(
+        rate,
+        half,
+        most,
+        seen / (rate * seconds) * 1e6,
+        spent["fullback_block_images_sum"] / max(blocks, 1),
+        max(0.0, 1 - (idle + used) / whole) if whole else float("nan"),
+    )
+
+
+def machine() -> tuple[float, float]:
+    """Return the seconds of CPU time that the machine had, and those in which it was idle."""
+    try:
+        line = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
+    except OSError:
+        return 0.0, 0.0
+    ticks = [int(word) / os.sysconf("SC_CLK_TCK") for word in line.split()[1:9]]
+    return sum(ticks), ticks[3] + ticks[4]
 
 
 def median(seen: list[Seen]) -> Seen:
     """Return the median of each figure."""
-    fields = ("rate", "half", "most", "cpu", "block")
+    fields = ("rate", "half", "most", "cpu", "block", "others")
     return Seen(*(statistics.median(getattr(one, name) for one in seen) for name in fields))
 
 
@@ -202,7 +227,7 @@ def compare(name: str, rounds: int, seconds: int) -> None:
     net.trained_on = ImageRecord(0.0, 1.0, 0.1, 0.0, 0.0, 1.0)
     shown = table(
         f"{name}: {CONNECTIONS} connections",
-        *("load", "requests/s", "best", "50 % ms", "99 % ms", "CPU us", "block"),
+        *("load", "asked/s", "best", "50% ms", "99% ms", "CPU us", "block", "others"),
     )
     with served(net) as server, progress.status(name) as status:
         for load in loads(x):
@@ -229,6 +254,7 @@ def compare(name: str, rounds: int, seconds: int) -> None:
                     f"{seen.most:.1f}",
                     f"{seen.cpu:.0f}",
                     f"{seen.block:.1f}" if load.images else "",
+                    f"{seen.others:.0%}",
                 )
     console.print("", shown)
 
@@ -240,8 +266,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="of each round")
     parser.add_argument("--net", choices=list(fb.zoo.NETWORKS), action="append")
     options = parser.parse_args()
-    if hasattr(os, "getloadavg"):
-        console.print(f"load of the machine before: {os.getloadavg()[0]:.1f}")
     for name in options.net or ["small"]:
         compare(name, options.rounds, options.seconds)
 
