@@ -100,10 +100,10 @@ def test_serving_md_prints_what_it_shows():
 
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     ((asks, shown),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
-    with service([("question", str(ROOT / "examples" / "question.safetensors"))], port=0) as server:
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            asks = asks.replace("http://127.0.0.1:8018/", server.address)
-            exec(compile(asks, "serving.md", "exec"), {})
+    named = [("question", str(ROOT / "examples" / "question.safetensors"))]
+    with service(named, port=0) as server, contextlib.redirect_stdout(io.StringIO()) as out:
+        asks = asks.replace("http://127.0.0.1:8018/", server.address)
+        exec(compile(asks, "serving.md", "exec"), {})
     assert without_numbers(out.getvalue()) == without_numbers(shown)
     assert [line[0] for line in out.getvalue().splitlines()] == [
         line[0] for line in shown.splitlines()
