@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 from types import FrameType
@@ -61,7 +62,7 @@ def serve(
     server = service(named, host=host, port=port)
     raise_on_ctrl_c()
     signal.signal(signal.SIGTERM, _end)
-    with server:
+    with server, contextlib.suppress(KeyboardInterrupt):
         _show(output, server, named)
         server.wait()
     output.event("end")
