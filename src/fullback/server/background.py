@@ -48,6 +48,7 @@ class BackgroundServer:
             log_level="warning",
             access_log=False,
             server_header=False,
+            timeout_keep_alive=3600,  # of which the connections have a shorter clock themselves
             timeout_graceful_shutdown=stop_seconds,
             lifespan="on",
         )

@@ -2,7 +2,7 @@
 
 ===================  ==========================================================================
 connections          128, or a quarter of the files that the process may open. Beyond that the
-                     oldest one without a request makes room
+                     oldest one without a whole request makes room
 a request's head     10 seconds, from the connection or the answer before; and so has the first
                      part of its body
 an answer            30 seconds in which nothing of it is read
@@ -50,12 +50,14 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """Take a new connection; where there are too many, an idle one is closed, or the new one.
 
-        First go those that have never sent a request, of these the oldest.
+        First go those that have never sent a request, then those whose request has not arrived
+        whole, then those between two requests; of each kind the oldest.
         """
         if len(self.open) >= self.most:
             silent = (each for each in self.open if each.cycle is None)
+            slow = (each for each in self.open if each.busy and each.cycle.more_body)
             idle = (each for each in self.open if not each.busy)
-            closed = next(silent, None) or next(idle, None) or connection
+            closed = next(silent, None) or next(slow, None) or next(idle, None) or connection
             self.open.pop(closed, None)
             closed.transport.abort()
             if closed is connection:
