@@ -15,9 +15,9 @@ from PIL import Image
 import fullback as fb
 from fullback.cli.models import labels_by_name, labels_from, name_classes
 from fullback.cli.output import FAILURE, NO_MEMORY, USAGE, one_line_errors
-from fullback.cli.prediction import looks_inverted
 from fullback.metrics import choose_threshold, curves, measure
 from fullback.pixels import record_of
+from fullback.predicting import answers, looks_inverted
 from support.command import command, done, environment, posix, run
 
 pytestmark = pytest.mark.filterwarnings("ignore::fullback.errors.DeadUnitWarning")
@@ -150,9 +150,9 @@ class TestPredict:
         np.save(tmp_path / "x.npy", data.x_test)
         model = folder / "m.safetensors"
         calls = []
-        answer = fb.Network.predict_proba
         monkeypatch.setattr(
-            fb.Network, "predict_proba", lambda net, x: calls.append(len(x)) or answer(net, x)
+            "fullback.cli.prediction.answers",
+            lambda net, x: calls.append(len(x)) or answers(net, x),
         )
         at_once = done("predict", model, tmp_path / "x.npy", "--json").events
         assert calls == [120]

@@ -105,7 +105,7 @@ def test_an_image_is_read_as_the_model_s_were(tmp_path):
     from PIL import Image
 
     import fullback as fb
-    from fullback.cli.inputs import load_image_for
+    from fullback.predicting import load_image_for
 
     Image.new("L", (8, 4), 200).save(tmp_path / "wide.png")
     net = fb.Network.parse("flatten dense2", (1, 4, 4))

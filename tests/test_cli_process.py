@@ -39,6 +39,7 @@ OPTIONS = {
     "explain": "--model --label --label-column --data --data-dir --out --invert --json --help",
     "explore": """--data --data-dir --image-size --label-column --seed --port --host --browser
         --no-browser --json --help""",
+    "serve": "--host --port --json --help",
     "program": "--input-shape --classes --batch-size --training --prediction --json --help",
 }
 

@@ -93,6 +93,23 @@ def test_command_line_md_runs(capsys):
     assert "Threshold(label=1, value=" in capsys.readouterr().out
 
 
+def test_serving_md_prints_what_it_shows():
+    pytest.importorskip("httptools", reason="needs the extra serve")
+    pytest.importorskip("orjson", reason="needs the extra serve")
+    from fullback.serve.launch import service
+
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    ((asks, shown),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    named = [("question", str(ROOT / "examples" / "question.safetensors"))]
+    with service(named, port=0) as server, contextlib.redirect_stdout(io.StringIO()) as out:
+        asks = asks.replace("http://127.0.0.1:8018/", server.address)
+        exec(compile(asks, "serving.md", "exec"), {})
+    assert without_numbers(out.getvalue()) == without_numbers(shown)
+    assert [line[0] for line in out.getvalue().splitlines()] == [
+        line[0] for line in shown.splitlines()
+    ]
+
+
 def test_the_lines_of_the_example_are_in_it():
     example = (ROOT / "examples" / "by_hand.py").read_text(encoding="utf-8")
     (lines,) = re.findall(

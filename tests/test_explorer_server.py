@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import http.client
 import io
-import itertools
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ import pytest
 
 import fullback as fb
 from fullback.errors import InputError, OptionError, ShapeError
+from support.clients import Silent, ended
 from support.command import start, time_limit
 from support.networks import some_digits, trained
 
@@ -36,8 +36,11 @@ pytest.importorskip("uvicorn", reason="needs the extra explore")
 from fullback.explorer import curves, lab, limits, session, sessions, training, uploads
 from fullback.explorer.app import PAGES
 from fullback.explorer.launch import explorer
-from fullback.explorer.security import AccessPolicy, is_loopback
+from fullback.explorer.security import AccessPolicy
 from fullback.report.document import document
+from fullback.server import bodies, connections
+from fullback.server import log as server_log
+from fullback.server.address import is_loopback
 
 PAGE_LIMIT = 400 * 1024
 LINEAR = "conv4 " * 24 + "flatten dense10"  # nothing in it holds numbers back
@@ -600,37 +603,6 @@ class TestRequests:
         assert tab.get("/document")
 
 
-class Silent:
-    """Connections that send only so much, one as the next or in turns."""
-
-    def __init__(self, port, count, *sent):
-        self.all = []
-        for _, text in zip(range(count), itertools.cycle(sent), strict=False):
-            own = socket.create_connection(("127.0.0.1", port), timeout=10)
-            own.sendall(text)
-            self.all.append(own)
-
-    def __enter__(self):
-        return self.all
-
-    def __exit__(self, *error):
-        for own in self.all:
-            own.close()
-
-
-def ended(connection, seconds):
-    """Whether the server ends a connection within so many seconds."""
-    connection.settimeout(seconds)
-    try:
-        while connection.recv(2**16):
-            pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
 FEW_FILES = """
 import resource, sys, time, urllib.request
 
@@ -673,7 +645,7 @@ class TestLimits:
         assert "Traceback" not in err
 
     def test_time_for_a_head(self, server, tab, monkeypatch):
-        monkeypatch.setattr(limits, "HEAD_SECONDS", 0.3)
+        monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
         for said in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "):
             with Silent(server.port, 1, said) as (connection,):
                 for _ in range(4):  # a byte now and then gives no more time
@@ -684,7 +656,7 @@ class TestLimits:
         assert tab.get("/document")
 
     def test_time_for_the_next_head(self, server, monkeypatch):
-        monkeypatch.setattr(limits, "HEAD_SECONDS", 0.3)
+        monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
         whole = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
         with Silent(server.port, 1, whole) as (connection,):
             assert connection.recv(20).startswith(b"HTTP/1.1 200 OK")
@@ -698,7 +670,7 @@ class TestLimits:
         ).encode() + b"x" * sent
 
     def test_time_for_a_body(self, server, tab, monkeypatch):
-        monkeypatch.setattr(limits, "BODY_SECONDS", 0.3)
+        monkeypatch.setattr(bodies, "BODY_SECONDS", 0.3)
         with Silent(server.port, 1, self.upload(tab, 1000, 10)) as (connection,):
             connection.settimeout(5)
             assert connection.recv(2**16).startswith(b"HTTP/1.1 408 ")
@@ -707,7 +679,7 @@ class TestLimits:
 
     def test_time_for_an_answer(self, server, tab, monkeypatch):
         """Of somebody who asks for a lot and reads nothing."""
-        monkeypatch.setattr(limits, "ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.3)
         path = f"GET /api/sessions/{tab.session}/document HTTP/1.1\r\nHost: {tab.host}\r\n"
         asked = f"{path}X-Fullback-Token: {server.access.token}\r\n\r\n".encode() * 200
         with socket.socket() as connection:
@@ -728,7 +700,7 @@ class TestLimits:
         return False
 
     def test_bytes_in_flight(self, server, tab, monkeypatch):
-        monkeypatch.setattr(limits, "MOST_BYTES_IN_FLIGHT", 100_000)
+        monkeypatch.setattr(bodies, "MOST_BYTES_IN_FLIGHT", 100_000)
         half = self.upload(tab, 200_000, 60_000)
         with Silent(server.port, 1, half), Silent(server.port, 1, half) as (connection,):
             connection.settimeout(5)
@@ -769,7 +741,7 @@ class TestLimits:
 
     def test_one_line_a_failure_and_few_a_minute(self, tab, monkeypatch, capfd):
         log = logging.getLogger("fullback.explore")
-        monkeypatch.setattr(limits, "ONE_LINE", own := limits.OneLine())
+        monkeypatch.setattr(server_log, "ONE_LINE", own := server_log.OneLine())
         for name in ("fullback.explore", "uvicorn.error"):
             for old in logging.getLogger(name).filters[:]:
                 logging.getLogger(name).removeFilter(old)

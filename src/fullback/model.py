@@ -38,6 +38,12 @@ DType: TypeAlias = Literal["float32", "float64"]
 Engine: TypeAlias = Literal["lanes", "reference"]
 """What computes: ``"lanes"``, the fast one, in float32; ``"reference"``, the layers' own pages."""
 
+_UNKNOWN_SCALE = (
+    "the model's file is of version 1, which does not say which scale its images had; uint8 images "
+    "are taken for 0 (black) to 1 (white). Where that is right, set trained_on to an ImageRecord "
+    "and save it again"
+)
+
 
 class Model:
     """A list of layers with their parameters: ``Network`` documents parameters and attributes.
@@ -161,6 +167,13 @@ class Model:
                     f"{outputs} outputs and the loss {self.loss}"
                 )
         self._threshold = threshold
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        """A name for every class that is answered: its own, or its number."""
+        classes = self.loss.classes(self.output_shape[0])
+        names = self.class_names[:classes]
+        return (*names, *map(str, range(len(names), classes)))
 
     @property
     def output_shape(self) -> Shape:
@@ -338,26 +351,22 @@ class Model:
             The values of float images are on another scale than those of training; or uint8
             images for a network whose file is of version 1, which does not say their scale.
         """
-        images = as_images(x, self.input_shape)
-        if images.dtype == np.uint8:
-            if self.trained_on is None:
-                if self.scale_unknown:
-                    warnings.warn(
-                        "the model's file is of version 1, which does not say which scale its "
-                        "images had; uint8 images are taken for 0 (black) to 1 (white). Where "
-                        "that is right, set trained_on to an ImageRecord and save it again",
-                        FullbackWarning,
-                        stacklevel=3,
-                    )
-                return images
-            self.trained_on.warn_of_bytes(images)
-            if self.trained_on.is_default:
-                return images
-            return self.trained_on.from_bytes(images, self.dtype)
-        low, high = finite_range(images)
-        if self.trained_on is not None:
-            self.trained_on.warn_of_scale(low, high)
+        images, note = self.read_images(x)
+        if note is not None:
+            warnings.warn(note, FullbackWarning, stacklevel=3)
         return images
+
+    def read_images(self, x: ArrayLike) -> tuple[Array, str | None]:
+        """Return what ``check_images`` does, and what it warns of, or None."""
+        images = as_images(x, self.input_shape)
+        known = self.trained_on
+        if images.dtype != np.uint8:
+            low, high = finite_range(images)
+            return images, None if known is None else known.scale_note(low, high)
+        if known is None:
+            return images, _UNKNOWN_SCALE if self.scale_unknown else None
+        note = known.bytes_note(images)
+        return images if known.is_default else known.from_bytes(images, self.dtype), note
 
 
 def check_weights(sample_weight: ArrayLike | None, images: int) -> Array | None:

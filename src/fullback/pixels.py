@@ -242,8 +242,8 @@ class ImageRecord:
         scaled: NDArray[Any] = shares * number(self.white - self.black) + number(self.black)
         return scaled
 
-    def warn_of_scale(self, low: float, high: float) -> None:
-        """Warn where float images from ``low`` to ``high`` plainly have another scale."""
+    def scale_note(self, low: float, high: float) -> str | None:
+        """Say so where float images from ``low`` to ``high`` plainly have another scale."""
         span = (self.high - self.low) or 1.0
         other = high > self.high + _APART * span or low < self.low - _APART * span
         if self.low >= 0:  # as 0..1 in place of 0..255
@@ -252,27 +252,27 @@ class ImageRecord:
             other |= low < -_BELOW * span or (self.high > _WIDE and low < 0 and high <= _WIDE)
         if self.low < -_BELOW * span / 2:  # 0..1 in place of -1..1, or of standardised values
             other |= 0 <= low < _NEAR and 1 - _NEAR < high <= 1
-        if other:
-            warnings.warn(
-                f"the images go from {low:g} to {high:g}, but the network was trained on images "
-                f"from {self.low:g} to {self.high:g}; bring them to the same scale",
-                FullbackWarning,
-                stacklevel=4,
-            )
+        if not other:
+            return None
+        return (
+            f"the images go from {low:g} to {high:g}, but the network was trained on images "
+            f"from {self.low:g} to {self.high:g}; bring them to the same scale"
+        )
 
-    def warn_of_bytes(self, pixels: NDArray[Any]) -> None:
-        """Warn where uint8 pixels go far beyond the part of the scale that was trained on.
+    def bytes_note(self, pixels: NDArray[Any]) -> str | None:
+        """Say so where uint8 pixels go far beyond the part of the scale that was trained on.
 
         Images of 16 bits may use a hundredth of it, and look black beside those of 8 bits.
         """
         if self.black is None or self.white is None:
-            return
+            return None
         far = _APART * ((self.high - self.low) or 1.0)
         ends = sorted((self.black, self.white))
         if ends[0] < self.low - far or ends[1] > self.high + far:
             values = np.array([pixels.min(), pixels.max()], np.float64) / 255
             low, high = sorted(self.from_shares(values).tolist())
-            self.warn_of_scale(low, high)
+            return self.scale_note(low, high)
+        return None
 
 
 def record_of(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullback.atomic import write_atomically
-from fullback.cli.models import names_of
 from fullback.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def write_answers(path: Path, found: Answered, network: Network, *, probabilitie
             lines.append([name, *(f"{value:.8g}" for value in row)])
         _write(path, [*lines, *([name] + [""] * outputs for name, _ in found.failed)])
         return
-    names = names_of(network)
+    names = network.answer_names
     header = ["file", "label", "probability"]
     columns = [f"class {name}" if name in header else name for name in names]
     rows: list[Sequence[Any]] = [[*header, *columns] if probabilities else header]
@@ -52,7 +51,7 @@ def write_kaggle(path: Path, found: Answered, network: Network) -> None:
         Two images have one id, or the network answers with several numbers.
     """
     if network.loss.classifies:
-        names = names_of(network)
+        names = network.answer_names
         given = [names[label] for label in found.labels]
     elif found.probabilities.shape[1] > 1:
         raise InputError(f"Label is one number, but the model answers {network.output_shape[0]}")

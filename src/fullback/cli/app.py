@@ -21,6 +21,7 @@ from fullback.cli.predict import predict
 from fullback.cli.program import program
 from fullback.cli.rate import rate
 from fullback.cli.runs import runs
+from fullback.cli.serve import serve
 from fullback.cli.summary import summary
 from fullback.cli.train import train
 from fullback.cli.warmup import warmup
@@ -48,6 +49,7 @@ app.command()(check)
 app.command()(diagnose)
 app.command()(explain)
 app.command()(explore)
+app.command()(serve)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,7 +9,7 @@ import typer
 
 from fullback.cli import options, threshold_choice
 from fullback.cli.inputs import load_dataset_for
-from fullback.cli.models import labels_by_name, name_classes, names_of
+from fullback.cli.models import labels_by_name, name_classes
 from fullback.cli.output import Output, one_line_errors, printable
 from fullback.cli.threshold_choice import Choice, PartName
 from fullback.errors import InputError, OptionError
@@ -150,7 +150,7 @@ def _report(
     from fullback.metrics import measure
 
     found = measure(answers.labels, answers.probabilities, threshold=answers.threshold)
-    names = names_of(network) if network.class_names else dataset.class_names
+    names = network.answer_names if network.class_names else dataset.class_names
     written = []
     if plots is not None:
         from fullback.cli.pictures import draw_answers

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fullback.cli import options
-from fullback.cli.inputs import load_dataset_for, load_image_for, open_classifier
+from fullback.cli.inputs import load_dataset_for, open_classifier
 from fullback.cli.models import (
     label_of,
     labels_by_name,
     name_classes,
-    names_of,
     split_model,
 )
 from fullback.cli.output import Output, one_line_errors, printable, warn
@@ -129,7 +128,7 @@ def _write(output: Output, network: Network, model: Path, shown: _Shown, out: Pa
     from fullback.report.page import explain as write
     from fullback.threshold import answers
 
-    names, label = names_of(network), shown.label
+    names, label = network.answer_names, shown.label
     p = network.predict_proba(shown.pixels[None])[0]
     predicted = int(answers(p[None], network.threshold)[0])
     title = f"The backward pass of {printable(shown.title)}"
@@ -160,7 +159,8 @@ def _write(output: Output, network: Network, model: Path, shown: _Shown, out: Pa
 
 def _of_file(network: Network, path: Path, *, invert: bool) -> _Shown:
     """Read an image file, and warn where dark and light seem to be swapped."""
-    from fullback.cli.prediction import Answered, hint_at_invert, looks_inverted
+    from fullback.cli.prediction import Answered, hint_at_invert
+    from fullback.predicting import load_image_for, looks_inverted
 
     pixels = load_image_for(network, path, invert=invert).pixels
     looks = looks_inverted(network.trained_on, pixels[None])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import os
 import re
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullback.cli.interrupt import raise_on_ctrl_c
-from fullback.errors import DataError, InputError, OptionError, ShapeError
+from fullback.errors import InputError, OptionError, ShapeError
 
 if TYPE_CHECKING:
-    from fullback.data import Dataset, ImageFile
+    from fullback.data import Dataset
     from fullback.network import Network
 
 
@@ -129,26 +128,6 @@ def load_dataset_for(
             f"{dataset.image_shape}; give the data that it was trained on"
         )
     return dataset
-
-
-def load_image_for(network: Network, path: Path, *, invert: bool) -> ImageFile:
-    """Read an image file as the images were read that a network was trained on.
-
-    Its pixels are on the network's scale, or uint8, which the network brings to its scale itself.
-
-    Raises
-    ------
-    DataError
-        It cannot be read, or has 16 bits and the network's black and white are not known.
-    """
-    from fullback.data import load_image
-
-    resize = network.data_options.get("resize", "stretch")
-    image = load_image(path, network.input_shape, invert=invert, resize=resize)
-    try:
-        return dataclasses.replace(image, pixels=image.for_network(network.trained_on))
-    except InputError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def build(net: str, input_shape: tuple[int, ...], classes: int, seed: int) -> Network:

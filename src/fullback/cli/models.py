@@ -56,13 +56,6 @@ def _holds_model(path: Path) -> bool:
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**32
 
 
-def names_of(network: Network) -> tuple[str, ...]:
-    """Return a name for every class of a network: its own, or its number."""
-    classes = network.loss.classes(network.output_shape[0])
-    names = network.class_names[:classes]
-    return (*names, *map(str, range(len(names), classes)))
-
-
 def label_of(network: Network, text: str, option: str) -> int:
     """Return the class that a text names, or else numbers.
 
@@ -73,7 +66,7 @@ def label_of(network: Network, text: str, option: str) -> int:
     """
     from fullback.options import listed
 
-    names = names_of(network)
+    names = network.answer_names
     if text in names:
         return names.index(text)
     if text.isdecimal() and int(text) < len(names):
@@ -196,7 +189,7 @@ def labels_from(
     texts = [unicodedata.normalize("NFC", str(label)) for label in given.tolist()]
     if numbers and given.dtype.kind in "iu":
         texts = [numbers[int(t)] if 0 <= int(t) < len(numbers) else t for t in texts]
-    places = {name: n for n, name in enumerate(names_of(network))}
+    places = {name: n for n, name in enumerate(network.answer_names)}
     unknown = sorted(set(texts) - set(places))
     if not unknown:
         return np.array([places[text] for text in texts], np.int64), ""

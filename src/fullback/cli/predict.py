@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fullback.cli import options
-from fullback.cli.models import (
-    name_classes,
-    names_of,
-    split_model,
-)
+from fullback.cli.models import name_classes, split_model
 from fullback.cli.output import FAILURE, Output, one_line_errors, printable, warn
 from fullback.errors import OptionError
 
@@ -135,19 +131,22 @@ def predict(
 def _report(
     output: Output, model: Path, network: Network, found: Answered, out: Path | None
 ) -> None:
-    names = names_of(network)
+    from fullback.predicting import rounded
+
+    names = network.answer_names
     classes = network.loss.classifies
     if output.as_json:
         if not classes:
             for name, values in zip(found.names, found.probabilities, strict=True):
                 output.event("prediction", image=name, values=[float(value) for value in values])
-        for name, label, p in zip(found.names, found.labels, found.probabilities, strict=classes):
+        every = rounded(found.probabilities)
+        for name, label, p in zip(found.names, found.labels, every, strict=classes):
             output.event(
                 "prediction",
                 image=name,
                 label=int(label),
                 name=printable(names[label]),
-                probabilities=[round(float(value), 6) for value in p],
+                probabilities=p,
             )
         if out is not None:
             output.event("written", out=str(out), images=len(found.names), failed=len(found.failed))

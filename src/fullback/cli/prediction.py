@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.cli.inputs import load_image_for
 from fullback.cli.models import labels_from
 from fullback.cli.output import fail
 from fullback.data.arrays.idx import find_idx_files
@@ -22,7 +21,7 @@ from fullback.data.load_images import LoadedImages, image_files, is_collection, 
 from fullback.data.tables.delimited import is_table
 from fullback.errors import DataError, OptionError, ShapeError
 from fullback.network import Network
-from fullback.threshold import answers
+from fullback.predicting import answers, brightness_words, labels_of, load_image_for, looks_inverted
 
 if TYPE_CHECKING:
     from fullback.pixels import ImageRecord
@@ -31,7 +30,6 @@ AT_ONCE = 1024  # images
 _BYTES = 2**26  # of images that are read together
 _LINES = 20  # of files that cannot be read
 _BAR = 500  # images from which on a bar shows how far it is
-_CLEARLY = 0.3  # how much nearer to the training images' brightness, from 0 to 1, inverting brings
 
 
 @dataclass
@@ -108,7 +106,6 @@ def answer(
             "images can be read for networks that take (1, H, W) or (3, H, W), not "
             f"{network.input_shape}"
         )
-    predict = network.predict_proba if network.loss.classifies else network.logits
     found, warned = Answered(), False
     parts: list[NDArray[Any]] = []
     inverted: list[NDArray[np.bool_]] = []
@@ -126,7 +123,7 @@ def answer(
         for batch in _batches(network, sources, found, options, expect):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                p = predict(batch.images)
+                p = answers(network, network.check_images(batch.images))
             for warning in caught[: not warned]:  # once is enough
                 warnings.warn(warning.message, stacklevel=2)
                 warned = True
@@ -140,7 +137,7 @@ def answer(
             if batch.labels is not None and not network.loss.classifies:
                 found.error += float(abs(p[:, 0] - batch.labels).sum())
             elif batch.labels is not None:
-                found.agreeing += int((answers(p, network.threshold) == batch.labels).sum())
+                found.agreeing += int((labels_of(network, p) == batch.labels).sum())
             progress.advance(task, len(p))
     finally:
         if progress.live.is_started:  # it would write an empty line
@@ -148,7 +145,7 @@ def answer(
     if parts:
         found.probabilities, found.inverted = np.concatenate(parts), np.concatenate(inverted)
         if network.loss.classifies:
-            found.labels = answers(found.probabilities, network.threshold)
+            found.labels = labels_of(network, found.probabilities)
     if len(found.failed) > _LINES:
         fail(f"{len(found.failed) - _LINES:,} more files cannot be read")
     return found
@@ -277,52 +274,12 @@ def _step(network: Network) -> int:
     return max(1, min(AT_ONCE, _BYTES // (4 * int(np.prod(network.input_shape)))))
 
 
-# Brightness -------------------------------------------------------------------------------------
-
-
-def looks_inverted(record: ImageRecord | None, images: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell which images are clearly nearer to the training images with dark and light swapped.
-
-    Compared are the mean of all pixels and of the outermost ones, which are the background of most
-    images. Where training images are of medium brightness, as photographs are, no image is.
-
-    Parameters
-    ----------
-    record : what the network was trained on
-    images : of shape (N, C, H, W), uint8 or on the network's scale
-
-    Returns
-    -------
-    ndarray of shape (N,), of bool
-    """
-    none = np.zeros(len(images), bool)
-    if record is None or record.black is None or record.white is None or images.ndim != 4:
-        return none
-    black, white = (0.0, 255.0) if images.dtype == np.uint8 else (record.black, record.white)
-    edges = (images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1])
-    border = np.concatenate([edge.reshape(len(images), -1) for edge in edges], axis=1)
-    as_is, swapped = np.zeros(len(images)), np.zeros(len(images))
-    for values, known in ((images.reshape(len(images), -1), record.mean), (border, record.border)):
-        share = (values.mean(axis=1, dtype=np.float64) - black) / (white - black)
-        usual = (known - record.black) / (record.white - record.black)
-        as_is += abs(share - usual)
-        swapped += abs(1 - share - usual)
-    ends = np.sort([black, white]) + np.array([-1, 1]) * _CLEARLY * abs(white - black)
-    # Others have another scale.
-    inside = (images.min(axis=(1, 2, 3)) >= ends[0]) & (images.max(axis=(1, 2, 3)) <= ends[1])
-    clearly: NDArray[np.bool_] = inside & (swapped + _CLEARLY < as_is)
-    return clearly
-
-
 def hint_at_invert(found: Answered, record: ImageRecord | None, *, invert: bool) -> str | None:
     """Return what to say where images seem to have dark and light swapped; None where none do."""
     count = int(found.inverted.sum())
-    if not count or record is None or record.black is None or record.white is None:
+    if not count or record is None:
         return None
-    light = (record.border - record.black) / (record.white - record.black) < 0.5
-    trained, here = (
-        ("light on dark", "dark on light") if light else ("dark on light", "the reverse")
-    )
+    trained, here = brightness_words(record)
     if count == 1:
         what = f"{found.names[int(found.inverted.argmax())]} is {here}"
     elif count == len(found.names):

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from fullback.cli.models import label_of, labels_by_name, names_of
+from fullback.cli.models import label_of, labels_by_name
 from fullback.cli.output import Output, printable, warn
 from fullback.errors import OptionError
 
@@ -117,8 +117,9 @@ def choose(
     area = roc_auc_score(labels == aim.label, p[:, aim.label])
     if area < _HARDLY:
         warn(
-            f"the model hardly distinguishes {names_of(network)[aim.label]} from other images (AUC "
-            f"{area:.2f}, and 0.5 is chance), and a threshold does not change that; train it better"
+            f"the model hardly distinguishes {network.answer_names[aim.label]} from other images "
+            f"(AUC {area:.2f}, and 0.5 is chance), and a threshold does not change that; train it "
+            "better"
         )
     if chosen_on == "test":
         warn(
@@ -141,7 +142,7 @@ def as_json(network: Network, choice: Choice | None, *, store: bool) -> dict[str
         return None
     return {
         "label": threshold.label,
-        "name": printable(names_of(network)[threshold.label]),
+        "name": printable(network.answer_names[threshold.label]),
         "value": threshold.value,
         "chosen_on": None if choice is None else choice.part,
         "stored": store or choice is None,
@@ -156,7 +157,7 @@ def show(output: Output, network: Network, answers: Answers, choice: Choice | No
     how = "as stored in the model"
     if choice is not None:
         how = f"chosen on {choice.images:,} {_CALLED[choice.part]} images for {choice.aim}"
-    name = names_of(network)[threshold.label]
+    name = network.answer_names[threshold.label]
     output.fact("threshold", f"{name} is answered from probability {threshold.value:.4g} on, {how}")
     cost = None if choice is None else choice.aim.cost
     positive = answers.labels == threshold.label

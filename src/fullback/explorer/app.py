@@ -35,12 +35,15 @@ from fullback.explorer import answers
 from fullback.explorer.answers import Answer
 from fullback.explorer.config import ServerConfig
 from fullback.explorer.fields import Fields
-from fullback.explorer.limits import LOG, Bodies, RequestLimit, limit_log
+from fullback.explorer.limits import LOG, RequestLimit
 from fullback.explorer.links import restore
-from fullback.explorer.security import AccessPolicy, Guard, refuse
+from fullback.explorer.security import AccessPolicy, Guard
 from fullback.explorer.session import Session
 from fullback.explorer.sessions import Sessions
 from fullback.explorer.uploads import MOST_IMAGE_BYTES, MOST_MODEL_BYTES
+from fullback.server.asgi import refuse
+from fullback.server.bodies import Bodies
+from fullback.server.log import limit_log
 
 Work: TypeAlias = Callable[[Session, Fields], Any]
 
@@ -61,7 +64,7 @@ def create_app(config: ServerConfig, access: AccessPolicy) -> Guard:
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
-        limit_log()
+        limit_log(LOG)
         yield
         await run_in_threadpool(sessions.close)
 
@@ -115,7 +118,7 @@ def _api_routes(sessions: Sessions) -> list[Route]:
     bodies = Bodies()
 
     async def new(request: Request) -> Response:
-        fields = Fields(await bodies.read(request, _MOST_JSON_BYTES))
+        fields = Fields(await bodies.read(request.scope, request.receive, _MOST_JSON_BYTES))
 
         def open_session() -> Answer:
             session = sessions.new()
@@ -126,7 +129,7 @@ def _api_routes(sessions: Sessions) -> list[Route]:
     def route(path: str, method: str, work: Work) -> Route:
         async def answer(request: Request) -> Response:
             session = _session(sessions, request)
-            fields = Fields(await bodies.read(request, _MOST_JSON_BYTES))
+            fields = Fields(await bodies.read(request.scope, request.receive, _MOST_JSON_BYTES))
             if method == "GET":
                 fields = Fields.of(dict(_numbers(request)), "the query")
             answered = await run_in_threadpool(work, session, fields)
@@ -137,7 +140,7 @@ def _api_routes(sessions: Sessions) -> list[Route]:
     def upload(path: str, most: int, work: Callable[[Session, bytes, Request], Answer]) -> Route:
         async def answer(request: Request) -> Response:
             session = _session(sessions, request)
-            body = await bodies.read(request, most)
+            body = await bodies.read(request.scope, request.receive, most)
             return _json(await run_in_threadpool(work, session, body, request))
 
         return Route(f"/api/sessions/{{session}}{path}", answer, methods=["POST"])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fullback.data import Dataset, digits
-from fullback.errors import OptionError
 from fullback.network import Network
+from fullback.server import asgi
 
 if TYPE_CHECKING:
     from fullback.explorer.serve import Explorer
@@ -43,11 +42,8 @@ def in_notebook(net: Network, data: Dataset | None, height: int) -> Explorer:
 
 def require_installed() -> None:
     """Raise OptionError where the packages of the extra ``explore`` are not installed."""
-    missing = [part for part in ("starlette", "uvicorn") if importlib.util.find_spec(part) is None]
-    if missing:
-        raise OptionError(
-            f"the explorer needs {' and '.join(missing)}; pip install 'fullback[explore]'"
-        )
+    packages = {"starlette": "starlette", "uvicorn": "uvicorn"}
+    asgi.require_installed("the explorer", "explore", packages)
 
 
 def _with_labels_of(net: Network, data: Dataset) -> Dataset:

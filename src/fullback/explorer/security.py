@@ -19,24 +19,16 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import ipaddress
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, Response
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+from fullback.server.address import LOOPBACK, is_address, is_loopback
+from fullback.server.asgi import App, Message, Receive, Scope, Send, refuse
 
 TOKEN_HEADER = "X-Fullback-Token"  # noqa: S105 -- its name
 
 _HTTP = 80
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors {ancestors}"
@@ -78,9 +70,9 @@ class AccessPolicy:
         host, _, port = name.rpartition(":")
         if not host or port != str(self.port):
             return False
-        if host in _LOOPBACK or host == self.host:
+        if host in LOOPBACK or host == self.host:
             return True
-        return not self.loopback and _is_address(host.strip("[]"))
+        return not self.loopback and is_address(host.strip("[]"))
 
     def refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
         """Return the status and the reason for which a request is refused, or None."""
@@ -134,23 +126,3 @@ class Guard:
         answer: App = self.app if refused is None else refuse(*refused)
         with contextlib.suppress(Exception):  # the app has answered, and written it to the log
             await answer(scope, receive, guarded)
-
-
-def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer that says why something was not done."""
-    return JSONResponse({"error": reason}, status, headers=headers)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine alone."""
-    if f"[{host}]" in _LOOPBACK or host in _LOOPBACK:
-        return True
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""The server in a process or a notebook: its socket, its address, its beginning and end."""
+"""The explorer in a process or a notebook: its address, its beginning and end."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import html
 import json
 import re
 import secrets
-import socket
-import threading
 from typing import Any
-
-import uvicorn
 
 from fullback.errors import OptionError
 from fullback.explorer.app import create_app
 from fullback.explorer.config import ServerConfig
-from fullback.explorer.limits import Connections
-from fullback.explorer.security import AccessPolicy, is_loopback
+from fullback.explorer.security import AccessPolicy
 from fullback.explorer.session import Session
+from fullback.server.address import listen, url
+from fullback.server.background import BackgroundServer
+from fullback.server.connections import Connections
 
 PORT = 8017
 """The port where none is given: the same one every day, so that links can be kept."""
-
-_START_SECONDS = 20.0
 
 
 class Explorer:
@@ -61,65 +57,32 @@ class Explorer:
         self._config = config
         if token is not None and not re.fullmatch(r"[\w-]{8,200}", token, re.ASCII):
             raise OptionError("a token must be 8 to 200 letters, digits, - or _")
-        self._socket = _listen(host, port)
-        self.port: int = self._socket.getsockname()[1]
+        listener = listen(host, [PORT, 0] if port is None else [port])
+        self.port: int = listener.getsockname()[1]
         self.height = height
         self.access = AccessPolicy(token or secrets.token_urlsafe(18), host, self.port, framed)
-        connections: Any = Connections()
-        options = uvicorn.Config(
-            create_app(config, self.access),
-            http=connections.protocol,
-            ws="none",
-            backlog=max(4, connections.most // 4),  # as many may come before one is closed
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-            lifespan="on",
+        app = create_app(config, self.access)
+        self._server = BackgroundServer(
+            app, listener, Connections(), name="fullback-explorer", stop_seconds=2
         )
-        self._server = uvicorn.Server(options)
-        self._thread: threading.Thread | None = None
 
     @property
     def address(self) -> str:
         """What to open."""
-        host = self.access.host
-        if host in ("0.0.0.0", "::"):  # noqa: S104 -- compared, not listened to
-            host = _own_address()
-        host = f"[{host}]" if ":" in host else host
-        return f"http://{host}:{self.port}/#token={self.access.token}"
+        return f"{url(self.access.host, self.port)}#token={self.access.token}"
 
     def start(self) -> Explorer:
         """Serve in a thread, and return when the page can be opened."""
-        if self._thread is not None:
-            return self
-        self._thread = threading.Thread(target=self._serve, name="fullback-explorer", daemon=True)
-        self._thread.start()
-        pause, waited = threading.Event(), 0.0
-        while not self._server.started and self._thread.is_alive() and waited < _START_SECONDS:
-            pause.wait(0.01)
-            waited += 0.01
-        if not self._server.started:
-            raise OptionError("the explorer's server did not start; see what it wrote")
+        self._server.start()
         return self
-
-    def _serve(self) -> None:
-        self._server.run(sockets=[self._socket])
 
     def wait(self) -> None:
         """Wait until the server ends, or for Ctrl-C."""
-        try:
-            while self._thread is not None and self._thread.is_alive():
-                self._thread.join(0.5)
-        except KeyboardInterrupt:
-            return
+        self._server.wait()
 
     def close(self) -> None:
         """End the server, and every training run."""
-        self._server.should_exit = True
-        if self._thread is not None:
-            self._thread.join(_START_SECONDS)
-        self._socket.close()
+        self._server.close()
 
     def __enter__(self) -> Explorer:
         return self.start()
@@ -158,37 +121,3 @@ def frame_html(address: str, height: int, still: str) -> str:
         f".catch(() => {{document.getElementById('{name}')?.remove();"
         f"document.getElementById('{name}-still')?.setAttribute('open', '');}});</script>"
     )
-
-
-def _listen(host: str, port: int | None) -> socket.socket:
-    if not host.strip():
-        raise OptionError("the host to listen at is empty; give 127.0.0.1, or leave it out")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    ports = [PORT, 0] if port is None else [port]
-    for place in ports:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, place))
-        except OSError as error:
-            listener.close()
-            if place != ports[-1]:
-                continue
-            where = "address" if is_loopback(host) else "address of this machine"
-            raise OptionError(
-                f"cannot listen at {host}, port {place} ({error.strerror or error}); give another "
-                f"--port, or another {where}"
-            ) from None
-        return listener
-    raise AssertionError("there is always a last port")
-
-
-def _own_address() -> str:
-    """Return the address by which others reach this machine; without a network, 127.0.0.1."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # chooses the way there, and sends nothing
-        except OSError:
-            return "127.0.0.1"
-        address: str = probe.getsockname()[0]
-        return address

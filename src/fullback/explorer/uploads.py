@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from fullback.data.image_files.image_file import read_image
 from fullback.errors import FullbackError, InputError
 from fullback.layers.base import Array, Shape
 from fullback.network import Network, load
+from fullback.predicting import read_image_for
 
 T = TypeVar("T")
 
@@ -40,11 +40,7 @@ def read_picture(body: bytes, net: Network, *, invert: bool) -> Array:
     """
 
     def read(path: Path) -> Array:
-        resize = net.data_options.get("resize", "stretch")
-        image = read_image(
-            path, str(path), net.input_shape, invert=invert, resize=resize, most_pixels=_MOST_PIXELS
-        )
-        return image.for_network(net.trained_on)
+        return read_image_for(net, path, str(path), invert=invert, most_pixels=_MOST_PIXELS).pixels
 
     return _from_file(body, "the picture", read)
 
