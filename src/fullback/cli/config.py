@@ -11,7 +11,7 @@ import typer
 from fullback.cli.run_folder import RunFolder, read_config
 from fullback.errors import FullbackError, OptionError
 
-_OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare"}
+_OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare", "pictures"}
 _BESIDE_RESUME = {"epochs"}  # a run may be given more of them
 _PATHS = ("data", "data_dir", "start", "image_folder")  # held whole, for other working folders
 _ON_THE_COMMAND_LINE = "COMMANDLINE"
