@@ -36,7 +36,7 @@ ROOMS = """
     layers architecture arrays
     model show passes
     data augment engine export training metrics plots
-    network zoo check estimator report explorer bench
+    network zoo check estimator report explorer bench sweep
     cli __main__
 """
 EXCEPTIONS = {

@@ -1,0 +1,157 @@
+"""A picture of a sweep: parallel coordinates, or a scatter plot where one option was searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fullback.plots import require_matplotlib
+from fullback.sweep.outcome import Outcome, Trial, is_better_low, shown_value
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fullback.training.history import Monitor
+
+_MOST_LOG = 10  # times the smallest value, from which on an axis of positive numbers is logarithmic
+_MOST_TICKS = 6  # of an axis of numbers
+_LONGEST = 22  # characters of a label
+_BEST = "#D55E00"
+
+
+class _Scale:
+    """Where the values of one option stand on an axis from 0 to 1, and what is written there."""
+
+    def __init__(self, values: Sequence[Any], *, shares: bool = False) -> None:
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        self.ticks: list[tuple[float, str]]
+        if not numbers:
+            names = sorted({shown_value(value) for value in values})
+            self.places = {name: (n + 0.5) / len(names) for n, name in enumerate(names)}
+            self.ticks = [(place, _cut(name)) for name, place in self.places.items()]
+            return
+        self.places = {}
+        low, high = min(values), max(values)
+        self.log = not shares and low > 0 and high >= _MOST_LOG * low
+        self.low, self.high = self._of(low), self._of(high)
+        different = sorted(set(values))
+        if len(different) > _MOST_TICKS:
+            marks = np.linspace(self.low, self.high, 5)
+            different = [float(f"{np.exp(m) if self.log else m:.3g}") for m in marks]
+        self.ticks = [(self.at(v), f"{v:.1%}" if shares else f"{v:.4g}") for v in different]
+
+    def _of(self, value: float) -> float:
+        return float(np.log(value)) if self.log else float(value)
+
+    def at(self, value: Any) -> float:
+        """Return where a value stands."""
+        if self.places:
+            return self.places[shown_value(value)]
+        room = self.high - self.low
+        return 0.5 if not room else (self._of(value) - self.low) / room
+
+
+def draw(
+    rows: Sequence[tuple[Trial, Outcome]], varied: Sequence[str], metric: Monitor, name: str
+) -> Figure:
+    """Draw finished trials, the best one last and in orange.
+
+    Parameters
+    ----------
+    rows : trials with a value, the best first
+    varied : the options in which they differ
+    name : of the metric
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure((max(6.5, 2.2 * len(varied) + 2.5), 4.4), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    shares = metric != "loss"
+    values = [float(outcome.value or 0.0) for _, outcome in rows]
+    result = _Scale(values, shares=shares)
+    if not shares:
+        result = _Scale(values)
+    columns = [_Scale([trial.varied[option] for trial, _ in rows]) for option in varied]
+    options = [
+        [column.at(trial.varied[option]) for column, option in zip(columns, varied, strict=True)]
+        for trial, _ in rows
+    ]
+    heights = [result.at(value) for value in values]
+    goodness = [1 - h if is_better_low(metric) else h for h in heights]
+    if len(varied) == 1:
+        _scatter(axes, [row[0] for row in options], heights)
+        axes.set_xticks(*_ticks(columns[0]))
+        axes.set_yticks(*_ticks(result))
+        axes.set_xlabel(varied[0])
+        axes.set_ylabel(name)
+    else:
+        _parallel(axes, [[*row, h] for row, h in zip(options, heights, strict=True)], goodness)
+        _label(axes, [*columns, result], [*varied, name])
+    better = "lower" if is_better_low(metric) else "higher"
+    axes.set_title(f"{len(rows)} trials; {better} is better, the best in orange", fontsize=10)
+    return figure
+
+
+def _ticks(scale: _Scale) -> tuple[list[float], list[str]]:
+    return [place for place, _ in scale.ticks], [label for _, label in scale.ticks]
+
+
+def _scatter(axes: Axes, across: Sequence[float], heights: Sequence[float]) -> None:
+    axes.scatter(across[1:], heights[1:], s=30, color="#0072B2", alpha=0.7)
+    axes.scatter(across[:1], heights[:1], s=80, color=_BEST, marker="D", zorder=3)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_xlim(-0.08, 1.08)
+    axes.set_ylim(-0.08, 1.08)
+
+
+def _parallel(axes: Axes, rows: Sequence[Sequence[float]], goodness: Sequence[float]) -> None:
+    """Draw a line a trial, the better the darker, through a place on every axis."""
+    from matplotlib import colormaps
+
+    shades = colormaps["Blues"]
+    places = range(len(rows[0]))
+    for n in reversed(range(len(rows))):
+        best = n == 0
+        axes.plot(
+            places,
+            rows[n],
+            color=_BEST if best else shades(0.25 + 0.7 * goodness[n]),
+            linewidth=2.6 if best else 1.2,
+            alpha=1.0 if best else 0.8,
+            marker="o",
+            markersize=5 if best else 3,
+            zorder=3 if best else 2,
+        )
+
+
+def _label(axes: Axes, scales: Sequence[_Scale], names: Sequence[str]) -> None:
+    """Draw the axes, upright, with what is written at them."""
+    for across, scale in enumerate(scales):
+        axes.axvline(across, color="#777777", linewidth=0.8, zorder=1)
+        for height, label in scale.ticks:
+            axes.annotate(
+                label,
+                (across, height),
+                xytext=(-5, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=8,
+                zorder=4,
+                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8},
+            )
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks([])
+    axes.set_xlim(-0.6, len(names) - 0.85)
+    axes.set_ylim(-0.06, 1.06)
+    for side in ("left", "right", "top", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="x", length=0)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
