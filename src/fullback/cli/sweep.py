@@ -89,7 +89,7 @@ def sweep(
             raise typer.Exit(INTERRUPTED) from None
         finally:
             session.write_results()
-        report_sweep(output, folder, session.outcomes, list(found.search.space), plan.metric)
+        report_sweep(output, folder, session.outcomes, found.search.space, plan.metric)
     session.require_success()
     output.close(f"the sweep is kept in {folder.path}")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from fullback.sweep.space import Space
     from fullback.training.history import Monitor
 
 _NAMES = {"balanced": "balanced accuracy", "f1": "F1"}
@@ -138,11 +139,11 @@ def report_sweep(
     output: Output,
     folder: SweepFolder,
     outcomes: Mapping[Trial, Outcome],
-    varied: Sequence[str],
+    space: Space,
     metric: Monitor,
 ) -> None:
     """Show all trials, the best first, say which was the best, and draw a picture."""
-    order = ranked(outcomes, metric)
+    order, varied = ranked(outcomes, metric), list(space)
     best, found = order[0]
     finished = found.state == "finished"
     output.event(
@@ -176,14 +177,14 @@ def report_sweep(
             output.fact("test", f"{worth} on images that had no part in the choice")
         output.fact("model", str(folder.run_of(best).model))
     output.fact("compare", f"fullback runs {folder.path}")
-    _draw(output, folder, order, varied, metric)
+    _draw(output, folder, order, space, metric)
 
 
 def _draw(
     output: Output,
     folder: SweepFolder,
     order: Sequence[tuple[Trial, Outcome]],
-    varied: Sequence[str],
+    space: Space,
     metric: Monitor,
 ) -> None:
     done = [(t, o) for t, o in order if o.state == "finished" and o.value is not None]
@@ -196,5 +197,5 @@ def _draw(
     from fullback.sweep.picture import draw
 
     folder.picture.parent.mkdir(exist_ok=True)
-    plots.write(draw(done, varied, metric, metric_name(metric)), folder.picture)
+    plots.write(draw(done, space, metric, metric_name(metric)), folder.picture)
     output.fact("picture", str(folder.picture))

@@ -168,7 +168,7 @@ def train_on_dask(folder: str, version: str) -> Answer:
     def watch() -> None:
         while not ended.wait(0.5):
             state = worker.state.tasks.get(task)
-            if state is None or state.state in ("cancelled", "resumed", "released"):
+            if state is None or state.state in ("cancelled", "released"):
                 processes.stop()
                 return
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fullback.plots import require_matplotlib
 from fullback.sweep.outcome import Outcome, Trial, is_better_low, shown_value
+from fullback.sweep.space import Range, Space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,9 @@ _BEST = "#D55E00"
 class _Scale:
     """Where the values of one option stand on an axis from 0 to 1, and what is written there."""
 
-    def __init__(self, values: Sequence[Any], *, shares: bool = False) -> None:
+    def __init__(
+        self, values: Sequence[Any], *, shares: bool = False, log: bool | None = None
+    ) -> None:
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         self.ticks: list[tuple[float, str]]
         if not numbers:
@@ -35,7 +38,7 @@ class _Scale:
             return
         self.places = {}
         low, high = min(values), max(values)
-        self.log = not shares and low > 0 and high >= _MOST_LOG * low
+        self.log = low > 0 and (high >= _MOST_LOG * low if log is None else log)
         self.low, self.high = self._of(low), self._of(high)
         different = sorted(set(values))
         if len(different) > _MOST_TICKS:
@@ -54,44 +57,50 @@ class _Scale:
         return 0.5 if not room else (self._of(value) - self.low) / room
 
 
-def draw(
-    rows: Sequence[tuple[Trial, Outcome]], varied: Sequence[str], metric: Monitor, name: str
-) -> Figure:
+def draw(rows: Sequence[tuple[Trial, Outcome]], space: Space, metric: Monitor, name: str) -> Figure:
     """Draw finished trials, the best one last and in orange.
 
     Parameters
     ----------
     rows : trials with a value, the best first
-    varied : the options in which they differ
+    space : the options in which they differ; their epochs are added where these differ as well
     name : of the metric
     """
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    figure = Figure((max(6.5, 2.2 * len(varied) + 2.5), 4.4), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    shares = metric != "loss"
-    values = [float(outcome.value or 0.0) for _, outcome in rows]
-    result = _Scale(values, shares=shares)
-    if not shares:
-        result = _Scale(values)
-    columns = [_Scale([trial.varied[option] for trial, _ in rows]) for option in varied]
-    options = [
-        [column.at(trial.varied[option]) for column, option in zip(columns, varied, strict=True)]
-        for trial, _ in rows
+    columns = {
+        option: _Scale(
+            [trial.varied[option] for trial, _ in rows],
+            log=values.log if isinstance(values, Range) else None,
+        )
+        for option, values in space.items()
+    }
+    places = [
+        [column.at(trial.varied[option]) for option, column in columns.items()] for trial, _ in rows
     ]
+    if len({trial.epochs for trial, _ in rows}) > 1 and "epochs" not in columns:
+        columns["epochs"] = _Scale([trial.epochs for trial, _ in rows])
+        for place, (trial, _) in zip(places, rows, strict=True):
+            place.append(columns["epochs"].at(trial.epochs))
+    figure = Figure((max(6.5, 2.2 * len(columns) + 2.5), 4.4), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    loss = is_better_low(metric)
+    values = [float(outcome.value or 0.0) for _, outcome in rows]
+    result = _Scale(values, shares=not loss, log=None if loss else False)
     heights = [result.at(value) for value in values]
-    goodness = [1 - h if is_better_low(metric) else h for h in heights]
-    if len(varied) == 1:
-        _scatter(axes, [row[0] for row in options], heights)
-        axes.set_xticks(*_ticks(columns[0]))
+    if len(columns) == 1:
+        ((option, column),) = columns.items()
+        _scatter(axes, [place[0] for place in places], heights)
+        axes.set_xticks(*_ticks(column))
         axes.set_yticks(*_ticks(result))
-        axes.set_xlabel(varied[0])
+        axes.set_xlabel(option)
         axes.set_ylabel(name)
     else:
-        _parallel(axes, [[*row, h] for row, h in zip(options, heights, strict=True)], goodness)
-        _label(axes, [*columns, result], [*varied, name])
-    better = "lower" if is_better_low(metric) else "higher"
+        goodness = [1 - height if loss else height for height in heights]
+        _parallel(axes, [[*p, h] for p, h in zip(places, heights, strict=True)], goodness)
+        _label(axes, [*columns.values(), result], [*columns, name])
+    better = "lower" if loss else "higher"
     axes.set_title(f"{len(rows)} trials; {better} is better, the best in orange", fontsize=10)
     return figure
 
@@ -119,7 +128,7 @@ def _parallel(axes: Axes, rows: Sequence[Sequence[float]], goodness: Sequence[fl
         axes.plot(
             places,
             rows[n],
-            color=_BEST if best else shades(0.25 + 0.7 * goodness[n]),
+            color=_BEST if best else shades(0.35 + 0.6 * goodness[n]),
             linewidth=2.6 if best else 1.2,
             alpha=1.0 if best else 0.8,
             marker="o",
