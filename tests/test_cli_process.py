@@ -24,6 +24,7 @@ OPTIONS = {
     "rate": """--data --data-dir --image-size --label-column --net --optimizer --batch-size
         --steps --seed --plot --json --help""",
     "runs": "--json --help",
+    "sweep": "--run --workers --json --help",
     "data": """--data-dir --image-size --resize --nested --label-column --image-folder --test-share
         --split-seed --sheet --augment --json --help""",
     "eval": """--data --data-dir --label-column --image-folder --positive --recall --cost

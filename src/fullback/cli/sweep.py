@@ -254,12 +254,13 @@ class SweepSession:
 
     def require_success(self) -> None:
         """Raise where trials could not be trained, or none learned anything."""
-        undone = [trial for trial, outcome in self.outcomes.items() if not outcome.final]
+        undone = [pair for pair in self.outcomes.items() if not pair[1].final]
         if undone:
-            many = f"{len(undone)} trials were" if len(undone) > 1 else f"{undone[0].name} was"
+            trial, outcome = undone[0]
+            many = f"{len(undone)} trials were" if len(undone) > 1 else f"{trial.name} was"
             fail(
-                f"{many} not trained to the end; once the reason is gone, the same command goes "
-                f"on with the sweep in {self.folder.path}"
+                f"{many} not trained to the end ({outcome.reason}); once the reason is gone, the "
+                f"same command goes on with the sweep in {self.folder.path}"
             )
             raise typer.Exit(FAILURE)
         if all(outcome.state == "failed" for outcome in self.outcomes.values()):

@@ -113,8 +113,6 @@ def _check_names(search: Search, base: Mapping[str, Any]) -> None:
     by_parameter(context, base, "it")
     by_parameter(context, dict.fromkeys(search.space), table)
     for name in search.space:
-        if name in base:
-            raise OptionError(f"{name!r} stands above the tables and in {table}; leave one out")
         if name in _SAME_IMAGES:
             raise OptionError(
                 f"{table} has {name!r}, with which trials would not be tested on the same images "
@@ -126,6 +124,8 @@ def _check_names(search: Search, base: Mapping[str, Any]) -> None:
             raise OptionError(f"{table} has 'epochs', which halving chooses; leave it out")
         if name == "attempts":
             raise OptionError(f"{table} has 'attempts'; each trial of a sweep is one")
+        if name in base:
+            raise OptionError(f"{name!r} stands above the tables and in {table}; leave one out")
     if base.get("attempts", 1) != 1:
         raise OptionError(
             "'attempts' must be 1 in a sweep, as further attempts have another rate than the trial"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fullback.errors import InputError, OptionError
 
-_SECONDS = 15  # in which a scheduler must answer, and have a worker
+_SECONDS = 15  # at most, in which a scheduler must answer, and then have a worker
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def dask_workers(address: str) -> Iterator[Workers]:
         There is no scheduler, or it has no workers.
     """
     try:
+        import dask
+        from dask.utils import parse_timedelta
         from distributed import Client
     except ImportError:
         raise OptionError(
@@ -64,14 +66,15 @@ def dask_workers(address: str) -> Iterator[Workers]:
         ) from None
     # What is worth telling comes as an error; it would write dozens of lines besides.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    seconds = min(parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")), _SECONDS)
     try:
-        client = Client(address, timeout=_SECONDS, set_as_default=False)
+        client = Client(address, timeout=seconds, set_as_default=False)
     except (OSError, ValueError) as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"no Dask scheduler answers at {address} ({reason})") from None
     with client:
         try:
-            client.wait_for_workers(1, timeout=_SECONDS)
+            client.wait_for_workers(1, timeout=seconds)
         except TimeoutError:
             raise InputError(
                 f"the Dask scheduler at {address} has no workers; start some with dask worker "
