@@ -271,7 +271,8 @@ class TestGrid:
         Path("s/trial-002/checkpoint.safetensors").write_bytes(b"x")
         refused = run("sweep", "s.toml")
         assert refused.code == 1
-        assert "trial-002 was not trained to the end (s/trial-002/checkpoint.s" in refused.err
+        assert "trial-002 was not trained to the end (" in refused.err
+        assert "trial-002/checkpoint.safetensors cannot be read as" in refused.err
         shutil.rmtree("s/trial-002")
         assert run("sweep", "s.toml").code == 0
         config = Path("s/trial-001/config.toml")

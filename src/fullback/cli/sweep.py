@@ -270,7 +270,7 @@ class SweepSession:
 
 def _for(trial: Trial, epochs: int) -> Trial:
     """Return a trial as it is trained in a round with so many epochs."""
-    name = f"trial-{trial.number:03d}-epochs-{epochs}"
+    name = f"trial-{trial.number:03d}-{epochs}ep"
     return dataclasses.replace(trial, name=name, options={**trial.options, "epochs": epochs})
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fullback.cli.output import Output, printable
 from fullback.cli.sweep_folder import SweepFolder
-from fullback.sweep.outcome import Outcome, Trial, ranked, shown_value
+from fullback.sweep.outcome import Outcome, Trial, cut, ranked, shown_value
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,17 +52,17 @@ def trial_table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("trial", style="bold", no_wrap=True)
     for name in varied:
-        table.add_column(name, overflow="fold", justify="right")
+        table.add_column(name, justify="right", no_wrap=True, overflow="ellipsis")
     table.add_column("epochs", justify="right", no_wrap=True)
     table.add_column(metric_name(metric).replace(" ", "\n", 1), justify="right", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
-    table.add_column("state", overflow="fold")
+    table.add_column("state", no_wrap=True)
     for trial, outcome in rows:
         planned = trial.epochs
         epochs = f"{planned}" if outcome.epochs == planned else f"{outcome.epochs} of {planned}"
         table.add_row(
             trial.name,
-            *(Text(printable(shown_value(trial.varied[name]))) for name in varied),
+            *(Text(cut(printable(shown_value(trial.varied[name])))) for name in varied),
             epochs,
             shown_figure(metric, outcome.value),
             f"{outcome.seconds:.1f}" if outcome.epochs else "",
@@ -132,7 +132,8 @@ class LiveTable:
         room = max(self.output.console.height - _AROUND, 3)
         said = ", ".join(f"{count} {state}" for state, count in counts.items())
         head = Text.assemble((self.title, "bold"), f": {said} of {len(rows)}")
-        return Group(head, trial_table(shown[:room], self.varied, self.metric))
+        table = trial_table(shown[:room], self.varied, self.metric)
+        return Group(head, self.output.narrowed(table, "seconds", "epochs", *reversed(self.varied)))
 
 
 def report_sweep(

@@ -101,6 +101,12 @@ def shown_value(value: Any) -> str:
     return str(value) if value != "" else "none"
 
 
+def cut(text: str, longest: int = 24) -> str:
+    """Return a text without its middle, where it is longer: networks differ at their ends, too."""
+    end = longest // 2
+    return text if len(text) <= longest else f"{text[: longest - end - 1]}…{text[-end:]}"
+
+
 def as_csv(rows: Sequence[tuple[Trial, Outcome]], varied: Sequence[str], metric: Monitor) -> bytes:
     """Return a table of trials; it is the same whatever trained them, and so has no times."""
     tests = sorted({name for _, outcome in rows for name in outcome.test or {}})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullback.plots import require_matplotlib
-from fullback.sweep.outcome import Outcome, Trial, is_better_low, shown_value
+from fullback.sweep.outcome import Outcome, Trial, cut, is_better_low, shown_value
 from fullback.sweep.space import Range, Space
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _MOST_LOG = 10  # times the smallest value, from which on an axis of positive numbers is logarithmic
 _MOST_TICKS = 6  # of an axis of numbers
-_LONGEST = 22  # characters of a label
 _BEST = "#D55E00"
 
 
@@ -34,7 +33,7 @@ class _Scale:
         if not numbers:
             names = sorted({shown_value(value) for value in values})
             self.places = {name: (n + 0.5) / len(names) for n, name in enumerate(names)}
-            self.ticks = [(place, _cut(name)) for name, place in self.places.items()]
+            self.ticks = [(place, cut(name)) for name, place in self.places.items()]
             return
         self.places = {}
         low, high = min(values), max(values)
@@ -160,7 +159,3 @@ def _label(axes: Axes, scales: Sequence[_Scale], names: Sequence[str]) -> None:
     for side in ("left", "right", "top", "bottom"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="x", length=0)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
