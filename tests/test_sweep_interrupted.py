@@ -192,6 +192,18 @@ class TestDask:
         for pid in mine:
             wait_for(lambda pid=pid: not Path(f"/proc/{pid}/cwd").exists())
 
+    @linux
+    def test_the_scheduler_is_killed(self, cluster, place):
+        address, running = cluster
+        sweeping = start("sweep", write(LONG.replace("400", "40000")), "--workers", address)
+        with time_limit(sweeping):
+            wait_for(lambda: trained() >= 1)
+            running.kill()
+            _, err = sweeping.communicate(timeout=60)
+        assert sweeping.returncode == 1
+        assert err.startswith("error: 4 trials were not trained to the end (")
+        assert len(err.splitlines()) == 1
+
     def test_no_scheduler(self, place):
         with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
             ran = run("sweep", write(GRID), "--workers", "tcp://127.0.0.1:9")

@@ -146,7 +146,11 @@ class _Planner:
         search = self.file.search
         trials: list[Trial] = []
         metrics: list[Monitor] = []
-        for number, varied in enumerate(search.combinations(), 1):
+        try:
+            combinations = search.combinations()
+        except OptionError as error:
+            raise OptionError(f"{self.file.path}: {error}") from None
+        for number, varied in enumerate(combinations, 1):
             try:
                 options, setup = self._options(varied)
             except FullbackError as error:

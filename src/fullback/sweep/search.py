@@ -16,6 +16,7 @@ Method: TypeAlias = Literal["grid", "random", "halving"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 _KEYS = ("method", "trials", "seed", "metric", "workers", "factor", "min_epochs")
+_MOST_TRIALS = 100_000
 _MOST_WORKERS = 1024
 _ADDRESS = r"(tcp|tls|ucx|ws|wss)://\S+"
 
@@ -108,20 +109,16 @@ def read_search(
         )
     if method == "random" and not drawn:
         raise OptionError("[sweep] method 'random' needs [space], from which trials are drawn")
-    for key, low, high, goes_with in (
-        ("trials", 1, 100_000, drawn),
-        ("seed", 0, 2**63 - 1, drawn),
-        ("factor", 2, 100, method == "halving"),
-        ("min_epochs", 1, None, method == "halving"),
+    draws, rounds = "[space], from which trials are drawn", "method 'halving'"
+    for key, low, high, owner, fits in (
+        ("trials", 1, _MOST_TRIALS, draws, drawn),
+        ("seed", 0, 2**63 - 1, draws, drawn),
+        ("factor", 2, 100, rounds, method == "halving"),
+        ("min_epochs", 1, None, rounds, method == "halving"),
     ):
+        if key in sweep and not fits:
+            raise OptionError(f"[sweep] {key} goes with {owner}; leave it out")
         if key in sweep:
-            if not goes_with:
-                what = (
-                    "[space], from which trials are drawn"
-                    if low == 0 or key == "trials"
-                    else "method 'halving'"
-                )
-                raise OptionError(f"[sweep] {key} goes with {what}; leave it out")
             require_whole(f"[sweep] {key}", sweep[key], low, high)
     if drawn and "trials" not in sweep:
         raise OptionError("[sweep] needs trials, how many are drawn from [space]: trials = 20")

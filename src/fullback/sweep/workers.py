@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -64,18 +65,19 @@ def dask_workers(address: str) -> Iterator[Workers]:
         raise OptionError(
             "a Dask scheduler needs dask and distributed; pip install 'fullback[dask]'"
         ) from None
-    # What is worth telling comes as an error; it would write dozens of lines besides.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # each of its loggers has a level of its own
+        if name.partition(".")[0] == "distributed":  # what is worth telling comes as an error
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     seconds = min(parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")), _SECONDS)
     try:
         client = Client(address, timeout=seconds, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, asyncio.TimeoutError) as error:
         reason = str(error) or type(error).__name__
         raise InputError(f"no Dask scheduler answers at {address} ({reason})") from None
     with client:
         try:
             client.wait_for_workers(1, timeout=seconds)
-        except TimeoutError:
+        except (TimeoutError, asyncio.TimeoutError):  # one and the same from Python 3.11 on
             raise InputError(
                 f"the Dask scheduler at {address} has no workers; start some with dask worker "
                 f"{address}"
