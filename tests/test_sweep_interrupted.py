@@ -118,6 +118,21 @@ class TestInterrupted:
         assert (sweeping.returncode, err) == (0, "")
         assert (Path("s/results.csv").read_bytes(), models("s")) == expected
 
+    @linux
+    def test_a_trial_goes_on_from_its_checkpoint(self, place):
+        text = LONG.replace("400", "2000").replace("trials = 4", "trials = 1")
+        sweeping = start("sweep", write(text), "--json")
+        with time_limit(sweeping):
+            wait_for(lambda: trained() == 1)
+            (child,) = processes_of(sweeping.pid)
+            os.kill(child, signal.SIGKILL)
+            _, err = sweeping.communicate(timeout=60)
+        assert (sweeping.returncode, err) == (0, "")
+        log = Path("s/trial-001/log.txt").read_text(encoding="utf-8")
+        assert "goes on after epoch " in log
+        assert run("train", "--config", "s/trial-001/config.toml", "--out", "m", "--json").code == 0
+        assert Path("m").read_bytes() == models("s")["trial-001"]
+
     @posix
     def test_ctrl_c(self, expected):
         sweeping = start("sweep", "s.toml", "--json")

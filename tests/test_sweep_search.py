@@ -36,6 +36,8 @@ class TestSpace:
             (Range(0.0, 1.0, steps=5), (0.0, 0.25, 0.5, 0.75, 1.0)),
             (Range(8, 64, log=True, steps=4), (8, 16, 32, 64)),
             (Range(1, 3, steps=9), (1, 2, 3)),
+            (Range(1.0, 1.0002, steps=3), (1.0, 1.0001, 1.0002)),
+            (Range(-0.5, 0.5, steps=3), (-0.5, 0.0, 0.5)),
         ],
     )
     def test_a_grids_range(self, values, expected):
@@ -58,6 +60,11 @@ class TestSpace:
         if values == Range(1e-3, 1, log=True):  # each power of ten as often
             below = sum(value < 1e-2 for value in drawn)
             assert abs(below - 1000) < 4 * np.sqrt(1000 * 2 / 3)
+
+    def test_a_narrow_range_has_more_digits(self):
+        shares = np.random.default_rng(0).random(500)
+        assert len({Range(1.0, 1.001).draw(float(share)) for share in shares}) > 400
+        assert len({*Range(0.1, 1.0, steps=20000).grid()}) == 20000
 
     def test_draws_depend_on_seed_and_names_alone(self):
         table = {
@@ -128,8 +135,7 @@ WRONG = {
     HEAD + "[grid]\nlr = []": "[grid] lr is an empty list",
     HEAD + "[grid]\nlr = [0.1, 0.1]": "[grid] lr lists 0.1 twice",
     HEAD + "[grid]\nlr = {from = 0.1, to = 1.0}": "a range in a grid needs 'steps'",
-    HEAD
-    + "[grid]\nlr = {from = 0.1, to = 1.0, steps = 99999}\nmixup = [0, 1]": "[grid] has 199,998",
+    HEAD + "[grid]\nlr = {from = 0.1, to = 1.0, steps = 99999}\nmixup = [0, 1]": "has 199,998 comb",
     HEAD + "trials = 1\n[space]\nlr = {from = 0.1, to = 1.0, steps = 3}": "'steps' is for [grid]",
     HEAD + "trials = 1\n[space]\nlr = {from = 0.1, til = 1.0}": "unknown key 'til'",
     HEAD + "trials = 1\n[space]\nlr = {from = 0.1, to = 0.1}": "'from' must be less than 'to'",

@@ -237,13 +237,17 @@ class SweepSession:
         return dataclasses.replace(found, state="not trained", reason=reason)
 
     def _so_far(self, trial: Trial, future: Future[Answer]) -> Outcome:
-        """Return how far a trial is that is trained, or waits for it."""
+        """Return how far a trial is that is trained, or waits for it.
+
+        Of a trial on Dask it is only known that a process has been in its folder.
+        """
+        if not future.running() and not (self.folder.run_of(trial).path / ".lock").exists():
+            return self.outcomes[trial]
         try:
             found = self.folder.outcome_of(trial, self.plan.metric)
         except FullbackError:  # it is looked at again when it has ended
             return self.outcomes[trial]
-        begun = future.running() or (self.folder.run_of(trial).path / ".lock").exists()
-        return dataclasses.replace(found, state="running" if begun else "waiting")
+        return dataclasses.replace(found, state="running")
 
     def write_results(self) -> None:
         """Write results.csv, of the trials in their order."""

@@ -14,7 +14,7 @@ import numpy as np
 from fullback.errors import OptionError
 from fullback.options import did_you_mean, short
 
-_DIGITS = 4  # of a number that is drawn, so that it is the one that tables show
+_DIGITS = 4  # of a number, so that it is the one that tables show; more in a narrow range
 _MOST_REPEATS = 1000  # draws in a row that were there before; then the space is used up
 _MOST_TRIALS = 100_000
 _OF_A_RANGE = ("from", "to", "scale", "steps")
@@ -56,24 +56,33 @@ class Range:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def grid(self) -> tuple[Any, ...]:
-        """Return the values of a grid, evenly spaced, each once."""
+        """Return the values of a grid, evenly spaced; whole ones each once."""
         shares = np.linspace(0, 1, self.steps or 1)
         values = [self._between(self.low, self.high, float(share)) for share in shares]
-        return tuple(dict.fromkeys(round(v) if self.whole else self._short(v) for v in values))
+        if self.whole:
+            return tuple(dict.fromkeys(map(round, values)))
+        digits = self._digits + len(str(self.steps)) - 1
+        return tuple(self._short(value, digits) for value in values)
 
     def draw(self, share: float) -> Any:
         """Return the number at a share of the range, from 0 to less than 1."""
         if self.whole:  # each has the room up to the next one
             return min(math.floor(self._between(self.low, self.high + 1, share)), self.high)
-        return self._short(self._between(self.low, self.high, share))
+        return self._short(self._between(self.low, self.high, share), self._digits)
+
+    @property
+    def _digits(self) -> int:
+        """How many digits distinguish a thousand numbers of the range."""
+        spread = (self.high - self.low) / max(abs(self.low), abs(self.high))
+        return _DIGITS + max(0, math.ceil(-math.log10(spread)))
 
     def _between(self, low: float, high: float, share: float) -> float:
         if self.log:
             return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         return low + share * (high - low)
 
-    def _short(self, value: float) -> float:
-        return min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high)
+    def _short(self, value: float, digits: int) -> float:
+        return min(max(float(f"{value:.{digits}g}"), self.low), self.high)
 
 
 Values: TypeAlias = Choices | Range
