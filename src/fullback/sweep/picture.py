@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from fullback.training.history import Monitor
 
 _MOST_LOG = 10  # times the smallest value, from which on an axis of positive numbers is logarithmic
-_MOST_TICKS = 6  # of an axis of numbers
+_CLOSEST = 0.06  # of an axis, between two values that are both written at it
+_TICKS = 5  # of an axis with values that are closer
 _BEST = "#D55E00"
 
 
@@ -39,11 +40,14 @@ class _Scale:
         low, high = min(values), max(values)
         self.log = low > 0 and (high >= _MOST_LOG * low if log is None else log)
         self.low, self.high = self._of(low), self._of(high)
-        different = sorted(set(values))
-        if len(different) > _MOST_TICKS:
-            marks = np.linspace(self.low, self.high, 5)
-            different = [float(f"{np.exp(m) if self.log else m:.3g}") for m in marks]
-        self.ticks = [(self.at(v), f"{v:.1%}" if shares else f"{v:.4g}") for v in different]
+        marks = sorted(set(values))
+        gaps = np.diff([self.at(value) for value in marks])
+        if len(marks) > 1 and gaps.min() < _CLOSEST:
+            even = np.linspace(self.low, self.high, _TICKS)
+            marks = [float(f"{np.exp(m) if self.log else m:.3g}") for m in even]
+            if all(isinstance(value, int) for value in values):
+                marks = sorted({round(mark) for mark in marks})
+        self.ticks = [(self.at(v), f"{v:.1%}" if shares else f"{v:.4g}") for v in marks]
 
     def _of(self, value: float) -> float:
         return float(np.log(value)) if self.log else float(value)
@@ -99,8 +103,10 @@ def draw(rows: Sequence[tuple[Trial, Outcome]], space: Space, metric: Monitor, n
         goodness = [1 - height if loss else height for height in heights]
         _parallel(axes, [[*p, h] for p, h in zip(places, heights, strict=True)], goodness)
         _label(axes, [*columns.values(), result], [*columns, name])
-    better = "lower" if loss else "higher"
-    axes.set_title(f"{len(rows)} trials; {better} is better, the best in orange", fontsize=10)
+    better, best = "lower" if loss else "higher", "the best"
+    if "epochs" in columns and "epochs" not in space:
+        best += " of the last round"
+    axes.set_title(f"{len(rows)} trials; {better} is better, {best} in orange", fontsize=10)
     return figure
 
 
@@ -112,6 +118,7 @@ def _scatter(axes: Axes, across: Sequence[float], heights: Sequence[float]) -> N
     axes.scatter(across[1:], heights[1:], s=30, color="#0072B2", alpha=0.7)
     axes.scatter(across[:1], heights[:1], s=80, color=_BEST, marker="D", zorder=3)
     axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
     axes.set_xlim(-0.08, 1.08)
     axes.set_ylim(-0.08, 1.08)
 

@@ -74,7 +74,7 @@ class Range:
     def _digits(self) -> int:
         """How many digits distinguish a thousand numbers of the range."""
         spread = (self.high - self.low) / max(abs(self.low), abs(self.high))
-        return _DIGITS + max(0, math.ceil(-math.log10(spread)))
+        return _DIGITS + max(0, round(-math.log10(spread)))
 
     def _between(self, low: float, high: float, share: float) -> float:
         if self.log:
