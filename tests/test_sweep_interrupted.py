@@ -10,7 +10,10 @@ from pathlib import Path
 
 import dask
 import pytest
+from distributed import Client
 
+import fullback as fb
+from fullback.cli.trial import train_on_dask
 from support.command import environment, posix, run, start, time_limit
 from support.sweeps import GRID, LONG, models, write, write_data
 
@@ -206,6 +209,16 @@ class TestDask:
         mine = [pid for pid in pids if is_trial(pid) and descends(pid, running.pid)]
         for pid in mine:
             wait_for(lambda pid=pid: not Path(f"/proc/{pid}/cwd").exists())
+
+    @pytest.mark.parametrize("cluster", [1], indirect=True)
+    def test_a_worker_of_another_kind(self, cluster, tmp_path):
+        """It says that it does not see the folder, or has another fullback."""
+        with Client(cluster[0], set_as_default=False) as client:
+            nowhere = client.submit(train_on_dask, str(tmp_path), fb.__version__).result(60)
+            other = client.submit(train_on_dask, str(tmp_path), "0.0.0").result(60)
+        assert nowhere[0] == other[0] == 1
+        assert f"does not see {tmp_path}; the sweep's folder must be on a file" in nowhere[1]
+        assert "and the sweep was started by 0.0.0; install the same one" in other[1]
 
     @linux
     def test_the_scheduler_is_killed(self, cluster, place):
