@@ -205,13 +205,20 @@ class TestShown:
 
     def test_the_best_first(self):
         (*rows,) = some_trials(read_space({"lr": [1, 2, 3]}, name="grid"))
-        later = dataclasses.replace(rows[0][0], options={"epochs": 8})
+        later = dataclasses.replace(rows[0][0], options={"epochs": 8}, round=1)
         rows.append((later, Outcome("finished", 8, 9.0)))
         rows.append((dataclasses.replace(later, number=9), Outcome("failed", 8, 0.0)))
         order = [(trial.number, trial.epochs) for trial, _ in ranked(rows, "loss")]
         assert order == [(1, 8), (3, 4), (2, 4), (1, 4), (9, 8)]
         order = [trial.number for trial, _ in ranked(rows[:3], "accuracy")]
         assert order == [1, 2, 3]
+
+    def test_epochs_that_are_searched_are_no_rounds(self):
+        rows = [
+            (Trial(n, f"trial-{n:03d}", {"epochs": n}, {"epochs": n}), Outcome("finished", n, n))
+            for n in (1, 2, 3)
+        ]
+        assert [trial.number for trial, _ in ranked(rows, "loss")] == [1, 2, 3]
 
     @posix
     def test_a_terminal(self, place):

@@ -183,9 +183,9 @@ class SweepSession:
             self.output.fact("rounds", ", then ".join(said))
         varied = list(self.search.space)
         with LiveTable(self.output, varied, metric, f"{self.search.method} sweep") as live:
-            for entry in rounds:
+            for number, entry in enumerate(rounds):
                 if len(rounds) > 1:
-                    trials = [_for(trial, entry.epochs) for trial in trials[: entry.trials]]
+                    trials = [_in(trial, number, entry.epochs) for trial in trials[: entry.trials]]
                 self._train_round(trials, place, live)
                 outcomes = [(trial, self.outcomes[trial]) for trial in trials]
                 if not all(outcome.final for _, outcome in outcomes):
@@ -252,7 +252,7 @@ class SweepSession:
     def write_results(self) -> None:
         """Write results.csv, of the trials in their order."""
         rows: Mapping[Trial, Outcome] = self.outcomes
-        order = sorted(rows.items(), key=lambda pair: (pair[0].epochs, pair[0].number))
+        order = sorted(rows.items(), key=lambda pair: (pair[0].round, pair[0].number))
         if order:
             self.folder.write_results(order, list(self.search.space), self.plan.metric)
 
@@ -272,10 +272,11 @@ class SweepSession:
             raise typer.Exit(FAILURE)
 
 
-def _for(trial: Trial, epochs: int) -> Trial:
-    """Return a trial as it is trained in a round with so many epochs."""
+def _in(trial: Trial, number: int, epochs: int) -> Trial:
+    """Return a trial as it is trained in a round of halving, with so many epochs."""
     name = f"trial-{trial.number:03d}-{epochs}ep"
-    return dataclasses.replace(trial, name=name, options={**trial.options, "epochs": epochs})
+    options = {**trial.options, "epochs": epochs}
+    return dataclasses.replace(trial, name=name, options=options, round=number)
 
 
 def _epochs(count: int) -> str:

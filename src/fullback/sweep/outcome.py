@@ -54,12 +54,14 @@ class Trial:
     name : of its folder
     varied : the options in which trials differ
     options : all options of the run, as its config.toml has them
+    round : in which round of halving, from 0
     """
 
     number: int
     name: str
     varied: Mapping[str, Any]
     options: Mapping[str, Any]
+    round: int = 0
 
     @property
     def epochs(self) -> int:
@@ -77,8 +79,8 @@ def ranked(
 ) -> list[tuple[Trial, Outcome]]:
     """Return trials with their outcomes, the best first.
 
-    Longer training comes first, which in halving is a later round; of equal values the trial with
-    the lower number; those without a value come last.
+    A later round comes before an earlier one, and of equal values the trial with the lower number;
+    those without a value come last.
     """
     pairs = outcomes.items() if isinstance(outcomes, Mapping) else outcomes
     sign = 1 if is_better_low(metric) else -1
@@ -87,7 +89,7 @@ def ranked(
         trial, outcome = pair
         found = outcome.state == "finished" and outcome.value is not None
         value = sign * (outcome.value or 0.0) if found else 0.0
-        return not found, -trial.epochs, value, trial.number
+        return not found, -trial.round, value, trial.number
 
     return sorted(pairs, key=place)
 

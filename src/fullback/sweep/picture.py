@@ -66,7 +66,7 @@ def draw(rows: Sequence[tuple[Trial, Outcome]], space: Space, metric: Monitor, n
     Parameters
     ----------
     rows : trials with a value, the best first
-    space : the options in which they differ; their epochs are added where these differ as well
+    space : the options in which they differ; epochs are added where there were rounds
     name : of the metric
     """
     require_matplotlib()
@@ -82,7 +82,7 @@ def draw(rows: Sequence[tuple[Trial, Outcome]], space: Space, metric: Monitor, n
     places = [
         [column.at(trial.varied[option]) for option, column in columns.items()] for trial, _ in rows
     ]
-    if len({trial.epochs for trial, _ in rows}) > 1 and "epochs" not in columns:
+    if rows[0][0].round:
         columns["epochs"] = _Scale([trial.epochs for trial, _ in rows])
         for place, (trial, _) in zip(places, rows, strict=True):
             place.append(columns["epochs"].at(trial.epochs))
@@ -104,7 +104,7 @@ def draw(rows: Sequence[tuple[Trial, Outcome]], space: Space, metric: Monitor, n
         _parallel(axes, [[*p, h] for p, h in zip(places, heights, strict=True)], goodness)
         _label(axes, [*columns.values(), result], [*columns, name])
     better, best = "lower" if loss else "higher", "the best"
-    if "epochs" in columns and "epochs" not in space:
+    if rows[0][0].round:
         best += " of the last round"
     axes.set_title(f"{len(rows)} trials; {better} is better, {best} in orange", fontsize=10)
     return figure
