@@ -19,10 +19,12 @@ OPTIONS = {
         --label-column --image-folder --net --from --epochs --batch-size --optimizer --lr --momentum
         --schedule --augment --mixup --weight-decay --clip --average --label-smoothing --regression
         --balanced --class-weight --validation --patience --monitor --min-improvement --engine
-        --freeze --compare --no-compare --seed --out --run --resume --config --json --help""",
+        --freeze --compare --no-compare --seed --attempts --out --run --resume --pictures
+        --no-pictures --config --json --help""",
     "rate": """--data --data-dir --image-size --label-column --net --optimizer --batch-size
         --steps --seed --plot --json --help""",
     "runs": "--json --help",
+    "sweep": "--run --workers --json --help",
     "data": """--data-dir --image-size --resize --nested --label-column --image-folder --test-share
         --split-seed --sheet --augment --json --help""",
     "eval": """--data --data-dir --label-column --image-folder --positive --recall --cost

@@ -307,3 +307,43 @@ def test_a_full_disk(toy, tmp_path, monkeypatch):
     assert done.err.endswith("No space left on device\n")
     assert (folder / "checkpoint.safetensors").read_bytes() == before
     assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
+
+
+def test_one_attempt_without_pictures(toy, tmp_path):
+    folder = tmp_path / "run"
+    dying = ("--data", toy, "--net", "flatten dense1 relu dense3", "--epochs", 30, "--lr", 5)
+    ran = train(*dying, "--attempts", 1, "--run", folder, "--no-pictures", "--json")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("error: the network learned nothing: ")
+    assert [event["event"] for event in ran.events if event["event"] != "epoch"] == [
+        *("start", "failed")
+    ]
+    assert ran.events[-1]["attempts"] == 1
+    assert not (folder / "attempt-1").exists()
+    assert run("runs", folder, "--json").events[0]["state"] == "failed"
+    assert train("--resume", folder, "--json").events[-1]["reason"] == ran.events[-1]["reason"]
+    done = tmp_path / "done"
+    assert train(*started(toy, done, "--no-pictures")).code == 0
+    assert not (done / "plots").exists()
+
+
+def test_a_run_that_diverged_late_has_failed(toy, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def fit_and_diverge(net, *data, checkpoint, **options):
+        real(net, *data, **{**options, "epochs": 1}, checkpoint=checkpoint)
+        raise fb.DivergenceError("the loss became nan in epoch 2, batch 1", epochs=1)
+
+    real = fb.fit
+    monkeypatch.setattr("fullback.training.fit.fit", fit_and_diverge)
+    ran = train(*started(toy, folder, "--lr", 0.01, "--json"))
+    assert ran.code == 1
+    assert (folder / "model.safetensors").exists()
+    assert ran.events[-1]["event"] == "failed"
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert result == {
+        "failed": "the loss became nan in epoch 2, batch 1",
+        "attempts": 1,
+        "epochs": 1,
+    }
+    assert run("runs", folder, "--json").events[0]["state"] == "failed"

@@ -12,6 +12,7 @@ import pytest
 import fullback
 from fullback.check.mistakes import MISTAKES
 from fullback.check.mistakes.forward import FORWARD_MISTAKES
+from support.command import run
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "diagnose.md"
@@ -108,6 +109,28 @@ def test_serving_md_prints_what_it_shows():
     assert [line[0] for line in out.getvalue().splitlines()] == [
         line[0] for line in shown.splitlines()
     ]
+
+
+def test_sweeps_md_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    files = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(files) == 2
+    for number, file in enumerate(files):
+        Path(f"{number}.toml").write_text(file, encoding="utf-8")
+        assert run("sweep", f"{number}.toml").code == 0
+    assert {path.name for path in Path("0").iterdir() if path.name[:6] != "trial-"} - {".lock"} == {
+        *("results.csv", "sweep.json", "plots")
+    }
+    rounds = [path.name.partition("-")[2] for path in Path("1").glob("trial-*")]
+    assert [sum(name.endswith(f"-{n}ep") for name in rounds) for n in (2, 6, 18)] == [9, 3, 1]
+
+
+def test_the_search_on_dask_of_sweeps_md_is_the_example():
+    text = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    example = (ROOT / "examples" / "dask_search.py").read_text(encoding="utf-8")
+    (body,) = re.findall(r"def fit_on_dask.*?:\n(.*?)```", text, re.DOTALL)
+    assert body in example
 
 
 def test_the_lines_of_the_example_are_in_it():

@@ -36,7 +36,7 @@ ROOMS = """
     layers architecture arrays
     model show passes
     data augment engine export training metrics plots
-    network zoo predicting check estimator server report explorer serve bench
+    network zoo predicting check estimator server report explorer serve bench sweep
     cli __main__
 """
 EXCEPTIONS = {

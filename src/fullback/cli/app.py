@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Any
 
 import typer
 
@@ -23,11 +22,10 @@ from fullback.cli.rate import rate
 from fullback.cli.runs import runs
 from fullback.cli.serve import serve
 from fullback.cli.summary import summary
+from fullback.cli.sweep import sweep
 from fullback.cli.train import train
+from fullback.cli.usage import UsageError, usage_message
 from fullback.cli.warmup import warmup
-
-# What Typer raises for wrong usage, which it has no public name for.
-UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="fullback",
@@ -38,6 +36,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(rate)
 app.command()(runs)
+app.command()(sweep)
+
 app.command()(data)
 app.command("eval")(evaluate)
 app.command()(predict)
@@ -81,7 +81,7 @@ def run() -> None:
         _flush()
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "fullback"
-        message = _message(error)
+        message = usage_message(error)
         fail(f"{message}{' See' if message.endswith('?') else '; see'} {command} --help")
         code = USAGE
     except typer.Abort:
@@ -89,16 +89,6 @@ def run() -> None:
     except (OSError, MemoryError, RecursionError, UnicodeError) as error:
         code = report(error)
     sys.exit(code)
-
-
-def _message(error: UsageError) -> str:
-    """Return what is wrong with an option, in typer's words, with the value that was given."""
-    message: str = error.format_message().removesuffix(".").replace(": Value error, ", ": ")
-    # Pydantic's errors, whose texts leave the value out.
-    refused: list[Any] = getattr(error.__cause__, "errors", list)()
-    if refused and "Input should be" in message:
-        message += f", got {refused[0]['input']!r}"
-    return message
 
 
 def _flush() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import typer
 from fullback.cli.run_folder import RunFolder, read_config
 from fullback.errors import FullbackError, OptionError
 
-_OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare"}
+_OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare", "pictures"}
 _BESIDE_RESUME = {"epochs"}  # a run may be given more of them
 _PATHS = ("data", "data_dir", "start", "image_folder")  # held whole, for other working folders
 _ON_THE_COMMAND_LINE = "COMMANDLINE"
@@ -75,6 +76,21 @@ def _names(context: typer.Context) -> dict[str, str]:
 
 
 def _take(context: typer.Context, file: Path) -> None:
+    try:
+        taken = by_parameter(context, read_config(file), str(file))
+    except FullbackError as error:
+        raise typer.BadParameter(str(error)) from None
+    context.default_map = {**(context.default_map or {}), **taken}
+
+
+def by_parameter(context: typer.Context, options: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the options of a configuration by the names of the command's parameters.
+
+    Raises
+    ------
+    OptionError
+        One is unknown, or is true or false but no flag; the message begins with ``source``.
+    """
     from fullback.options import did_you_mean
 
     known = {
@@ -82,16 +98,15 @@ def _take(context: typer.Context, file: Path) -> None:
         for parameter, name in _names(context).items()
         if parameter not in _OF_ONE_CALL
     }
-    try:
-        options = read_config(file)
-    except FullbackError as error:
-        raise typer.BadParameter(str(error)) from None
     for name in options:
         if name not in known:
             hint = did_you_mean(name, known)
-            raise typer.BadParameter(f"{file} has the unknown option {name!r}{hint}")
-    taken = {known[name]: value for name, value in options.items()}
-    context.default_map = {**(context.default_map or {}), **taken}
+            raise OptionError(f"{source} has the unknown option {name!r}{hint}")
+    flags = {p.name for p in context.command.params if getattr(p, "is_flag", False)}
+    for name, value in options.items():
+        if isinstance(value, bool) and known[name] not in flags:  # it would be taken for 1 or 0
+            raise OptionError(f"{source} has {name} = {str(value).lower()}, which is no flag")
+    return {known[name]: value for name, value in options.items()}
 
 
 def _plain(value: Any) -> Any:

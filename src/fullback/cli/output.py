@@ -93,11 +93,15 @@ class Output:
             console.print(table)
             console.width = limit
             return
+        console.print(self.narrowed(table, *optional))
+
+    def narrowed(self, table: Table, *optional: str) -> Table:
+        """Return a table without ``optional`` columns, the first ones first, until it fits."""
         for header in optional:
-            if self._width(table, _FOLDED) <= console.width:
+            if self._width(table, _FOLDED) <= self.console.width:
                 break
             table = _without(table, header)
-        console.print(table)
+        return table
 
     def fits(self, table: Table) -> bool:
         """Whether a table is shown whole."""

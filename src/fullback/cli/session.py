@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fullback.training.history import Epoch, History
     from fullback.training.listeners import AnyCallback
 
-ATTEMPTS = 3  # of which each has another seed, and a third of the rate of the one before it
+ATTEMPTS = 3  # by default; each has another seed, and a third of the rate of the one before it
 _FEWEST_STEPS = 30  # of training, below which a network may well know nothing yet
 
 
@@ -42,6 +42,8 @@ class Session:
     origin : where the network comes from: by which rule it was chosen, where the user named none,
         or what is kept of the one that training starts with
     compare : whether the same network is trained with frozen filters afterwards
+    attempts : how often training is tried, where nothing is learned
+    pictures : whether pictures of the run are drawn into its folder
     """
 
     output: Output
@@ -50,6 +52,8 @@ class Session:
     folder: RunFolder | None
     origin: str
     compare: bool
+    attempts: int = ATTEMPTS
+    pictures: bool = True
 
     def run(self, network: Network) -> None:
         """Train a network, save it and test it; then its twin with frozen filters, if wanted."""
@@ -58,7 +62,7 @@ class Session:
         trained = self._train(network)
         seconds = time.perf_counter() - start
         test = test_of(trained.network, self.recipe.dataset)
-        report(self.output, trained, test, self.out, self.folder, seconds)
+        report(self.output, trained, test, self.out, self.folder, seconds, pictures=self.pictures)
         if trained.history.interrupted:
             raise typer.Exit(INTERRUPTED)
         if self.compare:
@@ -116,12 +120,13 @@ class Session:
             if reason is None:
                 previous = save_model(network, self.out)
                 if diverged is not None or history is None:
+                    self._note_failure(str(diverged), self.out, attempt)
                     raise DivergenceError(
                         f"{diverged}; it is saved as {self.out}", recipe.training.epochs
                     )
                 best = 0 if stopping is None else stopping.best
                 return Trained(network, history, recipe, attempt, best, previous)
-            if attempt == ATTEMPTS:
+            if attempt >= self.attempts:
                 untrained = diverged is not None and not diverged.epochs
                 self._give_up(None if untrained else network, reason)
             attempt += 1
@@ -198,11 +203,21 @@ class Session:
         )
         self.output.fact("failed", (reason, "yellow"))
         self.output.fact(
-            "again", f"attempt {attempt} of {ATTEMPTS}, from seed {training.seed} at rate {rate:g}"
+            "again",
+            f"attempt {attempt} of {self.attempts}, from seed {training.seed} at rate {rate:g}",
         )
         if self.folder is not None:
             self.folder.log(f"failed: {reason}; attempt {attempt} begins")
             self.folder.next_attempt(reason)
+
+    def _note_failure(self, reason: str, model: Path | None, attempts: int) -> None:
+        """Note that training has failed, and after how many attempts, in the run's folder, too."""
+        path = None if model is None else str(model)
+        self.output.event("failed", attempts=attempts, reason=reason, model=path)
+        if self.folder is not None:
+            self.folder.log(f"failed: {reason}")
+            epochs = len(self.folder.epochs())
+            self.folder.write_result(failed=reason, attempts=attempts, epochs=epochs)
 
     def _give_up(self, network: Network | None, reason: str) -> NoReturn:
         """Say that no attempt learned anything, and what to do; keep a network that was trained."""
@@ -211,16 +226,11 @@ class Session:
         path = None if network is None else failed_path(self.out)
         if network is not None and path is not None:
             save(network, path)
-        self.output.event(
-            "failed", attempts=ATTEMPTS, reason=reason, model=None if path is None else str(path)
-        )
-        if self.folder is not None:
-            self.folder.log(f"failed: {reason}; no attempt is left")
-            epochs = len(self.folder.epochs())
-            self.folder.write_result(failed=reason, attempts=ATTEMPTS, epochs=epochs)
+        self._note_failure(reason, path, self.attempts)
+        tried = f" in {self.attempts} attempts" if self.attempts > 1 else ""
         saved = "" if path is None else f". The last network is saved as {path}"
         fail(
-            f"the network learned nothing in {ATTEMPTS} attempts: {reason}; look at the images and "
+            f"the network learned nothing{tried}: {reason}; look at the images and "
             "labels with fullback data, or try a smaller --lr, more --epochs, another --net, or "
             f"--balanced where a class is rare{saved}"
         )

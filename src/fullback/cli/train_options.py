@@ -195,6 +195,16 @@ SeedOption = Annotated[
     int,
     typer.Option(min=0, help="Fixes the initial weights and the order of the images.", metavar="N"),
 ]
+AttemptsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How often training is tried where nothing is learned: each time from the next seed "
+        "and at a third of the rate.",
+        metavar="N",
+        show_default="3",
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -222,6 +232,13 @@ ResumeOption = Annotated[
         show_default=False,
         callback=take_resumed,
         is_eager=True,
+    ),
+]
+PicturesOption = Annotated[
+    bool,
+    typer.Option(
+        "--pictures/--no-pictures",
+        help="Draw pictures of a run into its folder, where matplotlib is installed.",
     ),
 ]
 ConfigOption = Annotated[

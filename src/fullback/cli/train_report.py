@@ -134,6 +134,8 @@ def report(
     out: Path,
     folder: RunFolder | None,
     seconds: float,
+    *,
+    pictures: bool,
 ) -> None:
     """Show the test and the files, and write them into the run's folder, if there is one."""
     history, record = trained.history, trained.network.trained_on
@@ -184,7 +186,7 @@ def report(
     if record is not None and dataset.x_train.dtype.kind == "f":
         output.fact("pixels", _scale(record))
     if folder is not None:
-        _keep(output, trained, test, folder)
+        _keep(output, trained, test, folder, pictures=pictures)
 
 
 def _warn_of_one_answer(answers: Answers, dataset: Dataset) -> None:
@@ -202,8 +204,10 @@ def _warn_of_one_answer(answers: Answers, dataset: Dataset) -> None:
         )
 
 
-def _keep(output: Output, trained: Trained, test: Test, folder: RunFolder) -> None:
-    """Write the result into the folder of the run, and draw pictures."""
+def _keep(
+    output: Output, trained: Trained, test: Test, folder: RunFolder, *, pictures: bool
+) -> None:
+    """Write the result into the folder of the run, and draw pictures, where they are wanted."""
     history, figures = trained.history, test.figures("test")
     if history.interrupted:
         folder.log(f"interrupted in epoch {len(history) + 1}")
@@ -211,7 +215,7 @@ def _keep(output: Output, trained: Trained, test: Test, folder: RunFolder) -> No
         return
     folder.write_result(**figures, epochs=len(history), attempt=trained.attempt)
     folder.log("test: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
-    if test.classes is None:
+    if test.classes is None or not pictures:
         return
     if find_spec("matplotlib") is None:
         output.fact("pictures", "none without matplotlib: pip install 'fullback[plot]'")

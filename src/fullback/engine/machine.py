@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ def threads() -> int:
     """Return how many threads runs take: FULLBACK_NUM_THREADS, or one for every core.
 
     Where OMP_NUM_THREADS is a number, as in joblib's processes and on many clusters, there are no
-    more than that. Results do not depend on it.
+    more than that. A task of Dask takes one: its worker runs as many tasks at a time as it was
+    given threads. Results do not depend on it.
 
     Raises
     ------
@@ -44,6 +46,8 @@ def threads() -> int:
     """
     chosen = os.environ.get("FULLBACK_NUM_THREADS", "")
     if not chosen:
+        if _is_dask_task():
+            return 1
         affinity = hasattr(os, "sched_getaffinity")
         cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
         limit = os.environ.get("OMP_NUM_THREADS", "")
@@ -57,6 +61,15 @@ def threads() -> int:
         f"FULLBACK_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, got {chosen!r}; "
         "unset it for one thread a core"
     )
+
+
+def _is_dask_task() -> bool:
+    """Whether this thread runs a task on a worker of Dask, which then has imported it."""
+    worker = sys.modules.get("distributed.worker")
+    try:
+        return worker is not None and worker.get_worker() is not None
+    except ValueError:  # what Dask raises where there is none
+        return False
 
 
 def memory_of(plan: Plan, workers: int) -> int:
