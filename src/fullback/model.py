@@ -320,11 +320,12 @@ class Model:
             found |= matching
         return frozenset(found)
 
-    def check_images(self, x: ArrayLike) -> Array:
+    def check_images(self, x: ArrayLike, *, part: tuple[int, int] = (0, 1)) -> Array:
         """Check images and return them as (N, *input_shape), uint8 or float, without a copy.
 
         uint8 images come back as floats, in a copy, where the network was trained on images whose
-        black and white are not 0 and 1; see ``trained_on``.
+        black and white are not 0 and 1; see ``trained_on``. Of float images, ``part`` 2 of 3 alone
+        is looked at where it is (1, 3): where several processes have the same ones.
 
         Raises
         ------
@@ -354,8 +355,9 @@ class Model:
             if self.trained_on.is_default:
                 return images
             return self.trained_on.from_bytes(images, self.dtype)
-        low, high = finite_range(images)
-        if self.trained_on is not None:
+        first, stop = (len(images) * (part[0] + n) // part[1] for n in (0, 1))
+        low, high = finite_range(images, first, stop)
+        if self.trained_on is not None and low <= high:
             self.trained_on.warn_of_scale(low, high)
         return images
 
