@@ -39,11 +39,13 @@ from fullback.cli.recipe import (
 from fullback.cli.run_folder import RunFolder
 from fullback.cli.session import Session
 from fullback.cli.start_from import load_for_start, open_start, what_is_kept
+from fullback.cli.team import follow, together
 from fullback.errors import OptionError
 
 
 # Long because its options are: each is a parameter, from which typer makes the help.
 @one_line_errors
+@together
 def train(
     context: typer.Context,
     data: DataOption = "digits",
@@ -77,6 +79,7 @@ def train(
     monitor: own.MonitorOption = None,
     min_improvement: own.MinImprovementOption = 1e-4,
     engine: EngineOption = "lanes",
+    sums: own.SumOption = "exact",
     freeze: own.FreezeOption = None,
     compare: own.CompareOption = None,
     seed: own.SeedOption = 0,
@@ -101,9 +104,10 @@ def train(
 
     output = Output(as_json=as_json, keep_going=True)
     chosen = chosen_optimizer(optimizer, lr, momentum, weight_decay, clip)
-    run = run or resume
-    folder = None if run is None else RunFolder(run)
-    out = _model_file(out, folder)
+    run, ranks = run or resume, context.obj
+    leads = ranks is None or ranks.leads
+    folder = None if run is None or not leads else RunFolder(run)
+    out = _model_file(out, folder) if leads else Path()
     require_number("--validation", validation, "[0, 1)")
     rate = parse(schedule)
     views = None if augment is None else Augment.parse(augment)
@@ -135,6 +139,7 @@ def train(
         average=average,
         seed=seed,
         engine=engine,
+        sums=sums,
     )
     recipe = Recipe(
         dataset=dataset,
@@ -158,9 +163,12 @@ def train(
     origin = why_net(data) if net is None else ""
     if model is not None:
         origin = what_is_kept(model, dataset, recipe.loss)
-    session = Session(output, recipe, out, folder, origin, compare)
+    session = Session(output, recipe, out, folder, origin, compare, ranks)
 
     raise_on_ctrl_c()  # which ends training, and what was learned is saved
+    if not leads:
+        follow(ranks, recipe)
+        return
     with folder or contextlib.nullcontext():
         if folder is not None:
             options = started_with(

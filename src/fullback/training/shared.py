@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fullback.distributed.ranks import Ranks
-from fullback.errors import OptionError
+from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array
 from fullback.model import Model
 from fullback.pixels import ImageRecord
@@ -104,7 +104,7 @@ def shared_data(ranks: Ranks | None, data: TrainingData | None) -> TrainingData:
 def require_same(
     ranks: Ranks | None, net: Model, data: TrainingData, options: TrainingOptions
 ) -> None:
-    """Raise OptionError where a rank was given something else than rank 0."""
+    """Raise InputError where a rank was given something else than rank 0."""
     if ranks is None:
         return
     arrays = {"labels": data.targets, "image weights": data.weights}
@@ -124,7 +124,7 @@ def require_same(
     for rank, others in enumerate(every):
         for name, other, first in zip(given, others, every[0], strict=True):
             if other != first:
-                raise OptionError(
+                raise InputError(
                     f"rank {rank} was given other {name} than rank 0: {other:.80}, and not "
                     f"{first:.80}; all ranks take the same"
                 )
