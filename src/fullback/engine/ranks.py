@@ -79,6 +79,13 @@ def own_images(rank: int, group: Group, batch: int, total: int, chunks: int) -> 
     return np.concatenate(places)
 
 
+def _rows(rank: int, group: Group, blocks: int, chunks: int) -> slice | Places:
+    """Return ``blocks_of``, as a slice where that is one: it is faster."""
+    own = blocks_of(rank, group, blocks, chunks)
+    regular = slice(rank, blocks, group.size)
+    return regular if own.tolist() == list(range(blocks))[regular] else own
+
+
 @dataclass(frozen=True)
 class Segment:
     """Phases that are run without a word to other ranks, and what they leave to be told.
@@ -98,6 +105,22 @@ class Segment:
     last: bool
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What is gathered after a segment.
+
+    Attributes
+    ----------
+    arrays : of a row for every block or chunk; None stands for the figures of the batch
+    rows : for every rank, and of every array, which rows are its own
+    sizes : how many floats these are, for every rank
+    """
+
+    arrays: list[Floats | None]
+    rows: list[list[slice | Places]]
+    sizes: list[int]
+
+
 class Exchange:
     """What a machine tells the machines of other ranks, and is told by them.
 
@@ -111,7 +134,7 @@ class Exchange:
     def __init__(self, plan: Plan, group: Group, shared: Floats) -> None:
         self.group, self.shared, self.chunks = group, shared, plan.chunks
         self.segments = _segments(plan, fast=group.fast)
-        self._layouts: dict[tuple[int, int], list[tuple[Floats | None, list[Places]]]] = {}
+        self._layouts: dict[tuple[int, int], Layout] = {}
         self._waiting: list[tuple[Callable[[], None], list[Gradient], Floats]] = []
 
     def begin(self, c: Integers) -> None:
@@ -141,52 +164,47 @@ class Exchange:
 
     def _gather(self, number: int, blocks: int, figures: NDArray[np.float64]) -> None:
         group = self.group
-        key = (number, blocks)
-        if key not in self._layouts:
-            self._layouts[key] = self._layout(self.segments[number], blocks)
-        arrays = [
-            (figures.view(np.float32) if array is None else array, places)
-            for array, places in self._layouts[key]
-        ]
-        sizes = [
-            sum(array.shape[1] * len(places[rank]) for array, places in arrays)
-            for rank in range(group.size)
-        ]
-        ends = list(accumulate(sizes, initial=0))
-        every = np.empty(ends[-1], np.float32)
-        own = np.concatenate([array[places[group.rank]].ravel() for array, places in arrays])
-        group.gather(own, every, sizes)
-        for rank in range(group.size):
+        if (number, blocks) not in self._layouts:
+            self._layouts[number, blocks] = self._layout(self.segments[number], blocks)
+        layout = self._layouts[number, blocks]
+        arrays = [figures.view(np.float32) if each is None else each for each in layout.arrays]
+        every = np.empty(sum(layout.sizes), np.float32)
+        rows = layout.rows[group.rank]
+        own = np.concatenate(
+            [array[places].reshape(-1) for array, places in zip(arrays, rows, strict=True)]
+        )
+        group.gather(own, every, layout.sizes)
+        start = 0
+        for rank, rows in enumerate(layout.rows):
             if rank == group.rank:
+                start += len(own)
                 continue
-            start = ends[rank]
-            for array, places in arrays:
-                stop = start + array.shape[1] * len(places[rank])
-                array[places[rank]] = every[start:stop].reshape(-1, array.shape[1])
+            for array, places in zip(arrays, rows, strict=True):
+                part = array[places] if isinstance(places, slice) else places
+                stop = start + len(part) * array.shape[1]
+                array[places] = every[start:stop].reshape(-1, array.shape[1])
                 start = stop
 
-    def _layout(self, segment: Segment, blocks: int) -> list[tuple[Floats | None, list[Places]]]:
-        """Return what is gathered, as rows of blocks or chunks, and which rows are every rank's.
-
-        None stands for the figures of the batch.
-        """
+    def _layout(self, segment: Segment, blocks: int) -> Layout:
+        """Return what is gathered after a segment of a batch of so many blocks."""
         ranks = range(self.group.size)
         chunks = min(self.chunks, blocks)
-        by_block = [blocks_of(rank, self.group, blocks, chunks) for rank in ranks]
-        by_chunk = [blocks_of(rank, self.group, chunks, chunks) for rank in ranks]
-        layout: list[tuple[Floats | None, list[Places]]] = []
-        if segment.has_loss:
-            layout.append((None, by_block))
+        by_block = [_rows(rank, self.group, blocks, chunks) for rank in ranks]
+        by_chunk = [_rows(rank, self.group, chunks, chunks) for rank in ranks]
+        arrays: list[Floats | None] = [None] if segment.has_loss else []
         for share in segment.shares:
-            start, size = share.region.place, share.size
-            rows = chunks if share.by_chunk else blocks
-            array = self.shared[start : start + rows * size].reshape(rows, size)
-            layout.append((array, by_chunk if share.by_chunk else by_block))
-        return layout
+            start, count = share.region.place, chunks if share.by_chunk else blocks
+            array = self.shared[start : start + count * share.size]
+            arrays.append(array.reshape(count, share.size))
+        chunked = [*([False] if segment.has_loss else []), *(s.by_chunk for s in segment.shares)]
+        rows = [[(by_chunk if c else by_block)[rank] for c in chunked] for rank in ranks]
+        like = [np.empty((blocks, 4), np.float32) if each is None else each for each in arrays]
+        sizes = [sum(a[p].size for a, p in zip(like, rows[rank], strict=True)) for rank in ranks]
+        return Layout(arrays, rows, sizes)
 
     def _add(self, pieces: list[Gradient], blocks: int) -> None:
         """Begin to add up gradients, of which every rank has those of its own blocks."""
-        own = len(blocks_of(self.group.rank, self.group, blocks, self.chunks))
+        own = len(range(self.group.rank, blocks, self.group.size))
         chunks = min(own, self.chunks)
         parts = [
             self._chunks_of(piece, max(1, chunks if piece.chunk_step else 1)).sum(axis=0)
