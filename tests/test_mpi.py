@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import signal
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,9 @@ PROGRAM = """
         for given in (data, data if first else (None, None)):
             found = trained(make, given, comm=comm)
             assert all(np.array_equal(found[key], alone[key]) for key in alone), name
+    part = comm.Split(comm.Get_rank() // 2)  # ranks 0 and 1, and rank 2 alone
+    found = trained(make, data, comm=part)
+    assert all(np.array_equal(found[key], alone[key]) for key in alone)
     # Gradients of the first layer are told alone: more than go at once, while others are computed.
     make = lambda: fb.Network.parse("flatten dense600 relu dense4", (1, 24, 24))
     data = unusual(make(), 150)
@@ -128,6 +133,17 @@ def test_fit_on_a_communicator():
     ended = mpi(3, sys.executable, "-c", textwrap.dedent(PROGRAM))
     assert ended.code == 0, ended.lines
     assert len(ended.said("as alone")) == 3, ended.lines
+
+
+def test_the_script_of_mpi_md(tmp_path):
+    page = Path(__file__).parent.parent / "docs" / "mpi.md"
+    if not page.exists():
+        pytest.skip("the tests are not in a checkout")
+    (script,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "train.py").write_text(script)
+    ended = mpi(2, sys.executable, tmp_path / "train.py")
+    assert ended.code == 0, ended.lines
+    assert ended.said("ranks,") == ["2 ranks, 3 epochs"]
 
 
 # Errors -------------------------------------------------------------------------------------------
