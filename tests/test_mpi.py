@@ -70,7 +70,7 @@ def test_the_command_makes_the_same_file_with_any_number_of_ranks(toy, tmp_path)
         assert ended.code == 0, ended.lines
         assert digest(model) == digest(alone)
         assert len(ended.said("saved ")) == 1, "another rank than the first has printed"
-        assert ended.said(f"{size} processes share every batch")
+        assert ended.said(f"{size} processes share every batch, exact sums")
 
 
 def test_the_comparison_and_another_attempt(tmp_path):
@@ -239,6 +239,15 @@ def test_a_disk_that_is_full(toy, tmp_path):
     (told,) = ended.said("error: ")
     assert "File too large" in told
     assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+def test_ranks_whose_cpus_would_round_otherwise(toy):
+    line = 'test "$OMPI_COMM_WORLD_RANK" = 1 && export NUMBA_CPU_NAME=x86-64; exec "$@"'
+    ended = mpi(2, "sh", "-c", line, "sh", *fullback(*options(toy)))
+    assert ended.code == 1
+    (told,) = ended.said("error: ")
+    assert "the kernels of rank 1 (CPU x86-64) are not those of rank 0" in told
+    assert "set NUMBA_CPU_NAME on all ranks" in told
 
 
 def test_a_launcher_without_mpi4py(toy, monkeypatch):

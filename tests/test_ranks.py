@@ -148,6 +148,8 @@ def test_a_rank_reads_its_own_images_alone(dtype, scatter):
         own = order[own_images(comm.rank, ranks, 64, 150, 4)]
         mine = np.full_like(x, 7)
         mine[own] = x[own]
+        compared = np.linspace(0, 149, 16).astype(int)
+        mine[compared] = x[compared]
         data = (mine, y)
         if scatter:
             data = (x, y) if comm.rank == 0 else (None, None)
@@ -308,6 +310,27 @@ def test_ranks_with_other_options_are_told():
 
     for error in errors(3, work):
         assert "rank 1 was given other options than rank 0: " in str(error)
+
+
+def test_ranks_with_other_images_are_told():
+    x, y = unusual(network("flat"), 40)
+
+    def work(comm):
+        return trained(comm, lambda: network("flat"), (x + (comm.rank == 2), y), options={})
+
+    for error in errors(3, work):
+        assert "rank 2 was given other pixels than rank 0: " in str(error)
+
+
+def test_fast_sums_are_told_of(capsys):
+    x, y = unusual(network("flat"), 40)
+
+    def work(comm):
+        fb.fit(network("flat"), x, y, epochs=1, comm=comm, sums="fast")
+
+    together(2, work)
+    told = capsys.readouterr().err
+    assert told.count("fast sums: the gradients of 2 ranks are rounded otherwise than") == 1
 
 
 def test_an_error_on_one_rank_is_one_on_all():

@@ -119,10 +119,7 @@ def announce(
     if training.augment is not None:
         output.fact("", repr(training.augment))
     if ranks is not None:
-        bits = "the weights do not depend on how many"
-        if training.sums == "fast":
-            bits = "gradients are rounded otherwise for another number of them"
-        output.fact("ranks", f"{ranks.size} processes share every batch; {bits}")
+        output.fact("ranks", f"{ranks.size} processes share every batch, {training.sums} sums")
 
 
 def _described(dataset: Dataset) -> str:

@@ -52,6 +52,14 @@ def patience() -> float:
     )
 
 
+def require_communicator(comm: Any) -> None:
+    """Raise OptionError where something is no MPI communicator as mpi4py has it."""
+    if not all(hasattr(comm, name) for name in _NEEDED):
+        raise OptionError(
+            f"comm must be an MPI communicator like mpi4py's MPI.COMM_WORLD, got {comm!r:.80}"
+        )
+
+
 class Ranks:
     """The ranks of an MPI communicator, as one of them sees them.
 
@@ -75,10 +83,7 @@ class Ranks:
     """
 
     def __init__(self, comm: Any, *, fast: bool = False) -> None:
-        if not all(hasattr(comm, name) for name in _NEEDED):
-            raise OptionError(
-                f"comm must be an MPI communicator like mpi4py's MPI.COMM_WORLD, got {comm!r:.80}"
-            )
+        require_communicator(comm)
         self.rank, self.size, self.fast = int(comm.Get_rank()), int(comm.Get_size()), fast
         self.comm = comm
         self.expected: BaseException | None = None

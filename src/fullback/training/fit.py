@@ -38,6 +38,7 @@ from fullback.training.shared import (
     listeners_of,
     part_of,
     require_same,
+    rounding_of,
     shared_data,
 )
 from fullback.training.snapshot import restore, snapshot
@@ -212,7 +213,7 @@ def _listeners(
     if checkpoint is not None:
         files.append(Checkpoint(checkpoint, run, [user.callback for user in users]))
     listeners = [
-        TrainingProgress(console, run.options.epochs, run.batches, checkpoint),
+        TrainingProgress(console, run.options.epochs, run.batches, checkpoint, rounding_of(run)),
         *files,
         *users,
         DeadUnitWatch(run.net, run.data, run.options.epochs),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fullback.distributed.ranks import Ranks
+from fullback.distributed.ranks import Ranks, require_communicator
 from fullback.errors import InputError, OptionError
 from fullback.layers.base import Array
 from fullback.model import Model
@@ -25,6 +25,8 @@ from fullback.training.options import TrainingOptions
 from fullback.training.run import TrainingRun
 from fullback.training.training_data import TrainingData
 
+_COMPARED = 16  # images, by which it is seen that all ranks have the same ones
+
 
 @contextlib.contextmanager
 def joined(comm: Any, *, fast: bool) -> Iterator[Ranks | None]:
@@ -32,12 +34,14 @@ def joined(comm: Any, *, fast: bool) -> Iterator[Ranks | None]:
 
     An error in this context is an error on every rank: the others raise RankError.
     """
-    if comm is None:
+    if comm is not None:
+        require_communicator(comm)
+    if comm is None or comm.Get_size() == 1:
         yield None
         return
     ranks = Ranks(comm, fast=fast)
     try:
-        yield ranks if ranks.size > 1 else None
+        yield ranks
         ranks.close()
     except BaseException as error:
         if error is ranks.expected:
@@ -107,7 +111,13 @@ def require_same(
     """Raise InputError where a rank was given something else than rank 0."""
     if ranks is None:
         return
-    arrays = {"labels": data.targets, "image weights": data.weights}
+    _require_same_kernels(ranks, options)
+    some = np.linspace(0, len(data) - 1, min(len(data), _COMPARED)).astype(int)
+    arrays = {
+        "labels": data.targets,
+        "image weights": data.weights,
+        "pixels": None if data.scattered else data.images[some],
+    }
     given = {
         "layers": [str(layer) for layer in net.layers],
         "input shape": net.input_shape,
@@ -130,6 +140,24 @@ def require_same(
                 )
 
 
+def _require_same_kernels(ranks: Ranks, options: TrainingOptions) -> None:
+    """Raise InputError where the engine of a rank may round otherwise than that of rank 0."""
+    if options.engine != "lanes":
+        return
+    from fullback.engine.cpu import cpu
+    from fullback.engine.library import cache_path
+
+    every = ranks.every([cpu()[0], cache_path().name])
+    for rank, (name, kernels) in enumerate(every):
+        if kernels != every[0][1]:
+            raise InputError(
+                f"the kernels of rank {rank} (CPU {name or 'generic'}) are not those of rank 0 "
+                f"(CPU {every[0][0] or 'generic'}), and would round otherwise; set NUMBA_CPU_NAME "
+                "on all ranks to a CPU whose instructions all of them have, like x86-64-v3, and "
+                "install the same fullback and Numba"
+            )
+
+
 def begin(run: TrainingRun, record: ImageRecord | None, history: History) -> None:
     """Begin a run, on all ranks as on rank 0, which has the record of the images."""
     ranks = run.ranks
@@ -141,6 +169,16 @@ def begin(run: TrainingRun, record: ImageRecord | None, history: History) -> Non
     history.epochs[:] = [Epoch(**each) for each in epochs]
     run.begin(ImageRecord(**ranks.first(None if record is None else vars(record))))
     share_network(ranks, run.net, run.state)
+
+
+def rounding_of(run: TrainingRun) -> str:
+    """Say where the weights depend on the number of ranks."""
+    if run.ranks is None or not run.ranks.fast:
+        return ""
+    return (
+        f"fast sums: the gradients of {run.ranks.size} ranks are rounded otherwise than those of "
+        "another number of them"
+    )
 
 
 def share_network(ranks: Ranks, net: Model, state: State | None = None) -> None:
