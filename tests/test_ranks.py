@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import time
 
 import numpy as np
 import pytest
@@ -423,6 +424,13 @@ def test_a_rank_that_is_silent_is_given_up(monkeypatch):
     silent, error = together(2, work)
     assert silent == "silent"
     assert str(error).startswith("another rank has not answered for 1 s: ")
+
+
+def test_rank_0_may_take_its_time(monkeypatch):
+    """It says now and then that it lives, also while a callback runs."""
+    monkeypatch.setenv("FULLBACK_MPI_TIMEOUT", "1")
+    options = {"epochs": 2, "callbacks": [lambda epoch: time.sleep(1.5)]}
+    same_on_all(3, lambda: network("flat"), unusual(network("flat"), 20), **options)
 
 
 def test_how_long_is_waited_is_a_number(monkeypatch):

@@ -132,11 +132,13 @@ class Comm:
         return Request(lambda: True)
 
     def Irecv(self, note: Any) -> Request:
+        ended: list[bool] = []
+
         def done() -> bool:
-            if not self.board.notes[self.rank]:
-                return False
-            note[...] = self.board.notes[self.rank][0]
-            return True
+            if not ended and self.board.notes[self.rank]:
+                note[...] = self.board.notes[self.rank].pop(0)
+                ended.append(True)
+            return bool(ended)
 
         return Request(done)
 
