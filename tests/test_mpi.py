@@ -96,8 +96,7 @@ PROGRAM = """
     import numpy as np
     import fullback as fb
     from mpi4py import MPI
-    from support.networks import unusual
-    from test_engine_networks import NETWORKS, network
+    from support.networks import NETWORKS, network, unusual
 
     warnings.simplefilter("ignore")
     comm = MPI.COMM_WORLD
@@ -181,8 +180,7 @@ def test_bad_data_on_one_rank_is_told_once(toy, tmp_path, wrong):
 FAILS = """
     import os, sys, numpy as np, fullback as fb
     from mpi4py import MPI
-    from support.networks import unusual
-    from test_engine_networks import network
+    from support.networks import network, unusual
     import fullback.engine.ranks as ranks
 
     comm = MPI.COMM_WORLD

@@ -16,9 +16,8 @@ from fullback.distributed.ranks import Ranks
 from fullback.engine.library import library
 from fullback.engine.ranks import own_images
 from fullback.training import lane_stepper
-from support.networks import unusual
+from support.networks import NETWORKS, network, unusual
 from support.ranks import together
-from test_engine_networks import NETWORKS, network
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::fullback.FullbackWarning"),
@@ -285,7 +284,7 @@ def test_the_reference_trains_in_one_process():
     )
     for error in together(2, work):
         assert isinstance(error, fb.OptionError | fb.RankError)
-        assert "comm needs the lane engine" in str(error)
+        assert "training in several processes needs the lane engine" in str(error)
 
 
 def test_what_is_no_communicator():

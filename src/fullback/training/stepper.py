@@ -63,8 +63,8 @@ def stepper_of(
         return LaneStepper(net, data, options, state, ranks=ranks)
     if ranks is not None:
         raise OptionError(
-            "comm needs the lane engine: engine='reference', and any network in float64, trains in "
-            "one process"
+            "training in several processes needs the lane engine; engine='reference', and any "
+            "network in float64, trains in one"
         )
     from fullback.training.reference_stepper import ReferenceStepper
 
