@@ -44,29 +44,9 @@ from fullback.training.lane_stepper import LaneStepper
 from fullback.training.options import TrainingOptions
 from fullback.training.training_data import TrainingData
 from support.cases import EPS, assert_rounded, in_float64, noisy_trace
-from support.networks import deterministic, losses, texts, unusual
+from support.networks import NETWORKS, deterministic, losses, network, texts, unusual
 
 DRAWS = 4  # noisy results that a result is compared with
-
-NETWORKS = {
-    "pooled": (
-        (2, 9, 8),
-        "conv5 relu pool conv6(bias=false) relu pool dropout0.2 flatten dense9 relu dense4",
-    ),
-    "normed": (
-        (3, 9, 8),
-        "normalize conv6(groups=3) batchnorm relu dropout0.1 conv4(kernel_size=2x3, stride=2x1, "
-        "padding=2, dilation=1x2) tanh avgpool3(stride=2, padding=1) conv5(groups=1) batchnorm "
-        "leakyrelu0.1 conv7 sigmoid pool3(stride=1, padding=same) globalavgpool dense4",
-    ),
-    "normed and pooled": (
-        (3, 12, 9),  # an even map, whose pooling joins, and an odd one
-        "conv5(padding=1x2,kernel_size=3x4) batchnorm relu pool conv6 batchnorm relu pool "
-        "flatten dense4",
-    ),
-    "flat": ((40,), "normalize dense20 sigmoid dropout0.5 dense9(bias=false) leakyrelu dense4"),
-}
-"""Networks that together hold every layer kind and every rewrite."""
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -74,11 +54,6 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_hold_every_kind_of_layer():
     kinds = {layer.kind for name in NETWORKS for layer in network(name).layers}
     assert kinds == set(LAYERS)
-
-
-def network(name, **options):
-    shape, text = NETWORKS[name]
-    return Network.parse(text, shape, **options)
 
 
 def assert_gradients_rounded(net, x, y, *, sample_weight=None, training=True, seed=1):

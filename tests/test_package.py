@@ -26,7 +26,7 @@ PUBLIC = """
     CNNClassifier CNNRegressor load_estimator
     Dataset load_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
-    NotEnoughMemoryError ShapeError FullbackWarning DeadUnitWarning
+    NotEnoughMemoryError RankError ShapeError FullbackWarning DeadUnitWarning
 """
 
 # The rooms, in order: a file imports from its own room and from those before it, never from one
@@ -35,7 +35,7 @@ ROOMS = """
     errors options atomic memory pixels threshold
     layers architecture arrays
     model show passes
-    data augment engine export training metrics plots
+    data augment engine export distributed training metrics plots
     network zoo predicting check estimator server report explorer serve bench sweep
     cli __main__
 """
@@ -137,6 +137,7 @@ def test_every_error_is_a_fullback_error_and_a_built_in_one():
         "DownloadError": "OSError",
         "InputError": "ValueError",
         "OptionError": "ValueError",
+        "RankError": "RuntimeError",
         "ModelFileError": "ValueError",
         "NotEnoughMemoryError": "MemoryError",
         "ShapeError": "ValueError",

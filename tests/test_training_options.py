@@ -43,6 +43,7 @@ def test_options_have_the_defaults_of_fit():
         ({"mixup": -1}, "mixup must be a number"),
         ({"average": 1}, "average must be a number"),
         ({"seed": -1}, "seed must be a whole number"),
+        ({"sums": "quick"}, "sums must be 'exact' or 'fast'"),
     ],
 )
 def test_options_that_no_network_can_be_trained_with(options, message):
@@ -72,9 +73,12 @@ def test_a_checkpoint_describes_a_run_by_these_names(tmp_path):
 def test_validation_images_are_looked_at_once(monkeypatch):
     looks = []
     check = fb.Network.check_images
-    monkeypatch.setattr(
-        fb.Network, "check_images", lambda net, x: looks.append(len(x)) or check(net, x)
-    )
+
+    def look(net, x, **options):
+        looks.append(len(x))
+        return check(net, x, **options)
+
+    monkeypatch.setattr(fb.Network, "check_images", look)
     counts = []
     for epochs in (1, 5):
         looks.clear()

@@ -37,6 +37,7 @@ from fullback.errors import (
     ModelFileError,
     NotEnoughMemoryError,
     OptionError,
+    RankError,
     ShapeError,
 )
 
@@ -176,6 +177,7 @@ __all__ = [
     "Normalize",
     "NotEnoughMemoryError",
     "OptionError",
+    "RankError",
     "ReLU",
     "ShapeError",
     "Sigmoid",

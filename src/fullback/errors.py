@@ -10,6 +10,7 @@
     ├── DownloadError     (OSError)       a data set that could not be fetched
     ├── ModelFileError    (ValueError)    a model file that is damaged, foreign or too new
     ├── NotEnoughMemoryError (MemoryError)  work that takes more memory than there is
+    ├── RankError         (RuntimeError)  another process that trains with this one has failed
     └── DivergenceError   (ArithmeticError)  training whose loss is no longer finite
 
     FullbackWarning       (UserWarning)
@@ -52,6 +53,17 @@ class ModelFileError(FullbackError, ValueError):
 
 class NotEnoughMemoryError(FullbackError, MemoryError):
     """Work that takes more memory than there is; refused before it is begun, where possible."""
+
+
+class RankError(FullbackError, RuntimeError):
+    """Another process, of those that train together, has failed; ``rank`` is its number, if known.
+
+    What failed there is in the message, and is raised there.
+    """
+
+    def __init__(self, message: str, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class DivergenceError(FullbackError, ArithmeticError):

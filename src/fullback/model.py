@@ -333,11 +333,12 @@ class Model:
             found |= matching
         return frozenset(found)
 
-    def check_images(self, x: ArrayLike) -> Array:
+    def check_images(self, x: ArrayLike, *, part: tuple[int, int] = (0, 1)) -> Array:
         """Check images and return them as (N, *input_shape), uint8 or float, without a copy.
 
         uint8 images come back as floats, in a copy, where the network was trained on images whose
-        black and white are not 0 and 1; see ``trained_on``.
+        black and white are not 0 and 1; see ``trained_on``. Of float images, ``part`` 2 of 3 alone
+        is looked at where it is (1, 3): where several processes have the same ones.
 
         Raises
         ------
@@ -351,18 +352,21 @@ class Model:
             The values of float images are on another scale than those of training; or uint8
             images for a network whose file is of version 1, which does not say their scale.
         """
-        images, note = self.read_images(x)
+        images, note = self.read_images(x, part=part)
         if note is not None:
             warnings.warn(note, FullbackWarning, stacklevel=3)
         return images
 
-    def read_images(self, x: ArrayLike) -> tuple[Array, str | None]:
+    def read_images(
+        self, x: ArrayLike, *, part: tuple[int, int] = (0, 1)
+    ) -> tuple[Array, str | None]:
         """Return what ``check_images`` does, and what it warns of, or None."""
         images = as_images(x, self.input_shape)
         known = self.trained_on
         if images.dtype != np.uint8:
-            low, high = finite_range(images)
-            return images, None if known is None else known.scale_note(low, high)
+            first, stop = (len(images) * (part[0] + n) // part[1] for n in (0, 1))
+            low, high = finite_range(images, first, stop)
+            return images, None if known is None or low > high else known.scale_note(low, high)
         if known is None:
             return images, _UNKNOWN_SCALE if self.scale_unknown else None
         note = known.bytes_note(images)

@@ -139,10 +139,13 @@ def _conversion(dtype: np.dtype[Any]) -> str:
     return "x.astype('float32'), if they are numbers"
 
 
-def finite_range(images: NDArray[Any]) -> tuple[float, float]:
+def finite_range(
+    images: NDArray[Any], first: int = 0, stop: int | None = None
+) -> tuple[float, float]:
     """Return the smallest and the largest value of float images of shape (N, ...).
 
-    The images may be on the disk, and not fit into memory.
+    The images may be on the disk, and not fit into memory. Those from ``first`` to ``stop`` are
+    looked at; of none, the range is from infinity to minus infinity.
 
     Raises
     ------
@@ -153,8 +156,9 @@ def finite_range(images: NDArray[Any]) -> tuple[float, float]:
     axes = tuple(range(1, images.ndim))
     low, high = np.inf, -np.inf
     wrong: list[int] = []
-    for start in range(0, len(images), step):
-        part = images[start : start + step]
+    stop = len(images) if stop is None else stop
+    for start in range(first, stop, step):
+        part = images[start : min(start + step, stop)]
         with np.errstate(invalid="ignore"):
             least, most = float(part.min()), float(part.max())  # NaN where there is one
         if not np.isfinite(least) or not np.isfinite(most):

@@ -20,7 +20,9 @@ def main() -> None:
     try:
         with exit_on_ctrl_c():
             from fullback.cli.app import run
+            from fullback.cli.team import be_silent
 
+            be_silent()
             run()
     except (ImportError, MemoryError) as error:
         if isinstance(error, ImportError) and not is_limited():

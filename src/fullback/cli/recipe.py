@@ -206,8 +206,9 @@ class Recipe:
         callbacks: Sequence[AnyCallback] = (),
         checkpoint: Path | None = None,
         verbose: bool | Console = False,
+        comm: Any = None,
     ) -> History:
-        """Train a network.
+        """Train a network, with the other ranks of a communicator where there is one.
 
         Images for validation are not copied out of the others, which may be on the disk: they get
         no weight.
@@ -243,6 +244,7 @@ class Recipe:
                 callbacks=callbacks,
                 checkpoint=checkpoint,
                 verbose=verbose,
+                comm=comm,
             )
         finally:
             if scale is not None:

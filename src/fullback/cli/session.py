@@ -11,7 +11,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -20,10 +20,12 @@ from fullback.cli.model_file import failed_path, save_model
 from fullback.cli.output import FAILURE, Output, fail
 from fullback.cli.recipe import Recipe, with_frozen_filters
 from fullback.cli.run_folder import RunFolder
+from fullback.cli.team import order
 from fullback.cli.train_report import Test, Trained, announce, comparison_table, report, test_of
 from fullback.errors import DivergenceError, FullbackWarning
 
 if TYPE_CHECKING:
+    from fullback.distributed.ranks import Ranks
     from fullback.network import Network
     from fullback.training.callbacks import EarlyStopping
     from fullback.training.history import Epoch, History
@@ -44,6 +46,7 @@ class Session:
     compare : whether the same network is trained with frozen filters afterwards
     attempts : how often training is tried, where nothing is learned
     pictures : whether pictures of the run are drawn into its folder
+    ranks : the processes that train it together, of which this is the first, or None
     """
 
     output: Output
@@ -54,10 +57,11 @@ class Session:
     compare: bool
     attempts: int = ATTEMPTS
     pictures: bool = True
+    ranks: Ranks | None = None
 
     def run(self, network: Network) -> None:
         """Train a network, save it and test it; then its twin with frozen filters, if wanted."""
-        announce(self.output, network, self.recipe, self.origin)
+        announce(self.output, network, self.recipe, self.origin, self.ranks)
         start = time.perf_counter()
         trained = self._train(network)
         seconds = time.perf_counter() - start
@@ -73,11 +77,13 @@ class Session:
         twin = with_frozen_filters(trained.network, trained.recipe)
         self.output.show("")
         self.output.fact("again", "the same network from the same seed, its filters frozen")
+        order(self.ranks, trained.attempt, frozen=True)
         try:
             history = trained.recipe.train(
                 twin,
                 callbacks=[self._report_epoch(comparison=True)],
                 verbose=self.output.progress,
+                comm=self._comm,
             )
         except DivergenceError as error:
             self.output.fact("failed", (str(error), "yellow"))
@@ -108,6 +114,7 @@ class Session:
             stopping = self._stopping(network, recipe)
             diverged: DivergenceError | None = None
             history = None
+            order(self.ranks, attempt)
             try:
                 history = self._fit(network, recipe, stopping)
             except DivergenceError as error:
@@ -159,7 +166,12 @@ class Session:
             callbacks=[*callbacks, self._report_epoch(comparison=False)],
             checkpoint=None if self.folder is None else self.folder.checkpoint,
             verbose=self.output.progress,
+            comm=self._comm,
         )
+
+    @property
+    def _comm(self) -> Any:
+        return None if self.ranks is None else self.ranks.comm
 
     def _report_epoch(self, *, comparison: bool) -> AnyCallback:
         def report(epoch: Epoch) -> None:

@@ -96,6 +96,7 @@ def set_up(given: Any, *, in_folder: bool, load: Callable[..., Dataset] = load_d
         average=given.average,
         seed=given.seed,
         engine=given.engine,
+        sums=given.sums,
     )
     weighted = given.balanced or given.class_weight is not None
     recipe = Recipe(

@@ -29,10 +29,12 @@ from fullback.cli.output import Output, one_line_errors
 from fullback.cli.run_folder import RunFolder
 from fullback.cli.session import ATTEMPTS, Session
 from fullback.cli.setup import set_up
+from fullback.cli.team import follow, together
 
 
 # Long because its options are: each is a parameter, from which typer makes the help.
 @one_line_errors
+@together
 def train(
     context: typer.Context,
     data: DataOption = "digits",
@@ -66,6 +68,7 @@ def train(
     monitor: own.MonitorOption = None,
     min_improvement: own.MinImprovementOption = 1e-4,
     engine: EngineOption = "lanes",
+    sums: own.SumOption = "exact",
     freeze: own.FreezeOption = None,
     compare: own.CompareOption = None,
     seed: own.SeedOption = 0,
@@ -87,10 +90,11 @@ def train(
     """
     given = SimpleNamespace(**locals())  # each option by its name
     output = Output(as_json=as_json, keep_going=True)
-    run = run or resume
-    folder = None if run is None else RunFolder(run)
-    out = _model_file(out, folder)
-    setup = set_up(given, in_folder=folder is not None)
+    run, ranks = run or resume, context.obj
+    leads = ranks is None or ranks.leads
+    folder = None if run is None or not leads else RunFolder(run)
+    out = _model_file(out, folder) if leads else Path()
+    setup = set_up(given, in_folder=run is not None)
     session = Session(
         output,
         setup.recipe,
@@ -100,9 +104,13 @@ def train(
         setup.compare,
         attempts=attempts or ATTEMPTS,
         pictures=pictures,
+        ranks=ranks,
     )
 
     raise_on_ctrl_c()  # which ends training, and what was learned is saved
+    if not leads:
+        follow(ranks, setup.recipe)
+        return
     with folder or contextlib.nullcontext():
         if folder is not None:
             options = started_with(context, **setup.chosen())

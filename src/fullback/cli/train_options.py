@@ -175,6 +175,15 @@ MinImprovementOption = Annotated[
         metavar="AMOUNT",
     ),
 ]
+SumOption = Annotated[
+    Literal["exact", "fast"],
+    typer.Option(
+        "--sum",
+        help="How processes that mpiexec has started add up their gradients: **exact**, the same "
+        "weights whatever their number; **fast**, less to send for large networks.",
+        metavar="NAME",
+    ),
+]
 FreezeOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fullback.cli.numbers import NumberAnswers
     from fullback.cli.results import Answers
     from fullback.data import Dataset
+    from fullback.distributed.ranks import Ranks
     from fullback.network import Network
     from fullback.pixels import ImageRecord
     from fullback.training.history import History
@@ -76,7 +77,9 @@ def test_of(network: Network, dataset: Dataset) -> Test:
     return Test(take_test(network, dataset.x_test, dataset.y_test), None)
 
 
-def announce(output: Output, network: Network, recipe: Recipe, origin: str) -> None:
+def announce(
+    output: Output, network: Network, recipe: Recipe, origin: str, ranks: Ranks | None = None
+) -> None:
     """Say what is about to be trained, on what, and how."""
     from fullback.show.summary import summary_table
     from fullback.training.schedules import text_of
@@ -99,6 +102,7 @@ def announce(output: Output, network: Network, recipe: Recipe, origin: str) -> N
         augment=None if training.augment is None else repr(training.augment),
         seed=training.seed,
         engine=training.engine,
+        **({} if ranks is None else {"ranks": ranks.size, "sum": training.sums}),
     )
     output.fact("data", _described(dataset))
     for note in dataset.notes:
@@ -114,6 +118,8 @@ def announce(output: Output, network: Network, recipe: Recipe, origin: str) -> N
     )
     if training.augment is not None:
         output.fact("", repr(training.augment))
+    if ranks is not None:
+        output.fact("ranks", f"{ranks.size} processes share every batch, {training.sums} sums")
 
 
 def _described(dataset: Dataset) -> str:

@@ -8,6 +8,11 @@ Between phases the workers meet.
 Blocks are dealt out by chunks: blocks b, b + CHUNKS, b + 2 CHUNKS, ... add to one gradient, in this
 order, whoever works on them. How many chunks there are depends on the batch and the network alone,
 and so does every sum: the same for any number of workers.
+
+Several *ranks*, each a process with workers of its own, share out the chunks of a batch as workers
+do: a rank runs every CHUNK_STEP-th of them, and between two phases it is given what the others have
+written (``ranks.py``). Or, where a sum may depend on how many ranks there are, each has chunks of
+its own, for every BLOCK_STEP-th block.
 """
 
 from __future__ import annotations
@@ -17,14 +22,20 @@ from collections.abc import Sequence
 from fullback.engine.context import (
     ARENA_STEP,
     BATCH,
+    BEGIN,
+    BLOCK_STEP,
     BLOCKS,
+    CHUNK_STEP,
     CHUNKS,
     COUNT,
     DONE,
     FIGURES,
     FIRST,
+    FIRST_BLOCK,
+    FIRST_CHUNK,
     MOST_BLOCKS,
     MOST_CHUNKS,
+    ROUND,
     STEP,
     STEPS,
     SYNC,
@@ -76,27 +87,30 @@ def run(
     ``phases`` holds how many there are, then for each whom it is for and its first and its last
     instruction, the latter not included.
     """
-    mode, sync, done, finite = flush_denormals(), integers(c[SYNC]), 0, True
+    mode, sync, done, finite = flush_denormals(), integers(c[SYNC]), c[BEGIN], True
+    first_block, block_step, ranks = c[FIRST_BLOCK], c[BLOCK_STEP], c[CHUNK_STEP]
     while done < c[STEPS] and finite:
         c[STEP], c[FIRST] = done, done * c[BATCH]
         c[COUNT] = smaller(c[BATCH], c[TOTAL] - c[FIRST])
         c[BLOCKS] = (c[COUNT] + LANES - 1) // LANES
-        c[CHUNKS] = smaller(c[BLOCKS], c[MOST_CHUNKS])
+        dealt = (c[BLOCKS] - first_block + block_step - 1) // block_step
+        c[CHUNKS] = smaller(dealt, c[MOST_CHUNKS])
+        c[ROUND] = c[CHUNKS] * block_step
         for n in range(phases[0]):
             scope, first, stop = phases[3 * n + 1], phases[3 * n + 2], phases[3 * n + 3]
             if scope == CHECK:
                 finite = finite_loss(c)
             elif scope == FOR_BLOCKS:
-                chunk = worker
+                chunk = c[FIRST_CHUNK] + worker * ranks
                 while chunk < c[CHUNKS]:
-                    block = chunk
+                    block = first_block + chunk * block_step
                     while block < c[BLOCKS]:
                         arena = at(a, block * c[ARENA_STEP])
                         for m in range(first, stop):
                             k = row(code, m * WIDTH)
                             call(kernels, k[0], arena, s, c, row(k, 1), block, chunk)
-                        block += c[CHUNKS]
-                    chunk += workers
+                        block += c[ROUND]
+                    chunk += workers * ranks
             elif finite:
                 for m in range(first, stop):
                     k = row(code, m * WIDTH)

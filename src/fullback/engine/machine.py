@@ -17,7 +17,8 @@ from fullback.engine import context
 from fullback.engine.library import Library, library
 from fullback.engine.lowering.plan import Plan
 from fullback.engine.program import Phase, Region, code
-from fullback.engine.simd import LANES
+from fullback.engine.ranks import Exchange, Group
+from fullback.engine.simd import LANES, Integers
 from fullback.errors import OptionError
 from fullback.layers.base import Array
 from fullback.memory import available_memory, require_memory
@@ -90,9 +91,10 @@ class Machine:
     ----------
     plan : what ``lower`` returned
     workers : the most threads that will run it
+    group : the ranks that run it together, or None
     """
 
-    def __init__(self, plan: Plan, workers: int) -> None:
+    def __init__(self, plan: Plan, workers: int, group: Group | None = None) -> None:
         self.plan = plan
         self.library: Library = library()
         self.workers = workers if self.library.compiled else 1
@@ -108,8 +110,10 @@ class Machine:
         self.statistics = self._pairs(net.statistics, plan.statistics)
         self.contexts = np.zeros((self.workers, context.SIZE), np.int64)
         self.sync = np.zeros(64, np.int64)
+        self._segments: list[list[tuple[Any, ...]]] = []  # arguments for the exchange's segments
         self._keep: tuple[Any, ...] = ()  # what the contexts have the addresses of
         self.set_phases(plan.phases)
+        self.exchange = None if group is None else Exchange(plan, group, self.shared)
 
     def _require_memory(self, plan: Plan) -> int:
         """Return how many arenas to make; there are fewer workers where memory is scarce.
@@ -152,12 +156,15 @@ class Machine:
     def set_phases(self, phases: Sequence[Phase]) -> None:
         """Run these phases, the plan's or some of its instructions, from now on."""
         self.code, self.phases = code(phases)
-        self._arguments = [self._arguments_of(n) for n in range(self.workers)]
+        self._arguments = self._arguments_for(self.phases)
 
-    def _arguments_of(self, worker: int) -> tuple[Any, ...]:
+    def _arguments_for(self, phases: Integers) -> list[tuple[Any, ...]]:
+        return [self._arguments_of(n, phases) for n in range(self.workers)]
+
+    def _arguments_of(self, worker: int, phases: Integers) -> tuple[Any, ...]:
         start = 0 if self.by_block else worker * self.arena_size
         arena = self.arenas[start:]
-        arrays = (self.code, self.phases, arena, self.shared, self.contexts[worker])
+        arrays = (self.code, phases, arena, self.shared, self.contexts[worker])
         if not self.library.compiled:
             return (self.library.kernels, *arrays)
         kernels: Any = self.library.kernels
@@ -235,17 +242,40 @@ class Machine:
         c[context.DRAWS] = _address(draws)
         c[context.OUTPUT] = _address(output)
         c[context.SYNC] = self.sync.ctypes.data
-        self._start(workers)
+        c[context.BEGIN] = 0
+        c[context.FIRST_CHUNK], c[context.CHUNK_STEP] = 0, 1
+        c[context.FIRST_BLOCK], c[context.BLOCK_STEP] = 0, 1
+        if self.exchange is None:
+            self._start(workers, self._arguments)
+        else:
+            self._run_with_others(self.exchange, workers, figures)
         return int(c[context.DONE]), figures.sum(axis=1)
 
     def rest(self) -> None:
         """Let go of the arrays of the last run."""
         self._keep = ()
 
-    def _start(self, workers: int) -> None:
+    def _run_with_others(
+        self, exchange: Exchange, workers: int, figures: NDArray[np.float64]
+    ) -> None:
+        """Run as one of several ranks, segment by segment."""
+        c = self.contexts[0]
+        if not self._segments:
+            self._segments = [self._arguments_for(each.bounds) for each in exchange.segments]
+        exchange.begin(c)
+        for step in range(c[context.STEPS]):
+            c[context.BEGIN], c[context.STEPS] = step, step + 1
+            for number, arguments in enumerate(self._segments):
+                exchange.before(number, c)
+                self._start(workers, arguments)
+                exchange.after(number, c, figures[step])
+            if c[context.DONE] == step:
+                break  # its loss is not finite
+
+    def _start(self, workers: int, arguments: list[tuple[Any, ...]]) -> None:
         """Run as several workers: threads for all but the first, which is the calling one."""
         if workers == 1:
-            self.library.run(*self._arguments[0], 0, 1)
+            self.library.run(*arguments[0], 0, 1)
             return
         self.contexts[1:workers] = self.contexts[0]
         self.sync[:] = 0
@@ -258,7 +288,7 @@ class Machine:
         def work(worker: int, gate: _thread.LockType, end: _thread.LockType) -> None:
             gate.acquire()
             if worker < crew[0]:
-                self.library.run(*self._arguments[worker], worker, crew[0])
+                self.library.run(*arguments[worker], worker, crew[0])
             end.release()
 
         def begin() -> None:
@@ -275,7 +305,7 @@ class Machine:
                 if gate.locked():
                     gate.release()
             if crew[0] and done[0] < 0:
-                self.library.run(*self._arguments[0], 0, crew[0])
+                self.library.run(*arguments[0], 0, crew[0])
             for end in ends:
                 with end:
                     pass
@@ -317,12 +347,18 @@ def readable(images: Array) -> bool:
     return bool(contiguous) and images[0].size >= LANES
 
 
-def staged(images: Array) -> Array:
-    """Return a copy of images that the machine can read: of at least sixteen pixels each."""
+def staged(
+    images: Array, count: int | None = None, places: NDArray[np.intp] | None = None
+) -> Array:
+    """Return a copy of images that the machine can read: of at least sixteen pixels each.
+
+    Where ``count`` is given, the images are at some places among so many; the others are 0.
+    """
     dtype = images.dtype if images.dtype in _KINDS else np.float32
-    flat = images.reshape(len(images), -1)
-    copy = np.zeros((len(images), max(LANES, flat.shape[1])), dtype)
-    copy[:, : flat.shape[1]] = flat
+    size = images[:1].size if len(images) else int(np.prod(images.shape[1:], dtype=int))
+    copy = np.zeros((len(images) if count is None else count, max(LANES, size)), dtype)
+    rows = slice(None) if places is None else places
+    copy[rows, :size] = images.reshape(len(images), size)
     return copy
 
 

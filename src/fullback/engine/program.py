@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fullback.engine.kernels import KERNELS
-from fullback.engine.loop import WIDTH
+from fullback.engine.loop import FOR_BLOCKS, WIDTH
 from fullback.engine.operands import DECLARATIONS, NONE, View
 from fullback.engine.simd import LANES, Integers, Kernel
 
@@ -83,6 +83,24 @@ class Region:
     def at(self, start: int) -> Region:
         """Return what begins some floats further on."""
         return replace(self, place=self.place + start, size=self.size - start)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A region of shared memory of which every block, or every chunk of blocks, writes a part.
+
+    Attributes
+    ----------
+    region : all parts, one after the other
+    size : floats of a part
+    by_chunk : whether the parts are those of chunks
+    whole : whether the parts of all blocks are read, also where gradients are added up by rank
+    """
+
+    region: Region
+    size: int
+    by_chunk: bool = False
+    whole: bool = False
 
 
 Operand: TypeAlias = "Map | Region | Sequence[int] | int | None"
@@ -176,10 +194,21 @@ def row_of(kernel: Kernel, operands: Mapping[str, Operand]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Phase:
-    """Instructions that are run one after the other, for blocks or for all workers."""
+    """Instructions that are run one after the other, for blocks or for all workers.
+
+    ``shares`` is what blocks write for later phases.
+    """
 
     scope: int
     instructions: list[Instruction]
+    shares: list[Share] = field(default_factory=list)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether blocks report their part of the batch's loss."""
+        return self.scope == FOR_BLOCKS and any(
+            instruction.layers == ("loss",) for instruction in self.instructions
+        )
 
 
 def code(phases: Sequence[Phase]) -> tuple[Integers, Integers]:

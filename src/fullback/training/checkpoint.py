@@ -40,6 +40,7 @@ _IN_WORDS = {
     "input_shape": "the network takes images of another shape: {old} then, {new} now",
     "loss": "the network has another loss: {old} then, {new} now",
     "frozen": "other layers are frozen: {old} then, {new} now",
+    "sums": "gradients were added up another way (sums): {old} then, {new} now",
     "sample_weight": "the weights of the images have changed",
 }
 """What differs between two runs, in this order, in words; any other option by its name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from numpy.typing import ArrayLike
 
@@ -19,12 +19,28 @@ from fullback.training.class_weights import ClassWeight
 from fullback.training.dead import DeadUnitWatch
 from fullback.training.delayed_interrupt import DelayedInterrupt
 from fullback.training.history import History
-from fullback.training.listeners import AnyCallback, Listener, Listeners, user_callbacks
+from fullback.training.listeners import (
+    AnyCallback,
+    Listener,
+    Listeners,
+    UserCallback,
+    user_callbacks,
+)
 from fullback.training.optimizers import DEFAULT, Optimizer
-from fullback.training.options import TrainingOptions
+from fullback.training.options import Sums, TrainingOptions
 from fullback.training.progress import TrainingProgress, console_of
 from fullback.training.run import EpochFigures, TrainingRun
 from fullback.training.schedules import Plateau, Schedule, warm_cosine
+from fullback.training.shared import (
+    begin,
+    joined,
+    leading,
+    listeners_of,
+    part_of,
+    require_same,
+    rounding_of,
+    shared_data,
+)
 from fullback.training.snapshot import restore, snapshot
 from fullback.training.stepper import PieceLength, blas_threads
 from fullback.training.training_data import TrainingData
@@ -37,8 +53,8 @@ _PIECE_SECONDS = 0.1  # of training between two looks at the progress bar and at
 
 def fit(
     net: Model,
-    x: ArrayLike,
-    y: ArrayLike,
+    x: ArrayLike | None,
+    y: ArrayLike | None,
     *,
     epochs: int = 5,
     batch_size: int = 64,
@@ -56,6 +72,8 @@ def fit(
     engine: Engine | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     verbose: bool | Console = True,
+    comm: Any = None,
+    sums: Sums = "exact",
 ) -> History:
     """Train a network in place.
 
@@ -97,6 +115,14 @@ def fit(
         one that was never interrupted. Callbacks are called for the epochs that are left. With
         another number of epochs it goes on as well, on the schedule of the new length
     verbose : whether to show progress, on standard error; or the rich Console to show it on
+    comm : an MPI communicator like mpi4py's ``MPI.COMM_WORLD``, whose processes, the ranks, train
+        the network together: all call ``fit`` with the same arguments, and end with the same
+        network. Each computes its share of every batch. Images and labels, given on all ranks or on
+        rank 0 alone (``None`` on the others), are read by the rank that trains on them. Rank 0
+        shows, writes and calls back. See docs/mpi.md
+    sums : "exact" gives the same weights, bit for bit, whatever the number of ranks; "fast" has
+        less to send for large networks, and then the sums of gradients are rounded in an order that
+        depends on the number of ranks
 
     Returns
     -------
@@ -117,6 +143,8 @@ def fit(
         A file that images are mapped from has become shorter.
     OSError
         The checkpoint cannot be written; what it held before it still holds.
+    RankError
+        Another rank has failed, with an error of its own.
 
     Warns
     -----
@@ -142,36 +170,55 @@ def fit(
         pixel_range=pixel_range,
         seed=seed,
         engine=engine,
+        sums=sums,
     )
-    data = TrainingData.of(
-        net,
-        net.check_images(x),
-        y,
-        sample_weight=sample_weight,
-        class_weight=class_weight,
-        validation_data=validation_data,
-    )
-    validates = data.validation is not None
-    options = options.for_run(net, len(data), validates=validates)
-    users = user_callbacks(net, callbacks, validates=validates)
-    console = console_of(verbose)
-    record = record_of(data.images, data.order, pixel_range, net.trained_on)
+    with joined(comm, fast=sums == "fast") as ranks:
+        part = part_of(ranks, given=x is not None)
+        data = None
+        if part is not None:
+            data = TrainingData.of(
+                net,
+                net.check_images(cast(ArrayLike, x), part=part),
+                cast(ArrayLike, y),
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+                validation_data=validation_data,
+            )
+        leads, validates = leading(ranks), data is not None and data.validation is not None
+        data = shared_data(ranks, data)
+        options = options.for_run(net, len(data), validates=validates if leads else None)
+        require_same(ranks, net, data, options)
+        users = user_callbacks(net, callbacks, validates=validates) if leads else []
+        console, record = console_of(verbose), None
+        if leads:
+            record = record_of(data.images, data.order, pixel_range, net.trained_on)
+        run, history = TrainingRun(net, data, options, ranks), History([])
+        listeners: list[Listener] = []
+        if leads:
+            listeners, history = _listeners(run, users, console, checkpoint)
+        begin(run, record, history)
+        with blas_threads(options.engine), DelayedInterrupt(ranks) as interrupt:
+            _train(run, listeners_of(run, listeners), history, interrupt)
+    return history
 
-    run = TrainingRun(net, data, options)
+
+def _listeners(
+    run: TrainingRun,
+    users: Sequence[UserCallback],
+    console: Console | None,
+    checkpoint: str | os.PathLike[str] | None,
+) -> tuple[list[Listener], History]:
+    """Return all listeners, in the order in which they are called, and the epochs of a file."""
     files = []
     if checkpoint is not None:
         files.append(Checkpoint(checkpoint, run, [user.callback for user in users]))
-    listeners: list[Listener] = [  # in the order in which they are called
-        TrainingProgress(console, epochs, run.batches, checkpoint),
+    listeners = [
+        TrainingProgress(console, run.options.epochs, run.batches, checkpoint, rounding_of(run)),
         *files,
         *users,
-        DeadUnitWatch(net, data, epochs),
+        DeadUnitWatch(run.net, run.data, run.options.epochs),
     ]
-    history = History(files[0].load() if files else [])
-    run.begin(record)
-    with blas_threads(options.engine), DelayedInterrupt() as interrupt:
-        _train(run, Listeners(listeners, net, run.state), history, interrupt)
-    return history
+    return listeners, History(files[0].load() if files else [])
 
 
 def _train(
@@ -191,10 +238,10 @@ def _train(
                     run.undo()
                 listeners.finish(history, diverged=True)
                 raise
-            if not interrupt.requested:
+            if not interrupt.asked:
                 history.epochs.append(run.row(len(history) + 1, figures))
                 enough = listeners(history.epochs[-1])
-            if interrupt.requested:  # in the epoch, or in its validation or callbacks
+            if interrupt.asked:  # in the epoch, or in its validation or callbacks
                 history.interrupted = enough = True
     finally:
         listeners.close()
@@ -208,9 +255,9 @@ def _train_epoch(
     epoch, schedule = len(history) + 1, run.options.schedule
     if isinstance(schedule, Plateau):
         schedule = schedule.after(history.epochs)
-    figures = EpochFigures(run)
-    with contextlib.closing(run.epoch(epoch, schedule, PieceLength(_PIECE_SECONDS))) as pieces:
-        while not interrupt.requested and (piece := next(pieces, None)) is not None:
+    figures, length = EpochFigures(run), PieceLength(_PIECE_SECONDS, run.ranks)
+    with contextlib.closing(run.epoch(epoch, schedule, length)) as pieces:
+        while not interrupt.asked and (piece := next(pieces, None)) is not None:
             figures.add(piece)
             listeners.batch(epoch, figures)
     run.require_finite(epoch)

@@ -9,12 +9,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.distributed.ranks import Ranks
+from fullback.distributed.share import scattered, threads_of_rank
 from fullback.engine.context import AVERAGE, MIXTURE, RATES_EACH
 from fullback.engine.kernels.optimizer import adam, sgd
 from fullback.engine.lanes import keys, lane_targets
 from fullback.engine.lowering import lower
-from fullback.engine.lowering.plan import Update
+from fullback.engine.lowering.plan import Sums, Update
 from fullback.engine.machine import STAGED, Machine, readable, staged, threads
+from fullback.engine.ranks import own_images
 from fullback.engine.simd import LANES
 from fullback.errors import OptionError
 from fullback.layers.base import Array
@@ -27,6 +30,7 @@ from fullback.training.training_data import TrainingData
 
 Kinds: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
+_LARGE = 2**18  # values of gradients that are told while others are computed
 _TRIED = 8  # part of a run, one in so many batches, that tries another number of threads
 
 
@@ -74,7 +78,10 @@ class Pace:
 
 
 class LaneStepper:
-    """Training with a lowered network; see Stepper. ``workers`` fixes the number of threads."""
+    """Training with a lowered network; see Stepper. ``workers`` fixes the number of threads.
+
+    Of several ranks, each has the stepper of its own share of every batch.
+    """
 
     def __init__(
         self,
@@ -83,13 +90,19 @@ class LaneStepper:
         options: TrainingOptions,
         state: State,
         workers: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.net, self.data, self.options, self.state = net, data, options, state
+        self.ranks = ranks
         self.optimizer = options.optimizer
         self.targets = lane_targets(net, data.targets)
         self.blocks = -(-options.batch_size // LANES)
-        self.workers = threads() if workers is None else workers
-        self.pace = Pace(min(self.workers, self.blocks), fixed=workers is not None)
+        fixed = workers is not None
+        if workers is None:
+            workers = threads() if ranks is None else threads_of_rank(ranks)
+            fixed = ranks is not None  # they wait for each other: what one measures tells little
+        self.pace = Pace(min(workers, self.blocks), fixed=fixed)
+        self.workers = workers
         self._lower()
 
     def _lower(self) -> None:
@@ -103,12 +116,21 @@ class LaneStepper:
             update=_update(self.optimizer, averages=self.options.average > 0),
             augment=self.options.augment,
             mixes=self.options.mixup > 0,
+            sums=self._sums(),
         )
-        self.machine = Machine(plan, self.workers)
+        self.chunks = plan.chunks
+        self.machine = Machine(plan, self.workers, self.ranks)
         self.memories = [
             (self.machine.view(place, self.state[name].shape), self.state[name])
             for name, place in plan.memories.items()
         ]
+
+    def _sums(self) -> Sums | None:
+        """Say whether and when ranks add up their gradients: large ones while they go back."""
+        if self.ranks is None or not self.ranks.fast:
+            return None
+        values = sum(array.size for array in self.net.parameters.values())
+        return "layer" if values >= _LARGE else "end"
 
     def begin(self) -> None:
         """Read the network's arrays and the optimizer's state."""
@@ -138,16 +160,32 @@ class LaneStepper:
     def _train(self, batches: Batches, workers: int) -> NDArray[np.float64]:
         """Train with so many threads."""
         images, weights = self.data.images, self.data.weights
-        if readable(images):
+        if readable(images) and not self.data.scattered:
             return self._run(batches, images, self.targets, weights, batches.order, workers)
         at_once = max(1, STAGED // (images[0].size * batches.size))  # batches to copy
         part, rest = batches.split(at_once)
-        images, targets = staged(images[part.order]), self.targets[part.order]
+        images, targets = self._staged(part), self.targets[part.order]
         weights = None if weights is None else weights[part.order]
         figures = self._run(part, images, targets, weights, None, workers)
         if len(figures) < len(part.factors) or not rest.factors:
             return figures
         return np.concatenate([figures, self._train(rest, workers)])
+
+    def _staged(self, part: Batches) -> Array:
+        """Return a copy of the images of some batches; of several ranks, of its own images."""
+        images, ranks = self.data.images, self.ranks
+        if ranks is None:
+            return staged(images[part.order])
+        places = [
+            own_images(rank, ranks, part.size, len(part.order), self.chunks)
+            for rank in range(ranks.size)
+        ]
+        own = places[ranks.rank]
+        if self.data.scattered:
+            found = scattered(ranks, images, [part.order[each] for each in places])
+        else:
+            found = images[part.order[own]]
+        return staged(found, len(part.order), own)
 
     def _run(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from fullback.augment import Augment
 from fullback.errors import OptionError
@@ -14,6 +14,8 @@ from fullback.training.class_weights import ClassWeight
 from fullback.training.history import check_monitor
 from fullback.training.optimizers import DEFAULT, Optimizer
 from fullback.training.schedules import Plateau, Schedule, text_of, warm_cosine
+
+Sums: TypeAlias = Literal["exact", "fast"]
 
 MOST_EPOCHS = 10**7
 """Epochs of a run; the figures of each are kept."""
@@ -43,6 +45,7 @@ class TrainingOptions:
     pixel_range: tuple[float, float] | None = None
     seed: int = 0
     engine: Engine | None = None
+    sums: Sums = "exact"
 
     def __post_init__(self) -> None:
         require_whole("epochs", self.epochs, 1, MOST_EPOCHS)
@@ -60,6 +63,8 @@ class TrainingOptions:
         require_number("mixup", self.mixup, "[0, 1e4]")
         require_number("average", self.average, "[0, 1)")
         require_whole("seed", self.seed, 0)
+        if self.sums not in get_args(Sums):
+            raise OptionError(f"sums must be 'exact' or 'fast', got {self.sums!r}")
 
     def for_run(self, net: Model, images: int, *, validates: bool | None = None) -> TrainingOptions:
         """Return the options of a run of a network on that many images.
@@ -99,7 +104,7 @@ class TrainingOptions:
 
         Class weights are part of the images' weights, and the pixel range changes no weight.
         """
-        return {
+        described = {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "optimizer": str(self.optimizer),
@@ -110,3 +115,5 @@ class TrainingOptions:
             "seed": self.seed,
             "engine": self.engine,
         }
+        # Files from before there was a choice have exact ones.
+        return described | ({} if self.sums == "exact" else {"sums": self.sums})

@@ -27,6 +27,7 @@ class TrainingProgress(Listener):
     console : what it is shown on, or None
     epochs, batches : of the run, and of an epoch
     checkpoint : the file that a run may go on from
+    note : a line to begin with, if any
     """
 
     stage = Stage.SETTLE
@@ -37,8 +38,9 @@ class TrainingProgress(Listener):
         epochs: int,
         batches: int,
         checkpoint: str | os.PathLike[str] | None = None,
+        note: str = "",
     ) -> None:
-        self.console = console
+        self.console, self.note = console, note
         self.epochs, self.batches, self.checkpoint = epochs, batches, checkpoint
         self.every = -(-epochs // _MOST_LINES)
         self.place = (1, 0)  # the running epoch, and its batches that are done
@@ -64,6 +66,8 @@ class TrainingProgress(Listener):
         """Show the bar, and whether a run goes on."""
         if self.console is not None:
             self._bar.start()
+        if self.note:
+            self._say(self.note)
         if history.epochs:
             self._say(
                 f"goes on after epoch {len(history)} of {self.epochs}, from {self.checkpoint}"

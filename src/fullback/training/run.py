@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fullback import passes
 from fullback.augment import image_keys, mixture
+from fullback.distributed.ranks import Ranks
 from fullback.errors import DivergenceError
 from fullback.layers import Normalize
 from fullback.model import Model
@@ -40,6 +41,7 @@ class TrainingRun:
     net : the network
     data : what it is trained on
     options : how, as ``TrainingOptions.for_run`` returns them
+    ranks : the processes that train it together, or None
 
     Attributes
     ----------
@@ -47,22 +49,32 @@ class TrainingRun:
     batches : batches an epoch
     """
 
-    def __init__(self, net: Model, data: TrainingData, options: TrainingOptions) -> None:
-        self.net, self.data, self.options = net, data, options
+    def __init__(
+        self,
+        net: Model,
+        data: TrainingData,
+        options: TrainingOptions,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.net, self.data, self.options, self.ranks = net, data, options, ranks
         # A callback may unfreeze layers: their parameters have a state as well.
         self.state = options.optimizer.initial_state(net.parameters, net.parameters)
         if options.average:
             self.state |= first_averages(net)
         self.batches = -(-len(data.order) // options.batch_size)
-        self.stepper = stepper_of(net, data, options, self.state)
+        self.stepper = stepper_of(net, data, options, self.state, ranks)
         self._validation: Validation | None = None
 
     def begin(self, record: ImageRecord) -> None:
-        """Prepare the network for images of this record, before the first epoch."""
+        """Prepare the network for images of this record, before the first epoch.
+
+        Of several ranks, the first one's is prepared.
+        """
         net, data = self.net, self.data
         self._before = snapshot(net), net.trained_on, net.threshold
         net.trained_on, net.threshold = record, None  # which was chosen for other weights
-        adapt(net, data)
+        if self.ranks is None or self.ranks.leads:
+            adapt(net, data)
         self._validation = data.validation and data.validation.as_taken_by(net)
 
     def undo(self) -> None:
@@ -118,9 +130,10 @@ class TrainingRun:
         loss, accuracy, images_per_second = figures.so_far()
         found = ValidationFigures()
         if self._validation is not None:
+            together = None if self.data.scattered else self.ranks
             with averaged(self.net, self.state):
-                found = self._validation.measure(self.net)
-        return Epoch(
+                found = self._validation.measure(self.net, together)
+        row = Epoch(
             epoch=epoch,
             loss=loss,
             accuracy=accuracy,
@@ -132,19 +145,34 @@ class TrainingRun:
             validation_f1=found.f1,
             learning_rate=figures.learning_rate,
         )
+        return row if self.ranks is None else Epoch(**self.ranks.first(vars(row)))
 
     def require_finite(self, epoch: int) -> None:
         """Raise DivergenceError where the network has an array that is not finite."""
         net = self.net
         for name, array in (*net.parameters.items(), *net.statistics.items()):
             if not np.isfinite(array).all():
-                raise DivergenceError(
+                raise self._expected(
                     f"{name} was no longer finite after epoch {epoch}; "
                     f"{_advice(epoch, self.options.optimizer)}",
-                    epochs=epoch - 1,
+                    epoch,
                 )
 
     def _divergence(self, piece: Piece, epoch: int, batch: int) -> DivergenceError:
+        """Return the error of a batch whose loss is not finite."""
+        if self.ranks is None:
+            return self._expected(self._cause(piece, epoch, batch), epoch)
+        cause = self._cause(piece, epoch, batch) if self.ranks.leads else None
+        return self._expected(self.ranks.first(cause), epoch)
+
+    def _expected(self, message: str, epoch: int) -> DivergenceError:
+        """Return the error of an epoch, which every rank raises by itself."""
+        error = DivergenceError(message, epochs=epoch - 1)
+        if self.ranks is not None:
+            self.ranks.expected = error
+        return error
+
+    def _cause(self, piece: Piece, epoch: int, batch: int) -> str:
         """Say at which layer the batch whose loss is not finite went wrong."""
         net, n = self.net, len(piece.figures)
         x, y = shown_batch(net, self.data, piece.batches, n, self.options.augment)
@@ -158,10 +186,9 @@ class TrainingRun:
             cause = "in float32, by the lane engine, it is not finite"
         else:
             cause = "every layer's output is finite, but too large for the loss"
-        return DivergenceError(
+        return (
             f"the loss became {loss} in epoch {epoch}, batch {batch}: {cause}; "
-            f"{_advice(epoch, self.options.optimizer)}",
-            epochs=epoch - 1,
+            f"{_advice(epoch, self.options.optimizer)}"
         )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from fullback.distributed.ranks import Ranks
+from fullback.errors import OptionError
 from fullback.model import Engine, Model
 from fullback.training.batches import Batches
 from fullback.training.optimizers import State
@@ -41,12 +43,29 @@ class Stepper(Protocol):
         """
 
 
-def stepper_of(net: Model, data: TrainingData, options: TrainingOptions, state: State) -> Stepper:
-    """Return what trains a network with the engine of the options; the state is its optimizer's."""
+def stepper_of(
+    net: Model,
+    data: TrainingData,
+    options: TrainingOptions,
+    state: State,
+    ranks: Ranks | None = None,
+) -> Stepper:
+    """Return what trains a network with the engine of the options; the state is its optimizer's.
+
+    Raises
+    ------
+    OptionError
+        There are several ranks, and the engine is the reference.
+    """
     if options.engine == "lanes":
         from fullback.training.lane_stepper import LaneStepper
 
-        return LaneStepper(net, data, options, state)
+        return LaneStepper(net, data, options, state, ranks=ranks)
+    if ranks is not None:
+        raise OptionError(
+            "training in several processes needs the lane engine; engine='reference', and any "
+            "network in float64, trains in one"
+        )
     from fullback.training.reference_stepper import ReferenceStepper
 
     return ReferenceStepper(net, data, options, state)
@@ -82,15 +101,20 @@ class Piece:
 
 
 class PieceLength:
-    """How many batches make a piece that takes about so many seconds; 1 at first."""
+    """How many batches make a piece that takes about so many seconds; 1 at first.
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    Where there are several ranks, they take the length that rank 0 finds.
+    """
+
+    def __init__(self, seconds: float, ranks: Ranks | None = None) -> None:
+        self.seconds, self.ranks = seconds, ranks
         self.batches = 1
 
     def note(self, batches: int, seconds: float) -> None:
         """Take note of how long a piece of so many batches took."""
         self.batches = max(1, int(batches * min(2.0, self.seconds / max(seconds, 1e-6))))
+        if self.ranks is not None:
+            self.batches = self.ranks.first(self.batches)
 
 
 def pieces(

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fullback.distributed.ranks import Ranks
 from fullback.engine import choice
 from fullback.errors import DataError, InputError, OptionError
 from fullback.layers.base import Array
@@ -33,12 +34,15 @@ class TrainingData:
     targets : as the loss takes them
     weights : of the images, of shape (N,); those of weight 0 take no part. None for 1 each
     validation : images on which the network is measured after every epoch, or None
+    scattered : whether rank 0 alone has the images, and gives every rank what it trains on; on the
+        others ``images`` has their shape and dtype, and no values
     """
 
     images: Array
     targets: Array
     weights: Array | None = None
     validation: Validation | None = None
+    scattered: bool = False
 
     @classmethod
     def of(
@@ -115,8 +119,8 @@ class Validation:
         """Return the same with the images on the scale that a network is trained on."""
         return dataclasses.replace(self, images=net.check_images(self.images))
 
-    def measure(self, net: Model) -> ValidationFigures:
-        """Return what a network is worth on these images.
+    def measure(self, net: Model, ranks: Ranks | None = None) -> ValidationFigures:
+        """Return what a network is worth on these images, which ranks share out.
 
         Raises
         ------
@@ -126,7 +130,7 @@ class Validation:
             A file that images are mapped from has become shorter.
         """
         check_files(self.images)
-        logits = choice.answers(net, self.images)
+        logits = choice.answers(net, self.images) if ranks is None else self._logits(net, ranks)
         if self.weights is None:
             loss = evaluate_logits(net.loss, logits, self.targets).loss
         else:
@@ -138,6 +142,16 @@ class Validation:
         if self.targets.ndim == 2:  # an image may be of several classes, or of none
             return ValidationFigures(loss, accuracy)
         return ValidationFigures(loss, accuracy, *by_class(self.targets, answers))
+
+    def _logits(self, net: Model, ranks: Ranks) -> Array:
+        """Return the answers to all images, of which every rank has computed a part."""
+        ends = [len(self.images) * n // ranks.size for n in range(ranks.size + 1)]
+        own = self.images[ends[ranks.rank] : ends[ranks.rank + 1]]
+        found = choice.answers(net, own) if len(own) else np.zeros((0, *net.output_shape))
+        logits = np.empty((len(self.images), *net.output_shape), np.float32)
+        sizes = [int(size) * logits[0].size for size in np.diff(ends)]
+        ranks.gather(np.ascontiguousarray(found, np.float32), logits, sizes)
+        return logits
 
 
 def by_class(targets: NDArray[np.int64], answers: NDArray[np.int64]) -> tuple[float, float]:

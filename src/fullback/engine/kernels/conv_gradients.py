@@ -6,6 +6,7 @@ and ``db_step`` apart.
 
 from __future__ import annotations
 
+from fullback.engine.context import ROUND
 from fullback.engine.cpu import FILTERS
 from fullback.engine.kernels.images import lanes_used
 from fullback.engine.kernels.maps import row_at
@@ -29,6 +30,12 @@ from fullback.engine.simd import (
     sum_lanes,
     zeros,
 )
+
+
+def adds(c: Integers, block: int) -> bool:
+    """Return whether a block adds to what an earlier one of its chunk has written."""
+    later: bool = block >= c[ROUND]
+    return later
 
 
 def deltas_of(delta: Vector, winner: Vector) -> tuple[Vector, Vector, Vector, Vector]:
@@ -73,7 +80,7 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
     """dw = x correlated with dy, for any size, stride, dilation and groups."""
     filters, channels, rows, columns = k.filters, k.channels, k.size.rows, k.size.columns
     below, right = k.dilation.rows * k.x.pitch, k.dilation.columns * LANES
-    used, add = first_lanes(lanes_used(c, i)), i != j
+    used, add = first_lanes(lanes_used(c, i)), adds(c, i)
     for group in range(k.groups):
         f = 0
         while f < filters:
@@ -122,7 +129,7 @@ def meets(
 def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """``conv_dw`` for 3 x 3 filters that move by one cell: all nine weights in one pass."""
     filters, channels = k.filters, k.channels
-    used, add = first_lanes(lanes_used(c, i)), i != j
+    used, add = first_lanes(lanes_used(c, i)), adds(c, i)
     f = 0
     while f < filters:
         dy = row_at(k.dy, f, 0)
@@ -169,7 +176,7 @@ def conv3x3_pool_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: i
     ``counts`` are rows and columns of the pooled map.
     """
     channels, height, width = k.channels, k.counts.rows, k.counts.columns
-    pitch, used, add = k.x.pitch, first_lanes(lanes_used(c, i)), i != j
+    pitch, used, add = k.x.pitch, first_lanes(lanes_used(c, i)), adds(c, i)
     for f in range(k.filters):
         for channel in range(channels):
             tile, total = zeros(1, 9), splat(0.0)
@@ -194,7 +201,7 @@ def conv3x3_pool_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: i
 @kernel(reads="dy:map", writes="db", numbers="db_step shape:shape")
 def conv_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """db = the sum of dy over all positions."""
-    (filters, height, width), db = k.shape, k.db + j * k.db_step
+    (filters, height, width), db, add = k.shape, k.db + j * k.db_step, adds(c, i)
     for f in range(filters):
         total = splat(0.0)
         for p in range(height):
@@ -203,7 +210,7 @@ def conv_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
             for q in range(width):
                 line = line + load(a, at_y + q * LANES)
             total = total + line
-        s[db + f] = s[db + f] + sum_lanes(total) if i != j else sum_lanes(total)
+        s[db + f] = s[db + f] + sum_lanes(total) if add else sum_lanes(total)
 
 
 @kernel(reads="dy:map", writes="wide:map", numbers="shape:shape stride:pair")
@@ -220,4 +227,4 @@ def spread(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
 
 
 KERNELS = (unpool2x2, conv_dw, conv3x3_dw, conv3x3_pool_dw, conv_db, spread)
-HELPERS = (deltas_of, meets, meet_nine)
+HELPERS = (adds, deltas_of, meets, meet_nine)

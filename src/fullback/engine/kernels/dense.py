@@ -3,12 +3,12 @@
 The next delta is the same sum as the output, with the weights read the other way round. The
 gradient of the weights is a sum over all images of the batch, whichever block they are in; it is
 computed once a batch, from the inputs turned back into rows and the deltas, which every block
-leaves in shared memory.
+leaves in shared memory; blocks that are not dealt out here (``loop.py``) take no part.
 """
 
 from __future__ import annotations
 
-from fullback.engine.context import BLOCKS
+from fullback.engine.context import BLOCK_STEP, BLOCKS, FIRST_BLOCK
 from fullback.engine.cpu import FILTERS, UNITS
 from fullback.engine.kernels.images import lanes_used
 from fullback.engine.kernels.maps import row_at
@@ -119,12 +119,13 @@ def dense_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> 
 
 def sum_images(tile: Tile, s: Memory, c: Integers, k: Operands, unit: int, n: int) -> None:
     """Write the gradients of some units' weights, from vector n of a row on, over all images."""
-    x, dy, length, pitch, units = k.x + n * LANES, k.dy + unit * LANES, k.length, k.pitch, k.units
-    for block in range(c[BLOCKS]):
+    length, pitch, units, block = k.length, k.pitch, k.units, c[FIRST_BLOCK]
+    while block < c[BLOCKS]:
+        x, dy = k.x + block * LANES * length + n * LANES, k.dy + (block * units + unit) * LANES
         for image in range(lanes_used(c, block)):
             tile = outer(tile, s, dy + image, LANES, s, x, LANES)
             x += length
-        dy += units * LANES
+        block += c[BLOCK_STEP]
     store_tile(s, k.dw + unit * pitch + n * LANES, pitch, LANES, tile)
 
 
@@ -133,9 +134,10 @@ def dense_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> 
     """db = the sum of all images' deltas."""
     units = k.units
     for unit in range(units * i // j, units * (i + 1) // j):
-        total = splat(0.0)
-        for block in range(c[BLOCKS]):
+        total, block = splat(0.0), c[FIRST_BLOCK]
+        while block < c[BLOCKS]:
             total = total + load(s, k.dy + (block * units + unit) * LANES)
+            block += c[BLOCK_STEP]
         s[k.db + unit] = sum_lanes(total)
 
 

@@ -13,7 +13,7 @@ from fullback.augment import Augment
 from fullback.engine.loop import CHECK, FOR_WORKERS
 from fullback.engine.lowering import activation, conv, dense, norm, pool
 from fullback.engine.lowering.images import input_map
-from fullback.engine.lowering.plan import GRADIENTS, LowerTable, Plan, Purpose, Update
+from fullback.engine.lowering.plan import GRADIENTS, LowerTable, Plan, Purpose, Sums, Update
 from fullback.engine.program import Phase
 from fullback.errors import OptionError
 from fullback.model import Model
@@ -31,6 +31,7 @@ def lower(
     update: Update = GRADIENTS,
     augment: Augment | None = None,
     mixes: bool = False,
+    sums: Sums | None = None,
 ) -> Plan:
     """Write a network's program.
 
@@ -43,6 +44,7 @@ def lower(
     update : the optimizer, for training
     augment : how images are distorted
     mixes : whether every image is mixed with another one
+    sums : whether and when several ranks add up their gradients, see `Plan`
 
     Raises
     ------
@@ -58,6 +60,7 @@ def lower(
             update=update,
             augment=augment,
             mixes=mixes,
+            sums=sums,
         )
     )
 
@@ -81,6 +84,10 @@ def write(plan: Plan) -> Plan:
             if n >= plan.lowest:
                 plan.layers = step.names
                 back()
+                if plan.sums == "layer":
+                    plan.tell_gradients()
+        if plan.sums:
+            plan.tell_gradients()
         if plan.purpose == "training":
             plan.phases.append(Phase(CHECK, []))
         # Gradients and updates share a phase: every kernel gives a worker the same rows.

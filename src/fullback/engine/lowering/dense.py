@@ -67,11 +67,11 @@ def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
     if not (plan.wants(weight) or plan.wants(bias)):
         return
     says = f"The delta of {name} is kept for the weights' gradient, which is a sum over all images."
-    deltas = plan.shared.take(f"{dy.name} of all images", plan.blocks * units * LANES)
+    deltas = plan.take_by_block(f"{dy.name} of all images", units * LANES)
     plan.emit(dense.keep, says, dy=dy, deltas=deltas, units=units)
     if plan.wants(weight):
         length = -(-features // LANES) * LANES
-        rows = plan.shared.take(f"{x.name} in rows", plan.blocks * LANES * length)
+        rows = plan.take_by_block(f"{x.name} in rows", LANES * length)
         source = before(plan.net, name)
         says = f"The input of {name}, {source}, is kept for the weights' gradient."
         plan.emit(dense.rows, says, x=x, rows=rows, length=length)

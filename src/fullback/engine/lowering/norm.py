@@ -37,7 +37,7 @@ def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     statistics = plan.shared.take(f"{name} mean and scale", 2 * channels)
     rows = None
     if plan.backwards:
-        rows = plan.shared.take(f"{name} moments", plan.blocks * 2 * channels)
+        rows = plan.take_by_block(f"{name} moments", 2 * channels, whole=True)
     _write_statistics(plan, step, x, statistics, rows if of_batch else None)
     y = plan.output(n, step, x)
     winners = None
@@ -138,7 +138,9 @@ def _write_sums(
         parameter = f"{name}.{short}"
         gradients[f"d{short}"] = plan.shared.take(f"d {parameter}", channels)
         if plan.wants(parameter):
-            plan.pieces[parameter] = Gradient(gradients[f"d{short}"], 1, channels, channels)
+            plan.pieces[parameter] = Gradient(
+                gradients[f"d{short}"], 1, channels, channels, whole=True
+            )
     says = f"These sums are the gradients of the scale and the shift of {name}."
     names: dict[str, Any] = {"layers": (name,), "sources": (f"d:{name}", source)}
     plan.emit(norm.merge_sums, says, **names, rows=rows, channels=channels, **gradients)

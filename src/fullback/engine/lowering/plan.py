@@ -23,6 +23,7 @@ from fullback.engine.program import (
     Phase,
     Region,
     Ring,
+    Share,
     row_of,
 )
 from fullback.engine.simd import LANES, Kernel
@@ -40,6 +41,8 @@ from fullback.layers.window import pads
 from fullback.model import Model
 
 Purpose: TypeAlias = Literal["logits", "probabilities", "gradients", "training"]
+
+Sums: TypeAlias = Literal["end", "layer"]
 
 Lowered: TypeAlias = tuple[Map, Callable[[], None]]
 """What lowering a step returns: the map of its output, and what writes its backward pass."""
@@ -87,6 +90,7 @@ class Gradient:
     rows, columns : its size
     pitch : length of a row
     chunk_step : from one chunk's gradient to the next, or 0 where there is one for all
+    whole : whether it is always the sum over all blocks of a batch, also of other ranks
     """
 
     region: Region
@@ -94,6 +98,7 @@ class Gradient:
     columns: int
     pitch: int
     chunk_step: int = 0
+    whole: bool = False
 
     @property
     def operands(self) -> dict[str, Any]:
@@ -104,6 +109,9 @@ class Gradient:
 
 class Plan:
     """Writes a network's program.
+
+    ``sums`` says whether several ranks add up their gradients: not at all, in the "end" of the
+    backward pass, or after each "layer" of it.
 
     After ``lower``: ``phases``, ``arena`` and ``shared``, the planned memory; ``constants``, what
     shared memory holds from the start; the places of ``parameters``, ``statistics``, ``memories``
@@ -120,10 +128,11 @@ class Plan:
         update: Update = GRADIENTS,
         augment: Augment | None = None,
         mixes: bool = False,
+        sums: Sums | None = None,
         guard: int = 0,
     ) -> None:
         self.net, self.purpose, self.blocks = net, purpose, blocks
-        self.augment, self.mixes = augment, mixes
+        self.augment, self.mixes, self.sums = augment, mixes, sums
         self.backwards = purpose in ("gradients", "training")
         self.training = training and self.backwards
         self.update = update
@@ -132,6 +141,8 @@ class Plan:
         self.early: list[Instruction] = []
         self.late: list[Instruction] = []
         self.pieces: dict[str, Gradient] = {}
+        self.shares: dict[Region, Share] = {}
+        self.told: list[tuple[Phase, list[Gradient]]] = []
         self.constants: list[tuple[int, np.ndarray[Any, Any]]] = []
         self.layers: tuple[str, ...] = ("input",)  # that are being lowered
         self.in_backward = False  # whether the backward pass is being written
@@ -209,7 +220,17 @@ class Plan:
         scope = FOR_WORKERS if declared.for_workers else FOR_BLOCKS
         if not self.phases or self.phases[-1].scope != scope:
             self.phases.append(Phase(scope, []))
-        self.phases[-1].instructions.append(instruction)
+        phase = self.phases[-1]
+        phase.instructions.append(instruction)
+        written = [operands[name] for name in declared.writes]
+        regions = [region for region in written if isinstance(region, Region)]
+        phase.shares.extend(self.shares[each] for each in regions if each in self.shares)
+
+    def take_by_block(self, name: str, size: int, *, whole: bool = False) -> Region:
+        """Plan a region of shared memory of which every block writes so many floats; see Share."""
+        region = self.shared.take(name, self.blocks * size)
+        self.shares[region] = Share(region, size, whole=whole)
+        return region
 
     def constant(self, *values: float) -> Region:
         """Put numbers into shared memory and return where they are."""
@@ -305,8 +326,19 @@ class Plan:
         pitch = -(-columns // LANES) * LANES if padded else columns
         size = -(-rows * pitch // LANES) * LANES
         region = self.shared.take(f"d {name}", size * (self.chunks if chunked else 1))
+        if chunked:
+            self.shares[region] = Share(region, size, by_chunk=True)
         self.pieces[name] = Gradient(region, rows, columns, pitch, size if chunked else 0)
         return self.pieces[name]
+
+    def tell_gradients(self) -> None:
+        """Finish the gradients that are written so far; ranks add them up after the last phase."""
+        told = [piece for _, pieces in self.told for piece in pieces]
+        new = [each for each in self.pieces.values() if not (each.whole or each in told)]
+        if new:
+            self.phases.append(Phase(FOR_WORKERS, self.late))
+            self.late = []
+            self.told.append((self.phases[-1], new))
 
     def write_parameters(self) -> None:
         """Write what happens to the gradients."""
