@@ -255,3 +255,18 @@ class TestMostDecide:
         found = fb.diagnose(NET, X, Y, MADE.gradients, deltas)
         assert found.wrong == [f"delta of {name}"]
         assert len(found.findings) == 1
+
+
+def test_rounding_of_a_saturated_loss_is_no_factor():
+    """In float32 the only image's delta is 1e-4 off, and all that follows from it likewise."""
+    net = fb.Network.parse("dense2", (3,), dtype="float32", seed=0)
+    x, y = np.array([[2.0, -1.0, 3.0]], np.float32), [0]
+    w = np.array([[1.0, 0.5, 1.0], [-0.4, 0.0, -0.6]], np.float32)
+    net.parameters["dense1.weight"] = w
+    trace = net.trace(x, y)
+    off = (
+        trace.gradients["dense1.weight"][0, 0]
+        / net.copy(dtype="float64").trace(x, y).gradients["dense1.weight"][0, 0]
+    )
+    assert 2e-5 < abs(off - 1) < 1e-2
+    assert fb.diagnose(net, x, y, trace.gradients).findings == []

@@ -47,6 +47,8 @@ class Job:
         root = {f"{name}_ALLOW_RUN_AS_ROOT{more}": "1" for name in ("OMPI", "PRTE")
                 for more in ("", "_CONFIRM")}  # fmt: skip
         own = {"TERM": "dumb", "FULLBACK_NUM_THREADS": str(threads), "COLUMNS": "200"}
+        paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        own["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # programs import support
         self.process = subprocess.Popen(
             [MPIEXEC, "--oversubscribe", "-n", str(size), *map(str, command)],
             stdin=subprocess.DEVNULL,

@@ -46,6 +46,11 @@ class Convention:
     mutants: tuple[Mutant, ...] = ()
     share: float = 1.0
 
+    @property
+    def right(self) -> bool:
+        """Whether no mistake is among them."""
+        return all(mutant.mistake is None for mutant in self.mutants)
+
 
 def conventions(
     ensemble: Ensemble,
@@ -90,13 +95,14 @@ def conventions(
         found.append((Convention(mutants), c, c))
     error = max(_EXACTLY, 4 * ensemble.eps)
     votes = [(_count(of_gradients, g, error), _count(of_deltas, d, error)) for _, g, d in found]
-    most = [max(counts) for counts in zip(*votes, strict=True)]
+    right = [v for (one, *_), v in zip(found, votes, strict=True) if one.right]
+    most = [max(counts) for counts in zip(*right, strict=True)]  # rounding may look like a factor
     kept = [
         one
         for (one, *_), counts in zip(found, votes, strict=True)
         if all(2 * count >= top or top == 1 for count, top in zip(counts, most, strict=True))
     ]
-    return kept or [one for one, *_ in found]
+    return kept if any(one.right for one in kept) else [one for one, *_ in found]
 
 
 def _same(c: float, other: float, error: float = _EXACTLY) -> bool:
