@@ -41,6 +41,33 @@ _REASON = "reason.txt"  # of an attempt's failure
 _MOST_BYTES = 2**20  # of a configuration or a result
 
 
+def lock_folder(path: Path, use: str, doing: str, advice: str) -> FileLock:
+    """Make a folder where it is missing, and return the lock that keeps other processes out of it.
+
+    Parameters
+    ----------
+    path : the folder
+    use, doing, advice : what it is for, what another process does there, and what to do instead,
+        for messages
+
+    Raises
+    ------
+    InputError
+        It cannot be made, or another process has it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another process {doing} {path}; wait for it, or {advice}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be used for {use} ({error.strerror}); {advice}") from None
+    return lock
+
+
 class RunFolder:
     """The folder of one run; within ``with`` no other process can train in it.
 
@@ -62,20 +89,7 @@ class RunFolder:
         self._lock: FileLock | None = None
 
     def __enter__(self) -> RunFolder:
-        from filelock import FileLock, Timeout
-
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.path / ".lock", timeout=0)
-            self._lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"another process trains in {self.path}; wait for it, or give another folder"
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be used for a run ({error.strerror}); give another folder"
-            ) from None
+        self._lock = lock_folder(self.path, "a run", "trains in", "give another folder")
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullback.atomic import write_atomically
-from fullback.cli.run_folder import RunFolder
+from fullback.cli.run_folder import RunFolder, lock_folder
 from fullback.errors import InputError, ModelFileError
 from fullback.sweep.outcome import Outcome, Trial, as_csv
 
@@ -45,24 +45,10 @@ class SweepFolder:
         self._lock: FileLock | None = None
 
     def __enter__(self) -> SweepFolder:
-        from filelock import FileLock, Timeout
-
         if RunFolder(self.path).config.exists():
             raise InputError(f"{self.path} is the folder of a run; give another one with --run")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.path / ".lock", timeout=0)
-            self._lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"another process goes on with the sweep in {self.path}; wait for it, or give "
-                "another folder with --run"
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be used for a sweep ({error.strerror}); give another folder "
-                "with --run"
-            ) from None
+        advice = "give another folder with --run"
+        self._lock = lock_folder(self.path, "a sweep", "goes on with the sweep in", advice)
         return self
 
     def __exit__(self, *error: object) -> None:
