@@ -1,7 +1,9 @@
 """schemathesis, which asks for whatever the description allows and forbids, finds nothing."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,13 +34,21 @@ def folder(tmp_path_factory):
     return path
 
 
+def importing_support():
+    """The environment of schemathesis, whose process finds the package ``support`` too."""
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return environment(
+        SCHEMATHESIS_HOOKS="support.image_bodies", PYTHONPATH=os.pathsep.join(filter(None, paths))
+    )
+
+
 @pytest.mark.parametrize("names", [["grey"], ["colours", "numbers", "unknown"]])
 def test_it_finds_nothing(folder, names):
     with service([(name, str(folder / f"{name}.safetensors")) for name in names], port=0) as server:
         done = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "run", f"{server.address}openapi.json",
              "--seed", "1", "--max-examples", "100", "--no-color"],
-            env=environment(SCHEMATHESIS_HOOKS="support.image_bodies"),
+            env=importing_support(),
             capture_output=True,
             text=True,
             timeout=300,
