@@ -27,6 +27,9 @@ _SHARE = 1e-3  # how far off 0 to 1 a share may be found
 FAINT = 3.0
 """Times what rounding explains, from where on an array is not all rounding."""
 
+NEARLY = 1e-3
+"""How far off a multiple of another array one may be, and be taken for one."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -76,10 +79,13 @@ def length(array: Array) -> float:
         return float(np.sqrt(np.dot(flat, flat)))
 
 
-def is_multiple(array: Array, of: Array) -> bool:
-    """Whether an array is another one times a number, nearly."""
-    sizes = length(array) * length(of)
-    return array.shape == of.shape and abs(float((array * of).sum())) >= (1 - 1e-6) * sizes
+def factor(array: Array, truth: Array, tolerance: float) -> float | None:
+    """Return what an array is the truth times, but for a part of its length; None if it is not."""
+    square = float((truth**2).sum())
+    if array.shape != truth.shape or not square > 0:
+        return None
+    times = float((array * truth).sum()) / square
+    return times if times and length(array - times * truth) <= tolerance * length(array) else None
 
 
 def hopeless(eps: float) -> float:

@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fullback.check.diagnose.compare import length
+from fullback.check.diagnose import compare
+from fullback.check.diagnose.compare import NEARLY, length
 from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.reader import Reduction
 from fullback.check.diagnose.report import place_of
@@ -29,7 +30,6 @@ from fullback.passes import Trace
 Ties: TypeAlias = Mapping[str, Mutant]
 """How ties are decided in layers by name; as in fullback where a layer is not named."""
 
-_NEARLY = 1e-3  # how far off a multiple of the right array one may be, and be tried as one
 _EXACTLY = 2e-5  # how far off a factor of a meaning it is that factor
 
 
@@ -133,9 +133,8 @@ def _factors(submitted: Submitted, right: Mapping[str, Array], ensemble: Ensembl
         if name not in submitted or np.count_nonzero(right[name]) < 2:
             continue
         for reading in submitted[name]:
-            array, truth = reading.values, right[name]
-            c = float((array * truth).sum() / (truth**2).sum())
-            if c and length(array - c * truth) <= _NEARLY * length(array):
+            c = compare.factor(reading.values, right[name], NEARLY)
+            if c:
                 found.append(c)
                 break
     return found

@@ -97,6 +97,17 @@ class Matcher:
         )
         return replace(found, error=0.0, bounded=True, judged=judged)
 
+    def blurred(
+        self, h: Hypothesis, reading: Reading, found: Fit, usual: Callable[[int], Array]
+    ) -> bool:
+        """Whether mistakes only explain an array as rounding in them may make it anything near.
+
+        The right array is as near then, and rounding does not explain that.
+        """
+        if length(reading.values - usual(0)) > found.tolerance:
+            return False
+        return not self.fit(h, reading, usual, patient=True, right=True).matched
+
     def ruled_out(self, h: Hypothesis, reading: Reading, name: str, target: Target) -> bool:
         """Whether a gradient cannot follow from the hypothesis' delta, which is dropped then."""
         if h.shares or not self.sketches.rule_out(h.chain, name, target, h.share, reading):

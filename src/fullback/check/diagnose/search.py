@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from fullback.check.diagnose.chain import Chain, bounds_in, gradient_in
-from fullback.check.diagnose.compare import FAINT, Fit, is_multiple, length
+from fullback.check.diagnose.compare import FAINT, NEARLY, Fit, factor, length
 from fullback.check.diagnose.conventions import Convention, Ties
 from fullback.check.diagnose.ensemble import Ensemble
 from fullback.check.diagnose.hypothesis import Assumed, Hypothesis, Match, cost_of, with_rate
@@ -187,6 +187,10 @@ class Search:
             found = self.matcher.between(h, reading, chain.at, lambda: chain.bounds, chain)
         if not found.matched:
             return []
+        if not h.right and self.matcher.blurred(
+            h, reading, found, solved.chain.without_mistakes().at
+        ):
+            return []
         match = Match(key, found, (), solved.chain, len(solved.assumed))
         solved = replace(solved, matches=(*solved.matches, match), shares=h.shares | found.shares)
         return [solved.read_as(key, reading)]
@@ -310,6 +314,10 @@ class Search:
             return []
         if subset and _needless(h, reading, name, target, found, subset):
             return []
+        if not (subset or h.right):
+            usual = gradient_in(h.chain.without_mistakes(), name, target, (), h.share, decay)
+            if self.matcher.blurred(h, reading, found, usual):
+                return []
         if not cancels and found.size < FAINT * found.tolerance:
             found = replace(found, judged=False)
         here = tuple(Assumed(m, name, decay if m.solve else None) for m in subset)
@@ -335,10 +343,10 @@ def _needless(
 ) -> bool:
     """Whether these mistakes explain what is right, or two of them what is one factor off."""
     array, right = reading.values, h.chain.without_mistakes()
-    if len(subset) > 1 and is_multiple(
-        array, gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
-    ):
-        return True
+    if len(subset) > 1:
+        usual = gradient_in(h.chain, name, target, (), h.share, 0.0)(0)
+        if factor(array, usual, NEARLY):
+            return True
     if right is h.chain:
         return False
     usual = gradient_in(right, name, target, (), h.share, 0.0)(0)

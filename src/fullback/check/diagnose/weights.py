@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fullback.check.diagnose import compare
 from fullback.check.diagnose.compare import length
 from fullback.check.diagnose.containers import WAYS, arrays_in, is_container, leaves, weights_in
 from fullback.check.diagnose.layouts import Axes, ProgramLayout, axes_of, likeness, readable
@@ -268,8 +269,7 @@ def factor(
 
     Any multiple of what is ``beside`` may be added to it, where there are numbers enough to tell.
     """
-    square = float(np.square(truth).sum())
-    if array.size < _SOME or not square > 0 or not np.isfinite(array).all():
+    if array.size < _SOME or not np.isfinite(array).all():
         return None
     rest = array
     if beside is not None:
@@ -278,8 +278,7 @@ def factor(
         terms = np.stack([truth.ravel(), beside.ravel()], axis=1)
         (_, added), *_ = np.linalg.lstsq(terms, array.ravel())
         rest = array - added * beside
-    times = float((rest * truth).sum()) / square
-    return times if times and length(rest - times * truth) <= tolerance * length(array) else None
+    return compare.factor(rest, truth, tolerance)
 
 
 def explained(
