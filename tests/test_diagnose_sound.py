@@ -23,6 +23,13 @@ def test_plain_pictures_are_judged_soundly():
     assert judged.count("right") > 0.8 * len(judged)
 
 
+def test_no_mistake_is_read_into_what_rounding_decides():
+    drawn = plain.case(35611)  # a leaky slope of 0.01, were its own rounding an explanation
+    verdict, found = plain.judged(drawn)
+    assert verdict != "FALSE ALARM", str(found)
+    assert not found.wrong
+
+
 def test_the_right_programs_are_right():
     for number in range(40):
         drawn = plain.case(number)
