@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fullback import (
@@ -277,6 +277,27 @@ OPTIMIZERS = [
     Adam(0.01, 0.8, 0.99, 1e-6, weight_decay=0.1),
     AdamW(0.01, weight_decay=0.1),
 ]
+
+
+@settings(deterministic, max_examples=40)
+@given(given=texts(), images=st.integers(1, 20), seed=st.integers(0, 99))
+def test_the_means_of_the_units_of_relu_layers(given, images, seed):
+    text, shape = given
+    net = Network.parse(text, shape, seed=seed)
+    x, y = unusual(net, images, seed=seed)
+    rectifiers = [
+        name for name, layer in zip(net.names, net.layers, strict=True) if layer.rectifies
+    ]
+    assume(rectifiers)
+    found = lanes.unit_means(net, x)
+    assert list(found) == rectifiers
+    activations = in_float64(net).trace(x, y, training=False).activations
+    for name in rectifiers:
+        y = activations[name]
+        means = y.mean(axis=tuple(range(2, y.ndim)))
+        np.testing.assert_allclose(found[name], means, 1e-4, 1e-4 * (abs(y).max() + 1e-3))
+        flat = y.reshape(*means.shape, -1)
+        assert not found[name][(flat == 0).all(axis=-1)].any()
 
 
 @pytest.mark.filterwarnings("ignore::fullback.errors.DeadUnitWarning")

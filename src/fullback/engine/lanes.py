@@ -29,6 +29,23 @@ def lane_targets(net: Model, targets: Array) -> Array:
 def answers(net: Model, images: Array, *, probabilities: bool = False) -> NDArray[np.float32]:
     """Return the logits of checked images, or the probabilities, of shape (N, outputs)."""
     purpose: Purpose = "probabilities" if probabilities else "logits"
+    return _outputs(net, purpose, net.output_shape[0], images)
+
+
+def unit_means(net: Model, images: Array) -> dict[str, NDArray[np.float32]]:
+    """Return what the units of every ReLU layer answer to checked images, by the layer's name.
+
+    Each is of shape (N, units): the mean of a channel over an image, or a feature.
+    """
+    layers = zip(net.names, net.layers, net.shapes, strict=True)
+    units = {name: shape[0] for name, layer, shape in layers if layer.rectifies}
+    means = _outputs(net, "units", sum(units.values()), images)
+    ends = np.cumsum(list(units.values()))
+    return dict(zip(units, np.split(means, ends[:-1], axis=1), strict=True))
+
+
+def _outputs(net: Model, purpose: Purpose, width: int, images: Array) -> NDArray[np.float32]:
+    """Return the rows of so many numbers that a program writes for checked images."""
     idle = net.machines.setdefault(purpose, [])
     try:
         machine = idle.pop()  # threads that predict at the same time have a machine each
@@ -36,7 +53,7 @@ def answers(net: Model, images: Array, *, probabilities: bool = False) -> NDArra
         machine = Machine(lower(net, purpose), threads())
     try:
         machine.load()
-        output = np.empty((len(images), *net.output_shape), np.float32)
+        output = np.empty((len(images), width), np.float32)
         if readable(images):
             machine.run(images, batch=len(images), total=len(images), output=output)
             return output

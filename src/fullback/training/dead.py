@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fullback.engine import choice
 from fullback.errors import DeadUnitWarning, InputError
-from fullback.layers import GlobalAvgPool2D, Layer
 from fullback.layers.base import Array
 from fullback.model import Model
 from fullback.options import listed
@@ -44,50 +43,35 @@ def dead_units(net: Model, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
 class Activity:
     """Which units of a network's ReLU layers answer.
 
-    On the lane engine the answers of a ReLU layer are those of a network of the layers up to it,
-    which ends with the mean over an image: 0 for a channel that is 0 everywhere.
+    On the lane engine they are told by their means over an image: 0 for a channel that is 0
+    everywhere.
     """
 
     def __init__(self, net: Model) -> None:
         self.net = net
         self.rectifiers = [index for index, layer in enumerate(net.layers) if layer.rectifies]
-        self._parts: dict[int, Model] = {}
 
     def dead(self, images: Array) -> dict[str, NDArray[np.intp]]:
         """Return the dead units by layer, on checked images."""
         if not self.rectifiers:
             return {}
         if self.net.choose_engine(None) == "lanes":
-            alive = {index: self._answers(index, images) for index in self.rectifiers}
+            from fullback.engine.lanes import unit_means
+
+            means = unit_means(self.net, images)
+            alive = {name: (found != 0).any(axis=0) for name, found in means.items()}
         else:
             alive = self._reference(images)
-        return {
-            self.net.names[index]: np.flatnonzero(~units)
-            for index, units in alive.items()
-            if not units.all()
-        }
+        return {name: np.flatnonzero(~units) for name, units in alive.items() if not units.all()}
 
-    def _answers(self, index: int, images: Array) -> NDArray[np.bool_]:
-        from fullback.engine.lanes import answers
-
-        if index not in self._parts:
-            layers: list[Layer] = list(self.net.layers[: index + 1])
-            if len(self.net.shapes[index]) == 3:
-                layers.append(GlobalAvgPool2D())
-            self._parts[index] = Model(layers, self.net.input_shape)
-        part = self._parts[index]
-        part.parameters.update({name: self.net.parameters[name] for name in part.parameters})
-        part.statistics.update({name: self.net.statistics[name] for name in part.statistics})
-        alive: NDArray[np.bool_] = (answers(part, images) != 0).any(axis=0)
-        return alive
-
-    def _reference(self, images: Array) -> dict[int, NDArray[np.bool_]]:
-        alive = {index: np.zeros(self.net.shapes[index][0], bool) for index in self.rectifiers}
+    def _reference(self, images: Array) -> dict[str, NDArray[np.bool_]]:
+        names, shapes = self.net.names, self.net.shapes
+        alive = {names[index]: np.zeros(shapes[index][0], bool) for index in self.rectifiers}
         for batch in in_batches(images):
             activations, _ = forward_batch(self.net, batch)
             for index in self.rectifiers:
                 y = activations[index + 1]
-                alive[index] |= (y != 0).any(axis=(0, *range(2, y.ndim)))
+                alive[names[index]] |= (y != 0).any(axis=(0, *range(2, y.ndim)))
         return alive
 
 

@@ -38,7 +38,8 @@ def lower(
     Parameters
     ----------
     net : the network
-    purpose : "logits" or "probabilities" of images, the "gradients" of a batch, or "training"
+    purpose : "logits" or "probabilities" of images, the means of the "units" of their ReLU layers,
+        the "gradients" of a batch, or "training"
     blocks : the most blocks of sixteen images in a batch
     training : whether dropout and batch statistics are in force
     update : the optimizer, for training
@@ -68,6 +69,7 @@ def lower(
 def write(plan: Plan) -> Plan:
     """Write the program of a plan."""
     x = input_map(plan)
+    means = pool.UnitMeans(plan) if plan.purpose == "units" else None
     backward = []
     for n, step in enumerate(plan.steps):
         if type(step.layer) not in _LOWER:
@@ -78,7 +80,9 @@ def write(plan: Plan) -> Plan:
         plan.layers = step.names
         x, back = _LOWER[type(step.layer)](plan, n, step, x)
         backward.append((n, step, back))
-    plan.write_loss(x)
+        if means and step.rectifies:
+            means.write(step, x)
+    plan.write_loss(means.all if means else x)
     if plan.backwards:
         for n, step, back in reversed(backward):
             if n >= plan.lowest:

@@ -56,6 +56,11 @@ class Step:
         return f"; then {self.names[1]} cuts off what is negative" if self.relu else ""
 
     @property
+    def rectifies(self) -> bool:
+        """Whether the output is that of a ReLU."""
+        return self.layers[-1].rectifies
+
+    @property
     def pooled(self) -> bool:
         """Whether a max pooling joined, too."""
         return len(self.layers) > 2
@@ -82,13 +87,14 @@ class Step:
         return self.in_place or (self.relu and not self.pooled)
 
 
-def steps(net: Model) -> list[Step]:
-    """Group a network's layers."""
+def steps(net: Model, *, pools: bool = True) -> list[Step]:
+    """Group a network's layers; without ``pools``, the output of every ReLU is a map."""
     shapes = (net.input_shape, *net.shapes)
     found: list[Step] = []
     n = 0
     while n < len(net.layers):
-        stop = n + _joined(net.layers[n:], shapes[n:])
+        joined = _joined(net.layers[n:], shapes[n:])
+        stop = n + (joined if pools else min(joined, 2))
         found.append(Step(net.layers[n:stop], net.names[n:stop], shapes[n], shapes[stop]))
         n = stop
     return found

@@ -40,7 +40,7 @@ from fullback.layers import (
 from fullback.layers.window import pads
 from fullback.model import Model
 
-Purpose: TypeAlias = Literal["logits", "probabilities", "gradients", "training"]
+Purpose: TypeAlias = Literal["logits", "probabilities", "units", "gradients", "training"]
 
 Sums: TypeAlias = Literal["end", "layer"]
 
@@ -149,7 +149,10 @@ class Plan:
         self.random = [
             name for name, layer in zip(net.names, net.layers, strict=True) if layer.random
         ]
-        self.steps = [step for step in steps(net) if not self._is_nothing(step)]
+        whole = steps(net, pools=purpose != "units")
+        if purpose == "units":  # nothing after the last of them is asked for
+            whole = whole[: 1 + max(n for n, step in enumerate(whole) if step.rectifies)]
+        self.steps = [step for step in whole if not self._is_nothing(step)]
         self.deltas: dict[int, Map] = {}
         self.maps: dict[str, Map] = {}
         self.parameters = {

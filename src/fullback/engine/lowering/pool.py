@@ -59,4 +59,27 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     return y, back
 
 
+class UnitMeans:
+    """Writes the means of the units of ReLU layers: of every channel of an image, or feature."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.done = plan, 0
+        shapes = [step.output_shape for step in plan.steps if step.rectifies]
+        self.all = plan.map("means", (sum(shape[0] for shape in shapes),))
+
+    def write(self, step: Step, x: Map) -> None:
+        """Write the means of the next ReLU layer, whose output is given."""
+        units = step.output_shape[0]
+        x = x if len(step.output_shape) == 3 else x.reshaped(units, 1, 1)
+        means = self.all.moved(0, self.done).reshaped(units, 1, 1)
+        windows: dict[str, Any] = {
+            "counts": (1, 1),
+            "size": x.shape[1:],
+            "stride": (1, 1),
+            "before": (0, 0),
+        }
+        self.plan.emit(pool.avgpool, x=x, y=means, shape=x.shape, **windows)
+        self.done += units
+
+
 LOWER: LowerTable = dict.fromkeys((MaxPool2D, AvgPool2D, GlobalAvgPool2D), lower)
