@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,15 @@ class Chain:
                 return self
             self._right = Chain(self.ensemble, parent, self.through, conventions)
         return self._right
+
+    @cached_property
+    def path(self) -> tuple[Any, ...]:
+        """What tells the chain from others of its ensemble."""
+        if self.submitted is not None:
+            return (self.through, id(self.submitted))
+        steps = tuple((m.target, m.stage, *m.key) for m in self.mutants)
+        above = () if self.parent is None else self.parent.path
+        return (*above, (self.through, steps, self.rate))
 
     def links(self) -> list[Chain]:
         """Return the chain's deltas from this one upwards."""

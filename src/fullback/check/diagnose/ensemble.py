@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Ensemble:
     undecided : by the layer's name, which of its units, or of its windows' cells, may be decided
         either way, where there are any
     others : the passes with one group of those decided otherwise; none where there are many groups
+    ruled_out : what searches have found no gradient to follow from, so that the next one need not
     """
 
     exact: ForwardPass
@@ -49,6 +51,7 @@ class Ensemble:
     eps: float
     undecided: Mapping[str, Array] = field(default_factory=dict)
     others: tuple[ForwardPass, ...] = ()
+    ruled_out: set[tuple[Any, ...]] = field(default_factory=set, init=False)
 
     def at(self, index: int) -> ForwardPass:
         """Return the exact pass (0), a noisy one (1, 2, ...), or one of the others after those."""

@@ -110,8 +110,14 @@ class Matcher:
 
     def ruled_out(self, h: Hypothesis, reading: Reading, name: str, target: Target) -> bool:
         """Whether a gradient cannot follow from the hypothesis' delta, which is dropped then."""
-        if h.shares or not self.sketches.rule_out(h.chain, name, target, h.share, reading):
+        if h.shares:
             return False
+        key = (h.chain.path, h.share, name, target, id(reading))
+        if key in self.ensemble.ruled_out:
+            return True
+        if not self.sketches.rule_out(h.chain, name, target, h.share, reading):
+            return False
+        self.ensemble.ruled_out.add(key)
         h.chain.forget()
         if h.new > 1 and h.chain.parent is not None:
             h.chain.parent.forget()  # few others go on from it
