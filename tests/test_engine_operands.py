@@ -114,7 +114,15 @@ def test_a_map_is_no_place_of_a_map(plan):
 def test_instructions_read_and_write_what_is_declared(plan):
     x = plan.map("x", (1, 6, 6))
     y = plan.map("y", (2, 4, 4))
-    sizes = {"filters": 2, "channels": 1, "counts": (4, 4), "relu": True, "w": 0, "b": None}
+    sizes = {
+        "filters": 2,
+        "channels": 1,
+        "counts": (4, 4),
+        "groups": 1,
+        "relu": True,
+        "w": 0,
+        "b": None,
+    }
     plan.emit(conv.conv3x3, x=x, y=y, **sizes)
     (instruction,) = plan.phases[0].instructions
     assert (instruction.reads, instruction.writes) == (("x",), ("y",))

@@ -103,6 +103,9 @@ def _cases() -> Iterator[Case]:
     yield Case("conv-5x2-valid", Conv2D(2, (5, 2), padding="valid"), (3, 7, 4), 17)
     yield Case("conv-1x3", Conv2D(3, (1, 3)), (2, 4, 5), 3)
     yield Case("conv-2x3-9-filters", Conv2D(9, (2, 3), padding="valid"), (3, 3, 18), 3)
+    yield Case("conv-5x5-9-filters", Conv2D(9, 5), (3, 5, 11), 17)
+    yield Case("conv-7x7", Conv2D(5, 7), (2, 8, 7), 3)
+    yield Case("conv-1x1-9-channels", Conv2D(9, 1), (9, 3, 16), 17)
     yield Case("conv-whole-image", Conv2D(5, (4, 3), padding="valid"), (2, 4, 3), 3)
     yield Case("conv-wider-than-image", Conv2D(2, 5), (3, 2, 3), 3)
     # Convolution: padding

@@ -14,8 +14,8 @@ and S. ``w`` are packed weights; ``b`` is NONE without biases.
 
 from __future__ import annotations
 
-from fullback.engine.cpu import FILTERS
-from fullback.engine.kernels.maps import row_at
+from fullback.engine.cpu import FILTERS, PLACES
+from fullback.engine.kernels.maps import even_part, row_at
 from fullback.engine.operands import NONE, View, kernel
 from fullback.engine.simd import (
     LANES,
@@ -81,29 +81,37 @@ def conv2d(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
 
     Weights are packed.
     """
-    filters, size, width = k.filters, k.channels * k.size.rows * k.size.columns, k.counts.columns
+    filters, size = k.filters, k.channels * k.size.rows * k.size.columns
     across = k.stride.columns * LANES
     for group in range(k.groups):
         for p in range(k.counts.rows):
             f = 0
             while f < filters:
                 high = FILTERS if f + FILTERS <= filters else 1
-                n, q = group * filters + f, 0
+                n, left = group * filters + f, k.counts.columns
                 x, y = row_at(k.x, group * k.channels, p * k.stride.rows), row_at(k.y, n, p)
                 w, b = k.w + n * size, k.b + n if k.b >= 0 else NONE
-                while q < width:
-                    wide = 7 if q + 7 <= width else 4 if high == FILTERS and q + 4 <= width else 1
-                    if high == FILTERS and wide == 7:
-                        answer(zeros(FILTERS, 7), a, s, k, x, y, w, b)
-                    elif high == FILTERS and wide == 4:
+                while left > 0:
+                    wide = even_part(left, PLACES)
+                    if high == 1 and FILTERS > 1:
+                        wide = 5 if left >= 5 else 3 if left >= 3 else 1
+                        if wide == 5:
+                            answer(zeros(1, 5), a, s, k, x, y, w, b)
+                        elif wide == 3:
+                            answer(zeros(1, 3), a, s, k, x, y, w, b)
+                        else:
+                            answer(zeros(1, 1), a, s, k, x, y, w, b)
+                    elif wide == 5:
+                        answer(zeros(FILTERS, 5), a, s, k, x, y, w, b)
+                    elif wide == 4:
                         answer(zeros(FILTERS, 4), a, s, k, x, y, w, b)
-                    elif high == FILTERS:
-                        answer(zeros(FILTERS, 1), a, s, k, x, y, w, b)
-                    elif wide == 7:
-                        answer(zeros(1, 7), a, s, k, x, y, w, b)
+                    elif wide == 3:
+                        answer(zeros(FILTERS, 3), a, s, k, x, y, w, b)
+                    elif wide == 2:
+                        answer(zeros(FILTERS, 2), a, s, k, x, y, w, b)
                     else:
-                        answer(zeros(1, 1), a, s, k, x, y, w, b)
-                    q += wide
+                        answer(zeros(FILTERS, 1), a, s, k, x, y, w, b)
+                    left -= wide
                     x += wide * across
                     y += wide * LANES
                 f += high
@@ -124,32 +132,38 @@ def answer(tile: Tile, a: Memory, s: Memory, k: Operands, x: int, y: int, w: int
     store_tile(a, y, k.y.plane, LANES, rectify_tile(tile) if k.relu else tile)
 
 
-@kernel(reads="x:map", writes="y:map", numbers="w b filters channels counts:pair relu")
+@kernel(reads="x:map", writes="y:map", numbers="w b filters channels counts:pair groups relu")
 def conv3x3(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """``conv2d`` for 3 x 3 filters that move by one cell over at least 2 x 2 places.
 
     A tile answers at 2 x 2 places, so that sixteen cells of x serve 36 products a filter. The last
     row and column may be computed twice.
     """
-    x, y, filters, channels = k.x, k.y, k.filters, k.channels
-    height, width, relu = k.counts.rows, k.counts.columns, k.relu
-    for p in range(0, height, 2):
-        p = smaller(p, height - 2)
-        f = 0
-        while f < filters:
-            w, b = k.w + f * channels * 9, k.b + f if k.b >= 0 else NONE
-            for q in range(0, width, 2):
-                q = smaller(q, width - 2)
-                at_x, at_y = row_at(x, 0, p) + q * LANES, row_at(y, f, p) + q * LANES
-                if f + FILTERS <= filters:
-                    tile = squares(zeros(FILTERS, 4), a, at_x, x, channels, s, w, b)
-                    tile = rectify_tile(tile) if relu else tile
-                    store_squares(a, at_y, y.plane, y.pitch, tile)
-                else:
-                    one = squares(zeros(1, 4), a, at_x, x, channels, s, w, b)
-                    one = rectify_tile(one) if relu else one
-                    store_squares(a, at_y, y.plane, y.pitch, one)
-            f += FILTERS if f + FILTERS <= filters else 1
+    filters, channels, height, width = k.filters, k.channels, k.counts.rows, k.counts.columns
+    for group in range(k.groups):
+        for p in range(0, height, 2):
+            p = smaller(p, height - 2)
+            f = 0
+            while f < filters:
+                n = group * filters + f
+                w, b = k.w + n * channels * 9, k.b + n if k.b >= 0 else NONE
+                x, y = row_at(k.x, group * channels, p), row_at(k.y, n, p)
+                for q in range(0, width, 2):
+                    q = smaller(q, width - 2)
+                    if f + FILTERS <= filters:
+                        answer_squares(zeros(FILTERS, 4), a, s, k, x, y, q, w, b)
+                    else:
+                        answer_squares(zeros(1, 4), a, s, k, x, y, q, w, b)
+                f += FILTERS if f + FILTERS <= filters else 1
+
+
+def answer_squares(
+    tile: Tile, a: Memory, s: Memory, k: Operands, x: int, y: int, q: int, w: int, b: int
+) -> None:
+    """Write what a tile's filters answer at 2 x 2 places, from column q of rows on."""
+    tile = squares(tile, a, x + q * LANES, k.x, k.channels, s, w, b)
+    tile = rectify_tile(tile) if k.relu else tile
+    store_squares(a, y + q * LANES, k.y.plane, k.y.pitch, tile)
 
 
 def squares(
@@ -216,4 +230,4 @@ def pool_square(square: tuple[Vector, ...], a: Memory, y: int, won: int) -> None
 
 
 KERNELS = (pack, conv2d, conv3x3, conv3x3_pool)
-HELPERS = (answer, squares, pool_square)
+HELPERS = (answer, answer_squares, squares, pool_square)

@@ -7,9 +7,9 @@ and ``db_step`` apart.
 from __future__ import annotations
 
 from fullback.engine.context import ROUND
-from fullback.engine.cpu import FILTERS
+from fullback.engine.cpu import FILTERS, PLACES
 from fullback.engine.kernels.images import lanes_used
-from fullback.engine.kernels.maps import row_at
+from fullback.engine.kernels.maps import even_part, row_at
 from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
@@ -77,70 +77,120 @@ def unpool2x2(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) ->
     numbers="dw_step filters channels counts:pair size:pair stride:pair dilation:pair groups",
 )
 def conv_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
-    """dw = x correlated with dy, for any size, stride, dilation and groups."""
+    """dw = x correlated with dy, for any size, stride, dilation and groups.
+
+    The columns of a tile are the taps of a filter's row, or, where rows are short, channels.
+    """
     filters, channels, rows, columns = k.filters, k.channels, k.size.rows, k.size.columns
-    below, right = k.dilation.rows * k.x.pitch, k.dilation.columns * LANES
+    below, right, by_taps = k.dilation.rows * k.x.pitch, k.dilation.columns * LANES, columns > 2
     used, add = first_lanes(lanes_used(c, i)), adds(c, i)
+    along, x_step, dw_step = channels, k.x.plane, rows * columns
+    if by_taps:
+        along, x_step, dw_step = columns, right, 1
     for group in range(k.groups):
         f = 0
         while f < filters:
             high = FILTERS if f + FILTERS <= filters else 1
             dy = row_at(k.dy, group * filters + f, 0)
-            to = k.dw + j * k.dw_step + (group * filters + f) * channels * rows * columns
-            for channel in range(channels):
+            dw = k.dw + j * k.dw_step + (group * filters + f) * channels * rows * columns
+            for channel in range(channels if by_taps else 1):
                 for r in range(rows):
-                    x, n = row_at(k.x, group * channels + channel, 0) + r * below, 0
-                    while n < columns:
-                        wide = 3 if n + 3 <= columns else 1
-                        if high == FILTERS and wide == 3:
-                            meets(zeros(FILTERS, 3), a, k, x, dy, s, to, used, add)
-                        elif high == FILTERS:
-                            meets(zeros(FILTERS, 1), a, k, x, dy, s, to, used, add)
-                        elif wide == 3:
-                            meets(zeros(1, 3), a, k, x, dy, s, to, used, add)
-                        else:
-                            meets(zeros(1, 1), a, k, x, dy, s, to, used, add)
-                        n += wide
-                        x += wide * right
-                        to += wide
+                    x = row_at(k.x, group * channels + channel, 0) + r * below
+                    for n in range(1 if by_taps else columns):
+                        to = dw + (channel * rows + r) * columns + n
+                        meet_all(
+                            high, along, a, k, x + n * right, x_step, dy, s, to, dw_step, used, add
+                        )
             f += high
 
 
-def meets(
-    tile: Tile, a: Memory, k: Operands, x: int, dy: int, s: Memory, to: int, used: Mask, add: bool
+def meet_all(
+    high: int,
+    along: int,
+    a: Memory,
+    k: Operands,
+    x: int,
+    x_step: int,
+    dy: int,
+    s: Memory,
+    to: int,
+    dw_step: int,
+    used: Mask,
+    add: bool,
 ) -> None:
-    """Write, for some filters and taps, deltas times the cells that they met, over all places."""
+    """Write the gradients of taps or channels along a row, some in a tile at a time."""
+    left = along
+    while left > 0:
+        wide = even_part(left, PLACES)
+        if high == 1 and FILTERS > 1:
+            wide = 5 if left >= 5 else 3 if left >= 3 else 1
+            if wide == 5:
+                meets(zeros(1, 5), a, k, x, x_step, dy, s, to, dw_step, used, add)
+            elif wide == 3:
+                meets(zeros(1, 3), a, k, x, x_step, dy, s, to, dw_step, used, add)
+            else:
+                meets(zeros(1, 1), a, k, x, x_step, dy, s, to, dw_step, used, add)
+        elif wide == 5:
+            meets(zeros(FILTERS, 5), a, k, x, x_step, dy, s, to, dw_step, used, add)
+        elif wide == 4:
+            meets(zeros(FILTERS, 4), a, k, x, x_step, dy, s, to, dw_step, used, add)
+        elif wide == 3:
+            meets(zeros(FILTERS, 3), a, k, x, x_step, dy, s, to, dw_step, used, add)
+        elif wide == 2:
+            meets(zeros(FILTERS, 2), a, k, x, x_step, dy, s, to, dw_step, used, add)
+        else:
+            meets(zeros(FILTERS, 1), a, k, x, x_step, dy, s, to, dw_step, used, add)
+        left -= wide
+        x += wide * x_step
+        to += wide * dw_step
+
+
+def meets(
+    tile: Tile,
+    a: Memory,
+    k: Operands,
+    x: int,
+    x_step: int,
+    dy: int,
+    s: Memory,
+    to: int,
+    dw_step: int,
+    used: Mask,
+    add: bool,
+) -> None:
+    """Write, for some filters and taps or channels, deltas times the cells that they met."""
     height, width, y_plane, y_pitch = k.counts.rows, k.counts.columns, k.dy.plane, k.dy.pitch
     down, across = k.stride.rows * k.x.pitch, k.stride.columns * LANES
-    right = k.dilation.columns * LANES
     for _ in range(height):
         at_x, at_y = x, dy
         for _ in range(width):
-            tile = pairs(tile, a, at_y, y_plane, a, at_x, right)
+            tile = pairs(tile, a, at_y, y_plane, a, at_x, x_step)
             at_x += across
             at_y += LANES
         x += down
         dy += y_pitch
     step = k.channels * k.size.rows * k.size.columns
-    store_lane_sums(s, to, step, 1, tile, used, add)
+    store_lane_sums(s, to, step, dw_step, tile, used, add)
 
 
-@kernel(reads="x:map dy:map", writes="dw", numbers="dw_step filters channels counts:pair")
+@kernel(reads="x:map dy:map", writes="dw", numbers="dw_step filters channels counts:pair groups")
 def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """``conv_dw`` for 3 x 3 filters that move by one cell: all nine weights in one pass."""
     filters, channels = k.filters, k.channels
     used, add = first_lanes(lanes_used(c, i)), adds(c, i)
-    f = 0
-    while f < filters:
-        dy = row_at(k.dy, f, 0)
-        for channel in range(channels):
-            x = row_at(k.x, channel, 0)
-            to = k.dw + j * k.dw_step + (f * channels + channel) * 9
-            if f + 2 <= filters:
-                meet_nine(zeros(2, 3), a, k, x, dy, s, to, used, add)
-            else:
-                meet_nine(zeros(1, 3), a, k, x, dy, s, to, used, add)
-        f += 2 if f + 2 <= filters else 1
+    for group in range(k.groups):
+        f = 0
+        while f < filters:
+            n = group * filters + f
+            dy = row_at(k.dy, n, 0)
+            for channel in range(channels):
+                x = row_at(k.x, group * channels + channel, 0)
+                to = k.dw + j * k.dw_step + (n * channels + channel) * 9
+                if f + 2 <= filters:
+                    meet_nine(zeros(2, 3), a, k, x, dy, s, to, used, add)
+                else:
+                    meet_nine(zeros(1, 3), a, k, x, dy, s, to, used, add)
+            f += 2 if f + 2 <= filters else 1
 
 
 def meet_nine(
@@ -227,4 +277,4 @@ def spread(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
 
 
 KERNELS = (unpool2x2, conv_dw, conv3x3_dw, conv3x3_pool_dw, conv_db, spread)
-HELPERS = (adds, deltas_of, meets, meet_nine)
+HELPERS = (adds, deltas_of, meets, meet_all, meet_nine)

@@ -16,7 +16,6 @@ from fullback.engine.simd import (
     floats,
     fma,
     integers,
-    lane,
     larger,
     load,
     pixels,
@@ -87,9 +86,9 @@ def output(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
     """Write a block's answers to their rows."""
     x, units = k.x, k.units
     for unit in range(units):
-        v = load(a, x + unit * LANES)
         for n in range(lanes_used(c, i)):
-            floats(c[OUTPUT])[(c[FIRST] + i * LANES + n) * units + unit] = lane(v, n)
+            answer = a[x + unit * LANES + n]
+            floats(c[OUTPUT])[(c[FIRST] + i * LANES + n) * units + unit] = answer
 
 
 KERNELS = (gather, output)

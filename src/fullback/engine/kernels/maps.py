@@ -1,4 +1,4 @@
-"""Where cells lie in a map."""
+"""Where cells lie in a map, and how a row of them is parted into tiles."""
 
 from __future__ import annotations
 
@@ -10,5 +10,14 @@ def row_at(view: View, channel: int, row: int) -> int:
     return view.place + channel * view.plane + row * view.pitch
 
 
+def even_part(left: int, most: int) -> int:
+    """Return the first of the fewest parts of at most so many that are left, about equally large.
+
+    Of 14 cells in tiles of at most 5 places: 5, and of the 9 that are left 5, and 4.
+    """
+    parts = (left + most - 1) // most
+    return (left + parts - 1) // parts
+
+
 KERNELS = ()
-HELPERS = (row_at,)
+HELPERS = (row_at, even_part)

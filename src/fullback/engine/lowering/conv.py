@@ -51,7 +51,7 @@ def _write_forward(plan: Plan, step: Step, x: Map, y: Map, winners: Region | Non
             f"{pool} keeps the largest cell of every 2 x 2 window and remembers which one it was. "
             "All three in one instruction: the maps between them are never stored."
         )
-        sizes: dict[str, Any] = _sizes(step, nine=True) | {"counts": y.shape[1:]}
+        sizes: dict[str, Any] = _sizes(step) | {"counts": y.shape[1:]}
         plan.emit(conv.conv3x3_pool, says, x=x, y=y, winners=winners, **weights, **sizes)
         return
     nine = is_3x3(step.layer, (step.layer.filters, *step.window.counts))
@@ -65,7 +65,7 @@ def _write_forward(plan: Plan, step: Step, x: Map, y: Map, winners: Region | Non
         f"Each filter of {name} slides over {source}: at every place, {products} with the bias"
         f"{step.then_relu}."
     )
-    plan.emit(kernel, says, x=x, y=y, relu=step.relu, **weights, **_sizes(step, nine=nine))
+    plan.emit(kernel, says, x=x, y=y, relu=step.relu, **weights, **_sizes_by_group(step, nine=nine))
 
 
 def _write_unpooling(plan: Plan, step: Step, dy: Map, winners: Region | None) -> Map:
@@ -94,7 +94,7 @@ def _write_pooled_gradients(
         "there: input times delta, added up over all places, is the gradient of the filters of "
         f"{name}, and the deltas alone that of their biases. The deltas between are never stored."
     )
-    sizes: dict[str, Any] = _sizes(step, nine=True) | {"counts": dy.shape[1:], "winners": winners}
+    sizes: dict[str, Any] = _sizes(step) | {"counts": dy.shape[1:], "winners": winners}
     sums = _sums(plan, step, "weight", "dw") | _sums(plan, step, "bias", "db")
     plan.emit(conv_gradients.conv3x3_pool_dw, says, x=x, dy=dy, **sums, **sizes)
 
@@ -109,7 +109,7 @@ def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
             "the filter did, and input times delta is added up over all places."
         )
         kernel = conv_gradients.conv3x3_dw if nine else conv_gradients.conv_dw
-        plan.emit(kernel, says, x=x, dy=dy, **dw, **_sizes(step, nine=nine))
+        plan.emit(kernel, says, x=x, dy=dy, **dw, **_sizes_by_group(step, nine=nine))
     if db["db"]:
         says = f"The gradient of each bias of {name} is the sum of the delta over all places."
         plan.emit(conv_gradients.conv_db, says, dy=dy, shape=dy.shape, **db)
@@ -129,7 +129,7 @@ def _write_next_delta(plan: Plan, step: Step, dy: Map, dx: Map) -> None:
         dy = wide
     turned = _pack(plan, step, turned=True)
     nine = is_3x3(layer, step.input_shape)
-    sizes: dict[str, Any] = _sizes(step, nine=nine)
+    sizes: dict[str, Any] = _sizes_by_group(step, nine=nine)
     sizes |= {"filters": sizes["channels"], "channels": sizes["filters"], "counts": counts}
     sizes |= {} if nine else {"stride": (1, 1)}
     says = (
@@ -146,13 +146,17 @@ def _group(step: Step) -> tuple[int, int]:
     return step.layer.filters // groups, step.input_shape[0] // groups
 
 
-def _sizes(step: Step, *, nine: bool) -> dict[str, Any]:
-    """Return the sizes that kernels take: those for any filters, or those for 3 x 3."""
-    (filters, channels), window = _group(step), step.window
-    sizes: dict[str, Any] = {"filters": filters, "channels": channels, "counts": window.counts}
+def _sizes(step: Step) -> dict[str, Any]:
+    """Return the sizes that all kernels take."""
+    filters, channels = _group(step)
+    return {"filters": filters, "channels": channels, "counts": step.window.counts}
+
+
+def _sizes_by_group(step: Step, *, nine: bool) -> dict[str, Any]:
+    """Return the sizes that kernels for several groups take: those for 3 x 3, or any filters."""
+    window, sizes = step.window, _sizes(step) | {"groups": step.layer.groups}
     if not nine:
         sizes |= {"size": window.size, "stride": window.stride, "dilation": window.dilation}
-        sizes |= {"groups": step.layer.groups}
     return sizes
 
 

@@ -113,7 +113,7 @@ def _joined(layers: Sequence[Layer], shapes: Sequence[Shape]) -> int:
     halves = pair(window.size) == window.step == (2, 2)
     bare = pads(window.padding, shapes[2][1:], window.size, window.step) == NO_RING
     if isinstance(first, Conv2D):
-        joins = is_3x3(first, shapes[1])
+        joins = is_3x3(first, shapes[1]) and first.groups == 1
     else:
         joins = isinstance(first, BatchNorm2D) and not any(n % 2 for n in shapes[2][1:])
     return 3 if joins and halves and bare else 2
@@ -124,6 +124,5 @@ def is_3x3(layer: Conv2D, output_shape: Shape) -> bool:
     return (
         pair(layer.kernel_size) == (3, 3)
         and pair(layer.stride) == pair(layer.dilation) == (1, 1)
-        and layer.groups == 1
         and min(output_shape[1:]) > 1
     )

@@ -250,11 +250,8 @@ def _store_lane_sums(
         f, p = divmod(n, kind.p)
         place = pointer_to(b, a, stepped(b, stepped(b, i, f, f_step), p, p_step))
         total = lane_sum(b, b.select(used, v, ZERO))
-        with b.if_else(add) as (then, otherwise):
-            with then:
-                b.store(b.fadd(b.load(place, typ=F32), total), place)
-            with otherwise:
-                b.store(total, place)
+        sum_ = b.fadd(b.load(place, typ=F32), total)
+        b.store(b.select(add, sum_, total), place)
     return ir.Constant(I8.as_pointer(), None)
 
 
