@@ -71,6 +71,10 @@ class Map:
         """Return the map that begins some rows and columns further down and right."""
         return replace(self, place=self.place + rows * self.pitch + columns * LANES)
 
+    def every(self, rows: int) -> Map:
+        """Return the map of every second (third, ...) row."""
+        return replace(self, pitch=rows * self.pitch)
+
 
 @dataclass(frozen=True)
 class Region:

@@ -1,7 +1,8 @@
 """Convolution, the forward pass; gradients are in ``conv_gradients.py``.
 
 The next delta is a convolution too, of the delta with the turned filters, so it has no kernel of
-its own: ``pack`` turns the filters, and the delta lies in a map with zeros around.
+its own: ``pack`` turns the filters, and the delta lies in a map with zeros around. With a stride it
+is several, each of some of the taps, that answer for every second (third, ...) cell.
 
 A tile holds FILTERS filters; what is left over is taken one by one. Helpers get a tile of zeros,
 whose shape says how many filters and places they work on. Packed weights lie as the tile reads
@@ -48,7 +49,7 @@ DEAD = 4  # in place of the winner: ReLU let no cell of the window through
 @kernel(
     reads="w",
     writes="packed",
-    numbers="groups group_step filters filter_step channels channel_step taps tap_step",
+    numbers="groups group_step filters filter_step channels channel_step taps:pair tap_step:pair",
     for_workers=True,
 )
 def pack(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
@@ -56,8 +57,8 @@ def pack(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None
 
     The steps are those from one group, filter, channel or tap to the next in ``w``.
     """
-    filters, channels, taps_each, tap_step = k.filters, k.channels, k.taps, k.tap_step
-    size, channel_step = channels * taps_each, k.channel_step
+    filters, channels, (rows, columns), tap_step = k.filters, k.channels, k.taps, k.tap_step
+    size = channels * rows * columns
     for n in range(k.groups * filters * i // j, k.groups * filters * (i + 1) // j):
         group, f = n // filters, n % filters
         whole = filters - filters % FILTERS
@@ -66,20 +67,23 @@ def pack(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None
         to = k.packed + (group * filters + first) * size + f - first
         from_ = k.w + group * k.group_step + f * k.filter_step
         for channel in range(channels):
-            for tap in range(taps_each):
-                s[to] = s[from_ + channel * channel_step + tap * tap_step]
-                to += wide
+            for r in range(rows):
+                at_row = from_ + channel * k.channel_step + r * tap_step.rows
+                for n in range(columns):
+                    s[to] = s[at_row + n * tap_step.columns]
+                    to += wide
 
 
 @kernel(
     reads="x:map",
     writes="y:map",
-    numbers="w b filters channels counts:pair size:pair stride:pair dilation:pair groups relu",
+    numbers="w b filters channels counts:pair size:pair stride:pair dilation:pair groups relu "
+    "apart",
 )
 def conv2d(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """y = b + x * w, for any size, stride, dilation and groups, and ReLU of it where that follows.
 
-    Weights are packed.
+    Weights are packed. In a row of y, answers are ``apart`` cells from each other.
     """
     filters, size = k.filters, k.channels * k.size.rows * k.size.columns
     across = k.stride.columns * LANES
@@ -113,7 +117,7 @@ def conv2d(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
                         answer(zeros(FILTERS, 1), a, s, k, x, y, w, b)
                     left -= wide
                     x += wide * across
-                    y += wide * LANES
+                    y += wide * k.apart * LANES
                 f += high
 
 
@@ -129,7 +133,7 @@ def answer(tile: Tile, a: Memory, s: Memory, k: Operands, x: int, y: int, w: int
                 tile = outer(tile, s, w, 1, a, x + r * below + n * right, step)
                 w += rows_of(tile)
         x += plane
-    store_tile(a, y, k.y.plane, LANES, rectify_tile(tile) if k.relu else tile)
+    store_tile(a, y, k.y.plane, k.apart * LANES, rectify_tile(tile) if k.relu else tile)
 
 
 @kernel(reads="x:map", writes="y:map", numbers="w b filters channels counts:pair groups relu")

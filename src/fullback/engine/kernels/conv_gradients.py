@@ -263,18 +263,5 @@ def conv_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
         s[db + f] = s[db + f] + sum_lanes(total) if add else sum_lanes(total)
 
 
-@kernel(reads="dy:map", writes="wide:map", numbers="shape:shape stride:pair")
-def spread(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
-    """Put the delta where its windows were: zeros lie between, and stay as they are."""
-    filters, height, width = k.shape
-    across = k.stride.columns * LANES
-    for f in range(filters):
-        for p in range(height):
-            to = row_at(k.wide, f, p * k.stride.rows)
-            at_y = row_at(k.dy, f, p)
-            for q in range(width):
-                store(a, to + q * across, load(a, at_y + q * LANES))
-
-
-KERNELS = (unpool2x2, conv_dw, conv3x3_dw, conv3x3_pool_dw, conv_db, spread)
+KERNELS = (unpool2x2, conv_dw, conv3x3_dw, conv3x3_pool_dw, conv_db)
 HELPERS = (adds, deltas_of, meets, meet_all, meet_nine)

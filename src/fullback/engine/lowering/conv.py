@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from fullback.engine.kernels import conv, conv_gradients
@@ -9,6 +10,7 @@ from fullback.engine.lowering.activation import relu_dx
 from fullback.engine.lowering.grouping import Step, is_3x3
 from fullback.engine.lowering.plan import Lowered, LowerTable, Plan
 from fullback.engine.lowering.trace import before
+from fullback.engine.lowering.window import StridePhase
 from fullback.engine.program import Map, Region
 from fullback.engine.simd import LANES
 from fullback.layers import Conv2D
@@ -60,6 +62,7 @@ def _write_forward(plan: Plan, step: Step, x: Map, y: Map, winners: Region | Non
         products = "nine weights times the nine cells under them, added up over the channels,"
     else:
         kernel = conv.conv2d
+        weights["apart"] = 1
         products = "the products of its weights and the cells under them are added up,"
     says = (
         f"Each filter of {name} slides over {source}: at every place, {products} with the bias"
@@ -116,28 +119,43 @@ def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
 
 
 def _write_next_delta(plan: Plan, step: Step, dy: Map, dx: Map) -> None:
-    """Write the full convolution of the delta with the filters."""
-    layer, name, window = step.layer, step.name, step.window
-    counts = step.input_shape[1:]
-    if window.stride != (1, 1):
-        shape = (layer.filters, *window.between_strides)
-        wide = plan.map(f"d {name}, spread", shape, window.full_ring(counts))
-        says = f"The delta of {name} is spread out with zeros, as the stride had left cells out."
-        plan.emit(
-            conv_gradients.spread, says, dy=dy, wide=wide, shape=dy.shape, stride=window.stride
-        )
-        dy = wide
-    turned = _pack(plan, step, turned=True)
-    nine = is_3x3(layer, step.input_shape)
-    sizes: dict[str, Any] = _sizes_by_group(step, nine=nine)
-    sizes |= {"filters": sizes["channels"], "channels": sizes["filters"], "counts": counts}
-    sizes |= {} if nine else {"stride": (1, 1)}
+    """Write the full convolution of the delta with the filters, by phases of the stride."""
+    name, window = step.name, step.window
     says = (
         f"The next delta: the full convolution of the delta of {name} with its filters, which are "
         "turned by 180 degrees, and with zeros around the delta."
     )
-    kernel, x = conv.conv3x3 if nine else conv.conv2d, dy.moved(*window.before_full)
-    plan.emit(kernel, says, x=x, y=dx, w=turned, b=None, relu=False, **sizes)
+    filters, channels = _group(step)
+    rows, columns = window.phases(step.input_shape[1:])
+    for down, right in product(rows, columns):
+        sizes: dict[str, Any] = {"filters": channels, "channels": filters}
+        sizes |= {"counts": (down.count, right.count), "groups": step.layer.groups}
+        where = ""
+        if is_3x3(step.layer, step.input_shape):
+            kernel = conv.conv3x3
+        else:
+            kernel = conv.conv2d
+            sizes |= {"size": (down.taps, right.taps), "stride": (1, 1)}
+            sizes |= {"dilation": (down.dilation, right.dilation), "apart": window.stride[1]}
+        if window.stride != (1, 1):
+            where = (
+                f" Here for {_every('row', window.stride[0], down.cell)} and "
+                f"{_every('column', window.stride[1], right.cell)}, over which the stride brings "
+                f"{down.taps} x {right.taps} of the weights."
+            )
+        maps: dict[str, Any] = {
+            "x": dy.moved(down.start, right.start),
+            "y": dx.moved(down.cell, right.cell).every(window.stride[0]),
+        }
+        w = _pack_turned(plan, step, down, right)
+        plan.emit(kernel, says + where, **maps, w=w, b=None, relu=False, **sizes)
+
+
+def _every(line: str, stride: int, first: int) -> str:
+    """Return which rows or columns are a stride apart, in words."""
+    if stride == 1:
+        return f"every {line}"
+    return f"every {({2: '2nd', 3: '3rd'}).get(stride, f'{stride}th')} {line} from {first} on"
 
 
 def _group(step: Step) -> tuple[int, int]:
@@ -171,33 +189,51 @@ def _sums(plan: Plan, step: Step, short: str, operand: str) -> dict[str, Any]:
     return {operand: piece.region, f"{operand}_step": piece.chunk_step}
 
 
-def _pack(plan: Plan, step: Step, *, turned: bool = False) -> Region:
-    """Plan packed weights, and write the instruction that fills them before every batch.
-
-    Turned by 180 degrees, and with filters and channels changing places, they are what the next
-    delta's convolution takes.
-    """
-    name, groups = step.name, step.layer.groups
-    w, (filters, channels) = plan.parameters[f"{name}.weight"], _group(step)
-    taps = step.window.size[0] * step.window.size[1]
-    size = filters * channels * taps
-    by_filter, by_channel, tap_step = (filters, channels * taps), (channels, taps), 1
+def _pack(plan: Plan, step: Step) -> Region:
+    """Plan packed weights, and write the instruction that fills them before every batch."""
+    name, (filters, channels), (rows, columns) = step.name, _group(step), step.window.size
+    w, size = plan.parameters[f"{name}.weight"], filters * channels * rows * columns
     says = f"The filters of {name} are laid out in the order in which the convolution reads them."
-    if turned:
-        w, by_filter, by_channel, tap_step = w.at(taps - 1), by_channel, by_filter, -1
-        says = (
-            f"The filters of {name} are turned by 180 degrees, ready for the full convolution on "
-            "the way back."
-        )
-    packed = plan.shared.take(f"{w.name} {'turned' if turned else 'packed'}", groups * size)
+    packed = plan.shared.take(f"{w.name} packed", step.layer.groups * size)
     order: dict[str, Any] = {
-        "groups": groups,
+        "groups": step.layer.groups,
         "group_step": size,
-        "taps": taps,
-        "tap_step": tap_step,
+        "filters": filters,
+        "filter_step": channels * rows * columns,
+        "channels": channels,
+        "channel_step": rows * columns,
+        "taps": (rows, columns),
+        "tap_step": (columns, 1),
     }
-    order |= dict(zip(("filters", "filter_step"), by_filter, strict=True))
-    order |= dict(zip(("channels", "channel_step"), by_channel, strict=True))
+    plan.emit(conv.pack, says, layers=(name,), early=True, w=w, packed=packed, **order)
+    return packed
+
+
+def _pack_turned(plan: Plan, step: Step, down: StridePhase, right: StridePhase) -> Region | None:
+    """Plan the weights that the next delta's convolution takes, of one phase of the stride.
+
+    They are turned by 180 degrees, and filters and channels change places.
+    """
+    name, (filters, channels), (rows, columns) = step.name, _group(step), step.window.size
+    w, taps = plan.parameters[f"{name}.weight"], down.taps * right.taps
+    if not taps:
+        return None
+    says = (
+        f"The filters of {name} are turned by 180 degrees, ready for the full convolution on the "
+        "way back."
+    )
+    packed = plan.shared.take(f"{w.name} turned", step.layer.groups * filters * channels * taps)
+    order: dict[str, Any] = {
+        "groups": step.layer.groups,
+        "group_step": filters * channels * rows * columns,
+        "filters": channels,
+        "filter_step": rows * columns,
+        "channels": filters,
+        "channel_step": channels * rows * columns,
+        "taps": (down.taps, right.taps),
+        "tap_step": (-down.tap_step * columns, -right.tap_step),
+    }
+    w = w.at(down.last_tap * columns + right.last_tap)
     plan.emit(conv.pack, says, layers=(name,), early=True, w=w, packed=packed, **order)
     return packed
 

@@ -73,8 +73,7 @@ class Step:
     @property
     def delta_ring(self) -> Ring:
         """The zeros around a convolution's delta that the next delta's convolution reaches."""
-        window = self.window
-        return window.full_ring(self.input_shape[1:]) if window.stride == (1, 1) else NO_RING
+        return self.window.full_ring(self.input_shape[1:])
 
     @property
     def in_place(self) -> bool:
