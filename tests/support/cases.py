@@ -169,6 +169,8 @@ def _cases() -> Iterator[Case]:
     yield Case("dense-one-unit", Dense(1), (33,), 3)
     yield Case("dense-one-feature", Dense(3), (1,), 17)
     yield Case("dense-11-units", Dense(11), (70,), 17)
+    yield Case("dense-many-units", Dense(515), (21,), 3)
+    yield Case("dense-1024-features", Dense(3), (1024,), 3)
     # Activations
     for layer in (ReLU(), LeakyReLU(), LeakyReLU(0.25), Sigmoid(), Tanh()):
         kind = f"{layer.kind}{getattr(layer, 'slope', '')}"

@@ -143,3 +143,4 @@ the vectors stay in them: one filter of a 3 x 3 convolution, not four, at a time
 FILTERS = 4 if WIDE else 1  # of a tile in convolutions; packed weights lie by as many
 PLACES = 5  # of a tile along a row, at most
 UNITS = 8 if WIDE else 4  # outputs of a tile in dense layers
+INPUTS = 16 if WIDE else 4  # whose deltas a tile collects in dense layers

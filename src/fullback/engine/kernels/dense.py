@@ -9,7 +9,7 @@ leaves in shared memory; blocks that are not dealt out here (``loop.py``) take n
 from __future__ import annotations
 
 from fullback.engine.context import BLOCK_STEP, BLOCKS, FIRST_BLOCK
-from fullback.engine.cpu import FILTERS, UNITS
+from fullback.engine.cpu import FILTERS, INPUTS, UNITS
 from fullback.engine.kernels.images import lanes_used
 from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import NONE, kernel
@@ -21,6 +21,7 @@ from fullback.engine.simd import (
     Tile,
     biases,
     load,
+    load_tile,
     outer,
     rectify_tile,
     smaller,
@@ -31,6 +32,8 @@ from fullback.engine.simd import (
     transpose,
     zeros,
 )
+
+ROWS = 16  # of W that ``dense_dx`` reads side by side
 
 
 @kernel(reads="x:map", writes="y:map", numbers="shape:shape")
@@ -68,6 +71,38 @@ def answer_units(tile: Tile, a: Memory, s: Memory, k: Operands, unit: int) -> No
         tile = outer(tile, s, w, w_step, a, x + n * LANES, LANES)
         w += x_step
     store_tile(a, y, LANES, LANES, rectify_tile(tile) if k.relu else tile)
+
+
+@kernel(reads="dy w", writes="dx", numbers="units features")
+def dense_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """dx = W^T dy, as ``dense`` has it, some rows of W at a time, each read from end to end.
+
+    ``dense`` goes down the columns of W. Where rows are long, every step is to another page of
+    memory, and, where their length is a power of two, to the same few places of the cache.
+    """
+    units, features, unit = k.units, k.features, 0
+    while unit < units:
+        stop, n = smaller(unit + ROWS, units), 0
+        while n < features:
+            dx = k.dx + n * LANES
+            if n + INPUTS <= features:
+                tile = load_tile(INPUTS, 1, a, dx, LANES, LANES) if unit else zeros(INPUTS, 1)
+                store_tile(a, dx, LANES, LANES, collected(tile, a, s, k, n, unit, stop))
+                n += INPUTS
+            else:
+                one = load_tile(1, 1, a, dx, LANES, LANES) if unit else zeros(1, 1)
+                store_tile(a, dx, LANES, LANES, collected(one, a, s, k, n, unit, stop))
+                n += 1
+        unit = stop
+
+
+def collected(tile: Tile, a: Memory, s: Memory, k: Operands, n: int, unit: int, stop: int) -> Tile:
+    """Return what a tile's inputs, from number n on, collect from the deltas of some units."""
+    w = k.w + unit * k.features + n
+    for u in range(unit, stop):
+        tile = outer(tile, s, w, 1, a, k.dy + u * LANES, LANES)
+        w += k.features
+    return tile
 
 
 @kernel(reads="x", writes="rows", numbers="length")
@@ -141,5 +176,5 @@ def dense_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> 
         s[k.db + unit] = sum_lanes(total)
 
 
-KERNELS = (copy, dense, rows, keep, dense_dw, dense_db)
-HELPERS = (answer_units, sum_images)
+KERNELS = (copy, dense, dense_dx, rows, keep, dense_dw, dense_db)
+HELPERS = (answer_units, collected, sum_images)

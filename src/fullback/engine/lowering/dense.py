@@ -9,9 +9,13 @@ from fullback.engine.lowering.activation import relu_dx
 from fullback.engine.lowering.grouping import Step
 from fullback.engine.lowering.plan import Lowered, LowerTable, Plan
 from fullback.engine.lowering.trace import before
-from fullback.engine.program import Map
+from fullback.engine.program import Map, Region
 from fullback.engine.simd import LANES
 from fullback.layers import Dense, Flatten
+
+# Going down the columns of W is faster as long as its rows' lines stay in the cache from one tile
+# of columns to the next: not where there are many, or where all fall into the same few places.
+_MOST_ROWS, _PERIOD = 512, 1024  # floats; 4 KB are the period of a first-level cache
 
 
 def flatten(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
@@ -48,16 +52,19 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
                 f"The next delta: each input of {name} collects the deltas of all units, through "
                 "the weights by which it went to them."
             )
-            sizes: dict[str, Any] = {
-                "units": features,
-                "features": units,
-                "w_step": 1,
-                "x_step": features,
-            }
-            dx = plan.delta(n - 1)
-            plan.emit(dense.dense, says, x=dy, y=dx, w=w, b=None, relu=False, **sizes)
+            _write_next_delta(plan, says, w, dy, plan.delta(n - 1))
 
     return y, back
+
+
+def _write_next_delta(plan: Plan, says: str, w: Region, dy: Map, dx: Map) -> None:
+    units, features = dy.features, dx.features
+    if units > _MOST_ROWS or features % _PERIOD == 0:
+        plan.emit(dense.dense_dx, says, dy=dy, dx=dx, w=w, units=units, features=features)
+        return
+    sizes: dict[str, Any] = {"units": features, "features": units}
+    sizes |= {"w_step": 1, "x_step": features}
+    plan.emit(dense.dense, says, x=dy, y=dx, w=w, b=None, relu=False, **sizes)
 
 
 def _write_gradients(plan: Plan, step: Step, x: Map, dy: Map) -> None:
