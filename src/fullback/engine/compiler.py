@@ -20,11 +20,12 @@ from numba import types
 from numba.extending import register_jitable
 
 from fullback.engine import loop
-from fullback.engine.cpu import target_machine
+from fullback.engine.cpu import REGISTER, target_machine
 from fullback.engine.kernels import HELPERS
 from fullback.engine.library import FUNCTIONS, symbol
 from fullback.engine.operands import DECLARATIONS
-from fullback.engine.words import FLAGS, OperandsType, memory, wholes
+from fullback.engine.simd import LANES
+from fullback.engine.words import FLAGS, OperandsType, lanes_at_once, memory, wholes
 
 _OPTIONS: dict[str, Any] = {"fastmath": set(FLAGS), "error_model": "numpy", "boundscheck": False}
 _RUN = types.void(
@@ -44,7 +45,9 @@ def signature(function: Callable[..., None]) -> Any:
 def bitcode(function: Callable[..., None], target: llvm.TargetMachine) -> bytes:
     """Return a kernel, or ``loop.run``, in LLVM's language, optimised for the target."""
     _register_helpers()
-    with warnings.catch_warnings():
+    declaration = DECLARATIONS.get(function)
+    narrow = declaration is not None and declaration.by_register
+    with warnings.catch_warnings(), lanes_at_once(REGISTER if narrow else LANES):
         warnings.simplefilter("error", numba.NumbaWarning)
         compiled = numba.cfunc(signature(function), **_OPTIONS)(function)
     module = llvm.parse_assembly(compiled.inspect_llvm())

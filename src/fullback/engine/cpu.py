@@ -126,21 +126,35 @@ define double @twice(double %a) {
 """
 
 
-def _wide() -> bool:
+def jit_disabled() -> bool:
+    """Return whether kernels run as plain Python, where a vector always has all lanes."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
+def _register() -> int:
+    if jit_disabled():
+        return 16
     features = cpu()[1]
     if features:
-        return "+avx512f" in features.split(",")
-    return "zmm" in target_machine().emit_assembly(llvm.parse_assembly(_ADD))
+        known = features.split(",")
+        return 16 if "+avx512f" in known else 8 if {"+avx", "+avx2"} & {*known} else 4
+    assembly = target_machine().emit_assembly(llvm.parse_assembly(_ADD))
+    return 16 if "zmm" in assembly else 8 if "ymm" in assembly else 4
 
 
-WIDE = _wide()
-"""Whether there are 32 registers of sixteen floats each.
+REGISTER = _register()
+"""Floats of a register: 16 with AVX-512, 8 with AVX, 4 with SSE or Neon.
 
-Elsewhere a vector takes two or four of 16 or 32 smaller registers, and only tiles with a quarter of
-the vectors stay in them: one filter of a 3 x 3 convolution, not four, at a time.
+Convolutions work on as many lanes at a time; all other kernels have a vector of all lanes in
+several registers.
 """
 
-FILTERS = 4 if WIDE else 1  # of a tile in convolutions; packed weights lie by as many
-PLACES = 5  # of a tile along a row, at most
-UNITS = 8 if WIDE else 4  # outputs of a tile in dense layers
-INPUTS = 16 if WIDE else 4  # whose deltas a tile collects in dense layers
+MANY = REGISTER == 16 or not llvm.get_process_triple().startswith("x86_64")
+"""Whether there are 32 registers, as with AVX-512 and Neon, and not 16."""
+
+# The sizes of tiles: what is added up, what it is made of, and a weight stay in registers.
+FILTERS = 4 if MANY else 2  # in convolutions; packed weights lie by as many
+PAIRS = 2 if MANY else 1  # filters of which all nine weights' gradients are added up at once
+WHOLE = {16: 16, 8: 4, 4: 4 if MANY else 2}[REGISTER]  # vectors of all lanes, in dense layers
+HIGH = 4 if REGISTER == 16 else 1  # filters, or units, of a tile of gradients
+TAPS = 5 if REGISTER > 4 or MANY else 2  # and taps of a row

@@ -32,7 +32,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from fullback.engine import cache, loop
-from fullback.engine.cpu import cpu, target_machine
+from fullback.engine.cpu import cpu, jit_disabled, target_machine
 from fullback.engine.kernels import KERNELS
 from fullback.engine.operands import in_python
 from fullback.engine.simd import Integers, Kernel
@@ -88,7 +88,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _library() -> Library:
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+    if jit_disabled():
         return Library(loop.run, [in_python(kernel) for kernel in KERNELS], compiled=False)
     target = target_machine()
     path, code = cache_path(), None

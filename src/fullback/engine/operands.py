@@ -86,11 +86,21 @@ class Declaration:
     fields : all operands in the order of the row, by name
     size : how many integers they are
     for_workers : whether the kernel is run once a batch by all workers, and not for every block
+    by_register : whether its vectors have the lanes of one register of the CPU, REGISTER, over
+        which it loops; those of other kernels have all lanes, in several registers
     """
 
-    def __init__(self, reads: str, writes: str, numbers: str, *, for_workers: bool) -> None:
+    def __init__(
+        self,
+        reads: str,
+        writes: str,
+        numbers: str,
+        *,
+        for_workers: bool,
+        by_register: bool = False,
+    ) -> None:
         self.reads, self.writes = _names(reads), _names(writes)
-        self.for_workers = for_workers
+        self.for_workers, self.by_register = for_workers, by_register
         self.fields: dict[str, Field] = {}
         self.size = 0
         for text in f"{reads} {writes} {numbers}".split():
@@ -133,10 +143,17 @@ DECLARATIONS: dict[Callable[..., None], Declaration] = {}
 
 
 def kernel(
-    *, reads: str = "", writes: str = "", numbers: str = "", for_workers: bool = False
+    *,
+    reads: str = "",
+    writes: str = "",
+    numbers: str = "",
+    for_workers: bool = False,
+    by_register: bool = False,
 ) -> Callable[[Kernel], Kernel]:
     """Declare the operands of the kernel that follows."""
-    declaration = Declaration(reads, writes, numbers, for_workers=for_workers)
+    declaration = Declaration(
+        reads, writes, numbers, for_workers=for_workers, by_register=by_register
+    )
 
     def declare(function: Kernel) -> Kernel:
         DECLARATIONS[function] = declaration

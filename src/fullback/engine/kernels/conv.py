@@ -15,8 +15,8 @@ and S. ``w`` are packed weights; ``b`` is NONE without biases.
 
 from __future__ import annotations
 
-from fullback.engine.cpu import FILTERS, PLACES
-from fullback.engine.kernels.maps import even_part, row_at
+from fullback.engine.cpu import FILTERS, REGISTER
+from fullback.engine.kernels.maps import even_part, odd_part, row_at
 from fullback.engine.operands import NONE, View, kernel
 from fullback.engine.simd import (
     LANES,
@@ -25,6 +25,7 @@ from fullback.engine.simd import (
     Operands,
     Tile,
     Vector,
+    at,
     biases,
     cells,
     either_nan,
@@ -79,6 +80,7 @@ def pack(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None
     writes="y:map",
     numbers="w b filters channels counts:pair size:pair stride:pair dilation:pair groups relu "
     "apart",
+    by_register=True,
 )
 def conv2d(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """y = b + x * w, for any size, stride, dilation and groups, and ReLU of it where that follows.
@@ -96,29 +98,36 @@ def conv2d(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
                 x, y = row_at(k.x, group * k.channels, p * k.stride.rows), row_at(k.y, n, p)
                 w, b = k.w + n * size, k.b + n if k.b >= 0 else NONE
                 while left > 0:
-                    wide = even_part(left, PLACES)
-                    if high == 1 and FILTERS > 1:
-                        wide = 5 if left >= 5 else 3 if left >= 3 else 1
-                        if wide == 5:
-                            answer(zeros(1, 5), a, s, k, x, y, w, b)
-                        elif wide == 3:
-                            answer(zeros(1, 3), a, s, k, x, y, w, b)
-                        else:
-                            answer(zeros(1, 1), a, s, k, x, y, w, b)
-                    elif wide == 5:
-                        answer(zeros(FILTERS, 5), a, s, k, x, y, w, b)
-                    elif wide == 4:
-                        answer(zeros(FILTERS, 4), a, s, k, x, y, w, b)
-                    elif wide == 3:
-                        answer(zeros(FILTERS, 3), a, s, k, x, y, w, b)
-                    elif wide == 2:
-                        answer(zeros(FILTERS, 2), a, s, k, x, y, w, b)
-                    else:
-                        answer(zeros(FILTERS, 1), a, s, k, x, y, w, b)
+                    wide = even_part(left, 5) if high == FILTERS else odd_part(left)
+                    for lane in range(0, LANES, REGISTER):
+                        answer_row(wide, high, at(a, lane), s, k, x, y, w, b)
                     left -= wide
                     x += wide * across
                     y += wide * k.apart * LANES
                 f += high
+
+
+def answer_row(
+    wide: int, high: int, a: Memory, s: Memory, k: Operands, x: int, y: int, w: int, b: int
+) -> None:
+    """Write what some filters answer at some places of a row, at most 5."""
+    if high < FILTERS:
+        if wide == 5:
+            answer(zeros(1, 5), a, s, k, x, y, w, b)
+        elif wide == 3:
+            answer(zeros(1, 3), a, s, k, x, y, w, b)
+        else:
+            answer(zeros(1, 1), a, s, k, x, y, w, b)
+    elif wide == 5:
+        answer(zeros(FILTERS, 5), a, s, k, x, y, w, b)
+    elif wide == 4:
+        answer(zeros(FILTERS, 4), a, s, k, x, y, w, b)
+    elif wide == 3:
+        answer(zeros(FILTERS, 3), a, s, k, x, y, w, b)
+    elif wide == 2:
+        answer(zeros(FILTERS, 2), a, s, k, x, y, w, b)
+    else:
+        answer(zeros(FILTERS, 1), a, s, k, x, y, w, b)
 
 
 def answer(tile: Tile, a: Memory, s: Memory, k: Operands, x: int, y: int, w: int, b: int) -> None:
@@ -126,6 +135,8 @@ def answer(tile: Tile, a: Memory, s: Memory, k: Operands, x: int, y: int, w: int
     rows, columns, plane, channels = k.size.rows, k.size.columns, k.x.plane, k.channels
     below, right = k.dilation.rows * k.x.pitch, k.dilation.columns * LANES
     step = k.stride.columns * LANES
+    if rows * columns == 1:  # one long loop over the channels
+        columns, right, channels = channels, plane, 1
     tile = biases(tile, s, b)
     for _ in range(channels):
         for r in range(rows):
@@ -136,7 +147,12 @@ def answer(tile: Tile, a: Memory, s: Memory, k: Operands, x: int, y: int, w: int
     store_tile(a, y, k.y.plane, k.apart * LANES, rectify_tile(tile) if k.relu else tile)
 
 
-@kernel(reads="x:map", writes="y:map", numbers="w b filters channels counts:pair groups relu")
+@kernel(
+    reads="x:map",
+    writes="y:map",
+    numbers="w b filters channels counts:pair groups relu",
+    by_register=True,
+)
 def conv3x3(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """``conv2d`` for 3 x 3 filters that move by one cell over at least 2 x 2 places.
 
@@ -154,10 +170,12 @@ def conv3x3(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
                 x, y = row_at(k.x, group * channels, p), row_at(k.y, n, p)
                 for q in range(0, width, 2):
                     q = smaller(q, width - 2)
-                    if f + FILTERS <= filters:
-                        answer_squares(zeros(FILTERS, 4), a, s, k, x, y, q, w, b)
-                    else:
-                        answer_squares(zeros(1, 4), a, s, k, x, y, q, w, b)
+                    for lane in range(0, LANES, REGISTER):
+                        part = at(a, lane)
+                        if f + FILTERS <= filters:
+                            answer_squares(zeros(FILTERS, 4), part, s, k, x, y, q, w, b)
+                        else:
+                            answer_squares(zeros(1, 4), part, s, k, x, y, q, w, b)
                 f += FILTERS if f + FILTERS <= filters else 1
 
 
@@ -183,7 +201,12 @@ def squares(
     return tile
 
 
-@kernel(reads="x:map", writes="y:map", numbers="w b filters channels counts:pair winners")
+@kernel(
+    reads="x:map",
+    writes="y:map",
+    numbers="w b filters channels counts:pair winners",
+    by_register=True,
+)
 def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """``conv3x3``, ReLU and max pooling over 2 x 2 in one: a tile answers for one pooled cell.
 
@@ -200,16 +223,19 @@ def conv3x3_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int)
             for q in range(width):
                 at_x, to = row_at(x, 0, 2 * p) + 2 * q * LANES, row_at(y, f, p) + q * LANES
                 won = winners + f * next_won + (p * width + q) * LANES if winners >= 0 else NONE
-                if f + FILTERS <= filters:
-                    tile = squares(zeros(FILTERS, 4), a, at_x, x, channels, s, w, b)
-                    pool_square(cells(tile, 0), a, to, won)
-                    if FILTERS == 4:
-                        pool_square(cells(tile, 1), a, to + y.plane, won + next_won)
-                        pool_square(cells(tile, 2), a, to + 2 * y.plane, won + 2 * next_won)
-                        pool_square(cells(tile, 3), a, to + 3 * y.plane, won + 3 * next_won)
-                else:
-                    one = squares(zeros(1, 4), a, at_x, x, channels, s, w, b)
-                    pool_square(cells(one, 0), a, to, won)
+                for lane in range(0, LANES, REGISTER):
+                    part = at(a, lane)
+                    if f + FILTERS <= filters:
+                        tile = squares(zeros(FILTERS, 4), part, at_x, x, channels, s, w, b)
+                        pool_square(cells(tile, 0), part, to, won)
+                        if FILTERS > 1:
+                            pool_square(cells(tile, 1), part, to + y.plane, won + next_won)
+                        if FILTERS > 2:
+                            pool_square(cells(tile, 2), part, to + 2 * y.plane, won + 2 * next_won)
+                            pool_square(cells(tile, 3), part, to + 3 * y.plane, won + 3 * next_won)
+                    else:
+                        one = squares(zeros(1, 4), part, at_x, x, channels, s, w, b)
+                        pool_square(cells(one, 0), part, to, won)
             f += FILTERS if f + FILTERS <= filters else 1
 
 
@@ -234,4 +260,4 @@ def pool_square(square: tuple[Vector, ...], a: Memory, y: int, won: int) -> None
 
 
 KERNELS = (pack, conv2d, conv3x3, conv3x3_pool)
-HELPERS = (answer, answer_squares, squares, pool_square)
+HELPERS = (answer_row, answer, answer_squares, squares, pool_square)

@@ -7,9 +7,10 @@ and ``db_step`` apart.
 from __future__ import annotations
 
 from fullback.engine.context import ROUND
-from fullback.engine.cpu import FILTERS, PLACES
+from fullback.engine.cpu import HIGH, PAIRS, REGISTER, TAPS
+from fullback.engine.kernels.conv import DEAD
 from fullback.engine.kernels.images import lanes_used
-from fullback.engine.kernels.maps import even_part, row_at
+from fullback.engine.kernels.maps import even_part, odd_part, row_at
 from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
@@ -19,6 +20,7 @@ from fullback.engine.simd import (
     Operands,
     Tile,
     Vector,
+    at,
     first_lanes,
     load,
     pairs,
@@ -90,23 +92,30 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
     for group in range(k.groups):
         f = 0
         while f < filters:
-            high = FILTERS if f + FILTERS <= filters else 1
+            high = HIGH if f + HIGH <= filters else 1
             dy = row_at(k.dy, group * filters + f, 0)
             dw = k.dw + j * k.dw_step + (group * filters + f) * channels * rows * columns
             for channel in range(channels if by_taps else 1):
                 for r in range(rows):
-                    x = row_at(k.x, group * channels + channel, 0) + r * below
+                    first = row_at(k.x, group * channels + channel, 0) + r * below
                     for n in range(1 if by_taps else columns):
-                        to = dw + (channel * rows + r) * columns + n
-                        meet_all(
-                            high, along, a, k, x + n * right, x_step, dy, s, to, dw_step, used, add
+                        x, to, left = (
+                            first + n * right,
+                            dw + (channel * rows + r) * columns + n,
+                            along,
                         )
+                        while left > 0:
+                            wide = even_part(left, TAPS) if high == HIGH else odd_part(left)
+                            meet_row(wide, high, a, k, x, x_step, dy, s, to, dw_step, used, add)
+                            left -= wide
+                            x += wide * x_step
+                            to += wide * dw_step
             f += high
 
 
-def meet_all(
+def meet_row(
+    wide: int,
     high: int,
-    along: int,
     a: Memory,
     k: Operands,
     x: int,
@@ -118,31 +127,24 @@ def meet_all(
     used: Mask,
     add: bool,
 ) -> None:
-    """Write the gradients of taps or channels along a row, some in a tile at a time."""
-    left = along
-    while left > 0:
-        wide = even_part(left, PLACES)
-        if high == 1 and FILTERS > 1:
-            wide = 5 if left >= 5 else 3 if left >= 3 else 1
-            if wide == 5:
-                meets(zeros(1, 5), a, k, x, x_step, dy, s, to, dw_step, used, add)
-            elif wide == 3:
-                meets(zeros(1, 3), a, k, x, x_step, dy, s, to, dw_step, used, add)
-            else:
-                meets(zeros(1, 1), a, k, x, x_step, dy, s, to, dw_step, used, add)
-        elif wide == 5:
-            meets(zeros(FILTERS, 5), a, k, x, x_step, dy, s, to, dw_step, used, add)
-        elif wide == 4:
-            meets(zeros(FILTERS, 4), a, k, x, x_step, dy, s, to, dw_step, used, add)
+    """Write the gradients of some filters' taps, or channels, at most 5."""
+    if high < HIGH:
+        if wide == 5:
+            meets(zeros(1, 5), a, k, x, x_step, dy, s, to, dw_step, used, add)
         elif wide == 3:
-            meets(zeros(FILTERS, 3), a, k, x, x_step, dy, s, to, dw_step, used, add)
-        elif wide == 2:
-            meets(zeros(FILTERS, 2), a, k, x, x_step, dy, s, to, dw_step, used, add)
+            meets(zeros(1, 3), a, k, x, x_step, dy, s, to, dw_step, used, add)
         else:
-            meets(zeros(FILTERS, 1), a, k, x, x_step, dy, s, to, dw_step, used, add)
-        left -= wide
-        x += wide * x_step
-        to += wide * dw_step
+            meets(zeros(1, 1), a, k, x, x_step, dy, s, to, dw_step, used, add)
+    elif wide == 5:
+        meets(zeros(HIGH, 5), a, k, x, x_step, dy, s, to, dw_step, used, add)
+    elif wide == 4:
+        meets(zeros(HIGH, 4), a, k, x, x_step, dy, s, to, dw_step, used, add)
+    elif wide == 3:
+        meets(zeros(HIGH, 3), a, k, x, x_step, dy, s, to, dw_step, used, add)
+    elif wide == 2:
+        meets(zeros(HIGH, 2), a, k, x, x_step, dy, s, to, dw_step, used, add)
+    else:
+        meets(zeros(HIGH, 1), a, k, x, x_step, dy, s, to, dw_step, used, add)
 
 
 def meets(
@@ -173,11 +175,16 @@ def meets(
     store_lane_sums(s, to, step, dw_step, tile, used, add)
 
 
-@kernel(reads="x:map dy:map", writes="dw", numbers="dw_step filters channels counts:pair groups")
+@kernel(
+    reads="x:map dy:map",
+    writes="dw",
+    numbers="dw_step filters channels counts:pair groups",
+    by_register=True,
+)
 def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """``conv_dw`` for 3 x 3 filters that move by one cell: all nine weights in one pass."""
     filters, channels = k.filters, k.channels
-    used, add = first_lanes(lanes_used(c, i)), adds(c, i)
+    used, add = lanes_used(c, i), adds(c, i)
     for group in range(k.groups):
         f = 0
         while f < filters:
@@ -186,11 +193,13 @@ def conv3x3_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -
             for channel in range(channels):
                 x = row_at(k.x, group * channels + channel, 0)
                 to = k.dw + j * k.dw_step + (n * channels + channel) * 9
-                if f + 2 <= filters:
-                    meet_nine(zeros(2, 3), a, k, x, dy, s, to, used, add)
-                else:
-                    meet_nine(zeros(1, 3), a, k, x, dy, s, to, used, add)
-            f += 2 if f + 2 <= filters else 1
+                for lane in range(0, LANES, REGISTER):
+                    part, own, later = at(a, lane), first_lanes(used - lane), add or lane > 0
+                    if f + PAIRS <= filters:
+                        meet_nine(zeros(PAIRS, 3), part, k, x, dy, s, to, own, later)
+                    else:
+                        meet_nine(zeros(1, 3), part, k, x, dy, s, to, own, later)
+            f += PAIRS if f + PAIRS <= filters else 1
 
 
 def meet_nine(
@@ -219,33 +228,55 @@ def meet_nine(
     reads="x:map dy:map",
     writes="dw db",
     numbers="dw_step db_step filters channels counts:pair winners",
+    by_register=True,
 )
 def conv3x3_pool_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
     """dw and db of ``conv3x3_pool``, straight from the pooled delta and the winners.
 
     ``counts`` are rows and columns of the pooled map.
     """
-    channels, height, width = k.channels, k.counts.rows, k.counts.columns
-    pitch, used, add = k.x.pitch, first_lanes(lanes_used(c, i)), adds(c, i)
+    used, add, cells = lanes_used(c, i), adds(c, i), k.counts.rows * k.counts.columns
     for f in range(k.filters):
-        for channel in range(channels):
-            tile, total = zeros(1, 9), splat(0.0)
-            won = k.winners + f * height * width * LANES
-            for p in range(height):
-                at_x = row_at(k.x, channel, 2 * p)
-                at_y = row_at(k.dy, f, p)
-                for _ in range(width):
-                    v = deltas_of(load(a, at_y), load(a, won))
-                    total = total + ((v[0] + v[1]) + (v[2] + v[3]))
-                    tile = slide_back(tile, v, a, at_x, pitch)
-                    at_x += 2 * LANES
-                    at_y += LANES
-                    won += LANES
-            to = k.dw + j * k.dw_step + (f * channels + channel) * 9
-            store_lane_sums(s, to, 0, 1, tile, used, add)
-            if k.db >= 0 and channel == 0:
+        dy, winners = row_at(k.dy, f, 0), k.winners + f * cells * LANES
+        for lane in range(0, LANES, REGISTER):
+            part, own, later = at(a, lane), first_lanes(used - lane), add or lane > 0
+            for channel in range(k.channels):
+                to = k.dw + j * k.dw_step + (f * k.channels + channel) * 9
+                meet_winners(part, k, row_at(k.x, channel, 0), dy, winners, s, to, own, later)
+            if k.db >= 0:
                 place = k.db + j * k.db_step + f
-                s[place] = s[place] + sum_lanes(total) if add else sum_lanes(total)
+                total = sum_won(part, k, dy, winners)
+                s[place] = s[place] + total if later else total
+
+
+def meet_winners(
+    a: Memory, k: Operands, x: int, dy: int, won: int, s: Memory, to: int, used: Mask, add: bool
+) -> None:
+    """Write the gradients of a filter's 3 x 3 weights for one channel."""
+    tile = zeros(1, 9)
+    for _ in range(k.counts.rows):
+        at_x, at_y = x, dy
+        for _ in range(k.counts.columns):
+            v = deltas_of(load(a, at_y), load(a, won))
+            tile = slide_back(tile, v, a, at_x, k.x.pitch)
+            at_x += 2 * LANES
+            at_y += LANES
+            won += LANES
+        x += 2 * k.x.pitch
+        dy += k.dy.pitch
+    store_lane_sums(s, to, 0, 1, tile, used, add)
+
+
+def sum_won(a: Memory, k: Operands, dy: int, won: int) -> float:
+    """Return the sum of the deltas that ReLU lets through."""
+    total = splat(0.0)
+    for _ in range(k.counts.rows):
+        for q in range(k.counts.columns):
+            through = load(a, won) < splat(DEAD)
+            total = total + select(through, load(a, dy + q * LANES), splat(0.0))
+            won += LANES
+        dy += k.dy.pitch
+    return sum_lanes(total)
 
 
 @kernel(reads="dy:map", writes="db", numbers="db_step shape:shape")
@@ -264,4 +295,4 @@ def conv_db(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
 
 
 KERNELS = (unpool2x2, conv_dw, conv3x3_dw, conv3x3_pool_dw, conv_db)
-HELPERS = (adds, deltas_of, meets, meet_all, meet_nine)
+HELPERS = (adds, deltas_of, meet_row, meets, meet_nine, meet_winners, sum_won)

@@ -9,7 +9,7 @@ leaves in shared memory; blocks that are not dealt out here (``loop.py``) take n
 from __future__ import annotations
 
 from fullback.engine.context import BLOCK_STEP, BLOCKS, FIRST_BLOCK
-from fullback.engine.cpu import FILTERS, INPUTS, UNITS
+from fullback.engine.cpu import HIGH, WHOLE
 from fullback.engine.kernels.images import lanes_used
 from fullback.engine.kernels.maps import row_at
 from fullback.engine.operands import NONE, kernel
@@ -33,6 +33,8 @@ from fullback.engine.simd import (
     zeros,
 )
 
+UNITS = min(8, WHOLE)  # of a tile
+VECTORS = WHOLE // HIGH  # and inputs, sixteen a vector
 ROWS = 16  # of W that ``dense_dx`` reads side by side
 
 
@@ -85,10 +87,10 @@ def dense_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> 
         stop, n = smaller(unit + ROWS, units), 0
         while n < features:
             dx = k.dx + n * LANES
-            if n + INPUTS <= features:
-                tile = load_tile(INPUTS, 1, a, dx, LANES, LANES) if unit else zeros(INPUTS, 1)
+            if n + WHOLE <= features:
+                tile = load_tile(WHOLE, 1, a, dx, LANES, LANES) if unit else zeros(WHOLE, 1)
                 store_tile(a, dx, LANES, LANES, collected(tile, a, s, k, n, unit, stop))
-                n += INPUTS
+                n += WHOLE
             else:
                 one = load_tile(1, 1, a, dx, LANES, LANES) if unit else zeros(1, 1)
                 store_tile(a, dx, LANES, LANES, collected(one, a, s, k, n, unit, stop))
@@ -135,17 +137,17 @@ def dense_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> 
     vectors = k.pitch // LANES
     unit, stop = k.units * i // j, k.units * (i + 1) // j
     while unit < stop:
-        high = FILTERS if unit + FILTERS <= stop else 1
+        high = HIGH if unit + HIGH <= stop else 1
         n = 0
         while n < vectors:
-            wide = 4 if vectors >= 4 else 1
-            n = smaller(n, vectors - wide)  # the last four may begin among the ones before
-            if high == FILTERS and wide == 4:
-                sum_images(zeros(FILTERS, 4), s, c, k, unit, n)
-            elif wide == 4:
-                sum_images(zeros(1, 4), s, c, k, unit, n)
-            elif high == FILTERS:
-                sum_images(zeros(FILTERS, 1), s, c, k, unit, n)
+            wide = VECTORS if vectors >= VECTORS else 1
+            n = smaller(n, vectors - wide)  # the last ones may begin among the ones before
+            if high == HIGH and wide == VECTORS:
+                sum_images(zeros(HIGH, VECTORS), s, c, k, unit, n)
+            elif wide == VECTORS:
+                sum_images(zeros(1, VECTORS), s, c, k, unit, n)
+            elif high == HIGH:
+                sum_images(zeros(HIGH, 1), s, c, k, unit, n)
             else:
                 sum_images(zeros(1, 1), s, c, k, unit, n)
             n += wide

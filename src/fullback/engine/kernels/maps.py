@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fullback.engine.operands import View
+from fullback.engine.simd import smaller
 
 
 def row_at(view: View, channel: int, row: int) -> int:
@@ -16,8 +17,13 @@ def even_part(left: int, most: int) -> int:
     Of 14 cells in tiles of at most 5 places: 5, and of the 9 that are left 5, and 4.
     """
     parts = (left + most - 1) // most
-    return (left + parts - 1) // parts
+    return smaller((left + parts - 1) // parts, most)  # so that the compiler knows, too
+
+
+def odd_part(left: int) -> int:
+    """Return the largest of 5, 3 and 1 that is left, for the few filters that fill no tile."""
+    return 5 if left >= 5 else 3 if left >= 3 else 1
 
 
 KERNELS = ()
-HELPERS = (row_at, even_part)
+HELPERS = (row_at, even_part, odd_part)

@@ -13,17 +13,19 @@ from numba.extending import models, register_model
 
 from fullback.engine import simd
 from fullback.engine.operands import Declaration, Field
-from fullback.engine.words.vectors import (
+from fullback.engine.words.kinds import (
     F32,
     I8,
     I32,
     I64,
-    const,
     integer,
-    intrinsic,
     memory,
     wholes,
     word,
+)
+from fullback.engine.words.vectors import (
+    const,
+    intrinsic,
 )
 
 # Operands ----------------------------------------------------------------------------------------

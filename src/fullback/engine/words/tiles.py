@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
@@ -11,45 +12,53 @@ from numba.extending import models, register_model
 
 from fullback.engine import simd
 from fullback.engine.simd import LANES
-from fullback.engine.words.vectors import (
+from fullback.engine.words.kinds import (
     F32,
     F64,
     I8,
     I64,
-    ZERO,
+    MaskType,
     V,
+    VectorType,
+    at_once,
+    integer,
+    memory,
+    typed,
+    wholes,
+    word,
+)
+from fullback.engine.words.vectors import (
     broadcast_at,
     const,
-    integer,
     lane_sum,
     load_at,
-    mask,
-    memory,
     multiply_add,
     pointer_to,
     rectified,
     shuffled,
     splat_value,
     store_at,
-    typed,
-    vector,
-    wholes,
-    word,
+    zero_of,
 )
 
 
 class TileType(types.Type):
     """F x P vectors: to LLVM an array of vectors, which it keeps in registers."""
 
-    def __init__(self, f: int, p: int) -> None:
-        self.f, self.p = f, p
-        super().__init__(name=f"Tile({f}, {p})")
+    def __init__(self, f: int, p: int, lanes: int) -> None:
+        self.f, self.p, self.lanes = f, p, lanes
+        super().__init__(name=f"Tile({f}, {p}, {lanes})")
+
+    @property
+    def cell(self) -> Any:
+        """Its vectors, to LLVM."""
+        return ir.VectorType(F32, self.lanes)
 
 
 @register_model(TileType)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, ir.ArrayType(V, kind.f * kind.p))
+        super().__init__(manager, kind, ir.ArrayType(kind.cell, kind.f * kind.p))
 
 
 def _shape(index_f: int, index_p: int) -> Callable[..., Any]:
@@ -58,7 +67,7 @@ def _shape(index_f: int, index_p: int) -> Callable[..., Any]:
     def result(*given: Any) -> Any:
         f, p = given[index_f], given[index_p]
         if isinstance(f, types.IntegerLiteral) and isinstance(p, types.IntegerLiteral):
-            return TileType(f.literal_value, p.literal_value)
+            return TileType(f.literal_value, p.literal_value, at_once())
         return None
 
     return result
@@ -72,7 +81,7 @@ def _cells(b: Any, tile: Any) -> list[Any]:
 
 
 def _tile(b: Any, cells: list[Any]) -> Any:
-    made = ir.Constant(ir.ArrayType(V, len(cells)), ir.Undefined)
+    made = ir.Constant(ir.ArrayType(cells[0].type, len(cells)), ir.Undefined)
     for n, value in enumerate(cells):
         made = b.insert_value(made, value, n)
     return made
@@ -87,7 +96,7 @@ def stepped(b: Any, start: Any, count: int, step: Any) -> Any:
 @typed
 def _zeros(b: Any, signature: Any, f: Any, p: Any) -> Any:
     kind = signature.return_type
-    return _tile(b, [ZERO] * (kind.f * kind.p))
+    return _tile(b, [zero_of(kind.cell)] * (kind.f * kind.p))
 
 
 def _same(tile: Any, *_: Any) -> Any:
@@ -109,7 +118,7 @@ def _biases(b: Any, signature: Any, tile: Any, a: Any, i: Any) -> Any:
         number.add_incoming(value, inside)
         number.add_incoming(ir.Constant(F32, 0.0), outside)
         rows.append(number)
-    vectors = [splat_value(b, number) for number in rows]
+    vectors = [splat_value(b, number, kind.lanes) for number in rows]
     return _tile(b, [v for v in vectors for _ in range(kind.p)])
 
 
@@ -126,9 +135,9 @@ def _products(left: Callable[..., Any]) -> Any:
     def code(b: Any, signature: Any, tile: Any, *places: Any) -> Any:
         w, i, w_step, x, j, x_step = places
         kind, made = signature.return_type, _cells(b, tile)
-        vectors = [load_at(b, x, stepped(b, j, p, x_step)) for p in range(kind.p)]
+        vectors = [load_at(b, x, stepped(b, j, p, x_step), kind.cell) for p in range(kind.p)]
         for f in range(kind.f):
-            own = left(b, w, stepped(b, i, f, w_step))
+            own = left(b, w, stepped(b, i, f, w_step), kind.cell)
             for p, v in enumerate(vectors):
                 made[f * kind.p + p] = multiply_add(b, own, v, made[f * kind.p + p])
         return _tile(b, made)
@@ -144,15 +153,16 @@ word(simd.pairs, _same, *_TWO_ROWS)(_products(load_at))
 @word(simd.slide, _same, TileType, memory, integer, memory, integer, integer)
 @typed
 def _slide(b: Any, signature: Any, tile: Any, w: Any, i: Any, x: Any, j: Any, pitch: Any) -> Any:
-    filters, cells = signature.return_type.f, _cells(b, tile)
+    kind, cells = signature.return_type, _cells(b, tile)
     patch = []
     for r in range(4):
         start = stepped(b, j, r, pitch)
-        patch.append([load_at(b, x, b.add(start, const(s * LANES))) for s in range(4)])
+        patch.append([load_at(b, x, b.add(start, const(s * LANES)), kind.cell) for s in range(4)])
     for r in range(3):
         for s in range(3):
-            for f in range(filters):
-                weight = broadcast_at(b, w, b.add(i, const((3 * r + s) * filters + f)))
+            for f in range(kind.f):
+                place = b.add(i, const((3 * r + s) * kind.f + f))
+                weight = broadcast_at(b, w, place, kind.cell)
                 for p in range(2):
                     for q in range(2):
                         n = 4 * f + 2 * p + q
@@ -160,19 +170,17 @@ def _slide(b: Any, signature: Any, tile: Any, w: Any, i: Any, x: Any, j: Any, pi
     return _tile(b, cells)
 
 
-@word(simd.slide_back, _same, TileType, types.UniTuple(vector, 4), memory, integer, integer)
+@word(simd.slide_back, _same, TileType, types.UniTuple, memory, integer, integer)
 @typed
 def _slide_back(b: Any, signature: Any, tile: Any, v: Any, x: Any, j: Any, pitch: Any) -> Any:
-    cells = _cells(b, tile)
+    kind, cells = signature.return_type, _cells(b, tile)
     deltas = [b.extract_value(v, n) for n in range(4)]
-    patch = []
-    for r in range(4):
-        start = stepped(b, j, r, pitch)
-        patch.append([load_at(b, x, b.add(start, const(s * LANES))) for s in range(4)])
-    for n, delta in enumerate(deltas):
-        for r in range(3):
-            for s in range(3):
-                met = patch[n // 2 + r][n % 2 + s]
+    for row, column in product(range(4), repeat=2):
+        place = b.add(stepped(b, j, row, pitch), const(column * LANES))
+        met = load_at(b, x, place, kind.cell)  # by all four places, and then no more
+        for n, delta in enumerate(deltas):
+            r, s = row - n // 2, column - n % 2
+            if 0 <= r < 3 and 0 <= s < 3:
                 cells[3 * r + s] = multiply_add(b, delta, met, cells[3 * r + s])
     return _tile(b, cells)
 
@@ -183,7 +191,11 @@ def _rectify_tile(b: Any, tile: Any) -> Any:
 
 
 def _cells_type(tile: Any, f: Any) -> Any:
-    return types.UniTuple(vector, tile.p) if isinstance(f, types.IntegerLiteral) else None
+    return (
+        types.UniTuple(VectorType(tile.lanes), tile.p)
+        if isinstance(f, types.IntegerLiteral)
+        else None
+    )
 
 
 @word(simd.cells, _cells_type, TileType, integer)
@@ -202,7 +214,7 @@ def _load_tile(
     return _tile(
         b,
         [
-            load_at(b, a, stepped(b, stepped(b, i, f, f_step), p, p_step))
+            load_at(b, a, stepped(b, stepped(b, i, f, f_step), p, p_step), kind.cell)
             for f in range(kind.f)
             for p in range(kind.p)
         ],
@@ -238,7 +250,7 @@ def _store_squares(
     integer,
     integer,
     TileType,
-    mask,
+    MaskType,
     types.Boolean,
 )
 @typed
@@ -249,7 +261,7 @@ def _store_lane_sums(
     for n, v in enumerate(_cells(b, tile)):
         f, p = divmod(n, kind.p)
         place = pointer_to(b, a, stepped(b, stepped(b, i, f, f_step), p, p_step))
-        total = lane_sum(b, b.select(used, v, ZERO))
+        total = lane_sum(b, b.select(used, v, zero_of(v.type)))
         sum_ = b.fadd(b.load(place, typ=F32), total)
         b.store(b.select(add, sum_, total), place)
     return ir.Constant(I8.as_pointer(), None)
@@ -273,7 +285,7 @@ def _transposed(b: Any, rows: list[Any]) -> list[Any]:
 
 
 def _pixels_type(rows: Any, i: Any, kind: Any) -> Any:
-    return TileType(1, LANES) if isinstance(kind, types.IntegerLiteral) else None
+    return TileType(1, LANES, LANES) if isinstance(kind, types.IntegerLiteral) else None
 
 
 @word(simd.pixels, _pixels_type, wholes, integer, integer)

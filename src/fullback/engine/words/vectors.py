@@ -1,109 +1,36 @@
-"""How words are registered with Numba; then those for vectors, in LLVM."""
+"""The words for vectors, in LLVM."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import lower_builtin, models, register_model, type_callable
 
 from fullback.engine import simd
 from fullback.engine.simd import LANES
+from fullback.engine.words.kinds import (
+    F32,
+    F64,
+    FLAGS,
+    I32,
+    I64,
+    MaskType,
+    V,
+    VectorType,
+    at_once,
+    integer,
+    mask,
+    memory,
+    real,
+    typed,
+    vector,
+    wholes,
+    word,
+)
 from fullback.layers.dropout import GOLDEN
-
-F32, F64 = ir.FloatType(), ir.DoubleType()
-I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
-V = ir.VectorType(F32, LANES)
-FLAGS = ("nsz", "arcp", "contract", "afn", "reassoc")
-"""Of fast mathematics, what leaves NaN and infinity alone."""
-
-memory = types.CPointer(types.float32)
-wholes = types.CPointer(types.int64)
-
-
-class _VectorType(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name="Vector")
-
-
-class _MaskType(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name="Mask")
-
-
-vector, mask = _VectorType(), _MaskType()
-
-
-@register_model(_VectorType)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, V)
-
-
-@register_model(_MaskType)
-class _MaskModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, ir.VectorType(I1, LANES))
-
-
-# How a word is given its type and its code --------------------------------------------------------
-
-integer, real = types.Integer, types.Float
-_PROMOTED = {types.Integer: types.int64, types.Float: types.float32, types.Boolean: types.boolean}
-
-
-def word(function: Any, result: Any, *arguments: Any) -> Callable[[Any], Any]:
-    """Register the code of a word: ``code(builder, *arguments)``, given as LLVM values.
-
-    ``result`` is a type, or a function from the argument types to it. Integers come as i64.
-    """
-
-    def register(code: Any) -> Any:
-        def typing(_context: Any) -> Any:
-            def typer(*given: Any) -> Any:
-                if len(given) != len(arguments):
-                    return None
-                for own, wanted in zip(given, arguments, strict=True):
-                    if not (isinstance(own, wanted) if isinstance(wanted, type) else own == wanted):
-                        return None
-                return result(*given) if callable(result) else result
-
-            return _with_arity(typer, len(arguments))
-
-        type_callable(function)(typing)
-
-        def lowering(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            cast = []
-            for value, own, wanted in zip(values, signature.args, arguments, strict=True):
-                to = _PROMOTED.get(wanted)
-                cast.append(value if to is None else context.cast(builder, value, own, to))
-            if getattr(code, "typed", False):
-                return code(builder, signature, *cast)
-            made = code(builder, *cast)
-            return context.get_dummy_value() if made is None else made
-
-        lower_builtin(function, *arguments)(lowering)
-        return code
-
-    return register
-
-
-def _with_arity(function: Any, count: int) -> Any:
-    """Give a function of *arguments a plain signature, which Numba reads."""
-    names = ", ".join(f"x{n}" for n in range(count))
-    scope = {"function": function}
-    exec(f"def typer({names}):\n    return function({names})", scope)  # noqa: S102
-    return scope["typer"]
-
-
-def typed(code: Any) -> Any:
-    """Mark code that wants to see the types: ``code(builder, signature, *arguments)``."""
-    code.typed = True
-    return code
 
 
 def const(value: int) -> Any:
@@ -127,18 +54,18 @@ def store_at(b: Any, a: Any, i: Any, value: Any) -> None:
     b.store(value, b.bitcast(pointer_to(b, a, i), ir.PointerType(value.type)), align=4)
 
 
-def splat_value(b: Any, value: Any) -> Any:
+def splat_value(b: Any, value: Any, lanes: int = LANES) -> Any:
     """Return a number in every lane."""
-    kind = ir.VectorType(value.type, LANES)
+    kind = ir.VectorType(value.type, lanes)
     undefined = ir.Constant(kind, ir.Undefined)
     first = b.insert_element(undefined, value, ir.Constant(I32, 0))
-    zeros = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
+    zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
     return b.shuffle_vector(first, undefined, zeros)
 
 
-def broadcast_at(b: Any, a: Any, i: Any) -> Any:
+def broadcast_at(b: Any, a: Any, i: Any, kind: Any = V) -> Any:
     """Return the float at place i of memory in every lane."""
-    return splat_value(b, b.load(pointer_to(b, a, i), typ=F32))
+    return splat_value(b, b.load(pointer_to(b, a, i), typ=F32), kind.count)
 
 
 def intrinsic(b: Any, name: str, result: Any, *values: Any) -> Any:
@@ -149,7 +76,7 @@ def intrinsic(b: Any, name: str, result: Any, *values: Any) -> Any:
 
 def multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
     """Return x y + z, rounded once where the CPU can do that in one instruction."""
-    return intrinsic(b, f"llvm.fmuladd.v{LANES}f32", V, x, y, z)
+    return intrinsic(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, x, y, z)
 
 
 def vector_of(kind: Any, values: Any) -> Any:
@@ -162,7 +89,23 @@ def shuffled(b: Any, x: Any, y: Any, places: list[int]) -> Any:
     return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(places)), places))
 
 
-ZERO = ir.Constant(V, [0.0] * LANES)
+def zero_of(kind: Any) -> Any:
+    """Return a vector of zeros."""
+    return ir.Constant(kind, [0.0] * kind.count)
+
+
+def _some_lanes(*_: Any) -> Any:
+    return VectorType(at_once())
+
+
+def _same(first: Any, *others: Any) -> Any:
+    """Return the type of what is computed lane by lane, of vectors of the same lanes."""
+    return first if all(own.lanes == first.lanes for own in others) else None
+
+
+def _mask_of(first: Any, *others: Any) -> Any:
+    return MaskType(first.lanes) if _same(first, *others) else None
+
 
 # Memory ------------------------------------------------------------------------------------------
 
@@ -174,17 +117,32 @@ def _row(b: Any, table: Any, i: Any) -> Any:
     return b.gep(table, [i], source_etype=I64)
 
 
-word(simd.load, vector, memory, integer)(load_at)
-word(simd.store, types.void, memory, integer, vector)(store_at)
+@word(simd.load, _some_lanes, memory, integer)
+@typed
+def _load(b: Any, signature: Any, a: Any, i: Any) -> Any:
+    return load_at(b, a, i, ir.VectorType(F32, signature.return_type.lanes))
+
+
+word(simd.store, types.void, memory, integer, VectorType)(store_at)
 word(simd.broadcast, vector, memory, integer)(broadcast_at)
-word(simd.splat, vector, real)(splat_value)
-word(simd.splat, vector, integer)(lambda b, n: splat_value(b, b.sitofp(n, F32)))
+
+
+@word(simd.splat, _some_lanes, real)
+@typed
+def _splat(b: Any, signature: Any, number: Any) -> Any:
+    return splat_value(b, number, signature.return_type.lanes)
+
+
+@word(simd.splat, _some_lanes, integer)
+@typed
+def _splat_integer(b: Any, signature: Any, number: Any) -> Any:
+    return splat_value(b, b.sitofp(number, F32), signature.return_type.lanes)
 
 
 @word(simd.store_part, types.void, memory, integer, vector, integer)
 def _store_part(b: Any, a: Any, i: Any, v: Any, count: Any) -> None:
     pointer = b.bitcast(pointer_to(b, a, i), ir.PointerType(V))
-    below = _first_lanes(b, count)
+    below = _lanes_below(b, count, LANES)
     kind = ir.FunctionType(ir.VoidType(), [V, pointer.type, I32, below.type])
     name = f"llvm.masked.store.v{LANES}f32.p0"
     function = cgutils.get_or_insert_function(b.module, kind, name)
@@ -227,7 +185,7 @@ for _operator, _name in (
     def _binary(b: Any, x: Any, y: Any, name: str = _name) -> Any:
         return getattr(b, name)(x, y, flags=FLAGS)
 
-    word(_operator, vector, vector, vector)(_binary)
+    word(_operator, _same, VectorType, VectorType)(_binary)
 
 for _operator, _name in (
     (operator.gt, ">"),
@@ -240,25 +198,38 @@ for _operator, _name in (
     def _compare(b: Any, x: Any, y: Any, name: str = _name) -> Any:
         return b.fcmp_ordered(name, x, y)
 
-    word(_operator, mask, vector, vector)(_compare)
+    word(_operator, _mask_of, VectorType, VectorType)(_compare)
 
-word(operator.and_, mask, mask, mask)(lambda b, x, y: b.and_(x, y))
-word(operator.or_, mask, mask, mask)(lambda b, x, y: b.or_(x, y))
-word(operator.invert, mask, mask)(lambda b, x: b.not_(x))
-word(simd.fma, vector, vector, vector, vector)(multiply_add)
-word(simd.select, vector, mask, vector, vector)(lambda b, m, x, y: b.select(m, x, y))
-word(simd.either_nan, mask, vector, vector)(lambda b, x, y: b.fcmp_unordered("uno", x, y))
+word(operator.and_, _same, MaskType, MaskType)(lambda b, x, y: b.and_(x, y))
+word(operator.or_, _same, MaskType, MaskType)(lambda b, x, y: b.or_(x, y))
+word(operator.invert, _same, MaskType)(lambda b, x: b.not_(x))
+word(simd.fma, _same, VectorType, VectorType, VectorType)(multiply_add)
+word(simd.either_nan, _mask_of, VectorType, VectorType)(
+    lambda b, x, y: b.fcmp_unordered("uno", x, y)
+)
 
 
-@word(simd.rectify, vector, vector)
+@word(simd.select, lambda m, x, y: _same(x, y, m), MaskType, VectorType, VectorType)
+def _select(b: Any, m: Any, x: Any, y: Any) -> Any:
+    return b.select(m, x, y)
+
+
+@word(simd.rectify, _same, VectorType)
 def rectified(b: Any, v: Any) -> Any:
     """Return max(v, 0), and NaN where v is NaN."""
-    return b.select(b.fcmp_ordered("<", v, ZERO), ZERO, v)
+    zero = zero_of(v.type)
+    return b.select(b.fcmp_ordered("<", v, zero), zero, v)
 
 
-@word(simd.first_lanes, mask, integer)
-def _first_lanes(b: Any, count: Any) -> Any:
-    return b.icmp_signed("<", vector_of(I64, list(range(LANES))), splat_value(b, count))
+@word(simd.first_lanes, lambda _: MaskType(at_once()), integer)
+@typed
+def _first_lanes(b: Any, signature: Any, count: Any) -> Any:
+    return _lanes_below(b, count, signature.return_type.lanes)
+
+
+def _lanes_below(b: Any, count: Any, lanes: int) -> Any:
+    numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+    return b.icmp_signed("<", numbers, splat_value(b, count, lanes))
 
 
 @word(simd.lane, types.float32, vector, integer)
@@ -266,10 +237,10 @@ def _lane(b: Any, v: Any, i: Any) -> Any:
     return b.extract_element(v, i)
 
 
-@word(simd.sum_lanes, types.float32, vector)
+@word(simd.sum_lanes, types.float32, VectorType)
 def lane_sum(b: Any, v: Any) -> Any:
     """Return the sum of all lanes, added up in pairs."""
-    n = LANES
+    n = v.type.count
     while n > 1:
         n //= 2
         v = b.fadd(shuffled(b, v, v, list(range(n))), shuffled(b, v, v, list(range(n, 2 * n))))
