@@ -67,7 +67,7 @@ def bitcode(function: Callable[..., None], target: llvm.TargetMachine) -> bytes:
 @functools.cache
 def _register_helpers() -> None:
     for helper in (*HELPERS, loop.finite_loss):
-        register_jitable(forceinline=True, **_OPTIONS)(helper)
+        register_jitable(forceinline=True, no_cfunc_wrapper=True, **_OPTIONS)(helper)
 
 
 def serve() -> None:

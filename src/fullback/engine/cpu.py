@@ -157,4 +157,4 @@ FILTERS = 4 if MANY else 2  # in convolutions; packed weights lie by as many
 PAIRS = 2 if MANY else 1  # filters of which all nine weights' gradients are added up at once
 WHOLE = {16: 16, 8: 4, 4: 4 if MANY else 2}[REGISTER]  # vectors of all lanes, in dense layers
 HIGH = 4 if REGISTER == 16 else 1  # filters, or units, of a tile of gradients
-TAPS = 5 if REGISTER > 4 or MANY else 2  # and taps of a row
+TAPS = 5 if REGISTER > 4 or MANY else 3  # and taps of a row

@@ -16,7 +16,7 @@ and S. ``w`` are packed weights; ``b`` is NONE without biases.
 from __future__ import annotations
 
 from fullback.engine.cpu import FILTERS, REGISTER
-from fullback.engine.kernels.maps import even_part, odd_part, row_at
+from fullback.engine.kernels.maps import even_part, row_at
 from fullback.engine.operands import NONE, View, kernel
 from fullback.engine.simd import (
     LANES,
@@ -98,7 +98,7 @@ def conv2d(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> No
                 x, y = row_at(k.x, group * k.channels, p * k.stride.rows), row_at(k.y, n, p)
                 w, b = k.w + n * size, k.b + n if k.b >= 0 else NONE
                 while left > 0:
-                    wide = even_part(left, 5) if high == FILTERS else odd_part(left)
+                    wide = even_part(left, 5) if high == FILTERS else 4 if left >= 4 else 1
                     for lane in range(0, LANES, REGISTER):
                         answer_row(wide, high, at(a, lane), s, k, x, y, w, b)
                     left -= wide
@@ -112,10 +112,8 @@ def answer_row(
 ) -> None:
     """Write what some filters answer at some places of a row, at most 5."""
     if high < FILTERS:
-        if wide == 5:
-            answer(zeros(1, 5), a, s, k, x, y, w, b)
-        elif wide == 3:
-            answer(zeros(1, 3), a, s, k, x, y, w, b)
+        if wide == 4:
+            answer(zeros(1, 4), a, s, k, x, y, w, b)
         else:
             answer(zeros(1, 1), a, s, k, x, y, w, b)
     elif wide == 5:
@@ -124,8 +122,6 @@ def answer_row(
         answer(zeros(FILTERS, 4), a, s, k, x, y, w, b)
     elif wide == 3:
         answer(zeros(FILTERS, 3), a, s, k, x, y, w, b)
-    elif wide == 2:
-        answer(zeros(FILTERS, 2), a, s, k, x, y, w, b)
     else:
         answer(zeros(FILTERS, 1), a, s, k, x, y, w, b)
 

@@ -10,7 +10,7 @@ from fullback.engine.context import ROUND
 from fullback.engine.cpu import HIGH, PAIRS, REGISTER, TAPS
 from fullback.engine.kernels.conv import DEAD
 from fullback.engine.kernels.images import lanes_used
-from fullback.engine.kernels.maps import even_part, odd_part, row_at
+from fullback.engine.kernels.maps import even_part, row_at
 from fullback.engine.operands import kernel
 from fullback.engine.simd import (
     LANES,
@@ -105,7 +105,7 @@ def conv_dw(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
                             along,
                         )
                         while left > 0:
-                            wide = even_part(left, TAPS) if high == HIGH else odd_part(left)
+                            wide = even_part(left, TAPS) if high == HIGH else 3 if left >= 3 else 1
                             meet_row(wide, high, a, k, x, x_step, dy, s, to, dw_step, used, add)
                             left -= wide
                             x += wide * x_step
@@ -129,9 +129,7 @@ def meet_row(
 ) -> None:
     """Write the gradients of some filters' taps, or channels, at most 5."""
     if high < HIGH:
-        if wide == 5:
-            meets(zeros(1, 5), a, k, x, x_step, dy, s, to, dw_step, used, add)
-        elif wide == 3:
+        if wide == 3:
             meets(zeros(1, 3), a, k, x, x_step, dy, s, to, dw_step, used, add)
         else:
             meets(zeros(1, 1), a, k, x, x_step, dy, s, to, dw_step, used, add)
@@ -141,8 +139,6 @@ def meet_row(
         meets(zeros(HIGH, 4), a, k, x, x_step, dy, s, to, dw_step, used, add)
     elif wide == 3:
         meets(zeros(HIGH, 3), a, k, x, x_step, dy, s, to, dw_step, used, add)
-    elif wide == 2:
-        meets(zeros(HIGH, 2), a, k, x, x_step, dy, s, to, dw_step, used, add)
     else:
         meets(zeros(HIGH, 1), a, k, x, x_step, dy, s, to, dw_step, used, add)
 

@@ -14,16 +14,12 @@ def row_at(view: View, channel: int, row: int) -> int:
 def even_part(left: int, most: int) -> int:
     """Return the first of the fewest parts of at most so many that are left, about equally large.
 
-    Of 14 cells in tiles of at most 5 places: 5, and of the 9 that are left 5, and 4.
+    Of 14 cells in tiles of at most 5 places: 5, and of the 9 that are left 5, and 4. Two are two
+    parts, so that no tile of two has to be compiled.
     """
-    parts = (left + most - 1) // most
+    parts = 2 if left == 2 else (left + most - 1) // most
     return smaller((left + parts - 1) // parts, most)  # so that the compiler knows, too
 
 
-def odd_part(left: int) -> int:
-    """Return the largest of 5, 3 and 1 that is left, for the few filters that fill no tile."""
-    return 5 if left >= 5 else 3 if left >= 3 else 1
-
-
 KERNELS = ()
-HELPERS = (row_at, even_part, odd_part)
+HELPERS = (row_at, even_part)
