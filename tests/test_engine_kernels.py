@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fullback import Network
+from fullback.engine.kernels.maps import even_part
 from fullback.engine.loop import FOR_BLOCKS
 from fullback.engine.lowering import write
 from fullback.engine.lowering.plan import MOST_CHUNKS, Plan
@@ -423,3 +424,15 @@ def test_nan_and_infinity_go_through_layers_together(
         name: np.where(np.isfinite(own), own, usual[name]) for name, own in tolerance.items()
     }
     assert_near(lanes(layers, special, training=True, first=first), desired, tolerance)
+
+
+def test_rows_are_parted_into_tiles_that_are_compiled():
+    for most, sizes in ((3, {1, 3}), (5, {1, 3, 4, 5})):
+        for cells in range(1, 60):
+            left, parts = cells, []
+            while left > 0:
+                parts.append(even_part(left, most))
+                left -= parts[-1]
+            assert sum(parts) == cells
+            assert set(parts) <= sizes
+    assert [even_part(left, 5) for left in (14, 9, 4)] == [5, 5, 4]

@@ -14,11 +14,12 @@ def row_at(view: View, channel: int, row: int) -> int:
 def even_part(left: int, most: int) -> int:
     """Return the first of the fewest parts of at most so many that are left, about equally large.
 
-    Of 14 cells in tiles of at most 5 places: 5, and of the 9 that are left 5, and 4. Two are two
-    parts, so that no tile of two has to be compiled.
+    Of 14 cells in tiles of at most 5 places: 5, and of the 9 that are left 5, and 4. It is never 2,
+    so that no tile of two has to be compiled.
     """
-    parts = 2 if left == 2 else (left + most - 1) // most
-    return smaller((left + parts - 1) // parts, most)  # so that the compiler knows, too
+    parts = (left + most - 1) // most
+    part = smaller((left + parts - 1) // parts, most)  # so that the compiler knows, too
+    return 1 if part == 2 else part
 
 
 KERNELS = ()
