@@ -3,7 +3,8 @@
 Kernels are plain Python functions over these few words. Run as they are, they compute with NumPy,
 slowly, so that a reader can step through a kernel with a debugger and coverage sees its lines.
 ``compiler.py`` compiles the same functions with the words' LLVM form in ``words/``, where a vector
-is one register of a CPU with AVX-512, two with AVX2 and four with SSE or Neon.
+is one register of a CPU with AVX-512, two with AVX2 and four with SSE or Neon; or always one, of
+fewer lanes, in kernels that loop over the lanes of a block (``by_register``).
 
 Notation: ``a`` (and ``w``, ``x``, ``g``) is memory, an array of float32, and ``i`` the place in it
 where something begins, counted in floats. A *tile* of F x P vectors stays in registers while a sum
@@ -239,7 +240,7 @@ def biases(tile: Tile, a: Memory, i: int) -> Tile:
 
 
 def rows_of(tile: Tile) -> int:
-    """Return F, how many rows of vectors a tile has."""
+    """Return F, a tile's rows of vectors."""
     return len(tile)
 
 

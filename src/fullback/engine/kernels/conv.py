@@ -70,8 +70,8 @@ def pack(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None
         for channel in range(channels):
             for r in range(rows):
                 at_row = from_ + channel * k.channel_step + r * tap_step.rows
-                for n in range(columns):
-                    s[to] = s[at_row + n * tap_step.columns]
+                for column in range(columns):
+                    s[to] = s[at_row + column * tap_step.columns]
                     to += wide
 
 
