@@ -146,6 +146,13 @@ class LaneStepper:
         for in_machine, array in self.memories:
             array[...] = in_machine
 
+    def own(self, count: int) -> NDArray[np.intp]:
+        """See Stepper. What rank 0 alone has, it reads for all."""
+        ranks = self.ranks
+        if ranks is None or self.data.scattered:
+            return np.arange(count)
+        return own_images(ranks.rank, ranks, self.options.batch_size, count, self.chunks)
+
     def train(self, batches: Batches) -> NDArray[np.float64]:
         """See Stepper."""
         rival, count = self.pace.rival(), len(batches.factors)

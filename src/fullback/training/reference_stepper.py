@@ -30,6 +30,10 @@ class ReferenceStepper:
     def end(self) -> None:
         """Do nothing."""
 
+    def own(self, count: int) -> NDArray[np.intp]:
+        """Return all: there are no ranks."""
+        return np.arange(count)
+
     def train(self, batches: Batches) -> NDArray[np.float64]:
         """See Stepper."""
         figures: list[tuple[float, float]] = []

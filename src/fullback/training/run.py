@@ -24,6 +24,7 @@ from fullback.training.batches import Batches, shown_batch
 from fullback.training.history import Epoch, ValidationFigures
 from fullback.training.optimizers import Optimizer
 from fullback.training.options import TrainingOptions
+from fullback.training.read_ahead import ReadAhead
 from fullback.training.schedules import Schedule
 from fullback.training.snapshot import restore, snapshot
 from fullback.training.stepper import Piece, PieceLength, pieces, stepper_of
@@ -98,9 +99,12 @@ class TrainingRun:
         order = np.random.default_rng([self.options.seed, epoch]).permutation(self.data.order)
         part, done = functools.partial(self._part, order, epoch, schedule), 0
         every_piece = pieces(self.stepper, self.batches, part, length, shared=shared)
-        with contextlib.closing(every_piece):
+        size = self.options.batch_size
+        ahead = ReadAhead(self.data.images, order, size, self.stepper.own)
+        with ahead, contextlib.closing(every_piece):
             for piece in every_piece:
                 done += len(piece.figures)
+                ahead.reached(done * size)
                 if not piece.finite:
                     raise self._divergence(piece, epoch, done + 1)
                 yield piece

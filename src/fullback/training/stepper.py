@@ -33,6 +33,9 @@ class Stepper(Protocol):
     def end(self) -> None:
         """Write what was learned to both, after some batches."""
 
+    def own(self, count: int) -> NDArray[np.intp]:
+        """Return which of so many images, of whole batches in turn, are looked at here."""
+
     def train(self, batches: Batches) -> NDArray[np.float64]:
         """Train on batches until one has a loss that is not finite; it changes no parameter.
 

@@ -6,6 +6,7 @@ import dataclasses
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -175,17 +176,25 @@ def check_files(images: Array) -> None:
     To read what is no longer there would end the process by a signal. A file that is cut short in
     the middle of an epoch still does that.
     """
+    file = mapped_file(images)
+    mapped = getattr(file, "_mmap", None)
+    if file is not None and mapped is not None and mapped.size() < len(mapped):
+        raise DataError(
+            f"{file.filename} has been cut short while it was trained on: it has "
+            f"{mapped.size():,} bytes, and {len(mapped):,} were mapped; restore it, and "
+            "leave it as it is while training runs"
+        )
+
+
+def mapped_file(images: Array) -> np.memmap[Any, Any] | None:
+    """Return the memory map that images are a part of, as it was opened; None where in memory."""
+    found: np.memmap[Any, Any] | None = None
     array: object = images
     while array is not None:
-        if isinstance(array, np.memmap):
-            mapped = getattr(array, "_mmap", None)
-            if mapped is not None and mapped.size() < len(mapped):
-                raise DataError(
-                    f"{array.filename} has been cut short while it was trained on: it has "
-                    f"{mapped.size():,} bytes, and {len(mapped):,} were mapped; restore it, and "
-                    "leave it as it is while training runs"
-                )
+        if isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None:
+            found = array
         array = getattr(array, "base", None)
+    return found
 
 
 def fingerprint(images: Array, targets: Array) -> int:
