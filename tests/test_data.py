@@ -19,7 +19,7 @@ GOOD = {"x_train": X, "y_train": [0, 4], "x_test": X[:1], "y_test": [2]}
 def test_public_names():
     names = (
         "Dataset ImageFile LoadedImages digits load_data load_idx load_idx_pair load_image "
-        "load_images load_npz mnist"
+        "load_images load_npz mnist unpack_data"
     )
     assert fullback.data.__all__ == names.split()
 

@@ -201,7 +201,10 @@ def test_damaged_gzip(tmp_path):
             gzip.compress(struct.pack(">4B2I", 0, 0, 8, 2, 2**16, 2**16), mtime=0),
             "ends after 0 bytes",
         ),
-        (struct.pack(">4B8I", 0, 0, 14, 8, *[2**32 - 1] * 8), "expected at most 4294967296: split"),
+        (
+            struct.pack(">4B8I", 0, 0, 14, 8, *[2**32 - 1] * 8),
+            "need more than 4,294,967,296 bytes; split",
+        ),
         # Little that unpacks to much.
         (gzip.compress(PLAIN + bytes(100_000_000), 1, mtime=0), "goes on after that"),
     ],

@@ -364,7 +364,7 @@ class TestBatches:
             fb.load_data(source)
 
     def test_more_than_there_is_room_for(self, monkeypatch):
-        monkeypatch.setattr("fullback.data.batches.MAX_BYTES", 1000)
+        monkeypatch.setattr("fullback.data.store.MAX_BYTES", 1000)
         with pytest.raises(DataError, match=r"write them to x_train\.npy"):
             fb.load_data(self.batches())
 

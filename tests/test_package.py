@@ -24,7 +24,7 @@ PUBLIC = """
     Diagnosis Finding GradientCheck LayerCheck
     SGD Adam AdamW Augment Callback EarlyStopping Epoch History find_rate fit schedules
     CNNClassifier CNNRegressor load_estimator
-    Dataset load_data load save
+    Dataset load_data unpack_data load save
     FullbackError DataError DivergenceError DownloadError InputError OptionError ModelFileError
     NotEnoughMemoryError RankError ShapeError FullbackWarning DeadUnitWarning
 """

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from fullback.check.diagnose import Diagnosis, Finding, diagnose, diagnose_program, probe
     from fullback.check.gradients import GradientCheck, check_gradients
     from fullback.check.layer import LayerCheck, check_layer
-    from fullback.data import Dataset, load_data
+    from fullback.data import Dataset, load_data, unpack_data
     from fullback.estimator import CNNClassifier, CNNRegressor, load_estimator
     from fullback.export.safetensors import save
     from fullback.layers import (
@@ -92,7 +92,7 @@ else:  # the same imports, each when its name is first used
         "fullback.check.diagnose": "Diagnosis Finding diagnose diagnose_program probe",
         "fullback.check.gradients": "GradientCheck check_gradients",
         "fullback.check.layer": "LayerCheck check_layer",
-        "fullback.data": "Dataset load_data",
+        "fullback.data": "Dataset load_data unpack_data",
         "fullback.estimator": "CNNClassifier CNNRegressor load_estimator",
         "fullback.export.safetensors": "save",
         "fullback.layers": """
@@ -198,5 +198,6 @@ __all__ = [
     "probe",
     "save",
     "schedules",
+    "unpack_data",
     "zoo",
 ]

@@ -39,6 +39,16 @@ SheetOption = Annotated[
         show_default=False,
     ),
 ]
+UnpackOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the images to this folder, once, as files that **--data** of other commands "
+        "takes and that are trained on from the disk: for what does not fit into memory. The data "
+        "is not described then.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
 ViewsOption = Annotated[
     str | None,
     typer.Option(
@@ -60,6 +70,7 @@ def data(
     split_seed: options.SplitSeedOption = None,
     label_column: options.LabelColumnOption = None,
     image_folder: options.ImageFolderOption = None,
+    unpack: UnpackOption = None,
     sheet: SheetOption = None,
     augment: ViewsOption = None,
     regression: train_options.RegressionOption = False,
@@ -80,14 +91,17 @@ def data(
     if sheet is not None:
         check_picture(sheet, "--sheet")
     views = None if augment is None else Augment.parse(augment)
-    dataset = load_dataset(
-        source,
-        data_dir,
-        image_shape(image_size),
+    reading = {
         **data_options(resize, test_share, split_seed, label_column, nested=nested),
-        image_folder=image_folder,
-        numbers=regression,
-    )
+        "image_folder": image_folder,
+        "numbers": regression,
+    }
+    if unpack is not None:
+        if sheet is not None:
+            raise OptionError("--unpack goes without --sheet; give --sheet for the folder then")
+        _unpack(output, source, data_dir, image_shape(image_size), unpack, reading)
+        return
+    dataset = load_dataset(source, data_dir, image_shape(image_size), **reading)
     found = describe(dataset)
     figures = _figures(dataset, found)
     output.event("data", **figures)
@@ -107,6 +121,53 @@ def data(
     if sheet is not None:
         _write_sheet(dataset, sheet, views)
         output.fact("written", str(sheet))
+
+
+def _unpack(
+    output: Output,
+    source: str,
+    data_dir: Path | None,
+    shape: tuple[int, ...] | None,
+    folder: Path,
+    reading: dict[str, Any],
+) -> None:
+    """Write a data set to a folder, and say what is in it."""
+    from fullback.data.unpack import unpack_data
+
+    dataset = load_dataset(
+        source,
+        data_dir,
+        shape,
+        load=lambda source, data_dir, **options: unpack_data(source, folder, data_dir, **options),
+        **reading,
+    )
+    counts = {
+        name: len(y)
+        for name, y in (
+            ("train", dataset.y_train),
+            ("val", dataset.y_val),
+            ("test", dataset.y_test),
+        )
+        if y is not None
+    }
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    shape_text = " x ".join(map(str, dataset.image_shape))
+    output.event(
+        "data",
+        data=dataset.name,
+        image_shape=dataset.image_shape,
+        dtype=str(dataset.x_train.dtype),
+        class_names=dataset.class_names,
+        notes=dataset.notes,
+        images=counts,
+        written=str(folder),
+        bytes=size,
+    )
+    about = f"{dataset.name}, {dataset.x_train.dtype} images of {shape_text}"
+    output.facts("data", about, dataset.notes)
+    for name, count in counts.items():
+        output.fact(_WORDS[name], f"{count:,} images")
+    output.fact("written", f"{folder}, {size / 1e9:,.3g} GB; train on it by --data {folder}")
 
 
 def _figures(dataset: Dataset, found: Description) -> dict[str, Any]:

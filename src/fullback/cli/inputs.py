@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +45,19 @@ def check_picture(path: Path, option: str) -> None:
 
 
 def load_dataset(
-    data: str, data_dir: Path | None, shape: tuple[int, ...] | None = None, **options: Any
+    data: str,
+    data_dir: Path | None,
+    shape: tuple[int, ...] | None = None,
+    *,
+    load: Callable[..., Dataset] | None = None,
+    **options: Any,
 ) -> Dataset:
     """Load what ``--data`` names; ``--data-dir`` goes with MNIST alone.
 
     Parameters
     ----------
     shape : what image files are brought to
+    load : what is called in place of ``load_data``
     options : of ``load_data``, which says what they mean
 
     Raises
@@ -65,7 +72,7 @@ def load_dataset(
     if data == "mnist":
         raise_on_ctrl_c()  # a download takes away what it has begun
     try:
-        return load_data(data, data_dir, image_shape=shape, **options)
+        return (load or load_data)(data, data_dir, image_shape=shape, **options)
     except InputError as error:
         raise OptionError(str(error)) from error
 

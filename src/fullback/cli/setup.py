@@ -110,7 +110,7 @@ def set_up(given: Any, *, in_folder: bool, load: Callable[..., Dataset] = load_d
         patience=given.patience,
         monitor=chosen_monitor(given.monitor, weighted=weighted),
         min_improvement=given.min_improvement,
-        data_options=ways,
+        data_options={**dataset.read_with, **ways},
     )
     if given.monitor is not None and not recipe.validates:
         raise OptionError("--monitor needs images for validation; give --validation 0.1")

@@ -15,6 +15,7 @@ from fullback.data.image_files.image_file import ImageFile, load_image
 from fullback.data.load import load_data
 from fullback.data.load_images import LoadedImages, load_images
 from fullback.data.mnist import mnist
+from fullback.data.unpack import unpack_data
 
 __all__ = [
     "Dataset",
@@ -28,4 +29,5 @@ __all__ = [
     "load_images",
     "load_npz",
     "mnist",
+    "unpack_data",
 ]

@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 
 from fullback.data.dataset import Dataset, as_array, without_column
-from fullback.data.files import MAX_BYTES
 from fullback.data.split import Split, split
+from fullback.data.store import MEMORY, Rows, Store
 from fullback.errors import DataError, InputError, ShapeError
 from fullback.pixels import channels_first
+
+_HINT = (
+    "fb.unpack_data(batches, FOLDER) writes them to files that are trained on from the disk; or "
+    "write them to x_train.npy and so on in a folder yourself"
+)
 
 
 def _arrays(number: int, x: Any, y: Any, *, numbers: bool) -> tuple[Any, Any]:
@@ -31,7 +36,11 @@ def _arrays(number: int, x: Any, y: Any, *, numbers: bool) -> tuple[Any, Any]:
 
 
 def load_batches(
-    batches: Iterable[Any], how: Split | None = None, *, numbers: bool = False
+    batches: Iterable[Any],
+    how: Split | None = None,
+    *,
+    numbers: bool = False,
+    store: Store = MEMORY,
 ) -> Dataset:
     """Collect batches (images, labels) into a data set.
 
@@ -41,6 +50,7 @@ def load_batches(
         that NumPy takes for an array. It is gone through once
     how : which images are kept for testing
     numbers : whether the labels are numbers to predict, (N,) or (N, outputs)
+    store : where the images are kept
 
     Raises
     ------
@@ -49,31 +59,31 @@ def load_batches(
     DataError
         There are no batches, or they need more than 4 GiB.
     """
-    images: list[Any] = []
+    images: Rows | None = None
+    shape: tuple[int, ...] = ()
     labels: list[Any] = []
     size = 0
     for number, batch in enumerate(batches):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise InputError(f"batch {number} must be a pair (images, labels), got {type(batch)}")
         x, y = _arrays(number, *batch, numbers=numbers)
-        if images and (x.shape[1:] != images[0].shape[1:] or x.dtype != images[0].dtype):
+        native = x.dtype.newbyteorder("=")
+        if images is None:
+            images, shape = store.rows(x.shape[1:], native, 0), x.shape[1:]
+        elif x.shape[1:] != shape or native != images.dtype:
             raise ShapeError(
                 f"batch {number} has images of shape {x.shape[1:]} and {x.dtype}, the first one "
-                f"of {images[0].shape[1:]} and {images[0].dtype}"
+                f"of {shape} and {images.dtype}"
             )
         if labels and y.shape[1:] != labels[0].shape[1:]:
             raise ShapeError(
                 f"batch {number} has labels of shape {y.shape}, the first one {labels[0].shape}"
             )
         size += x.nbytes
-        if size > MAX_BYTES:
-            raise DataError(
-                f"the batches need more than {MAX_BYTES:,} bytes; write them to x_train.npy and so "
-                "on in a folder, from which they are trained on without being loaded"
-            )
-        images.append(np.array(x))  # a generator may use its array again
-        labels.append(np.array(y))
-    if not images:
+        store.require_room(size, "the batches", _HINT)
+        images.append(x)
+        labels.append(np.array(y))  # a generator may use its array again
+    if images is None:
         raise DataError("there are no batches; an iterator can be gone through once only")
-    x, y = channels_first(np.concatenate(images), "the batches' images"), np.concatenate(labels)
-    return split("batches", x, y, how=how, numbers=numbers)
+    x, y = channels_first(images.array(), "the batches' images"), np.concatenate(labels)
+    return split("batches", x, y, how=how, numbers=numbers, store=store)

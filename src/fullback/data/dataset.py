@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -52,6 +52,8 @@ class Dataset:
         the data set has none of its own.
     numbers : bool, default=False
         Whether the labels are numbers to predict; there are no classes then.
+    read_with : mapping, optional
+        Options of `load_data` by which the images were read when they were unpacked.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class Dataset:
     x_val: Images | None = None
     y_val: Labels | None = None
     numbers: bool = False
+    read_with: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.x_val is None) != (self.y_val is None):

@@ -116,20 +116,38 @@ def load_data(
     InputError
         If an option is given that does not go with the source.
     """
-    how = None
-    if test_share is not None or split_seed is not None:
-        share = Split.share if test_share is None else test_share
-        how = Split(share, 0 if split_seed is None else split_seed)
     options = ReadOptions(
         image_shape=image_shape,
         resize=resize,
-        how=how,
+        how=chosen_split(test_share, split_seed),
         label_column=label_column,
         image_folder=image_folder,
         numbers=numbers,
         nested=nested,
         trained_on=trained_on,
         progress=progress,
+    )
+    return load_with(source, data_dir, options)
+
+
+def chosen_split(test_share: float | None, split_seed: int | None) -> Split | None:
+    """Return which images are kept for testing; None where nothing is said of it."""
+    if test_share is None and split_seed is None:
+        return None
+    share = Split.share if test_share is None else test_share
+    return Split(share, 0 if split_seed is None else split_seed)
+
+
+def load_with(
+    source: str | os.PathLike[str] | Iterable[Any],
+    data_dir: str | os.PathLike[str] | None,
+    options: ReadOptions,
+) -> Dataset:
+    """Load a data set as ``load_data`` does."""
+    label_column, image_folder, numbers = (
+        options.label_column,
+        options.image_folder,
+        options.numbers,
     )
     table = isinstance(source, str | os.PathLike) and is_table(Path(source))
     for word, given in (("a label column", label_column), ("an image folder", image_folder)):
@@ -138,7 +156,7 @@ def load_data(
     if not isinstance(source, str | os.PathLike):
         if not isinstance(source, Iterable):
             raise InputError(f"data is a name, a path or an iterable of batches, got {source!r}")
-        data = load_batches(source, how, numbers=numbers)
+        data = load_batches(source, options.how, numbers=numbers, store=options.store)
     else:
         data = _load_named(source, data_dir, options)
     if numbers and not data.numbers:
@@ -184,7 +202,7 @@ def _load_named(
 def _load_folder(path: Path, options: ReadOptions) -> Dataset:
     """Load a folder: of arrays, IDX files, Parquet files or images, whichever it holds first."""
     if is_array_folder(path):
-        return load_array_folder(path, options.how, numbers=options.numbers)
+        return load_array_folder(path, options.how, numbers=options.numbers, store=options.store)
     if find_idx_files(path):
         return _load_idx_folder(path, options)
     files = find_parquet(path)
@@ -204,13 +222,14 @@ def _load_file(path: Path, options: ReadOptions) -> Dataset:
         return load_pixel_table(table, options)
     kind = path.suffix.lower()
     if kind == ".npz":
-        return load_npz(path, options.how, numbers=options.numbers)
+        return load_npz(path, options.how, numbers=options.numbers, store=options.store)
     if kind == ".parquet":
         _refuse_numbers(path, options)
         return load_parquet([path], path, options)
     refuse_other_files(path)
-    pair = load_idx_pair(path, _labels_beside(path), numbers=options.numbers)
-    return from_file(path, path.name, pair, how=options.how, numbers=options.numbers)
+    given: dict[str, Any] = {"numbers": options.numbers, "store": options.store}
+    pair = load_idx_pair(path, _labels_beside(path), **given)
+    return from_file(path, path.name, pair, how=options.how, **given)
 
 
 def _refuse_numbers(path: Path, options: ReadOptions) -> None:
@@ -251,8 +270,6 @@ def _load_idx_folder(folder: Path, options: ReadOptions) -> Dataset:
             "labels: give a folder with one data set, or one images file or .npz file"
         )
     order = ("train", "test") if whole else tuple(parts)
-    numbers = options.numbers
-    pairs = [
-        load_idx_pair(parts[part], _labels_beside(parts[part]), numbers=numbers) for part in order
-    ]
-    return from_file(folder, folder.resolve().name, *pairs, how=options.how, numbers=numbers)
+    given: dict[str, Any] = {"numbers": options.numbers, "store": options.store}
+    pairs = [load_idx_pair(parts[part], _labels_beside(parts[part]), **given) for part in order]
+    return from_file(folder, folder.resolve().name, *pairs, how=options.how, **given)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fullback.data.image_files.image_file import Resize, check_image_shape, check_resize
 from fullback.data.split import Split
+from fullback.data.store import MEMORY, Store
 from fullback.errors import OptionError
 from fullback.pixels import ImageRecord
 
@@ -25,6 +26,7 @@ class ReadOptions:
     resize, label_column, image_folder, numbers, nested, trained_on, progress : as in ``load_data``
     how : which images are kept for testing; None for a fixed fifth
     invert : as in ``load_images``
+    store : where the images are kept
 
     Raises
     ------
@@ -42,6 +44,7 @@ class ReadOptions:
     invert: bool = False
     trained_on: ImageRecord | None = None
     progress: bool = False
+    store: Store = MEMORY
 
     def __post_init__(self) -> None:
         check_resize(self.resize)

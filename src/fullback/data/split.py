@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from fullback.data.dataset import Dataset, Images, Labels, check_pair, composed
+from fullback.data.store import MEMORY, Store
 from fullback.errors import DataError, InputError, OptionError, ShapeError
 from fullback.options import require_number, require_whole
 
@@ -47,10 +51,13 @@ def split(
     how: Split | None = None,
     *,
     numbers: bool = False,
+    read_with: Mapping[str, Any] = MappingProxyType({}),
+    store: Store = MEMORY,
 ) -> Dataset:
     """Keep a fixed share of each class of x (N, C, H, W), y (N,) for testing.
 
-    Of ``numbers`` there are no classes, and the share is taken of all images alike.
+    Of ``numbers`` there are no classes, and the share is taken of all images alike. Both parts are
+    made in ``store``.
     """
     from sklearn.model_selection import train_test_split
 
@@ -62,10 +69,16 @@ def split(
         _check_split(y, how)
     elif len(x) < 2:
         raise InputError("one image cannot be both trained on and tested on; add images")
-    x_train, x_test, y_train, y_test = train_test_split(
-        x, y, test_size=how.share, stratify=None if numbers else y, random_state=how.seed
+    train, test = train_test_split(
+        np.arange(len(y)),
+        test_size=how.share,
+        stratify=None if numbers else y,
+        random_state=how.seed,
     )
-    return Dataset(name, x_train, y_train, x_test, y_test, class_names, notes, numbers=numbers)
+    parts = [(store.chosen(x, places, name), y[places]) for places in (train, test)]
+    return Dataset(
+        name, *parts[0], *parts[1], class_names, notes, numbers=numbers, read_with=read_with
+    )
 
 
 def _check_split(y: Labels, how: Split) -> None:
@@ -104,8 +117,10 @@ def from_file(
     *,
     class_names: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    read_with: Mapping[str, Any] = MappingProxyType({}),
     how: Split | None = None,
     numbers: bool = False,
+    store: Store = MEMORY,
 ) -> Dataset:
     """Make the data set that `path` held; without `test`, `train` is split.
 
@@ -119,9 +134,11 @@ def from_file(
         )
     try:
         if test is None:
-            return split(name, train[0], train[1], class_names, notes, how, numbers=numbers)
+            more: dict[str, Any] = {"numbers": numbers, "read_with": read_with, "store": store}
+            return split(name, *train, class_names, notes, how, **more)
         (x, y), (x_test, y_test), (x_val, y_val) = train, test, val or (None, None)
-        data = Dataset(name, x, y, x_test, y_test, class_names, notes, x_val, y_val, numbers)
+        arrays = (x, y, x_test, y_test, class_names, notes, x_val, y_val)
+        data = Dataset(name, *arrays, numbers, read_with)
         if not numbers:
             _check_classes(data.y_train)
     except (ShapeError, InputError) as error:

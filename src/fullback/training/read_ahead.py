@@ -23,8 +23,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fullback.data.store import mapped_file
 from fullback.layers.base import Array
-from fullback.training.training_data import check_files, mapped_file
+from fullback.training.training_data import check_files
 
 Own: TypeAlias = Callable[[int], NDArray[np.intp]]
 """Which places among so many, of whole batches, are of images that this process looks at."""

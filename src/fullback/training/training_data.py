@@ -6,11 +6,11 @@ import dataclasses
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fullback.data.store import mapped_file
 from fullback.distributed.ranks import Ranks
 from fullback.engine import choice
 from fullback.errors import DataError, InputError, OptionError
@@ -184,17 +184,6 @@ def check_files(images: Array) -> None:
             f"{mapped.size():,} bytes, and {len(mapped):,} were mapped; restore it, and "
             "leave it as it is while training runs"
         )
-
-
-def mapped_file(images: Array) -> np.memmap[Any, Any] | None:
-    """Return the memory map that images are a part of, as it was opened; None where in memory."""
-    found: np.memmap[Any, Any] | None = None
-    array: object = images
-    while array is not None:
-        if isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None:
-            found = array
-        array = getattr(array, "base", None)
-    return found
 
 
 def fingerprint(images: Array, targets: Array) -> int:

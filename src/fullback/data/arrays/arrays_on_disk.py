@@ -14,6 +14,9 @@ from fullback.data.arrays.npz import FORMS, image_pairs
 from fullback.data.dataset import Dataset
 from fullback.data.files import MAX_BYTES, open_data
 from fullback.data.split import Split, from_file
+from fullback.data.store import MEMORY, Store
+from fullback.data.unpacked import About
+from fullback.errors import DataError
 
 
 def is_array_folder(folder: Path) -> bool:
@@ -21,12 +24,14 @@ def is_array_folder(folder: Path) -> bool:
     return any(all((folder / f"{name}.npy").is_file() for name in form) for form in FORMS)
 
 
-def load_array_folder(folder: Path, how: Split | None = None, *, numbers: bool = False) -> Dataset:
+def load_array_folder(
+    folder: Path, how: Split | None = None, *, numbers: bool = False, store: Store = MEMORY
+) -> Dataset:
     """Load x_train.npy, y_train.npy, x_test.npy, y_test.npy, and perhaps x_val.npy, y_val.npy.
 
     They are memory maps: images are read from the disk when they are trained on. With x.npy and
     y.npy alone, a share of each class is kept for testing (``how``), and to pick it the images are
-    read into memory.
+    read into ``store``. A file dataset.json, which ``unpack_data`` writes, says their classes.
 
     Raises
     ------
@@ -36,7 +41,22 @@ def load_array_folder(folder: Path, how: Split | None = None, *, numbers: bool =
     form = next(form for form in FORMS if all((folder / f"{name}.npy").is_file() for name in form))
     arrays = {name: map_array(folder / f"{name}.npy") for name in form}
     pairs = image_pairs(arrays, str(folder))
-    return from_file(folder, folder.resolve().name, *pairs, how=how, numbers=numbers)
+    about = About.of(folder) or About(folder.resolve().name)
+    if about.numbers and not numbers:
+        raise DataError(
+            f"{folder}: holds numbers to predict, and no classes; give --regression (numbers=True)"
+        )
+    return from_file(
+        folder,
+        about.name,
+        *pairs,
+        class_names=() if numbers else about.class_names,
+        notes=about.notes,
+        read_with=about.read_with,
+        how=how,
+        numbers=numbers,
+        store=store,
+    )
 
 
 def map_array(path: Path) -> NDArray[Any]:

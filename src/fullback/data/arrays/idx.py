@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.dataset import Images, Labels, check_labels, check_numbers
-from fullback.data.files import MAX_BYTES, open_data, read_bounded
+from fullback.data.files import open_data
+from fullback.data.store import MEMORY, UNPACK, Store
 from fullback.errors import DataError, InputError
 from fullback.pixels import channels_first
 
@@ -35,13 +36,15 @@ _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E:
 _MAX_DIMENSIONS = 32  # of a NumPy array, before NumPy 2
 
 
-def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
+def load_idx(path: str | os.PathLike[str], *, store: Store = MEMORY) -> NDArray[Any]:
     """Read one IDX file, plain or compressed with gzip.
 
     Parameters
     ----------
     path : path-like
         The file.
+    store : Store
+        Where the array is kept; by default in memory.
 
     Returns
     -------
@@ -63,11 +66,9 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             dtype, shape = _read_header(read, path)
             size = math.prod(shape) * dtype.itemsize
             claim = f"{' x '.join(map(str, shape))} {dtype.name} = {size} bytes"
-            if size > MAX_BYTES:
-                raise DataError(
-                    f"{path}: its header says {claim}; expected at most {MAX_BYTES}: split the file"
-                )
-            data = read_bounded(read, size)
+            hint = f"split the file, or {UNPACK}"
+            store.require_room(size, f"{path}: its header says {claim}, which", hint)
+            data = store.read(read, size)
         except (EOFError, OSError, zlib.error) as error:
             raise DataError(
                 f"{path}: is cut short or damaged ({error}); expected an intact "
@@ -79,7 +80,7 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             f"{path}: its header says {claim} of data but the file {found}; "
             "download or copy it again"
         )
-    return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    return data.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 def _read_header(read: Callable[[int], bytes], path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -108,7 +109,11 @@ def _read_header(read: Callable[[int], bytes], path: Path) -> tuple[np.dtype[Any
 
 
 def load_idx_pair(
-    images: str | os.PathLike[str], labels: str | os.PathLike[str], *, numbers: bool = False
+    images: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    *,
+    numbers: bool = False,
+    store: Store = MEMORY,
 ) -> tuple[Images, Labels]:
     """Read an IDX file of images and the IDX file of their labels.
 
@@ -121,6 +126,8 @@ def load_idx_pair(
         A file of shape (N,).
     numbers : bool, default=False
         Whether the labels are numbers to predict, (N,) or (N, outputs).
+    store : Store
+        Where the images are kept; by default in memory.
 
     Returns
     -------
@@ -136,7 +143,7 @@ def load_idx_pair(
         whole numbers from 0 to 65535 (with ``numbers``: not finite), or if there is not one label
         per image.
     """
-    x, y = load_idx(images), load_idx(labels)
+    x, y = load_idx(images, store=store), load_idx(labels)
     if x.ndim not in (3, 4):
         raise DataError(
             f"{images}: has shape {x.shape}; expected images, (N, H, W) or (N, C, H, W): "

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from fullback.data.arrays.array_header import HEADER_BYTES, read_array_header
 from fullback.data.dataset import Dataset, without_column
-from fullback.data.files import MAX_BYTES, open_data, read_bounded
+from fullback.data.files import open_data
 from fullback.data.split import Split, from_file
+from fullback.data.store import MEMORY, UNPACK, Store
 from fullback.errors import DataError
 from fullback.options import listed
 from fullback.pixels import channels_first
@@ -34,7 +35,11 @@ FORMS = (
 
 
 def load_npz(
-    path: str | os.PathLike[str], how: Split | None = None, *, numbers: bool = False
+    path: str | os.PathLike[str],
+    how: Split | None = None,
+    *,
+    numbers: bool = False,
+    store: Store = MEMORY,
 ) -> Dataset:
     """Load a data set from an .npz file.
 
@@ -49,6 +54,8 @@ def load_npz(
         Which images are kept for testing, where the file has no test images.
     numbers : bool, default=False
         Whether the labels are numbers to predict, (N,) or (N, outputs), and no classes.
+    store : Store
+        Where the arrays are kept; by default in memory.
 
     Returns
     -------
@@ -62,8 +69,8 @@ def load_npz(
         4 GiB, lacks an array, or if its arrays do not make a `Dataset`.
     """
     path = Path(path)
-    pairs = image_pairs(read_npz(path, *FORMS), str(path))
-    return from_file(path, path.stem, *pairs, how=how, numbers=numbers)
+    pairs = image_pairs(read_npz(path, *FORMS, store=store), str(path))
+    return from_file(path, path.stem, *pairs, how=how, numbers=numbers, store=store)
 
 
 def image_pairs(
@@ -77,7 +84,9 @@ def image_pairs(
     return pairs
 
 
-def read_npz(path: str | os.PathLike[str], *forms: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+def read_npz(
+    path: str | os.PathLike[str], *forms: tuple[str, ...], store: Store = MEMORY
+) -> dict[str, NDArray[Any]]:
     """Read arrays of plain numbers from an .npz file, by name.
 
     Parameters
@@ -85,6 +94,7 @@ def read_npz(path: str | os.PathLike[str], *forms: tuple[str, ...]) -> dict[str,
     path : the file
     forms : names that belong together; read are those of the first form that the file has in full,
         and without any form everything
+    store : where they are kept; in memory, only sources of data sets that can be unpacked differ
 
     Raises
     ------
@@ -97,8 +107,8 @@ def read_npz(path: str | os.PathLike[str], *forms: tuple[str, ...]) -> dict[str,
         try:
             with zipfile.ZipFile(raw) as archive:
                 return {
-                    key: _read_array(archive, member, f"{path}: {key}")
-                    for key, member in _find_members(archive, path, forms).items()
+                    key: _read_array(archive, member, f"{path}: {key}", store)
+                    for key, member in _find_members(archive, path, forms, store).items()
                 }
         except DataError:
             raise
@@ -119,18 +129,15 @@ def read_npz(path: str | os.PathLike[str], *forms: tuple[str, ...]) -> dict[str,
 
 
 def _find_members(
-    archive: zipfile.ZipFile, path: Path, forms: tuple[tuple[str, ...], ...]
+    archive: zipfile.ZipFile, path: Path, forms: tuple[tuple[str, ...], ...], store: Store
 ) -> dict[str, zipfile.ZipInfo]:
     """Find the arrays of the first form that is there, in its order; without any form, all."""
     members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
     for keys in forms or (tuple(members),):
         if members.keys() >= set(keys):
             size = sum(members[key].file_size for key in keys)
-            if size > MAX_BYTES:
-                raise DataError(
-                    f"{path}: unpacks to {size} bytes; expected at most {MAX_BYTES}: "
-                    "save fewer images"
-                )
+            hint = f"save fewer images, or {UNPACK}"
+            store.require_room(size, f"{path}: its arrays of {size:,} bytes", hint)
             return {key: members[key] for key in keys}
     names = sorted(members)  # quoted below: an archive can hold any names, and thousands
     found = listed([*map(repr, names)], 8)
@@ -141,7 +148,9 @@ def _find_members(
     )
 
 
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> NDArray[Any]:
+def _read_array(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, store: Store
+) -> NDArray[Any]:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(
             f"{what} is compressed by method {info.compress_type}; expected none or deflate: "
@@ -150,12 +159,12 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str) -> N
     with archive.open(info) as member:
         start = member.read(HEADER_BYTES)
         header = read_array_header(start, info.file_size, what)
-        data = read_bounded(member.read, header.size, start[header.offset :])
+        data = store.read(member.read, header.size, start[header.offset :])
     if len(data) != header.size:
         raise DataError(
             f"{what} ends after {len(data)} of {header.size} bytes; copy the file again, or save "
             "it anew"
         )
-    flat = np.frombuffer(data, header.dtype)
+    flat = data.view(header.dtype)
     flat = flat.astype(header.dtype.newbyteorder("="), copy=False)
     return np.asarray(flat.reshape(header.shape, order=header.order), order="C")

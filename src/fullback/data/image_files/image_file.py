@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -29,6 +31,8 @@ RESIZES: tuple[Resize, ...] = ("stretch", "pad", "crop")
 
 WHITE_16 = 65_535  # of an image with 16 bits
 _MODES = {1: "L", 3: "RGB"}
+_LARGE = 2**22  # pixels, from which on an image is decoded alone
+_LARGE_ONE = threading.Lock()
 _STRIP = 2**20  # pixels that are laid on white together
 _PHOTOMETRIC = 262  # the TIFF tag that says whether 0 is white
 
@@ -147,12 +151,22 @@ def read_image(
     invert: bool = False,
     resize: Resize = "stretch",
     most_pixels: int | None = None,
+    silenced: bool = False,
 ) -> ImageFile:
-    """Read an image as ``load_image`` does; ``path`` is what errors call it."""
+    """Read an image as ``load_image`` does.
+
+    Parameters
+    ----------
+    path : what errors call it
+    most_pixels, silenced : as for ``open_image``
+    """
     from PIL import ImageOps
 
     check_channels(shape)
-    with open_image(file, path, most_pixels=most_pixels) as image:
+    with (
+        open_image(file, path, most_pixels=most_pixels, silenced=silenced) as image,
+        _one_of_its_size(image),
+    ):
         mode, size, depth = image.mode, image.size, depth_of(image)
         reduced = depth == "8-bit" and bits_of(image) > 8
         white_is_zero = depth == "16-bit" and _white_is_zero(image)
@@ -176,6 +190,12 @@ def read_image(
             grey = _floats(path, image, shape, resize)
     pixels = np.repeat(grey.astype(np.float32)[np.newaxis], shape[0], axis=0)
     return ImageFile(pixels, mode, size, depth)
+
+
+def _one_of_its_size(image: Image.Image) -> contextlib.AbstractContextManager[object]:
+    """Let one large image be decoded at a time, whatever the number of threads."""
+    large = image.width * image.height > _LARGE
+    return _LARGE_ONE if large else contextlib.nullcontext()
 
 
 def depth_of(image: Image.Image) -> Depth:

@@ -61,6 +61,7 @@ def load_image_folder(folder: Path, options: ReadOptions) -> Dataset:
         class_names=names,
         notes=(*layout.notes, *notes),
         how=options.how,
+        store=options.store,
     )
 
 

@@ -53,8 +53,26 @@ def is_image_name(text: str) -> bool:
 
 
 @contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Show none of Pillow's warnings about damaged metadata; those of too many pixels are errors.
+
+    It is for all threads, and only one of them may enter it at a time.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextlib.contextmanager
 def open_image(
-    file: str | os.PathLike[str] | io.BytesIO, path: str, *, most_pixels: int | None = None
+    file: str | os.PathLike[str] | io.BytesIO,
+    path: str,
+    *,
+    most_pixels: int | None = None,
+    silenced: bool = False,
 ) -> Iterator[Image.Image]:
     """Open an image whose format and size are allowed; its pixels are not decoded yet.
 
@@ -65,6 +83,7 @@ def open_image(
     file : a path, or the content
     path : what errors call it
     most_pixels : rows times columns; 50 million by default
+    silenced : whether ``quiet`` was entered, for this and other threads
 
     Raises
     ------
@@ -75,17 +94,15 @@ def open_image(
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # By a path, Pillow would map the file into memory: turned TIFF files come out scrambled
-            # (Pillow 13), and a file that is cut short meanwhile ends the process.
-            with (
-                _content(file) as content,
-                Image.open(content, formats=FORMATS) as image,
-            ):
-                _check_size(path, image, most_pixels or MOST_PIXELS)
-                yield image
+        # By a path, Pillow would map the file into memory: turned TIFF files come out scrambled
+        # (Pillow 13), and a file that is cut short meanwhile ends the process.
+        with (
+            contextlib.nullcontext() if silenced else quiet(),
+            _content(file) as content,
+            Image.open(content, formats=FORMATS) as image,
+        ):
+            _check_size(path, image, most_pixels or MOST_PIXELS)
+            yield image
     except UnidentifiedImageError:
         raise DataError(f"{path}: {_what_it_is(file)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

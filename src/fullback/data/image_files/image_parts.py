@@ -7,27 +7,29 @@ of, and stay as they are; they cannot be in one data set with others.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import warnings
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fullback.data.files import MAX_BYTES
-from fullback.data.image_files.image_file import WHITE_16, Depth, ImageFile, read_image
+from fullback.data.image_files.image_file import WHITE_16, Depth, ImageFile
 from fullback.data.image_files.image_sizes import chosen_shape, opened
+from fullback.data.image_files.many_images import Item, images_of
 from fullback.data.options import ReadOptions
+from fullback.data.progress import shown
+from fullback.data.store import MEMORY, UNPACK, Rows, Store
 from fullback.errors import DataError, FullbackWarning, InputError
 
 _LISTED = 10  # of the images that cannot be read
 _DARK = 1 / 8  # of the range of 16 bits, below which a network learns badly from what there is
-
-Item: TypeAlias = tuple[Path | io.BytesIO, str, int]
-"""An image file or its content, what errors call it, and its label."""
 
 
 class Part(NamedTuple):
@@ -115,9 +117,9 @@ def read_parts(
         raise DataError(f"{parts[0].name}: not one file in it can be read as an image")
     total = sum(part.size for part in parts)
     deep = any(image.deep for image in found if image is not None)
-    check_room(source, total, shape, 4 if deep else 1)
+    check_room(source, total, shape, 4 if deep else 1, options.store)
     seen = _Reading()
-    pairs = [_read(part, shape, source, seen, total, options) for part in parts]
+    read = [_read(part, shape, source, seen, total, options) for part in parts]
     for error in seen.unread[:_LISTED]:
         warnings.warn(f"left out: {error}", FullbackWarning, stacklevel=6)
     if seen.unread:
@@ -127,11 +129,13 @@ def read_parts(
             FullbackWarning,
             stacklevel=6,
         )
-    for part, (x, _) in zip(parts, pairs, strict=True):
-        if not len(x):
+    for part, (rows, _) in zip(parts, read, strict=True):
+        if not len(rows):
             raise DataError(f"{part.name}: not one file in it can be read as an image")
-    if any(x.dtype != np.uint8 for x, _ in pairs):
-        pairs = [(_as_floats(x), y) for x, y in pairs]
+    if any(rows.dtype != np.uint8 for rows, _ in read):
+        for rows, _ in read:
+            rows.to_floats()
+    pairs = [(rows.array(), y) for rows, y in read]
     if options.trained_on is not None and "16-bit" in seen.first:
         try:
             pairs = [(options.trained_on.from_shares(x), y) for x, y in pairs]
@@ -141,19 +145,22 @@ def read_parts(
     return pairs, (*notes, *_notes(seen))
 
 
-def check_room(source: str, count: int, shape: Sequence[int], itemsize: int) -> None:
-    """Raise DataError where so many images need more than 4 GiB.
+def check_room(
+    source: str, count: int, shape: Sequence[int], itemsize: int, store: Store | None = None
+) -> None:
+    """Raise DataError where so many images are too many for a store, or for predicting at once.
 
     Raises
     ------
     DataError
     """
-    if count * int(np.prod(shape)) * itemsize > MAX_BYTES:
-        kind = "" if itemsize == 1 else " float32"
-        raise DataError(
-            f"{source}: {count:,}{kind} images of {' x '.join(map(str, shape))} need more than "
-            f"{MAX_BYTES:,} bytes; --image-size (image_shape) brings them to a smaller size"
-        )
+    kind = "" if itemsize == 1 else " float32"
+    hint = "--image-size (image_shape) brings them to a smaller size"
+    (store or MEMORY).require_room(
+        count * math.prod(shape) * itemsize,
+        f"{source}: {count:,}{kind} images of {' x '.join(map(str, shape))}",
+        hint if store is None else f"{hint}, or {UNPACK}",
+    )
 
 
 def _read(
@@ -163,36 +170,28 @@ def _read(
     seen: _Reading,
     total: int,
     options: ReadOptions,
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
+) -> tuple[Rows, NDArray[np.int64]]:
     """Read the images of one part; uint8 as long as no other depth is met."""
-    x: NDArray[Any] = np.empty((part.size, *shape), np.uint8)
-    y: list[int] = []
-    for file, name, label in _bar(part.size, progress=options.progress)(part.items):
-        try:
-            image = read_image(file, name, shape, resize=options.resize)
-        except DataError as error:
-            seen.unread.append(error)
-            continue
-        if len(y) == part.size:
-            raise DataError(f"{part.name}: has more than the {part.size:,} images that it says")
-        seen.meet(source, name, image)
-        if image.depth != "8-bit" and x.dtype == np.uint8:
-            check_room(source, total, shape, 4)
-            x = _as_floats(x)
-        if image.depth == "8-bit" and x.dtype != np.uint8:
-            x[len(y)] = image.pixels / np.float32(255)
-        else:
-            x[len(y)] = image.pixels
-        y.append(label)
-    return x[: len(y)], np.array(y, np.int64)
-
-
-def _as_floats(x: NDArray[Any]) -> NDArray[Any]:
-    if x.dtype != np.uint8:
-        return x
-    floats = x.astype(np.float32)
-    floats /= 255
-    return floats
+    x = options.store.rows(shape, np.dtype(np.uint8), part.size)
+    y = array("q")
+    text = f"{part.size:,} images"
+    with contextlib.closing(images_of(part.items, shape, options.resize)) as read:
+        for image, name, label in shown(read, text, part.size, progress=options.progress):
+            if isinstance(image, DataError):
+                seen.unread.append(image)
+                continue
+            if len(y) == part.size:
+                raise DataError(f"{part.name}: has more than the {part.size:,} images that it says")
+            seen.meet(source, name, image)
+            if image.depth != "8-bit" and x.dtype == np.uint8:
+                check_room(source, total, shape, 4, options.store)
+                x.to_floats()
+            pixels = image.pixels
+            if image.depth == "8-bit" and x.dtype != np.uint8:
+                pixels = pixels / np.float32(255)
+            x.append(pixels[np.newaxis])
+            y.append(label)
+    return x, np.array(y, np.int64)
 
 
 def _notes(seen: _Reading) -> tuple[str, ...]:
@@ -214,19 +213,3 @@ def _notes(seen: _Reading) -> tuple[str, ...]:
     if seen.reduced:
         notes.append(f"{seen.reduced:,} colour images of 16 bits a channel are read with 8 bits")
     return tuple(notes)
-
-
-def _bar(count: int, *, progress: bool) -> Any:
-    """Return what shows a bar on a terminal while it is iterated."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    if not progress or not console.is_terminal:
-        return iter
-
-    def shown(items: Iterable[Item]) -> Iterable[Item]:
-        text = f"{count:,} images"
-        return track(items, text, total=count, console=console, transient=True)
-
-    return shown

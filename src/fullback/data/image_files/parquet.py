@@ -7,19 +7,22 @@ import io
 import itertools
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fullback.data.dataset import MAX_LABEL, Dataset
 from fullback.data.files import open_data
-from fullback.data.image_files.image_parts import Item, Part, read_parts
+from fullback.data.image_files.image_parts import Part, read_parts
 from fullback.data.image_files.image_sizes import LOOKED_AT
+from fullback.data.image_files.many_images import Item
 from fullback.data.options import ReadOptions
 from fullback.data.split import from_file
 from fullback.errors import DataError, FullbackWarning
 
-_AT_ONCE = 256  # rows that are read at a time
+_AT_ONCE = 256  # rows that are read at a time, and fewer of large images
+_BYTES = 2**25  # of images that are read at a time, or one row
+_BUFFER = 2**20  # bytes of a column that are in memory
 _LISTED = 10  # of the files that are not used
 _TEST, _VALIDATION = ("test",), ("validation", "valid", "val")
 _LABELS = ("label", "labels", "class", "fine_label")
@@ -47,7 +50,8 @@ def load_parquet(
     options : as for ``load_image_folder``
 
     A file has a column of encoded images (bytes, or a struct with the field "bytes") and a column
-    of whole numbers called label. Class names come from the hub's metadata, where it is there.
+    of whole numbers or of texts called label. Class names come from the hub's metadata, where it is
+    there; texts are class names, which are sorted.
 
     Raises
     ------
@@ -70,13 +74,22 @@ def load_parquet(
             FullbackWarning,
             stacklevel=5,
         )
-    counted = [Part(str(part[0]), _count(part), _items(part)) for part in parts]
-    sample = (file for file, _, _ in itertools.islice(_items(parts[0]), LOOKED_AT))
+    parts = [[path for path in part if _count([path])] or part for part in parts]
+    texts = _texts(parts[0])
+    known = {text: number for number, text in enumerate(texts)}
+    counted = [Part(str(part[0]), _count(part), _items(part, known)) for part in parts]
+    sample = (file for file, _, _ in itertools.islice(_items(parts[0], known), LOOKED_AT))
     pairs, more = read_parts(str(source), counted, sample, options)
     name = source.resolve().name.removesuffix(".parquet")
-    names = _class_names(parts[0][0])
+    names = texts or _class_names(parts[0][0])
     return from_file(
-        source, name, *pairs, class_names=names, notes=(*notes, *more), how=options.how
+        source,
+        name,
+        *pairs,
+        class_names=names,
+        notes=(*notes, *more),
+        how=options.how,
+        store=options.store,
     )
 
 
@@ -106,12 +119,47 @@ def _count(files: Sequence[Path]) -> int:
     return count
 
 
-def _items(files: Sequence[Path]) -> Iterator[Item]:
-    """Yield the images of some files, with their labels."""
+def _items(files: Sequence[Path], known: Mapping[str, int]) -> Iterator[Item]:
+    """Yield the images of some files, with their labels; of texts, with their numbers."""
     for path in files:
         for number, (encoded, label) in enumerate(_rows(path)):
-            usable = label if label in range(MAX_LABEL + 1) else -1  # which is refused later
+            if isinstance(label, str):
+                usable = known.get(label, -1)
+                if usable < 0:
+                    raise DataError(
+                        f"{path}: image {number} has the label {label[:80]!r}, which no training "
+                        "image has; take it out"
+                    )
+            else:
+                fits = not known and label in range(MAX_LABEL + 1)
+                usable = label if fits else -1  # which is refused later
             yield io.BytesIO(encoded), f"{path}: image {number}", usable
+
+
+def _texts(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return the different labels of some files, sorted, where they are texts; else nothing."""
+    found: set[str] = set()
+    for path in files:
+        with _opened(path) as file:
+            _, label = _columns(path, file.schema_arrow)
+            if not _is_text(file.schema_arrow.field(label).type):
+                continue
+            for batch in file.iter_batches(2**16, columns=[label]):
+                found.update(text for text in batch[0].unique().to_pylist() if text is not None)
+                if len(found) > MAX_LABEL + 1:
+                    raise DataError(
+                        f"{path}: column {label} has more than {MAX_LABEL + 1:,} different texts; "
+                        "expected the names of classes"
+                    )
+    return tuple(sorted(found))
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a column is of texts, plain or as pandas keeps its categories."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 @contextlib.contextmanager
@@ -125,7 +173,8 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from None
     with open_data(path, "a Parquet file") as file:
         try:
-            yield parquet.ParquetFile(file)
+            # Read by pieces: a column of a row group may be larger than memory.
+            yield parquet.ParquetFile(file, buffer_size=_BUFFER)
         except DataError:
             raise
         except Exception as error:  # noqa: BLE001 -- on damaged files, whatever its reader raises
@@ -139,7 +188,9 @@ def _columns(path: Path, schema: Any) -> tuple[str, str]:
     """Return the columns of the images and of the labels."""
     import pyarrow as pa
 
-    images, labels = [], []
+    images: list[str] = []
+    labels: list[str] = []
+    texts: list[str] = []
     for field in schema:
         binary = pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
         struct = pa.types.is_struct(field.type)
@@ -147,24 +198,36 @@ def _columns(path: Path, schema: Any) -> tuple[str, str]:
             images.append(field.name)
         elif pa.types.is_integer(field.type):
             labels.append(field.name)
+        elif _is_text(field.type):
+            texts.append(field.name)
     named = [name for name in _LABELS if name in labels] or labels[: len(labels) == 1]
+    named = named or [name for name in _LABELS if name in texts]
     if len(images) != 1 or not named:
         raise DataError(
             f"{path}: has the columns {', '.join(schema.names)[:200]}; expected one of encoded "
-            "images, and one of whole numbers called label"
+            "images, and one of whole numbers, or of texts, called label"
         )
     return images[0], named[0]
 
 
-def _rows(path: Path) -> Iterator[tuple[bytes, int]]:
+def _rows(path: Path) -> Iterator[tuple[bytes, Any]]:
     """Yield the encoded images of a file and their labels."""
     with _opened(path) as file:
         image, label = _columns(path, file.schema_arrow)
-        for batch in file.iter_batches(_AT_ONCE, columns=[image, label]):
+        for batch in file.iter_batches(_rows_at_once(file), columns=[image, label]):
             for row in batch.to_pylist():
                 encoded = row[image]
                 encoded = encoded.get("bytes") if isinstance(encoded, dict) else encoded
                 yield encoded or b"", row[label]
+
+
+def _rows_at_once(file: Any) -> int:
+    """Return how many rows to read at a time, by the size that the file says they have."""
+    size = 0
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        size = max(size, group.total_byte_size // max(1, group.num_rows))
+    return max(1, min(_AT_ONCE, _BYTES // max(1, size)))
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

@@ -156,6 +156,7 @@ def load_image_list(images: ImageList, options: ReadOptions) -> Dataset:
         class_names=names,
         notes=(*roles.notes, *notes),
         how=options.how,
+        store=options.store,
         numbers=options.numbers,
     )
 
