@@ -355,7 +355,9 @@ class TestFailures:
         source, _ = folder_of_images(tmp_path)
         usage = type("Usage", (), {"free": 2**26 + 1000})
         monkeypatch.setattr("fullback.data.store.shutil.disk_usage", lambda path: usage)
-        with pytest.raises(DataError, match=r"pets: 40 images of 1 x 6 x 5 need 0 MiB in .* free"):
+        with pytest.raises(
+            DataError, match=r"pets: 40 images of 1 x 6 x 5 need 0 MiB in .*, where 0"
+        ):
             fb.unpack_data(source, tmp_path / "out")
         assert self.left(tmp_path) == [".out.lock"]
 

@@ -79,8 +79,8 @@ def load_batches(
             raise ShapeError(
                 f"batch {number} has labels of shape {y.shape}, the first one {labels[0].shape}"
             )
+        store.require_room(size + x.nbytes, "the batches", _HINT, done=size)
         size += x.nbytes
-        store.require_room(size, "the batches", _HINT)
         images.append(x)
         labels.append(np.array(y))  # a generator may use its array again
     if images is None:

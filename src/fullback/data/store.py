@@ -60,7 +60,7 @@ class Rows(Protocol):
 class Store(Protocol):
     """Where arrays are made."""
 
-    def require_room(self, size: int, what: str, hint: str = UNPACK) -> None:
+    def require_room(self, size: int, what: str, hint: str = UNPACK, *, done: int = 0) -> None:
         """Raise DataError where there is no room for so many bytes.
 
         Parameters
@@ -68,6 +68,7 @@ class Store(Protocol):
         size : bytes
         what : what needs them, the beginning of the message
         hint : what to do instead, for those in memory
+        done : bytes of them that are there already
         """
 
     def rows(self, shape: Sequence[int], dtype: np.dtype[Any], most: int) -> Rows:
@@ -88,12 +89,12 @@ class Store(Protocol):
 class Memory:
     """Arrays in memory, of at most 4 GiB each."""
 
-    def require_room(self, size: int, what: str, hint: str = UNPACK) -> None:
+    def require_room(self, size: int, what: str, hint: str = UNPACK, *, done: int = 0) -> None:
         """See Store."""
         if size > MAX_BYTES:
             raise DataError(f"{what} need more than {MAX_BYTES:,} bytes; {hint}")
-        there = available_memory() if size > _LITTLE else None
-        if there is not None and size > there:
+        there = available_memory() if size - done > _LITTLE else None
+        if there is not None and size - done > there:
             raise DataError(
                 f"{what} need {gibibytes(size)} of memory, and {gibibytes(there)} are free; {hint}"
             )
@@ -168,13 +169,13 @@ class Files:
             with contextlib.suppress(OSError):  # of a full disk
                 file.close()
 
-    def require_room(self, size: int, what: str, hint: str = UNPACK) -> None:
+    def require_room(self, size: int, what: str, hint: str = UNPACK, *, done: int = 0) -> None:
         """See Store."""
         there = max(0, shutil.disk_usage(self.folder).free - _SPARE)
-        if size > there:
+        if size - done > there:
             raise DataError(
-                f"{what} need {gibibytes(size)} in {self.folder.parent}, and {gibibytes(there)} "
-                f"are free; give a folder on another disk, or smaller images"
+                f"{what} need {gibibytes(size - done)} in {self.folder.parent}, where "
+                f"{gibibytes(there)} are free; give a folder on another disk, or smaller images"
             )
 
     def rows(self, shape: Sequence[int], dtype: np.dtype[Any], most: int) -> Rows:
@@ -270,7 +271,7 @@ class FileRows:
         if self.dtype != np.uint8:
             return
         bytes_, path = self.array(), self.path
-        self.files.require_room(3 * bytes_.nbytes, f"{len(bytes_):,} images of floats")
+        self.files.require_room(4 * bytes_.nbytes, f"{len(bytes_):,} images of floats")
         self._begin(np.dtype(np.float32))
         self.count = 0
         step = max(1, AT_ONCE // max(1, bytes_[:1].nbytes))
