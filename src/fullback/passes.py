@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fullback.errors import OptionError
 from fullback.layers import Loss, Normalize
@@ -23,6 +23,7 @@ from fullback.model import Model
 Seed: TypeAlias = int | tuple[int, ...]
 
 PREDICTION_BATCH = 256
+_ADAPT_VALUES = 2**23  # that an input normalisation is measured on at a time, or one image
 """Images that prediction takes at a time, so that its memory does not grow with the data."""
 
 
@@ -153,8 +154,13 @@ def evaluate_logits(loss: Loss, logits: Array, y: ArrayLike) -> Evaluation:
     return Evaluation(mean, float(r2_score(targets, logits)))
 
 
-def adapt(net: Model, images: Array) -> None:
+def adapt(net: Model, images: Array, places: NDArray[np.int64] | None = None) -> None:
     """Measure checked images' mean and deviation for the Normalize layer that comes first.
+
+    Parameters
+    ----------
+    images : which may be on the disk, and not fit into memory
+    places : which of them; None for all
 
     Raises
     ------
@@ -164,7 +170,11 @@ def adapt(net: Model, images: Array) -> None:
     first = net.layers[0]
     if not isinstance(first, Normalize):
         raise OptionError(f"adapt needs Normalize() as the first layer, but it is {first}")
-    measured = first.measured(scaled(batch, np.dtype(np.float64)) for batch in in_batches(images))
+    step = max(1, min(PREDICTION_BATCH, _ADAPT_VALUES // max(1, images[0].size)))
+    parts: Iterable[Array] = in_batches(images, step)
+    if places is not None:
+        parts = (images[some] for some in in_batches(places, step))
+    measured = first.measured(scaled(part, np.dtype(np.float64)) for part in parts)
     for key, value in measured.items():
         net.statistics[f"{net.names[0]}.{key}"] = value
 

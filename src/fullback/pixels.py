@@ -28,6 +28,8 @@ from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
 _AT_ONCE = 2**24  # values that are looked at together
 _OVERSHOOT = 0.1  # of the range 0 to 1: resizing by splines goes beyond the range of the pixels
 _SAMPLE = 1024  # images by which a data set's scale is found out
+_SAMPLE_BYTES = 2**27  # of such images, where there are more than
+_FEW = 16
 _APART = 3.0  # times the range of the training images, beyond which values have another scale
 _BELOW = 0.25  # of the range of training images without negative values, where resizing leads
 _NEAR = 0.05  # to 0 and 1, of images that go from black to white
@@ -279,6 +281,11 @@ class ImageRecord:
         return None
 
 
+def sample_size(images: NDArray[Any], most: int) -> int:
+    """Return how many images are looked at for all: so many, and fewer of very large ones."""
+    return min(most, max(_FEW, _SAMPLE_BYTES // max(1, images[:1].nbytes)))
+
+
 def record_of(
     images: NDArray[Any],
     places: NDArray[np.int64],
@@ -305,7 +312,7 @@ def record_of(
     FullbackWarning
         The range is a guess that is not plain.
     """
-    some = np.asarray(images[places[:: -(-len(places) // _SAMPLE)]])
+    some = np.asarray(images[places[:: -(-len(places) // sample_size(images, _SAMPLE))]])
     if some.dtype == np.uint8:
         if pixel_range is not None:
             raise OptionError("pixel_range is for float images; uint8 images go from 0 to 255")

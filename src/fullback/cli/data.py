@@ -102,7 +102,7 @@ def data(
         _unpack(output, source, data_dir, image_shape(image_size), unpack, reading)
         return
     dataset = load_dataset(source, data_dir, image_shape(image_size), **reading)
-    found = describe(dataset)
+    found = describe(dataset, progress=not as_json)
     figures = _figures(dataset, found)
     output.event("data", **figures)
     shape = " x ".join(map(str, dataset.image_shape))

@@ -148,7 +148,10 @@ class Recipe:
 
     def training_sample(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return images that are trained on, spread over the set, and their labels."""
-        places = self.trained_on[:: -(-len(self.trained_on) // _SAMPLE)]
+        from fullback.pixels import sample_size
+
+        most = sample_size(self.dataset.x_train, _SAMPLE)
+        places = self.trained_on[:: -(-len(self.trained_on) // most)]
         return self.dataset.x_train[places], self.dataset.y_train[places]
 
     @cached_property
@@ -210,12 +213,14 @@ class Recipe:
     ) -> History:
         """Train a network, with the other ranks of a communicator where there is one.
 
-        Images for validation are not copied out of the others, which may be on the disk: they get
-        no weight.
+        Images for validation get no weight among the others, and are read from the disk, where all
+        are, when they are needed.
         """
         import numpy as np
 
+        from fullback.data.store import mapped_file
         from fullback.training.fit import fit
+        from fullback.training.training_data import Chosen
 
         dataset, scale, held = self.dataset, self.target_scale, self.held_out
 
@@ -223,11 +228,13 @@ class Recipe:
             return y if scale is None else scale.standardised(y.reshape(len(y), -1))
 
         weights: NDArray[np.float64] | None = None
-        validation: tuple[NDArray[Any], NDArray[Any]] | None = None
+        validation: tuple[Any, NDArray[Any]] | None = None
         if held is not None:
             weights = np.ones(len(dataset.y_train))
             weights[held] = 0
-            validation = dataset.x_train[held], targets(dataset.y_train[held])
+            images = dataset.x_train
+            chosen = Chosen(images, held) if mapped_file(images) is not None else images[held]
+            validation = chosen, targets(dataset.y_train[held])
         elif dataset.x_val is not None and dataset.y_val is not None:
             validation = dataset.x_val, targets(dataset.y_val)
         keeps_head = self.start is not None and has_head_for(self.start, dataset, self.loss)

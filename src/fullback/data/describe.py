@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.data.dataset import Dataset, Images, Labels
+from fullback.data.fingerprints import Fingerprints, fingerprint_of
+from fullback.data.progress import shown
 
 AT_ONCE = 2**24  # numbers that are looked at together
 _DARK = 1 / 8  # of the range of pixels: images that stay below it are dark
@@ -70,17 +71,17 @@ class Description:
         )
 
 
-def describe(data: Dataset) -> Description:
-    """Look at every image of a data set once."""
-    train, seen = _part(data.x_train, data.y_train, data)
-    test, others = _part(data.x_test, data.y_test, data)
-    shared = sorted(n for digest, n in others.items() if digest in seen)
+def describe(data: Dataset, *, progress: bool = False) -> Description:
+    """Look at every image of a data set once; ``progress`` shows a bar on a terminal."""
+    train, own = _part(data.x_train, data.y_train, data, progress=progress)
+    test, others = _part(data.x_test, data.y_test, data, progress=progress)
+    known = Fingerprints(data.x_train, own)
+    shared = known.shared(data.x_test, others)
     remarks = tuple(_remarks(data, train, test))
     if data.x_val is None or data.y_val is None:
         return Description(train, test, shared, remarks=remarks)
-    val, kept = _part(data.x_val, data.y_val, data)
-    shared_val = sorted(n for digest, n in kept.items() if digest in seen)
-    return Description(train, test, shared, val, shared_val, remarks)
+    val, kept = _part(data.x_val, data.y_val, data, progress=progress)
+    return Description(train, test, shared, val, known.shared(data.x_val, kept), remarks)
 
 
 def _remarks(data: Dataset, train: Part, test: Part) -> Iterator[str]:
@@ -110,35 +111,38 @@ def _remarks(data: Dataset, train: Part, test: Part) -> Iterator[str]:
         )
 
 
-def _part(x: Images, y: Labels, data: Dataset) -> tuple[Part, dict[bytes, int]]:
-    """Return a part's description, and the first place of every different image."""
+def _part(
+    x: Images, y: Labels, data: Dataset, *, progress: bool
+) -> tuple[Part, NDArray[np.uint64]]:
+    """Return a part's description, and the fingerprints of its images."""
     low, high, total = np.inf, -np.inf, 0.0
     blank: list[int] = []
-    repeated: list[int] = []
-    contradicted: list[int] = []
-    seen: dict[bytes, int] = {}
-    for start, images in _some(x):
+    prints = np.empty(len(x), np.uint64)
+    parts = -(-len(x) // _at_once(x))
+    for start, images in shown(_some(x), f"{len(x):,} images", parts, progress=progress):
         flat = images.reshape(len(images), -1)
         lows, highs = flat.min(axis=1), flat.max(axis=1)
         low, high = min(low, float(lows.min())), max(high, float(highs.max()))
         total += float(flat.sum(dtype=np.float64))
         blank += (start + np.flatnonzero(lows == highs)).tolist()
-        for n, image in enumerate(flat, start):
-            digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
-            first = seen.setdefault(digest, n)
-            if first != n:
-                repeated.append(n)
-                if np.any(y[first] != y[n]):
-                    contradicted.append(n)
+        prints[start : start + len(images)] = [fingerprint_of(image) for image in flat]
+    repeated, first = Fingerprints(x, prints).repeated()
+    other = y[repeated] != y[first]
+    contradicted = repeated[other.reshape(len(other), -1).any(axis=1)] if len(other) else repeated
     counts = np.zeros(0, int) if data.numbers else np.bincount(y, minlength=data.classes)
-    return Part(counts, low, high, total / x.size, blank, repeated, contradicted), seen
+    lists = (blank, repeated.tolist(), contradicted.tolist())
+    return Part(counts, low, high, total / x.size, *lists), prints
 
 
 def _some(x: Images) -> Iterator[tuple[int, Images]]:
     """Yield images by parts that fit into memory, each with its first place."""
-    step = max(1, AT_ONCE // x[0].size)
+    step = _at_once(x)
     for start in range(0, len(x), step):
         yield start, x[start : start + step]
+
+
+def _at_once(x: Images) -> int:
+    return max(1, int(AT_ONCE // x[0].size))
 
 
 def contact_sheet(

@@ -14,6 +14,7 @@ from fullback.layers.base import Array
 from fullback.model import Model
 from fullback.options import listed
 from fullback.passes import forward_batch, in_batches
+from fullback.pixels import sample_size
 from fullback.training.history import Epoch, History
 from fullback.training.listeners import Listener, Stage
 from fullback.training.training_data import TrainingData
@@ -91,7 +92,8 @@ class DeadUnitWatch(Listener):
 
     def __init__(self, net: Model, data: TrainingData, epochs: int) -> None:
         self.net, self.activity, order = net, Activity(net), data.order
-        count = min(len(order), _MOST, max(_FEWEST, len(order) * epochs // _PART))
+        most = sample_size(data.images, _MOST)
+        count = min(len(order), most, max(_FEWEST, len(order) * epochs // _PART))
         self.images = data.images[order[np.linspace(0, len(order) - 1, count).astype(int)]]
         self._an_epoch = len(order)
         self._known: set[str] = set()
@@ -164,8 +166,9 @@ def failed(net: Model, history: History, x: ArrayLike, y: ArrayLike) -> str | No
         spread over the set, are looked at
     """
     count = len(np.asarray(y))
-    some = np.linspace(0, count - 1, min(count, _JUDGED)).astype(int)
-    images = net.check_images(x)[some]
+    images = net.check_images(x)
+    some = np.linspace(0, count - 1, min(count, sample_size(images, _JUDGED))).astype(int)
+    images = images[some]
     targets = net.loss.targets(y, count, net.output_shape[0])[some]
     reason = broken(net, images)
     if reason is not None:

@@ -237,7 +237,7 @@ def adapt(net: Model, data: TrainingData) -> None:
         and name not in net.frozen
         and not net.statistics[f"{name}.images"]
     ):
-        passes.adapt(net, data.images if data.weights is None else data.images[data.order])
+        passes.adapt(net, data.images, None if data.weights is None else data.order)
 
 
 def _advice(epoch: int, optimizer: Optimizer) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,10 +98,36 @@ class TrainingData:
 
 
 @dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some of the images of an array on the disk, which are read when they are looked at.
+
+    Attributes
+    ----------
+    every : all images, of shape (N, ...)
+    places : which of them
+    """
+
+    every: Array
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, some: slice | NDArray[np.int64]) -> Array:
+        return self.every[self.places[some]]
+
+    def parts(self) -> Iterator[Array]:
+        """Yield all images, so many at a time."""
+        step = max(1, _AT_ONCE // self.every[:1].nbytes)
+        for start in range(0, len(self), step):
+            yield self[start : start + step]
+
+
+@dataclass(frozen=True, eq=False)
 class Validation:
     """Checked validation images with their targets, and weights of the images or None."""
 
-    images: Array
+    images: Array | Chosen
     targets: Array
     weights: Array | None
 
@@ -109,7 +136,7 @@ class Validation:
         """Check a pair of images and labels, and give the images the weights of their classes."""
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise OptionError("validation_data must be a pair (images, labels)")
-        images = net.check_images(data[0])
+        images = _checked(net, data[0])
         targets = net.loss.targets(data[1], len(images), net.output_shape[0])
         weights = None if of_class is None else of_class[targets]
         if weights is not None and not weights.any():
@@ -118,7 +145,7 @@ class Validation:
 
     def as_taken_by(self, net: Model) -> Validation:
         """Return the same with the images on the scale that a network is trained on."""
-        return dataclasses.replace(self, images=net.check_images(self.images))
+        return dataclasses.replace(self, images=_checked(net, self.images))
 
     def measure(self, net: Model, ranks: Ranks | None = None) -> ValidationFigures:
         """Return what a network is worth on these images, which ranks share out.
@@ -130,8 +157,8 @@ class Validation:
         DataError
             A file that images are mapped from has become shorter.
         """
-        check_files(self.images)
-        logits = choice.answers(net, self.images) if ranks is None else self._logits(net, ranks)
+        check_files(self.images.every if isinstance(self.images, Chosen) else self.images)
+        logits = _answers(net, self.images) if ranks is None else self._logits(net, ranks)
         if self.weights is None:
             loss = evaluate_logits(net.loss, logits, self.targets).loss
         else:
@@ -147,12 +174,30 @@ class Validation:
     def _logits(self, net: Model, ranks: Ranks) -> Array:
         """Return the answers to all images, of which every rank has computed a part."""
         ends = [len(self.images) * n // ranks.size for n in range(ranks.size + 1)]
-        own = self.images[ends[ranks.rank] : ends[ranks.rank + 1]]
-        found = choice.answers(net, own) if len(own) else np.zeros((0, *net.output_shape))
+        first, stop = ends[ranks.rank : ranks.rank + 2]
+        own: Array | Chosen
+        if isinstance(self.images, Chosen):
+            own = Chosen(self.images.every, self.images.places[first:stop])
+        else:
+            own = self.images[first:stop]
+        found = _answers(net, own) if len(own) else np.zeros((0, *net.output_shape))
         logits = np.empty((len(self.images), *net.output_shape), np.float32)
         sizes = [int(size) * logits[0].size for size in np.diff(ends)]
         ranks.gather(np.ascontiguousarray(found, np.float32), logits, sizes)
         return logits
+
+
+def _checked(net: Model, images: ArrayLike | Chosen) -> Array | Chosen:
+    """Check images, and bring them to the scale that a network is trained on."""
+    if isinstance(images, Chosen):
+        return Chosen(net.check_images(images.every), images.places)
+    return net.check_images(images)
+
+
+def _answers(net: Model, images: Array | Chosen) -> Array:
+    if isinstance(images, Chosen):
+        return np.concatenate([choice.answers(net, part) for part in images.parts()])
+    return choice.answers(net, images)
 
 
 def by_class(targets: NDArray[np.int64], answers: NDArray[np.int64]) -> tuple[float, float]:
@@ -186,7 +231,7 @@ def check_files(images: Array) -> None:
         )
 
 
-def fingerprint(images: Array, targets: Array) -> int:
+def fingerprint(images: Array | Chosen, targets: Array) -> int:
     """Return a number by which a data set is known again.
 
     It is of all targets, and of all images where they take up to 256 MiB, else of so many that are

@@ -20,8 +20,8 @@ from fullback.data.options import ReadOptions
 from fullback.data.split import from_file
 from fullback.errors import DataError, FullbackWarning
 
-_AT_ONCE = 256  # rows that are read at a time, and fewer of large images
-_BYTES = 2**25  # of images that are read at a time, or one row
+_AT_ONCE = 16  # rows that are read at a time: a file may keep one that is repeated only once
+_BYTES = 2**25  # that the rows are to take together, as far as the file says how large they are
 _BUFFER = 2**20  # bytes of a column that are in memory
 _LISTED = 10  # of the files that are not used
 _TEST, _VALIDATION = ("test",), ("validation", "valid", "val")
@@ -192,7 +192,8 @@ def _columns(path: Path, schema: Any) -> tuple[str, str]:
     labels: list[str] = []
     texts: list[str] = []
     for field in schema:
-        binary = pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
         struct = pa.types.is_struct(field.type)
         if binary or (struct and field.type.get_field_index("bytes") >= 0):
             images.append(field.name)
