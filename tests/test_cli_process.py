@@ -16,9 +16,9 @@ from support.command import command, environment, posix, run, start, time_limit
 
 OPTIONS = {
     "train": """--data --data-dir --image-size --resize --nested --test-share --split-seed
-        --label-column --image-folder --net --from --epochs --batch-size --optimizer --lr --momentum
-        --schedule --augment --mixup --weight-decay --clip --average --label-smoothing --regression
-        --balanced --class-weight --validation --patience --monitor --min-improvement --engine
+        --label-column --image-folder --unpack --net --from --epochs --batch-size --optimizer --lr
+        --momentum --schedule --augment --mixup --weight-decay --clip --average --label-smoothing
+        --regression --balanced --class-weight --validation --patience --monitor --min-improvement --engine
         --freeze --compare --no-compare --seed --attempts --out --run --resume --pictures
         --no-pictures --config --json --help""",
     "rate": """--data --data-dir --image-size --label-column --net --optimizer --batch-size
@@ -26,7 +26,7 @@ OPTIONS = {
     "runs": "--json --help",
     "sweep": "--run --workers --json --help",
     "data": """--data-dir --image-size --resize --nested --label-column --image-folder --test-share
-        --split-seed --sheet --augment --json --help""",
+        --split-seed --unpack --sheet --augment --json --help""",
     "eval": """--data --data-dir --label-column --image-folder --positive --recall --cost
         --choose-on --store --plots --json --help""",
     "predict": """--model --invert --out --probabilities --kaggle --label-column --image-folder

@@ -21,6 +21,7 @@ from fullback.data import unpack
 from fullback.data.image_files import many_images
 from fullback.errors import DataError, FullbackWarning, InputError
 from support.command import done, run
+from support.mpi import fullback, mpi, need_mpi
 
 RNG = np.random.default_rng(3)
 PIXELS = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
@@ -496,12 +497,56 @@ class TestCommand:
         assert event["bytes"] == sum(path.stat().st_size for path in out.iterdir())
         options = ("--net", "flatten dense3", "--epochs", "2", "--attempts", "1", "--seed", "3")
         weights = []
-        for data in ((out,), (source, *given)):
+        for data in ((out,), (source, *given), (source, *given, "--unpack", out)):
             run("train", "--data", *data, *options, "--out", model)
             found = model if model.exists() else tmp_path / "m.failed.safetensors"
             weights.append(found.read_bytes())
             found.unlink()
-        assert weights[0] == weights[1]  # and how the images were read, for eval and predict
+        assert len(set(weights)) == 1  # and how the images were read, for eval and predict
+
+    def test_a_run_that_unpacks_goes_on(self, tmp_path):
+        source, _ = folder_of_images(tmp_path)
+        given = ("--net", "flatten dense3", "--attempts", "1", "--epochs")
+        run_folder = tmp_path / "run"
+        data = ("--data", source, "--unpack", tmp_path / "out", "--run", run_folder)
+        first = run("train", *data, *given, "1", "--json").events
+        more = run("train", "--resume", run_folder, "--epochs", "3", "--json").events
+        assert [event["epoch"] for event in (*first, *more) if event["event"] == "epoch"] == [
+            1,
+            2,
+            3,
+        ]
+        model = tmp_path / "m.safetensors"
+        fb.save(fb.Network.parse("flatten dense3", (1, 6, 5)), model)
+        ran = run("train", "--data", source, "--unpack", tmp_path / "out", "--from", model)
+        assert ran.code == 2
+        assert "--unpack goes without --from" in ran.err
+
+    def test_images_for_validation_are_read_when_they_are_needed(self, tmp_path):
+        source, _ = folder_of_images(tmp_path)
+        given = ("--net", "normalize flatten dense3", "--validation", "0.3", "--epochs", "3")
+        rows = []
+        for data in ((source,), (source, "--unpack", tmp_path / "out")):
+            out = tmp_path / "m.safetensors"
+            ran = run("train", "--data", *data, *given, "--attempts", "1", "--json", "--out", out)
+            events = [event for event in ran.events if event["event"] == "epoch"]
+            for event in events:
+                del event["seconds"], event["images_per_second"]
+            rows.append(events)
+        assert len(rows[0]) == 3
+        assert rows[0] == rows[1]
+
+    def test_several_processes_unpack_once(self, tmp_path):
+        need_mpi()
+        source, _ = folder_of_images(tmp_path)
+        given = ("train", "--data", source, "--net", "flatten dense3", "--attempts", "1")
+        more = ("--unpack", tmp_path / "out", "--out", tmp_path / "b.safetensors")
+        ended = mpi(3, *fullback(*given, *more))
+        assert (tmp_path / "out" / "dataset.json").exists(), ended.lines
+        run(*given, "--out", tmp_path / "a.safetensors")
+        models = [*tmp_path.glob("a*.safetensors"), *tmp_path.glob("b*.safetensors")]
+        assert len(models) == 2
+        assert models[0].read_bytes() == models[1].read_bytes()
 
     def test_what_does_not_go_together(self, tmp_path):
         ran = run("data", "digits", "--unpack", tmp_path / "out", "--sheet", tmp_path / "a.png")

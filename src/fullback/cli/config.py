@@ -14,7 +14,13 @@ from fullback.errors import FullbackError, OptionError
 
 _OF_ONE_CALL = {"run", "resume", "config", "as_json", "out", "compare", "pictures"}
 _BESIDE_RESUME = {"epochs"}  # a run may be given more of them
-_PATHS = ("data", "data_dir", "start", "image_folder")  # held whole, for other working folders
+_PATHS = (
+    "data",
+    "data_dir",
+    "start",
+    "image_folder",
+    "unpack",
+)  # held whole, for other working folders
 _ON_THE_COMMAND_LINE = "COMMANDLINE"
 
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fullback.cli import options, train_options
-from fullback.cli.inputs import check_picture, data_options, image_shape, load_dataset
+from fullback.cli.inputs import (
+    check_picture,
+    data_options,
+    image_shape,
+    load_dataset,
+    load_unpacked,
+)
 from fullback.cli.output import Output, one_line_errors, printable
 from fullback.errors import OptionError
 
@@ -132,15 +138,7 @@ def _unpack(
     reading: dict[str, Any],
 ) -> None:
     """Write a data set to a folder, and say what is in it."""
-    from fullback.data.unpack import unpack_data
-
-    dataset = load_dataset(
-        source,
-        data_dir,
-        shape,
-        load=lambda source, data_dir, **options: unpack_data(source, folder, data_dir, **options),
-        **reading,
-    )
+    dataset = load_unpacked(folder, source, data_dir, shape, **reading)
     counts = {
         name: len(y)
         for name, y in (

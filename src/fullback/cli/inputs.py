@@ -77,6 +77,18 @@ def load_dataset(
         raise OptionError(str(error)) from error
 
 
+def load_unpacked(
+    folder: Path, data: str, data_dir: Path | None, shape: tuple[int, ...] | None, **options: Any
+) -> Dataset:
+    """Load what ``--data`` names by way of a folder, where it is unpacked if it is not yet."""
+    from fullback.data import unpack_data
+
+    def load(data: str, data_dir: Path | None, **options: Any) -> Dataset:
+        return unpack_data(data, folder, data_dir, **options)
+
+    return load_dataset(data, data_dir, shape, load=load, **options)
+
+
 def data_options(
     resize: str,
     test_share: float | None,

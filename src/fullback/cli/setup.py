@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fullback.cli.inputs import data_options, image_shape, load_dataset
+from fullback.cli.inputs import data_options, image_shape, load_dataset, load_unpacked
 from fullback.cli.recipe import (
     Recipe,
     chosen_monitor,
@@ -80,6 +81,12 @@ def set_up(given: Any, *, in_folder: bool, load: Callable[..., Dataset] = load_d
     ways = data_options(*split, nested=given.nested)
     reading = {"image_folder": given.image_folder, "numbers": given.regression}
     model = None if given.start is None else open_start(given.start, given.net)
+    if given.unpack is not None:
+        if model is not None:
+            raise OptionError(
+                "--unpack goes without --from; unpack the data before, by fullback data --unpack"
+            )
+        load = functools.partial(load_unpacked, given.unpack)
     if model is None:
         dataset = load(given.data, given.data_dir, shape, **ways, **reading)
     else:

@@ -46,6 +46,7 @@ def train(
     split_seed: SplitSeedOption = None,
     label_column: LabelColumnOption = None,
     image_folder: ImageFolderOption = None,
+    unpack: own.UnpackOption = None,
     net: own.NetOption = None,
     start: own.FromOption = None,
     epochs: own.EpochsOption = None,

@@ -222,6 +222,15 @@ OutOption = Annotated[
         show_default="model.safetensors, of a run in its folder",
     ),
 ]
+UnpackOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Train from this folder, into which the data is written once, if it is not there yet: "
+        "for what does not fit into memory, and for several processes. See **fullback data**.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
 RunOption = Annotated[
     Path | None,
     typer.Option(
