@@ -18,7 +18,8 @@ OPTIONS = {
     "train": """--data --data-dir --image-size --resize --nested --test-share --split-seed
         --label-column --image-folder --unpack --net --from --epochs --batch-size --optimizer --lr
         --momentum --schedule --augment --mixup --weight-decay --clip --average --label-smoothing
-        --regression --balanced --class-weight --validation --patience --monitor --min-improvement --engine
+        --regression --balanced --class-weight --validation --patience --monitor --min-improvement
+        --engine
         --freeze --compare --no-compare --seed --attempts --out --run --resume --pictures
         --no-pictures --config --json --help""",
     "rate": """--data --data-dir --image-size --label-column --net --optimizer --batch-size

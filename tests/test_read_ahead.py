@@ -27,9 +27,10 @@ def images(tmp_path):
     return np.load(path, mmap_mode="r")
 
 
-def touched(monkeypatch):
-    """The images that are touched from now on, in turn."""
+def touched(monkeypatch, *, advises=False):
+    """The images that are touched from now on, in turn: all, on a system that takes no advice."""
     seen = []
+    monkeypatch.setattr(read_ahead, "_ADVISES", advises)
     touch = read_ahead._touch
 
     def note(rows, places):
@@ -130,8 +131,30 @@ class TestReadAhead:
             assert not threads()
             ahead.reached(100)
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="advice is for Linux")
+    def test_what_is_in_memory_is_looked_at_now_and_then(self, images, monkeypatch):
+        monkeypatch.setattr(read_ahead, "_PART", 144 * 160)
+        reads, asked = [0], []
+        monkeypatch.setattr(read_ahead, "_disk_reads", lambda: reads[0])
+        monkeypatch.setattr(read_ahead, "_advise", lambda file, rows, part: asked.extend(part))
+        seen = touched(monkeypatch, advises=True)
+        with ReadAhead(images, np.arange(3000), 10):
+            until(lambda: 2992 in seen)
+        assert asked == list(range(160))  # the first part, as it is not known yet
+        assert sorted(seen) == list(range(0, 3000, 16))
+        asked.clear()
+
+        def advise(file, rows, part):
+            reads[0] += 1
+            asked.extend(part)
+
+        monkeypatch.setattr(read_ahead, "_advise", advise)
+        seen.clear()
+        with ReadAhead(images, np.arange(3000), 10):
+            until(lambda: 2999 in seen)
+        assert asked == sorted(seen) == list(range(3000))
+
     def test_without_advice_and_without_threads(self, images, monkeypatch):
-        monkeypatch.setattr(read_ahead, "_ADVISES", False)
         seen = touched(monkeypatch)
         with ReadAhead(images, np.arange(3000), 10):
             until(lambda: len(seen) == 3000)

@@ -32,6 +32,7 @@ Own: TypeAlias = Callable[[int], NDArray[np.intp]]
 
 _AHEAD = 2**27  # bytes that are read before they are trained on, at most
 _PART = 2**23  # bytes that are asked for together: what a disk has in its queue
+_PROBED = 16  # one image in so many is touched where the file is in memory
 _PIECE = 2**17  # bytes for which Linux reads ahead at a call
 _ADVISES = sys.platform == "linux" and hasattr(os, "posix_fadvise")
 
@@ -144,7 +145,11 @@ class ReadAhead(contextlib.AbstractContextManager["ReadAhead"]):
             self.error = error
 
     def _read(self) -> None:
-        """Ask for a part, then touch the one before it, which is on its way since then."""
+        """Ask for a part, then touch the one before it, which is on its way since then.
+
+        Where nothing had to be read, the file is in memory: then some images are touched, to see
+        whether it still is.
+        """
         assert self.rows is not None  # noqa: S101 -- else there is no thread
         rows, cold = self.rows, _ADVISES
         before = self.order[:0]
@@ -154,11 +159,11 @@ class ReadAhead(contextlib.AbstractContextManager["ReadAhead"]):
                 waits = _disk_reads()
                 if cold and file is not None:
                     _advise(file, rows, part)
-                _touch(rows, before)
+                _touch(rows, before[:: 1 if cold or not _ADVISES else _PROBED])
                 cold = _ADVISES and _disk_reads() > waits
                 before = part
             check_files(self.images)
-            _touch(rows, before)
+            _touch(rows, before[:: 1 if cold or not _ADVISES else _PROBED])
 
     def _parts(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Yield the images that come next, in the order of the file, when it is time for them."""
