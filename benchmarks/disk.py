@@ -23,6 +23,14 @@ import fullback as fb
 from fullback.training import read_ahead
 
 
+class Nowhere:
+    """Rows of no file: nothing is read ahead."""
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> None:
+        """See Rows."""
+
+
 def forget(path: Path, mapped: np.memmap) -> None:
     """Take a file out of the system's memory, which keeps what is mapped somewhere."""
     mapped._mmap.madvise(mmap.MADV_DONTNEED)
@@ -73,7 +81,7 @@ def main() -> None:
         epoch(given.net, whole[:1024], labels[:1024])  # compiles
         print(f"{count:,} images of {shape}, {len(mapped):,} trained on, network {given.net}")
         found = set()
-        rows_of = read_ahead.Rows.of
+        rows = read_ahead.Rows
         for name, images, cold, ahead in (
             ("memory", whole, False, True),
             ("warm file, alone", mapped, False, False),
@@ -85,7 +93,7 @@ def main() -> None:
                 forget(path, mapped)
             else:
                 mapped.max()
-            read_ahead.Rows.of = rows_of if ahead else lambda _: None
+            read_ahead.Rows = rows if ahead else Nowhere
             seconds, weights = epoch(given.net, images, labels)
             found.add(weights)
             print(f"{name:20} {len(images) / seconds:12,.0f} images a second  {seconds:8.2f} s")

@@ -32,7 +32,7 @@ PUBLIC = """
 # The rooms, in order: a file imports from its own room and from those before it, never from one
 # behind it. Imports inside of functions and those for types alone count as well.
 ROOMS = """
-    errors options atomic memory pixels threshold
+    errors options atomic memory mapped pixels threshold
     layers architecture arrays
     model show passes
     data augment engine export distributed training metrics plots

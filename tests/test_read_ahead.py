@@ -11,8 +11,9 @@ import pytest
 
 import fullback as fb
 from fullback.errors import DataError
+from fullback.mapped import Rows
 from fullback.training import read_ahead, run
-from fullback.training.read_ahead import ReadAhead, Rows
+from fullback.training.read_ahead import ReadAhead
 
 
 def threads():
@@ -30,7 +31,7 @@ def images(tmp_path):
 def touched(monkeypatch, *, advises=False):
     """The images that are touched from now on, in turn: all, on a system that takes no advice."""
     seen = []
-    monkeypatch.setattr(read_ahead, "_ADVISES", advises)
+    monkeypatch.setattr(read_ahead, "ADVISES", advises)
     touch = read_ahead._touch
 
     def note(rows, places):
@@ -136,7 +137,7 @@ class TestReadAhead:
         monkeypatch.setattr(read_ahead, "_PART", 144 * 160)
         reads, asked = [0], []
         monkeypatch.setattr(read_ahead, "_disk_reads", lambda: reads[0])
-        monkeypatch.setattr(read_ahead, "_advise", lambda file, rows, part: asked.extend(part))
+        monkeypatch.setattr(read_ahead, "advise", lambda file, rows, part: asked.extend(part))
         seen = touched(monkeypatch, advises=True)
         with ReadAhead(images, np.arange(3000), 10):
             until(lambda: 2992 in seen)
@@ -148,7 +149,7 @@ class TestReadAhead:
             reads[0] += 1
             asked.extend(part)
 
-        monkeypatch.setattr(read_ahead, "_advise", advise)
+        monkeypatch.setattr(read_ahead, "advise", advise)
         seen.clear()
         with ReadAhead(images, np.arange(3000), 10):
             until(lambda: 2999 in seen)

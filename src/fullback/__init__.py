@@ -5,7 +5,7 @@ itself and those above it:
 
 ====================================  ==========================================================
 errors, options, atomic, memory,      exceptions, checks of options, whole files, free memory,
-pixels, threshold                     what images are like, when a class is answered
+mapped, pixels, threshold             arrays on a disk, what images are like, when one is answered
 layers, architecture, arrays          one page a layer; what follows from a list of layers
 model                                 what a network is; every room takes a ``Model``
 show, passes                          its table; its loops forward and backward, and the trace

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fullback.errors import FullbackWarning, InputError, OptionError, ShapeError
+from fullback.mapped import gathered
 
 _AT_ONCE = 2**24  # values that are looked at together
 _OVERSHOOT = 0.1  # of the range 0 to 1: resizing by splines goes beyond the range of the pixels
@@ -312,7 +313,7 @@ def record_of(
     FullbackWarning
         The range is a guess that is not plain.
     """
-    some = np.asarray(images[places[:: -(-len(places) // sample_size(images, _SAMPLE))]])
+    some = np.asarray(gathered(images, places[:: -(-len(places) // sample_size(images, _SAMPLE))]))
     if some.dtype == np.uint8:
         if pixel_range is not None:
             raise OptionError("pixel_range is for float images; uint8 images go from 0 to 255")

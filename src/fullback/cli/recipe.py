@@ -148,11 +148,12 @@ class Recipe:
 
     def training_sample(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return images that are trained on, spread over the set, and their labels."""
+        from fullback.mapped import gathered
         from fullback.pixels import sample_size
 
         most = sample_size(self.dataset.x_train, _SAMPLE)
         places = self.trained_on[:: -(-len(self.trained_on) // most)]
-        return self.dataset.x_train[places], self.dataset.y_train[places]
+        return gathered(self.dataset.x_train, places), self.dataset.y_train[places]
 
     @cached_property
     def target_scale(self) -> TargetScale | None:
@@ -218,7 +219,7 @@ class Recipe:
         """
         import numpy as np
 
-        from fullback.data.store import mapped_file
+        from fullback.mapped import mapped_file
         from fullback.training.fit import fit
         from fullback.training.training_data import Chosen
 

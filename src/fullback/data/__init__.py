@@ -2,7 +2,7 @@
 
 ``load_data`` (``load.py``) finds out what a name, a file or a folder is, and calls its reader:
 ``arrays/`` for IDX, npz and npy files, ``image_files/`` for pictures, folders and Parquet files of
-them, ``tables/`` for CSV files, ``batches.py`` for what is iterated. ``store.py`` is where their arrays
+them, ``tables/`` for CSV files, ``batches.py`` for what is iterated. ``store.py`` is where arrays
 are made, in memory or in files; ``unpack.py`` has them made in files. ``split.py`` keeps images for
 testing where a source has none, ``dataset.py`` checks the result, ``load_images.py`` reads images
 without labels. Begin with ``load.py``; another format is a reader and a line there.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fullback.data.files import MAX_BYTES, read_bounded
 from fullback.data.progress import shown
 from fullback.errors import DataError
+from fullback.mapped import gathered, mapped_file
 from fullback.memory import available_memory, gibibytes
 
 AT_ONCE = 2**25  # bytes that are copied together
@@ -194,7 +195,7 @@ class Files:
             part = places[start : start + step]
             order = np.argsort(part)
             block = np.empty((len(part), *images.shape[1:]), images.dtype)
-            block[order] = images[part[order]]
+            block[order] = gathered(images, part[order])
             rows.append(block)
         return rows.array()
 
@@ -221,16 +222,6 @@ class Files:
             os.fsync(content.fileno())
         Path(file.filename).rename(path)
         return True
-
-
-def mapped_file(array: object) -> np.memmap[Any, Any] | None:
-    """Return the memory map that an array is a part of, as it was opened; None where in memory."""
-    found: np.memmap[Any, Any] | None = None
-    while array is not None:
-        if isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None:
-            found = array
-        array = getattr(array, "base", None)
-    return found
 
 
 class FileRows:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fullback.engine import choice
 from fullback.errors import DeadUnitWarning, InputError
 from fullback.layers.base import Array
+from fullback.mapped import gathered
 from fullback.model import Model
 from fullback.options import listed
 from fullback.passes import forward_batch, in_batches
@@ -94,7 +95,8 @@ class DeadUnitWatch(Listener):
         self.net, self.activity, order = net, Activity(net), data.order
         most = sample_size(data.images, _MOST)
         count = min(len(order), most, max(_FEWEST, len(order) * epochs // _PART))
-        self.images = data.images[order[np.linspace(0, len(order) - 1, count).astype(int)]]
+        some = order[np.linspace(0, len(order) - 1, count).astype(int)]
+        self.images = gathered(data.images, some)
         self._an_epoch = len(order)
         self._known: set[str] = set()
         self._trained = 0
@@ -168,7 +170,7 @@ def failed(net: Model, history: History, x: ArrayLike, y: ArrayLike) -> str | No
     count = len(np.asarray(y))
     images = net.check_images(x)
     some = np.linspace(0, count - 1, min(count, sample_size(images, _JUDGED))).astype(int)
-    images = images[some]
+    images = gathered(images, some)
     targets = net.loss.targets(y, count, net.output_shape[0])[some]
     reason = broken(net, images)
     if reason is not None:

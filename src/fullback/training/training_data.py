@@ -11,12 +11,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fullback.data.store import mapped_file
 from fullback.distributed.ranks import Ranks
 from fullback.engine import choice
 from fullback.errors import DataError, InputError, OptionError
 from fullback.layers.base import Array
 from fullback.layers.loss import answered, share_right
+from fullback.mapped import gathered, mapped_file
 from fullback.model import Model, check_weights
 from fullback.passes import evaluate_logits
 from fullback.training.class_weights import ClassWeight, class_weights
@@ -114,7 +114,7 @@ class Chosen:
         return len(self.places)
 
     def __getitem__(self, some: slice | NDArray[np.int64]) -> Array:
-        return self.every[self.places[some]]
+        return gathered(self.every, self.places[some])
 
     def parts(self) -> Iterator[Array]:
         """Yield all images, so many at a time."""
@@ -242,5 +242,6 @@ def fingerprint(images: Array | Chosen, targets: Array) -> int:
     count = min(len(images), max(_LOOKED_AT // size, 64))
     places = np.linspace(0, len(images) - 1, count).astype(int)
     for part in np.array_split(places, -(-count * size // _AT_ONCE)):
-        number = zlib.crc32(np.ascontiguousarray(images[part]).data, number)
+        found = images[part] if isinstance(images, Chosen) else gathered(images, part)
+        number = zlib.crc32(np.ascontiguousarray(found).data, number)
     return number
