@@ -2,6 +2,9 @@
 
     python benchmarks/disk.py [--folder FOLDER] [--gigabytes 2] [--size 28] [--net small]
 
+What a disk costs shows where the file is larger than the memory that there is, as under
+``systemd-run --scope -p MemoryMax=1G``: else the system has soon read all of it. The program
+
 writes a file of random images into FOLDER (by default the system's for temporary files), and
 trains one epoch of it. "cold" is after the file was taken out of memory (``posix_fadvise``, on
 Linux); "alone" is without the thread that reads ahead. All end with the same weights, which is

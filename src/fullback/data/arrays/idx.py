@@ -33,6 +33,7 @@ from fullback.errors import DataError, InputError
 from fullback.pixels import channels_first
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_SPLIT = "split the file, or save the images as .npy"
 _MAX_DIMENSIONS = 32  # of a NumPy array, before NumPy 2
 
 
@@ -68,6 +69,8 @@ def load_idx(path: str | os.PathLike[str], *, store: Store = MEMORY) -> NDArray[
             claim = f"{' x '.join(map(str, shape))} {dtype.name} = {size} bytes"
             hint = f"split the file, or {UNPACK}"
             store.require_room(size, f"{path}: its header says {claim}, which", hint)
+            if dtype.itemsize > 1:  # in the other byte order: it is turned round in memory
+                MEMORY.require_room(size, f"{path}: its header says {claim}, which", _SPLIT)
             data = store.read(read, size)
         except (EOFError, OSError, zlib.error) as error:
             raise DataError(

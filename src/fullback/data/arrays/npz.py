@@ -165,6 +165,8 @@ def _read_array(
             f"{what} ends after {len(data)} of {header.size} bytes; copy the file again, or save "
             "it anew"
         )
+    if header.order == "F" or not header.dtype.isnative:  # which is changed in memory
+        MEMORY.require_room(header.size, what, "save it in C order and this machine's byte order")
     flat = data.view(header.dtype)
     flat = flat.astype(header.dtype.newbyteorder("="), copy=False)
     return np.asarray(flat.reshape(header.shape, order=header.order), order="C")
