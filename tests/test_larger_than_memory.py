@@ -165,6 +165,7 @@ def test_2_gb_that_are_split_described_tested_and_predicted_in_half_a_gb(tmp_pat
     net = "import fullback as fb; fb.save(fb.Network.parse('avgpool8 flatten dense2', (1, 64, 64)"
     subprocess.run([sys.executable, "-c", net + "), 'm.safetensors')"], cwd=tmp_path, check=True)
     for command in (
+        ("data", "../unpacked", "--json"),
         ("eval", "m.safetensors", "--data", "../unpacked", "--json"),
         ("predict", "m.safetensors", "../unpacked/x_test.npy", "--out", "answers.csv", "--json"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullback.cli.inputs import data_options, image_shape, load_dataset, load_unpacked
@@ -82,11 +83,7 @@ def set_up(given: Any, *, in_folder: bool, load: Callable[..., Dataset] = load_d
     reading = {"image_folder": given.image_folder, "numbers": given.regression}
     model = None if given.start is None else open_start(given.start, given.net)
     if given.unpack is not None:
-        if model is not None:
-            raise OptionError(
-                "--unpack goes without --from; unpack the data before, by fullback data --unpack"
-            )
-        load = functools.partial(load_unpacked, given.unpack)
+        load = _unpacking(given.unpack, model)
     if model is None:
         dataset = load(given.data, given.data_dir, shape, **ways, **reading)
     else:
@@ -133,3 +130,18 @@ def set_up(given: Any, *, in_folder: bool, load: Callable[..., Dataset] = load_d
     if model is not None:
         origin = what_is_kept(model, dataset, recipe.loss)
     return Setup(recipe, network, origin, compare)
+
+
+def _unpacking(folder: Path, model: Network | None) -> Callable[..., Dataset]:
+    """Return what loads a data set by way of a folder, as ``load_dataset`` does.
+
+    Raises
+    ------
+    OptionError
+        Training starts with a model, by which images are read in more than one way.
+    """
+    if model is not None:
+        raise OptionError(
+            "--unpack goes without --from; unpack the data before, by fullback data --unpack"
+        )
+    return functools.partial(load_unpacked, folder)
