@@ -39,13 +39,16 @@ from fullback.engine.simd import (
     lane,
     larger,
     load,
+    load_bytes,
     load_tile,
     mantissa,
     nearest,
     outer,
+    over,
     pairs,
     pick,
     pixels,
+    plus,
     rectify,
     rectify_tile,
     root,
@@ -106,6 +109,8 @@ def of_vectors(a, s, c, k, i, j):
     store(s, j + 320, splat(k[0] * 1000000007))
     store(s, j + 336, splat(at(a, i + 3)[2]))
     store(s, j + 352, x / y)
+    store(s, j + 368, plus(plus(x, y), z))
+    store(s, j + 384, over(x, y))
 
 
 def of_bits(a, s, c, k, i, j):
@@ -177,6 +182,7 @@ def of_images(a, s, c, k, i, j):
     store_tile(s, 0, 0, LANES, pixels(k, i, 0))
     store_tile(s, 256, 0, LANES, pixels(row(k, 16), i, 1))
     store_tile(s, 512, 0, LANES, pixels(row(k, 32), i, 2))
+    store(s, 1100, load_bytes(k[0], i))
     transpose(a, i, j, s, 768, 20)
 
 

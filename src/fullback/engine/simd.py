@@ -51,6 +51,11 @@ def load(a: Memory, i: int) -> Vector:
     return a[i : i + LANES].copy()
 
 
+def load_bytes(address: int, i: int) -> Vector:
+    """Return sixteen bytes, from place ``i`` after an address on, as floats."""
+    return _array(address + i, np.uint8)[:LANES].astype(np.float32)  # type: ignore[no-any-return]
+
+
 def store(a: Memory, i: int, v: Vector) -> None:
     """Write a vector to ``i``."""
     a[i : i + LANES] = v
@@ -116,6 +121,16 @@ def fma(a: Vector, b: Vector, c: Vector) -> Vector:
     """Return a b + c, rounded once."""
     exact = a.astype(np.float64) * b + c  # the product of two floats is exact in double
     return exact.astype(np.float32)
+
+
+def plus(a: Vector, b: Vector) -> Vector:
+    """Return a + b; unlike ``+``, a sum of many is added up in the order in which it is written."""
+    return a + b
+
+
+def over(a: Vector, b: Vector) -> Vector:
+    """Return a / b, rounded once; ``/`` may be a product with 1 / b."""
+    return a / b
 
 
 def rectify(v: Vector) -> Vector:

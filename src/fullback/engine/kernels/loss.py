@@ -29,6 +29,8 @@ from fullback.engine.simd import (
     integers,
     lane,
     load,
+    over,
+    plus,
     select,
     splat,
     store,
@@ -172,9 +174,9 @@ def softmax(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
     for n in range(classes):
         p = exp(load(a, x + n * LANES) - largest)
         store(a, x + n * LANES, p)
-        total = total + p
+        total = plus(total, p)
     for n in range(classes):
-        store(a, x + n * LANES, load(a, x + n * LANES) / total)
+        store(a, x + n * LANES, over(load(a, x + n * LANES), total))
 
 
 KERNELS = (softmax_cross_entropy, binary_cross_entropy, mean_squared_error, softmax)

@@ -23,6 +23,7 @@ from fullback.engine.simd import (
     Vector,
     either_nan,
     first_lanes,
+    fma,
     larger,
     load,
     rectify,
@@ -107,7 +108,7 @@ def batchnorm(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) ->
         for h in range(height):
             x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
             for n in range(0, width * LANES, LANES):
-                v = weight * ((load(a, x + n) - mean) * scale) + bias
+                v = fma(weight, (load(a, x + n) - mean) * scale, bias)
                 store(a, y + n, select((v < zero), zero, v) if relu else v)
 
 
@@ -195,11 +196,11 @@ def batchnorm_pool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: in
             x, y = row_at(k.x, channel, 2 * p), row_at(k.y, channel, p)
             for n in range(0, width * LANES, LANES):
                 z = (load(a, x + 2 * n) - mean) * scale
-                best, every, winner = weight * z + bias, z, zero
+                best, every, winner = fma(weight, z, bias), z, zero
                 for cell in range(1, 4):
                     place = x + 2 * n + (cell >> 1) * below + (cell & 1) * LANES
                     own = (load(a, place) - mean) * scale
-                    v, every = weight * own + bias, every + own
+                    v, every = fma(weight, own, bias), every + own
                     more = (v > best) | (either_nan(v, v) & ~either_nan(best, best))
                     best, z = select(more, v, best), select(more, own, z)
                     winner = select(more, splat(cell), winner)
@@ -265,16 +266,23 @@ def batchnorm_pool_dx(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j:
                     store(a, place, select(used, factor * v, zero))
 
 
-@kernel(reads="x:map", writes="y:map", numbers="shape:shape mean deviation")
+@kernel(writes="scale", numbers="deviation count", for_workers=True)
+def inverse(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
+    """scale = 1 / deviation, of so many channels or features."""
+    for n in range(k.count * i // j, k.count * (i + 1) // j):
+        s[k.scale + n] = 1 / s[k.deviation + n]
+
+
+@kernel(reads="x:map", writes="y:map", numbers="shape:shape mean scale")
 def normalize(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> None:
-    """y = (x - mean) / deviation."""
+    """y = (x - mean) scale."""
     channels, height, width = k.shape
     for channel in range(channels):
-        mean, deviation = splat(s[k.mean + channel]), splat(s[k.deviation + channel])
+        mean, scale = splat(s[k.mean + channel]), splat(s[k.scale + channel])
         for h in range(height):
             x, y = row_at(k.x, channel, h), row_at(k.y, channel, h)
             for n in range(0, width * LANES, LANES):
-                store(a, y + n, (load(a, x + n) - mean) / deviation)
+                store(a, y + n, (load(a, x + n) - mean) * scale)
 
 
 KERNELS = (
@@ -288,6 +296,7 @@ KERNELS = (
     batchnorm_pool,
     batchnorm_pool_sums,
     batchnorm_pool_dx,
+    inverse,
     normalize,
 )
 HELPERS = (mean_and_scale, per_cell)

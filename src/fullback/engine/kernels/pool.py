@@ -17,6 +17,7 @@ from fullback.engine.simd import (
     either_nan,
     larger,
     load,
+    plus,
     select,
     smaller,
     splat,
@@ -112,8 +113,8 @@ def avgpool(a: Memory, s: Memory, c: Integers, k: Operands, i: int, j: int) -> N
                 for r in range(r0, r1):
                     line = splat(0.0)
                     for n in range(s0, s1):
-                        line = line + load(a, start + r * x.pitch + n * LANES)
-                    total = total + line
+                        line = plus(line, load(a, start + r * x.pitch + n * LANES))
+                    total = plus(total, line)
                 store(a, row_at(y, channel, p) + q * LANES, total * share)
 
 

@@ -22,12 +22,19 @@ def normalize(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
         shape = (x.features, 1, 1)
         maps = {"x": x.reshaped(*shape), "y": y.reshaped(*shape), "shape": shape}
     says = f"{step.name} subtracts the training images' mean and divides by their deviation."
-    scale: dict[str, Any] = {
-        short: plan.statistics[f"{step.name}.{short}"] for short in ("mean", "deviation")
-    }
-    plan.emit(norm.normalize, says, **maps, **scale)
+    plan.emit(norm.normalize, says, **maps, **write_scale(plan, step))
 
     return y, lambda: None
+
+
+def write_scale(plan: Plan, step: Step) -> dict[str, Any]:
+    """Write what makes a Normalize's scale; return where the mean and the scale are."""
+    mean, deviation = (plan.statistics[f"{step.name}.{short}"] for short in ("mean", "deviation"))
+    scale = plan.shared.take(f"{step.name} scale", deviation.size)
+    says = f"{step.name} takes 1 / deviation."
+    numbers: dict[str, Any] = {"deviation": deviation, "count": deviation.size}
+    plan.emit(norm.inverse, says, layers=(step.name,), early=True, scale=scale, **numbers)
+    return {"mean": mean, "scale": scale}
 
 
 def batchnorm(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
@@ -74,21 +81,34 @@ def _write_statistics(
     plan: Plan, step: Step, x: Map, statistics: Region, rows: Region | None
 ) -> None:
     """Write what takes the batch's statistics, or, without rows for these, the running ones."""
-    name, layer = step.name, step.layer
-    settings = plan.constant(layer.epsilon, layer.momentum)
-    running: dict[str, Any] = {"channels": step.input_shape[0], "settings": settings}
-    running |= {short: plan.statistics[f"{name}.{short}"] for short in ("mean", "variance")}
-    plan.layers = (name,)
     if rows is None:
-        says = f"{name} takes the running mean and variance."
-        plan.emit(norm.running, says, early=True, statistics=statistics, **running)
+        write_running(plan, step, statistics)
     else:
+        name, running = step.name, _running(plan, step)
+        plan.layers = (name,)
         says = f"{name} adds up each channel's values and squares."
         plan.emit(norm.moments, says, x=x, rows=rows, shape=x.shape)
         says = f"{name} makes each channel's mean and variance of them."
         sizes: dict[str, Any] = {"cells": x.shape[1] * x.shape[2], **running}
         plan.emit(norm.merge_moments, says, rows=rows, statistics=statistics, **sizes)
     plan.layers = step.names
+
+
+def write_running(plan: Plan, step: Step, statistics: Region) -> None:
+    """Write what takes the running statistics."""
+    says = f"{step.name} takes the running mean and variance."
+    operands = _running(plan, step)
+    plan.emit(
+        norm.running, says, layers=(step.name,), early=True, statistics=statistics, **operands
+    )
+
+
+def _running(plan: Plan, step: Step) -> dict[str, Any]:
+    """Return where the running statistics are, and what goes with them."""
+    name, layer = step.name, step.layer
+    settings = plan.constant(layer.epsilon, layer.momentum)
+    found: dict[str, Any] = {"channels": step.input_shape[0], "settings": settings}
+    return found | {short: plan.statistics[f"{name}.{short}"] for short in ("mean", "variance")}
 
 
 def _write_forward(

@@ -338,3 +338,17 @@ def _pick(b: Any, a: Any, i: Any, rows: Any, columns: Any, pitch: Any) -> Any:
 @word(simd.turned, vector, vector)
 def _turned(b: Any, v: Any) -> Any:
     return shuffled(b, v, v, [(n + 1) % LANES for n in range(LANES)])
+
+
+# What the program for one image needs, and what it has in common with that for sixteen ------------
+
+
+@word(simd.load_bytes, vector, integer, integer)
+def _load_bytes(b: Any, address: Any, i: Any) -> Any:
+    wide = ir.VectorType(ir.IntType(8), LANES)
+    pointer = b.inttoptr(b.add(address, i), ir.PointerType(wide))
+    return b.uitofp(b.load(pointer, align=1, typ=wide), V)
+
+
+word(simd.plus, vector, vector, vector)(lambda b, x, y: b.fadd(x, y, flags=("nsz",)))
+word(simd.over, vector, vector, vector)(lambda b, x, y: b.fdiv(x, y, flags=("nsz",)))
