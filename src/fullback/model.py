@@ -94,11 +94,10 @@ class Model:
         self.machines: dict[str, list[Any]] = {}
         self._parameters = Arrays(parameters, self.dtype)
         self._statistics = Arrays(statistics, self.dtype)
-        self._arrays_of: dict[str, dict[str, Array]] = {name: {} for name in self.names}
+        self._keys_of: dict[str, list[tuple[Arrays, str]]] = {name: [] for name in self.names}
         for arrays in (self.parameters, self.statistics):
-            for full_name, array in arrays.items():
-                name, key = full_name.split(".")
-                self._arrays_of[name][key] = array
+            for full_name in arrays:
+                self._keys_of[full_name.split(".")[0]].append((arrays, full_name))
         for index, (name, layer, shape) in enumerate(inputs):
             rng = np.random.default_rng([seed, index])
             gain = gain_after(self.layers[index + 1 :])
@@ -289,11 +288,13 @@ class Model:
         OptionError
             There is no such layer.
         """
-        if name not in self._arrays_of:
+        if name not in self._keys_of:
             raise OptionError(
                 f"no layer is called {short(name)}; there are {', '.join(self.names)}"
             )
-        return self._arrays_of[name]
+        return {
+            full_name.split(".")[1]: arrays[full_name] for arrays, full_name in self._keys_of[name]
+        }
 
     # Freezing -----------------------------------------------------------------------------------
 

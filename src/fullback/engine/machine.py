@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullback.engine import context
+from fullback.engine.copies import Copies
 from fullback.engine.library import Library, library
 from fullback.engine.lowering.plan import Plan
 from fullback.engine.program import Phase, Region, code
@@ -106,8 +107,16 @@ class Machine:
         self.shared = _aligned(plan.shared.size + LANES)
         for place, values in plan.constants:
             self.shared[place : place + len(values)] = values
-        self.parameters = self._pairs(net.parameters, plan.parameters)
-        self.statistics = self._pairs(net.statistics, plan.statistics)
+        self.copies = Copies(
+            [
+                (arrays, name, self.view(region, arrays.shape_of(name)))
+                for arrays, regions in (
+                    (net.parameters, plan.parameters),
+                    (net.statistics, plan.statistics),
+                )
+                for name, region in regions.items()
+            ]
+        )
         self.contexts = np.zeros((self.workers, context.SIZE), np.int64)
         self.sync = np.zeros(64, np.int64)
         self._segments: list[list[tuple[Any, ...]]] = []  # arguments for the exchange's segments
@@ -142,12 +151,6 @@ class Machine:
         )
         return self.workers
 
-    def _pairs(self, arrays: Any, regions: dict[str, Region]) -> list[tuple[Array, Array]]:
-        return [
-            (self.view(region, arrays[name].shape), arrays[name])
-            for name, region in regions.items()
-        ]
-
     def view(self, region: Region, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return a piece of shared memory as an array."""
         size = int(np.prod(shape, dtype=int))
@@ -156,9 +159,14 @@ class Machine:
     def set_phases(self, phases: Sequence[Phase]) -> None:
         """Run these phases, the plan's or some of its instructions, from now on."""
         self.code, self.phases = code(phases)
-        self._arguments = self._arguments_for(self.phases)
+        self._arguments = self._packed_arguments = self.arguments_for(self.phases)
+        if phases and phases[0].instructions is self.plan.early:
+            count, *bounds = self.phases
+            self._later = np.array([count - 1, *bounds[3:]], np.int64)
+            self._packed_arguments = self.arguments_for(self._later)
 
-    def _arguments_for(self, phases: Integers) -> list[tuple[Any, ...]]:
+    def arguments_for(self, phases: Integers) -> list[tuple[Any, ...]]:
+        """Return what every worker gives the loop for some phases, which must be kept alive."""
         return [self._arguments_of(n, phases) for n in range(self.workers)]
 
     def _arguments_of(self, worker: int, phases: Integers) -> tuple[Any, ...]:
@@ -172,13 +180,11 @@ class Machine:
 
     def load(self) -> None:
         """Copy the network's parameters and statistics into shared memory."""
-        for view, array in (*self.parameters, *self.statistics):
-            view[...] = array
+        self.copies.load()
 
     def save(self) -> None:
         """Copy parameters and statistics back."""
-        for view, array in (*self.parameters, *self.statistics):
-            array[...] = view
+        self.copies.save()
 
     def run(
         self,
@@ -194,6 +200,7 @@ class Machine:
         draws: NDArray[np.uint64] | None = None,
         output: NDArray[np.float32] | None = None,
         workers: int | None = None,
+        packed: bool = False,
     ) -> tuple[int, NDArray[np.float64]]:
         """Run the program over batches.
 
@@ -210,6 +217,7 @@ class Machine:
         draws : keys of the distortions, batch after batch
         output : (total, outputs), where the answers go
         workers : how many threads; None for as many as there are
+        packed : whether the weights are those of the last run, and need not be packed again
 
         Returns
         -------
@@ -246,7 +254,7 @@ class Machine:
         c[context.FIRST_CHUNK], c[context.CHUNK_STEP] = 0, 1
         c[context.FIRST_BLOCK], c[context.BLOCK_STEP] = 0, 1
         if self.exchange is None:
-            self._start(workers, self._arguments)
+            self._start(workers, self._packed_arguments if packed else self._arguments)
         else:
             self._run_with_others(self.exchange, workers, figures)
         return int(c[context.DONE]), figures.sum(axis=1)
@@ -261,7 +269,7 @@ class Machine:
         """Run as one of several ranks, segment by segment."""
         c = self.contexts[0]
         if not self._segments:
-            self._segments = [self._arguments_for(each.bounds) for each in exchange.segments]
+            self._segments = [self.arguments_for(each.bounds) for each in exchange.segments]
         exchange.begin(c)
         for step in range(c[context.STEPS]):
             c[context.BEGIN], c[context.STEPS] = step, step + 1
