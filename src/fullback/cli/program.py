@@ -25,7 +25,9 @@ def program(
 ) -> None:
     """Show the instructions that a network becomes, forward and backward side by side.
 
-    Instructions with a * are run once a batch, the others for every block of sixteen images.
+    Instructions with a * are run once a batch, the others for every block of sixteen images. For a
+    prediction of few images (--prediction --batch-size 1) there is a program that takes them one
+    after the other.
     """
     output = Output(as_json=as_json)
     shown = open_network(net, input_shape, classes).program(batch_size, training=training)

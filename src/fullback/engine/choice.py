@@ -40,16 +40,19 @@ def answers(
         from fullback.engine import lanes
 
         softmax = probabilities and isinstance(net.loss, SoftmaxCrossEntropy)
-        found: Array = lanes.answers(net, images, probabilities=softmax)
+        found: Array
+        found, finite = lanes.answers(net, images, probabilities=softmax)
+        if finite and (softmax or not probabilities):
+            return found
         probabilities = probabilities and not softmax
     else:
         step = max(1, min(PREDICTION_BATCH, _PASS_VALUES // net.pass_values))
         logits = [forward_batch(net, batch)[0][-1] for batch in in_batches(images, step)]
         found = np.concatenate(logits)
     found = class_probabilities(net.loss, found) if probabilities else found
-    finite = np.isfinite(found)
-    if not finite.all():
-        wrong = images[np.flatnonzero(~finite.all(axis=1))[:1]]
+    good = np.isfinite(found)
+    if not good.all():
+        wrong = images[np.flatnonzero(~good.all(axis=1))[:1]]
         activations, _ = forward_batch(net, wrong)
         where = first_not_finite(zip(("input", *net.names), activations, strict=True))
         raise InputError(

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from fullback.engine.kernels.optimizer import sgd
 from fullback.engine.listing import Program, listing
 from fullback.engine.lowering import lower
+from fullback.engine.lowering.one import OnePlan, knows, write_one
 from fullback.engine.lowering.plan import Purpose, Update
 from fullback.engine.machine import STAGED, Machine, readable, staged, threads
+from fullback.engine.one import OneMachine
 from fullback.engine.simd import LANES
 from fullback.layers import BinaryCrossEntropy
 from fullback.layers.base import Array
@@ -26,10 +28,38 @@ def lane_targets(net: Model, targets: Array) -> Array:
     return np.ascontiguousarray(one_hot(targets, net.output_shape[0]) if rows else targets)
 
 
-def answers(net: Model, images: Array, *, probabilities: bool = False) -> NDArray[np.float32]:
-    """Return the logits of checked images, or the probabilities, of shape (N, outputs)."""
+def answers(
+    net: Model, images: Array, *, probabilities: bool = False
+) -> tuple[NDArray[np.float32], bool]:
+    """Return the logits of checked images, or the probabilities, of shape (N, outputs).
+
+    Also return whether they are known to be finite; where they are not, they may be.
+    """
     purpose: Purpose = "probabilities" if probabilities else "logits"
-    return _outputs(net, purpose, net.output_shape[0], images)
+    if len(images) < LANES:
+        few = _few(net, purpose, images)
+        if few is not None:
+            return few
+    return _outputs(net, purpose, net.output_shape[0], images), False
+
+
+def _few(net: Model, purpose: Purpose, images: Array) -> tuple[NDArray[np.float32], bool] | None:
+    """Return the answers to few images, one after the other; None where a block is faster."""
+    idle = net.machines.setdefault(_ONE[purpose], [])
+    try:
+        machine = idle.pop()
+    except IndexError:
+        if not knows(net):
+            return None
+        machine = OneMachine(net, purpose, threads())
+    try:
+        return machine.answers(images) if len(images) <= machine.most else None
+    finally:
+        if len(idle) < machine.threads:
+            idle.append(machine)
+
+
+_ONE = {purpose: f"{purpose} of one image" for purpose in ("logits", "probabilities")}
 
 
 def unit_means(net: Model, images: Array) -> dict[str, NDArray[np.float32]]:
@@ -52,15 +82,16 @@ def _outputs(net: Model, purpose: Purpose, width: int, images: Array) -> NDArray
     except IndexError:
         machine = Machine(lower(net, purpose), threads())
     try:
-        machine.load()
+        packed = not machine.copies.refresh()
         output = np.empty((len(images), width), np.float32)
-        if readable(images):
-            machine.run(images, batch=len(images), total=len(images), output=output)
-            return output
-        size = max(LANES, STAGED // images[0].size)
+        in_place = readable(images)
+        size = len(images) if in_place else max(LANES, STAGED // images[0].size)
         for start in range(0, len(images), size):
-            part = staged(images[start : start + size])
-            machine.run(part, batch=len(part), total=len(part), output=output[start : start + size])
+            part = images if in_place else staged(images[start : start + size])
+            rows, count = output[start : start + size], len(part)
+            machine.run(part, batch=count, total=count, output=rows, packed=packed)
+            machine.copies.settle()
+            packed = True
         return output
     finally:
         machine.rest()
@@ -99,9 +130,10 @@ def loss_and_gradients(
 
 
 def program_of(net: Model, batch_size: int, *, training: bool) -> Program:
-    """Return a network's program for reading."""
+    """Return a network's program for reading; of a prediction, the one for so many images."""
     if not training:
-        return listing(lower(net, "logits"))
+        one = write_one(OnePlan(net, "logits")) if knows(net) else None
+        return listing(one if one and batch_size <= one.most else lower(net, "logits"))
     update = Update(sgd, ("velocity",), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     blocks = -(-batch_size // LANES)
     return listing(lower(net, "training", blocks=blocks, training=True, update=update))

@@ -27,7 +27,8 @@ class Line:
     layers : the layers whose composition it is, or a part of it
     reads, writes : what it reads and writes, by name: activations by their layer's, deltas and
         gradients with a d before it
-    once : whether it is run once a batch; otherwise it is run for every block of sixteen images
+    once : whether it is run once a batch, or, of the program for one image, when the weights have
+        changed; otherwise it is run for every block of sixteen images, or for every image
     made : shape and size of what it writes
     backward : whether it belongs to the backward pass
     sources, results : what it reads and computes, in the names of a trace: "a:conv1", "d:pool1"
@@ -63,13 +64,15 @@ class Program:
     Attributes
     ----------
     parts : the instructions, by the layers they belong to, from the input to the loss
-    arena : bytes of memory for the maps of sixteen images
+    arena : bytes of memory for the maps of sixteen images, or of one
     shared : bytes of memory for parameters, gradients and what passes between blocks
+    images : how many images are computed together, 16 or 1
     """
 
     parts: tuple[Part, ...]
     arena: int
     shared: int
+    images: int
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -96,9 +99,11 @@ class Program:
             for n in range(max(map(len, sides))):
                 cells = [side[n] if n < len(side) else ("", "", "") for side in sides]
                 table.add_row(*[cell for three in cells for cell in three])
+        times, arena = f"once a batch; the others for every block of {LANES} images", " or block"
+        if self.images == 1:
+            times, arena = "when the weights have changed; the others for every image", ""
         table.caption = (
-            f"* once a batch; the others for every block of {LANES} images. Memory: "
-            f"{_bytes(self.arena)} a thread or block, {_bytes(self.shared)} shared"
+            f"* {times}. Memory: {_bytes(self.arena)} a thread{arena}, {_bytes(self.shared)} shared"
         )
         table.caption_justify = "left"
         return table
@@ -123,7 +128,7 @@ def listing(plan: Plan) -> Program:
         part = owner.get(line.layers[0], line.layers)
         (backward if line.backward else forward)[part].append(line)
     parts = tuple(Part(part, tuple(forward[part]), tuple(backward[part])) for part in names)
-    return Program(parts, plan.arena.size * 4, plan.shared.size * 4)
+    return Program(parts, plan.arena.size * 4, plan.shared.size * 4, plan.images)
 
 
 def _lines(plan: Plan) -> Iterator[Line]:
@@ -159,7 +164,7 @@ def _made(plan: Plan, instruction: Instruction) -> str:
     if name in plan.maps:
         shape = list(plan.maps[name].shape)
         text = " x ".join(map(str, shape[-1:] if shape[:2] == [1, 1] else shape))
-        return f"{text}, {_bytes(plan.maps[name].features * LANES * 4)}"
+        return f"{text}, {_bytes(plan.maps[name].size * 4)}"
     size = plan.shared.size_of(name)
     return "" if size is None else _bytes(size * 4)
 

@@ -53,6 +53,11 @@ class Map:
         return prod(self.shape)
 
     @property
+    def size(self) -> int:
+        """Floats in all."""
+        return self.features * LANES
+
+    @property
     def dense(self) -> bool:
         """Whether there is no padding between the cells."""
         _, height, width = self.shape

@@ -23,13 +23,15 @@ from fullback.engine.kernels import (
     loss,
     maps,
     norm,
+    one,
+    one_conv,
     optimizer,
     pool,
 )
 
 MODULES = (
     images, augment, conv, conv_gradients, pool, dense, activation, dropout, norm, loss, optimizer,
-    functions, maps,
+    functions, maps, one, one_conv,
 )  # fmt: skip
 
 KERNELS = tuple(kernel for module in MODULES for kernel in module.KERNELS)

@@ -15,7 +15,7 @@ from fullback.engine.program import Map
 from fullback.engine.simd import Kernel
 from fullback.layers import Dropout, Layer, LeakyReLU, ReLU, Sigmoid, Tanh
 
-_ACTIVATIONS: dict[type[Layer], tuple[Kernel, str, Kernel, str]] = {
+ACTIVATIONS: dict[type[Layer], tuple[Kernel, str, Kernel, str]] = {
     ReLU: (
         activation.relu,
         "cuts off what is negative.",
@@ -41,11 +41,12 @@ _ACTIVATIONS: dict[type[Layer], tuple[Kernel, str, Kernel, str]] = {
         "Each delta is multiplied by the slope of {y} there, 1 - y^2.",
     ),
 }
+"""Of every activation: its kernels, forward and backward, and what they do."""
 
 
 def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     """Write an activation; it works in place where nothing else reads its input."""
-    forward, does, backward, does_back = _ACTIVATIONS[type(step.layer)]
+    forward, does, backward, does_back = ACTIVATIONS[type(step.layer)]
     y = plan.output(n, step, x)
     slope = plan.constant(step.layer.slope) if isinstance(step.layer, LeakyReLU) else None
     plan.emit(forward, f"{step.name} {does}", x=x, y=y, shape=y.shape, slope=slope)
@@ -61,7 +62,7 @@ def lower(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
 
 def relu_dx(plan: Plan, step: Step, dy: Map, y: Map) -> None:
     """Write the backward pass of a ReLU that has joined a step."""
-    _, _, kernel, sentence = _ACTIVATIONS[ReLU]
+    _, _, kernel, sentence = ACTIVATIONS[ReLU]
     layers = step.names[1:2]
     sentence = sentence.format(y=layers[0])
     plan.emit(kernel, sentence, layers=layers, dy=dy, y=y, dx=dy, shape=dy.shape, slope=None)
@@ -92,4 +93,4 @@ def dropout(plan: Plan, n: int, step: Step, x: Map) -> Lowered:
     return y, back
 
 
-LOWER: LowerTable = {**dict.fromkeys(_ACTIVATIONS, lower), Dropout: dropout}
+LOWER: LowerTable = {**dict.fromkeys(ACTIVATIONS, lower), Dropout: dropout}

@@ -118,6 +118,8 @@ class Plan:
     (of the optimizer) and, where they are asked for, ``gradients``.
     """
 
+    images = LANES  # that an instruction computes together
+
     def __init__(
         self,
         net: Model,
