@@ -15,6 +15,7 @@ trained on.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def finite_range(
         part = images[start : min(start + step, stop)]
         with np.errstate(invalid="ignore"):
             least, most = float(part.min()), float(part.max())  # NaN where there is one
-        if not np.isfinite(least) or not np.isfinite(most):
+        if not math.isfinite(least) or not math.isfinite(most):
             wrong += (start + np.flatnonzero(~np.isfinite(part).all(axis=axes))).tolist()
         low, high = min(low, least), max(high, most)
     if wrong:
