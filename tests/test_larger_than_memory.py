@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -79,6 +80,9 @@ def limited(program, *arguments, limit=GIB, cwd=None):
         timeout=SECONDS,
         cwd=cwd,
         check=False,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in background jobs
     )
     assert ran.returncode == 0, ran.stderr
     *lines, last = ran.stdout.splitlines()

@@ -384,8 +384,9 @@ class TestFailures:
     def test_one_that_is_killed_is_begun_anew(self, number, tmp_path):
         source, _ = folder_of_images(tmp_path)
         script = (
-            "import sys, time, fullback as fb\n"
+            "import signal, sys, time, fullback as fb\n"
             "from fullback.data.image_files import many_images\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "read = many_images._read\n"
             "def slow(file, name, *given):\n"
             "    sys.stdout.write('read\\n'); sys.stdout.flush()\n"

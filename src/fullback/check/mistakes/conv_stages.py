@@ -174,6 +174,7 @@ def strided(p: LayerPass) -> bool:
 def exchangeable(p: LayerPass, *, equal: bool) -> bool:
     """Whether there are several channels and filters, as many of both or not."""
     filters, channels = p.parameters["weight"].shape[:2]
+    filters //= p.layer.groups
     return bool(filters > 1 and channels > 1 and (filters == channels) == equal)
 
 

@@ -12,7 +12,7 @@ that an image has the same answer here and there, bit for bit.
 from __future__ import annotations
 
 from fullback.engine.context import FIGURES, FIRST, IMAGE_STEP, IMAGES, KIND, OUTPUT
-from fullback.engine.cpu import WIDE
+from fullback.engine.cpu import WHOLE
 from fullback.engine.kernels.functions import exp
 from fullback.engine.kernels.images import byte_share
 from fullback.engine.kernels.maps import row_at
@@ -49,7 +49,7 @@ from fullback.engine.simd import (
     transpose,
 )
 
-UNITS = 8 if WIDE else 4  # of sixteen outputs, of a dense layer's tile
+UNITS = min(8, WHOLE)  # of sixteen outputs, of a dense layer's tile
 HALF = UNITS // 2
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fullback.engine.cpu import WIDE
+from fullback.engine.cpu import WHOLE
 from fullback.engine.kernels.maps import row_at
 from fullback.engine.kernels.one import larger_of, whole_vectors
 from fullback.engine.operands import kernel
@@ -24,7 +24,9 @@ from fullback.engine.simd import (
     store_tile,
 )
 
-TILES = ((14, 1), (8, 1), (4, 1), (1, 1), (8, 2), (7, 2)) if WIDE else ((4, 1), (2, 1), (1, 1))
+WIDE = WHOLE == 16  # whether vectors of all lanes are registers
+_NARROW = ((4, 1), (2, 1), (1, 1))
+TILES = ((14, 1), (8, 1), (4, 1), (1, 1), (8, 2), (7, 2)) if WIDE else _NARROW[WHOLE < 4 :]
 """A convolution's tiles: places of a row, and vectors of filters. As an operand, a tile is the
 number of its filters and places."""
 
