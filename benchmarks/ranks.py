@@ -22,11 +22,12 @@ from fullback.engine.context import RATES_EACH
 from fullback.engine.kernels.optimizer import sgd
 from fullback.engine.lanes import keys
 from fullback.engine.lowering import lower
-from fullback.engine.lowering.plan import Update
+from fullback.engine.lowering.plan import Plan, Update
 from fullback.engine.machine import Machine
 from fullback.engine.ranks import Floats
 from fullback.engine.simd import LANES
 from fullback.network import Network
+from fullback.training.lane_stepper import when_told
 
 STEPS, REPEATS = 4, 5
 ALONE = ("", 1)
@@ -50,28 +51,34 @@ class Nobody:
         return lambda: None
 
 
-def measured(net: Network, batch: int, sums: str, ranks: int) -> tuple[float, int]:
-    """Return the seconds of a batch, and the bytes that a rank is told in it."""
-    group = Nobody(ranks, fast=sums == "fast") if sums else None
+def plan_of(net: Network, batch: int, sums: str) -> Plan:
+    """Return the program that trains a network, of ranks with these sums or, for "", of one."""
     numbers = (0.0, 0.9, 0.0)
     update = Update(sgd, ("velocity",), numbers, numbers)
-    when = "end" if sums == "fast" else None
+    when = when_told(net) if sums == "fast" else None
     blocks = -(-batch // LANES)
-    plan = lower(net, "training", blocks=blocks, training=True, update=update, sums=when)
-    machine = Machine(plan, 1, group)
+    return lower(net, "training", blocks=blocks, training=True, update=update, sums=when)
+
+
+def measured(
+    net: Network, batch: int, sums: str, ranks: int, *, steps: int = STEPS, repeats: int = REPEATS
+) -> tuple[float, int]:
+    """Return the seconds of a batch, and the bytes that a rank is told in it."""
+    group = Nobody(ranks, fast=sums == "fast") if sums else None
+    machine = Machine(plan_of(net, batch, sums), 1, group)
     machine.load()
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch * STEPS, *net.input_shape)).astype(np.uint8)
+    images = rng.integers(0, 256, (batch * steps, *net.input_shape)).astype(np.uint8)
     labels = rng.integers(0, net.output_shape[0], len(images))
-    rates = np.full((STEPS, RATES_EACH), 1e-4)
-    draws = keys(net, [(0, 0, n) for n in range(STEPS)])
+    rates = np.full((steps, RATES_EACH), 1e-4)
+    draws = keys(net, [(0, 0, n) for n in range(steps)])
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         told = 0 if group is None else group.bytes
         start = time.process_time()
         machine.run(images, batch=batch, total=len(images), targets=labels, keys=draws, rates=rates)
         seconds.append(time.process_time() - start)
-    return min(seconds) / STEPS, (0 if group is None else group.bytes - told) // STEPS
+    return min(seconds) / steps, (0 if group is None else group.bytes - told) // steps
 
 
 def main() -> None:

@@ -77,6 +77,12 @@ class Pace:
         self._wait = self._patience
 
 
+def when_told(net: Model) -> Sums:
+    """Return when ranks add up their gradients: large ones while they go back."""
+    values = sum(array.size for array in net.parameters.values())
+    return "layer" if values >= _LARGE else "end"
+
+
 class LaneStepper:
     """Training with a lowered network; see Stepper. ``workers`` fixes the number of threads.
 
@@ -116,7 +122,7 @@ class LaneStepper:
             update=_update(self.optimizer, averages=self.options.average > 0),
             augment=self.options.augment,
             mixes=self.options.mixup > 0,
-            sums=self._sums(),
+            sums=when_told(self.net) if self.ranks and self.ranks.fast else None,
         )
         self.chunks = plan.chunks
         self.machine = Machine(plan, self.workers, self.ranks)
@@ -124,13 +130,6 @@ class LaneStepper:
             (self.machine.view(place, self.state[name].shape), self.state[name])
             for name, place in plan.memories.items()
         ]
-
-    def _sums(self) -> Sums | None:
-        """Say whether and when ranks add up their gradients: large ones while they go back."""
-        if self.ranks is None or not self.ranks.fast:
-            return None
-        values = sum(array.size for array in self.net.parameters.values())
-        return "layer" if values >= _LARGE else "end"
 
     def begin(self) -> None:
         """Read the network's arrays and the optimizer's state."""
