@@ -49,7 +49,6 @@ from scaling_model import (
 from scaling_nets import NETWORKS
 from tables import console, progress, table
 
-
 BATCHES, FEW = (64, 256, 1024), (64, 256)
 RANKS = {"": (1,), "exact": (2, 4, 16), "fast": (2, 16, 1024)}
 SLOW = 0.05  # seconds of a step on 64 images, from which on a network is measured with few images
@@ -170,10 +169,16 @@ def show_exchanges(found: dict[str, Any]) -> None:
         said = found["tcp"][0].seconds(each, count, network)
         errors.append(abs(said / seconds - 1))
         size = f"{4e-3 * each.own:,.1f}"
-        times = (f"{1e3 * seconds:.2f}", f"{1e3 * said:.2f}", f"{100 * (said / seconds - 1):+.0f} %")
+        times = (
+            f"{1e3 * seconds:.2f}",
+            f"{1e3 * said:.2f}",
+            f"{100 * (said / seconds - 1):+.0f} %",
+        )
         shown.add_row(network.name, str(count), each.kind, size, *times)
     console.print("", shown)
-    console.print(f"median error {percent(statistics.median(errors))}, largest {percent(max(errors))}")
+    console.print(
+        f"median error {percent(statistics.median(errors))}, largest {percent(max(errors))}"
+    )
 
 
 def show_training(found: dict[str, Any]) -> None:
@@ -195,10 +200,16 @@ def show_training(found: dict[str, Any]) -> None:
             shares = (percent(first * work / 2 / seconds), percent(one * work / 2 / said))
         errors.append(abs(said / seconds - 1))
         sums = "one rank" if case["alone"] else case["sums"]
-        times = (f"{1e3 * seconds:.2f}", f"{1e3 * said:.2f}", f"{100 * (said / seconds - 1):+.0f} %")
+        times = (
+            f"{1e3 * seconds:.2f}",
+            f"{1e3 * said:.2f}",
+            f"{100 * (said / seconds - 1):+.0f} %",
+        )
         shown.add_row(place, case["net"], sums, str(batch), *times, *shares)
     console.print("", shown)
-    console.print(f"median error {percent(statistics.median(errors))}, largest {percent(max(errors))}")
+    console.print(
+        f"median error {percent(statistics.median(errors))}, largest {percent(max(errors))}"
+    )
 
 
 def networks(found: dict[str, Any]) -> list[tuple[Link, Wire]]:
@@ -254,7 +265,9 @@ def save(found: dict[str, Any], path: Path) -> None:
 def read(path: Path) -> dict[str, Any]:
     """Return what ``save`` wrote."""
     text = json.loads(path.read_text())
-    found = {name: (Wire(**text[name][0]), text[name][1]) for name in ("memory", "tcp") if name in text}
+    found = {
+        name: (Wire(**text[name][0]), text[name][1]) for name in ("memory", "tcp") if name in text
+    }
     compute = {
         name: ({sums: Compute(**each) for sums, each in terms.items()}, off)
         for name, (terms, off) in text["compute"].items()
@@ -320,14 +333,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("nets", nargs="*", default=list(NETWORKS), help=", ".join(NETWORKS))
+    parser.add_argument("nets", nargs="*", help=", ".join(NETWORKS))
+    parser.add_argument("--quick", action="store_true", help="small alone")
     parser.add_argument("--threads", type=int, default=2, help="of a node to predict for")
     parser.add_argument("--batch", type=int, default=1024, help="images, strong scaling")
     parser.add_argument("--share", type=int, default=256, help="images a node, weak scaling")
     parser.add_argument("--save", type=Path, help="a file for the terms")
     parser.add_argument("--terms", type=Path, help="such a file, in place of measuring")
     chosen = parser.parse_args()
-    unknown = [name for name in chosen.nets if name not in NETWORKS]
+    names = chosen.nets or (["small"] if chosen.quick else list(NETWORKS))
+    unknown = [name for name in names if name not in NETWORKS]
     if unknown:
         parser.error(f"unknown network {unknown[0]!r}; there are {', '.join(NETWORKS)}")
     if chosen.terms:
@@ -336,7 +351,7 @@ def main() -> None:
         load, cores = os.getloadavg()[0], os.cpu_count() or 1
         if load > 0.5:
             console.print(f"{load:.1f} of {cores} cores are taken by other programs: wait for them")
-        found = measure(chosen.nets)
+        found = measure(names)
         if chosen.save:
             save(found, chosen.save)
         if "tcp" in found:

@@ -29,8 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_CONTROL, _DATA = "198.18.0", "198.19.0"  # addresses for measurements, RFC 2544
-_NAME = "fbhost"
+_CONTROL, _DATA = "198.18", "198.19.0"  # addresses for measurements, RFC 2544
 _MTU = 9000
 _BURST = 16_000  # bytes that may go at once
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
@@ -90,9 +89,20 @@ def mpiexec() -> str:
     return found
 
 
-def start(ranks: int, command: Sequence[str], options: Sequence[str] = (), seconds: int = 300) -> None:
+def start(
+    ranks: int, command: Sequence[str], options: Sequence[str] = (), seconds: int = 300
+) -> None:
     """Run a command in so many processes, by mpiexec."""
-    every = [mpiexec(), "-n", str(ranks), "--bind-to", "none", "--oversubscribe", *options, *command]
+    every = [
+        mpiexec(),
+        "-n",
+        str(ranks),
+        "--bind-to",
+        "none",
+        "--oversubscribe",
+        *options,
+        *command,
+    ]
     process = subprocess.Popen(  # noqa: S603
         every,
         stdin=subprocess.DEVNULL,
@@ -122,7 +132,9 @@ class Hosts:
     """
 
     def __init__(self, count: int, *, delay: float = 0.0) -> None:
-        self.names = [f"{_NAME}{n}" for n in range(1, count + 1)]
+        self._own = f"fb{os.getpid()}"  # several programs have hosts of their own
+        self._control = f"{_CONTROL}.{os.getpid() % 256}"
+        self.names = [f"{self._own}h{n}" for n in range(1, count + 1)]
         self._delay = delay
         self._stack = contextlib.ExitStack()
 
@@ -140,15 +152,15 @@ class Hosts:
     def _make(self) -> None:
         bridges = ["control"] if self._delay else ["control", "data"]
         for kind in bridges:
-            run("ip", "link", "add", f"fb{kind}", "type", "bridge")
-            self._stack.callback(run, "ip", "link", "del", f"fb{kind}")
-            run("ip", "link", "set", "dev", f"fb{kind}", "up", "mtu", str(_MTU))
-        run("ip", "addr", "add", f"{_CONTROL}.254/24", "dev", "fbcontrol")
+            run("ip", "link", "add", self._own + kind[0], "type", "bridge")
+            self._stack.callback(run, "ip", "link", "del", self._own + kind[0])
+            run("ip", "link", "set", "dev", self._own + kind[0], "up", "mtu", str(_MTU))
+        run("ip", "addr", "add", f"{self._control}.254/24", "dev", self._own + "c")
         cards: list[int] = []
         for number, host in enumerate(self.names, 1):
             run("ip", "netns", "add", host)
             self._stack.callback(_end, host)
-            for kind, network in (("control", _CONTROL), ("data", _DATA)):
+            for kind, network in (("control", self._control), ("data", _DATA)):
                 if kind in bridges:
                     self._join(host, kind, number)
                 else:
@@ -166,15 +178,16 @@ class Hosts:
 
     def _join(self, host: str, kind: str, number: int) -> None:
         """Give a host a card that a bridge here joins with those of the others."""
-        end = f"fb{kind[0]}{number}"
+        end = f"{self._own}{kind[0]}{number}"
         run("ip", "link", "add", end, "type", "veth", "peer", "name", kind, "netns", host)
-        run("ip", "link", "set", "dev", end, "mtu", str(_MTU), "master", f"fb{kind}", "up")
+        self._stack.callback(run, "ip", "link", "del", end)  # a host's end goes with it only later
+        run("ip", "link", "set", "dev", end, "mtu", str(_MTU), "master", self._own + kind[0], "up")
 
     def _tap(self, host: str, number: int) -> int:
         """Give a host a card whose frames are read and written here; return its file."""
         file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         self._stack.callback(os.close, file)
-        name = f"fbtap{number}"
+        name = f"{self._own}t{number}"
         request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI)
         fcntl.ioctl(file, _TUNSETIFF, request)
         run("ip", "link", "set", "dev", name, "address", f"02:00:00:00:00:{number:02x}")
@@ -194,7 +207,7 @@ class Hosts:
         options = [
             *("--host", ",".join(self.names), "--map-by", "node"),
             *("--prtemca", "plm_ssh_agent", str(self._agent)),
-            *("--prtemca", "prte_if_include", f"{_CONTROL}.0/24"),
+            *("--prtemca", "prte_if_include", f"{self._control}.0/24"),
             *("--mca", "pml", "ob1", "--mca", "btl", "tcp,self"),
             *("--mca", "btl_tcp_if_include", f"{_DATA}.0/24"),
         ]

@@ -112,7 +112,9 @@ def exchanges(net: Network, batch: int, ranks: int, sums: Sums) -> tuple[list[To
         parts += [(4, False)] if segment.has_loss else []
         if parts:
             floats = sum(size * (chunks if by_chunk else blocks) for size, by_chunk in parts)
-            own, least = (sum(size * n[by_chunk] for size, by_chunk in parts) for n in (first, last))
+            own, least = (
+                sum(size * n[by_chunk] for size, by_chunk in parts) for n in (first, last)
+            )
             found.append(Told("gather", floats, own, least, waits))
             waits = 0.0
         if segment.sums:

@@ -238,7 +238,7 @@ def test_warmup_without_a_compiler(monkeypatch):
     assert ran.stderr == "error: NUMBA_DISABLE_JIT is set: there is nothing to compile\n"
 
 
-@pytest.mark.parametrize("script", ["training", "inference", "growth", "start"])
+@pytest.mark.parametrize("script", ["training", "inference", "growth", "start", "scaling"])
 def test_scripts_say_how_they_are_used(script):
     command = [sys.executable, BENCHMARKS / f"{script}.py", "--help"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -8,14 +8,16 @@ from typing import Any
 from fullback.errors import OptionError
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+_SLURM_SIZES = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK")
 
 
 def size() -> int:
     """Return how many processes were started together, by what their launcher has left to read."""
-    names = [*_SIZES, *(["SLURM_NTASKS"] if "PMIX_RANK" in os.environ else [])]
+    # PMIx tells the rank alone. An mpiexec in a job of SLURM inherits the job's numbers of tasks.
+    names = [*_SIZES, *(_SLURM_SIZES if "PMIX_RANK" in os.environ else ())]
     found = [os.environ.get(name, "") for name in names]
-    return max([int(text) for text in found if text.isdecimal()], default=1)
+    return next((int(text) for text in found if text.isdecimal()), 1)
 
 
 def rank() -> int:
