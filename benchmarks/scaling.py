@@ -6,7 +6,8 @@
    (``scaling_hosts.py``), give those of communication by TCP; exchanges on this machine those of
    shared memory.
 3. Training with ``fit(comm=)`` is timed on the cores here and between hosts, at delays and
-   bandwidths that no term was fitted to, and shown beside what the model says (``scaling_model.py``).
+   bandwidths that no term was fitted to, and shown beside what the model (``scaling_model.py``)
+   says.
 4. The model says how 2 to 1,024 nodes would do.
 
     python benchmarks/scaling.py                       # some five minutes; hosts need root
@@ -351,7 +352,10 @@ def main() -> None:
         load, cores = os.getloadavg()[0], os.cpu_count() or 1
         if load > 0.5:
             console.print(f"{load:.1f} of {cores} cores are taken by other programs: wait for them")
-        found = measure(names)
+        try:
+            found = measure(names)
+        except scaling_hosts.CommandError as error:
+            sys.exit(f"error: {error}")
         if chosen.save:
             save(found, chosen.save)
         if "tcp" in found:

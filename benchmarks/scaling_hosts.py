@@ -114,9 +114,11 @@ def start(
     )
     try:
         said, _ = process.communicate(timeout=seconds)
-    except BaseException:
+    except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise CommandError(f"mpiexec did not end within {seconds} s") from None
         raise
     if process.returncode:
         raise CommandError(f"mpiexec ended with {process.returncode}: {said.strip()[-2000:]}")

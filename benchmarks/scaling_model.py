@@ -125,7 +125,7 @@ def exchanges(net: Network, batch: int, ranks: int, sums: Sums) -> tuple[list[To
 
 
 def _shares_of_work(net: Network, plan: Plan) -> list[float]:
-    """Return each phase's share of the blocks' work, by multiply-adds; backward they count twice."""
+    """Return each phase's share of the blocks' work, by multiply-adds; twice for backward."""
     shapes = (net.input_shape, *net.shapes)
     work = {
         name: layer.multiply_adds(shape)
@@ -271,13 +271,13 @@ def fit_compute(
     found: dict[str, Compute] = {}
     off = []
     for sums in ("", "exact", "fast"):
-        ways = [way[1:] for way in times if way[0] == sums]
+        ways = [way for way in times if way[0] == sums]
         rows = []
-        for batch, ranks in ways:
+        for _, batch, ranks in ways:
             chunks, blocks = plan_of(net, batch, sums).chunks, -(-batch // LANES)
             most = busiest(batch, ranks, 1, chunks, "fast" if sums == "fast" else "exact")
             rows.append([most, blocks, 1.0, ranks] if sums else [most, 0.0, 1.0, 0.0])
-        (block, alike, once, node), error = fitted(rows, [times[sums, *way] for way in ways])
+        (block, alike, once, node), error = fitted(rows, [times[way] for way in ways])
         step = min(once, found[""].step) if sums else once
         found[sums] = Compute(block, alike, step, once - step, node)
         off.append(error)
