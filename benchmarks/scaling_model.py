@@ -39,8 +39,8 @@ Kind: TypeAlias = Literal["gather", "add"]
 Row: TypeAlias = NDArray[np.float64]
 
 EAGER = 2**16
-"""Bytes from which on Open MPI asks the receiver first (``btl_tcp_eager_limit``), and so does its
-sum of 4 or more ranks change from a tree to halves (``nbc_iallreduce.c``)."""
+"""Bytes from which on Open MPI asks the receiver first (``btl_tcp_eager_limit``), and its sum of 4
+or more ranks changes from a tree to halves (``nbc_iallreduce.c``)."""
 
 NODES = tuple(2**n for n in range(1, 11))
 LEAST = 0.5
@@ -160,20 +160,23 @@ def busiest(batch: int, ranks: int, threads: int, chunks: int, sums: Sums = "exa
 
 def _rounds(size: float) -> int:
     """Return how often something crosses the network for a message: asked for, answered, sent."""
-    return 1 if size <= EAGER else 3
+    return 1 if size < EAGER else 3
 
 
-def gathered(floats: int, own: int, least: int, ranks: int) -> tuple[int, int, int]:
+def gathered(floats: int, own: int, least: int, ranks: int) -> tuple[int, int, int, int]:
     """Return rounds, messages and bytes of a rank that gathers: all send to all, at once.
 
-    The busiest way counts: out of the rank with the largest part, or into that with the smallest.
+    The bytes are those of the busiest way, out of the rank with the largest part or into that with
+    the smallest; and what a rank handles, which is both.
     """
-    most = 4 * max(own * (ranks - 1), floats - least)
-    return _rounds(4 * own), ranks - 1, most
+    out, into = 4 * own * (ranks - 1), 4 * (floats - least)
+    return _rounds(4 * own), ranks - 1, max(out, into), out + into
 
 
-def added(floats: int, ranks: int) -> tuple[int, int, int]:
+def added(floats: int, ranks: int) -> tuple[int, int, int, int]:
     """Return rounds, messages and bytes, one after the other, of a sum over ranks.
+
+    The bytes are counted as those of ``gathered`` are; either way they are the same.
 
     Few ranks, or few numbers, go up and down a binomial tree as a whole. Otherwise ranks exchange
     halves, quarters, ... and what they have added up back again (Rabenseifner); those beyond a
@@ -182,23 +185,22 @@ def added(floats: int, ranks: int) -> tuple[int, int, int]:
     size = 4 * floats
     if ranks < 4 or size < EAGER:
         steps = 2 * math.ceil(math.log2(ranks))
-        return steps * _rounds(size), steps, steps * size
+        return steps * _rounds(size), steps, steps * size, steps * size
     halvings = int(math.log2(ranks))
     parts = [size / 2**n for n in range(1, halvings + 1)] * 2
     if ranks != 2**halvings:
         parts += [size, size]
-    return sum(map(_rounds, parts)), len(parts), round(sum(parts))
+    return sum(map(_rounds, parts)), len(parts), round(sum(parts)), round(sum(parts))
 
 
-def features(told: Told, ranks: int, link: Link) -> Row:
-    """Return what the terms of a `Wire` are multiplied by."""
-    way = (
-        gathered(told.floats, told.own, told.least, ranks)
-        if told.kind == "gather"
-        else added(told.floats, ranks)
-    )
-    rounds, messages, size = way
-    return np.array([rounds * link.latency, size / link.bandwidth, rounds, messages, size])
+def features(told: Told, ranks: int, link: Link, crowd: float = 1.0) -> Row:
+    """Return what the terms of a `Wire` are multiplied by; so many hosts share each core."""
+    if told.kind == "gather":
+        rounds, messages, size, handled = gathered(told.floats, told.own, told.least, ranks)
+    else:
+        rounds, messages, size, handled = added(told.floats, ranks)
+    own = crowd * np.array([rounds, messages, handled])
+    return np.array([rounds * link.latency, size / link.bandwidth, *own])
 
 
 @dataclass(frozen=True)
@@ -217,10 +219,10 @@ class Wire:
     message: float
     byte: float
 
-    def seconds(self, told: Told, ranks: int, link: Link) -> float:
-        """Return what an exchange takes."""
+    def seconds(self, told: Told, ranks: int, link: Link, crowd: float = 1.0) -> float:
+        """Return what an exchange takes; so many hosts share each core."""
         terms = (self.late, self.full, self.round, self.message, self.byte)
-        return float(features(told, ranks, link) @ terms)
+        return float(features(told, ranks, link, crowd) @ terms)
 
 
 # Compute --------------------------------------------------------------------------------------
@@ -284,15 +286,15 @@ def fit_compute(
     return found, max(off)
 
 
-def fit_wire(rows: Iterable[tuple[Told, int, Link, float]]) -> tuple[Wire, float]:
-    """Return the terms of exchanges from (what is told, ranks, link, seconds).
+def fit_wire(rows: Iterable[tuple[Told, int, Link, float, float]]) -> tuple[Wire, float]:
+    """Return the terms of exchanges from (what is told, ranks, link, hosts a core, seconds).
 
     In memory, where there is no link, a message costs what a round does.
     """
     rows = list(rows)
-    table = np.array([features(told, ranks, link) for told, ranks, link, _ in rows])
-    taken = [seconds for *_, seconds in rows]
-    if all(link is MEMORY for _, _, link, _ in rows):
+    table = np.array([features(*row[:4]) for row in rows])
+    taken = [row[4] for row in rows]
+    if all(link is MEMORY for _, _, link, _, _ in rows):
         (each, byte), error = fitted(np.stack([table[:, 2] + table[:, 3], table[:, 4]], 1), taken)
         return Wire(1.0, 1.0, each, each, byte), error
     terms, error = fitted(table, taken)

@@ -11,10 +11,13 @@ def ten_million(seed: int = 0) -> Network:
     return Network.parse(layers, (1, 28, 28), seed=seed)
 
 
+LARGEST = "10 million"
+"""What takes too long for many turns."""
+
 NETWORKS: dict[str, Callable[[], Network]] = {
     "question": zoo.question,
     "small": zoo.small,
     "wide": zoo.wide,
     "deep": zoo.deep,
-    "10 million": ten_million,
+    LARGEST: ten_million,
 }

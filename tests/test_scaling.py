@@ -23,6 +23,7 @@ with pytest.MonkeyPatch.context() as patch:
     import ranks
     import scaling
     import scaling_hosts
+    import scaling_measure
     import scaling_model
 from scaling_model import (  # noqa: E402 -- found above
     ETHERNET_10,
@@ -114,17 +115,18 @@ def test_the_busiest_thread():
 
 def test_rounds_messages_and_bytes_by_hand():
     gathered, added = scaling_model.gathered, scaling_model.added
-    assert gathered(200, 100, 100, 2) == (1, 1, 400)
-    assert gathered(160, 10, 10, 16) == (1, 15, 600)
-    assert gathered(160, 10, 0, 32) == (1, 31, 1240), "those that have something send it to all"
-    assert gathered(80_000, 40_000, 40_000, 2) == (3, 1, 160_000), "large ones are asked for"
-    assert added(100, 2) == (2, 2, 800)  # up, and down
-    assert added(100, 8) == (6, 6, 2400)
-    assert added(100, 5) == (6, 6, 2400)
+    assert gathered(200, 100, 100, 2) == (1, 1, 400, 800)
+    assert gathered(160, 10, 10, 16) == (1, 15, 600, 1200)
+    # Those that have something send it to all.
+    assert gathered(160, 10, 0, 32) == (1, 31, 1240, 1240 + 640)
+    assert gathered(80_000, 40_000, 40_000, 2)[:3] == (3, 1, 160_000), "large ones are asked for"
+    assert added(100, 2) == (2, 2, 800, 800)  # up, and down
+    assert added(100, 8) == added(100, 5) == (6, 6, 2400, 2400)
     # 1 MB over 4 ranks: halves and quarters, there and back, of which none is small.
-    assert added(250_000, 4) == (12, 4, 1_500_000)
-    assert added(32_768, 4) == (4, 4, 196_608)
-    assert added(250_000, 5) == (18, 6, 3_500_000)
+    assert added(250_000, 4) == (12, 4, 1_500_000, 1_500_000)
+    assert added(32_768, 4)[:3] == (8, 4, 196_608), "64 KiB have a head as well, and are large"
+    assert added(16_384, 4)[:3] == (4, 4, 98_304)
+    assert added(250_000, 5)[:3] == (18, 6, 3_500_000)
 
 
 # Terms ----------------------------------------------------------------------------------------
@@ -155,15 +157,15 @@ def test_the_terms_of_exchanges_are_found_in_times_that_were_made_of_them():
     rng = np.random.default_rng(0)
     links = [Link("a", 0.0, 1e8), Link("b", 1e-3, 2e7), Link("c", 3e-4, 1e9)]
     rows = [
-        (told, size, link, WIRE.seconds(told, size, link))
+        (told, size, link, crowd, WIRE.seconds(told, size, link, crowd))
         for link in links
-        for size in (2, 4)
+        for size, crowd in ((2, 1.0), (4, 2.0))
         for told in exchanges_of_sizes(size)
     ]
     found, off = scaling_model.fit_wire(rows)
     assert off < 1e-6
     assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(WIRE), rel=1e-4)
-    rows = [(told, size, link, t * rng.uniform(0.95, 1.05)) for told, size, link, t in rows]
+    rows = [(*row[:4], row[4] * rng.uniform(0.95, 1.05)) for row in rows]
     found, off = scaling_model.fit_wire(rows)
     assert off < 0.05
     assert found.late == pytest.approx(WIRE.late, rel=0.2)
@@ -172,7 +174,7 @@ def test_the_terms_of_exchanges_are_found_in_times_that_were_made_of_them():
 
 def test_the_terms_of_shared_memory():
     made = Wire(1.0, 1.0, 5e-6, 5e-6, 3e-10)
-    rows = [(told, 2, MEMORY, made.seconds(told, 2, MEMORY)) for told in exchanges_of_sizes(2)]
+    rows = [(told, 2, MEMORY, 1.0, made.seconds(told, 2, MEMORY)) for told in exchanges_of_sizes(2)]
     found, _ = scaling_model.fit_wire(rows)
     assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(made))
 
@@ -256,21 +258,49 @@ def test_useful_nodes_are_half_used_and_faster():
 # The program ----------------------------------------------------------------------------------
 
 
-def test_terms_are_kept_and_predictions_shown(tmp_path, monkeypatch):
+def made_times(factor):
+    """Times as they are measured, made of terms."""
+    times = {}
+    for batch in (64, 256, 1024):
+        for sums, size in (("", 1), ("exact", 2), ("exact", 16), ("fast", 2), ("fast", 1024)):
+            kind = "fast" if sums == "fast" else "exact"
+            most = scaling_model.busiest(batch, size, 1, 16, kind)
+            compute = COMPUTE[sums].blocks(most) + COMPUTE[sums].rest(batch, size, 1)
+            times["compute", "small", sums, batch, size] = factor * compute
+    for setting in (None, *scaling.FITTED, *scaling.HELD_OUT):
+        link = MEMORY if setting is None else scaling.link(*setting)
+        for told in exchanges_of_sizes(2):
+            seconds = factor * WIRE.seconds(told, 2, link)
+            times["exchange", setting, 2, told.kind, told.own] = seconds
+    for setting in (None, scaling.HELD_OUT[0]):
+        for sums, seconds in (("", 5e-3), ("exact", 4e-3), ("fast", 3e-3)):
+            times["training", setting, "small", sums, 256] = factor * seconds
+    return times
+
+
+def test_what_was_measured_is_kept_and_of_several_files_the_fastest(tmp_path):
+    scaling.save(made_times(2.0), tmp_path / "slow.json")
+    scaling.save(made_times(1.0), tmp_path / "a.json")
+    assert scaling.load([tmp_path / "a.json"]) == made_times(1.0)
+    assert scaling.load([tmp_path / "slow.json", tmp_path / "a.json"]) == made_times(1.0)
+
+
+def test_what_is_shown(tmp_path, monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(scaling, "console", Console(file=out, width=200))
-    found = {"compute": {"small": (COMPUTE, 0.01)}, "tcp": (WIRE, 0.1), "memory": (WIRE, 0.1)}
-    scaling.save(found, tmp_path / "terms.json")
-    again = scaling.read(tmp_path / "terms.json")
-    assert again == found
-    scaling.show_terms(again)
-    scaling.show_predictions(again, 2, 1024, 256)
-    text = out.getvalue()
+    scaling.save(made_times(1.0), tmp_path / "a.json")
+    monkeypatch.setattr("sys.argv", ["scaling.py", "--load", str(tmp_path / "a.json")])
+    scaling.main()
+    text = " ".join(out.getvalue().split())
     assert "Largest useful number of nodes of 2 threads" in text
-    assert text.count("InfiniBand") >= 5
-    efficiency = model().strong(1024, 2, "exact", ETHERNET_10, WIRE)
-    row = " ".join(f"{100 * share:.0f}" for share in efficiency.values())
-    assert row in " ".join(text.split())
+    terms = scaling.terms_of(made_times(1.0))
+    for sums, compute in terms.compute["small"][0].items():
+        assert dataclasses.astuple(compute) == pytest.approx(dataclasses.astuple(COMPUTE[sums]))
+    net = Model(zoo.small(), terms.compute["small"][0])
+    efficiency = net.strong(1024, 2, "exact", ETHERNET_10, terms.tcp[0])
+    assert " ".join(f"{100 * share:.0f}" for share in efficiency.values()) in text
+    assert "small exact 256 4.00" in text
+    assert "62 %" in text, "of 5 ms alone and 4 ms together"
 
 
 def hosts_or_skip():
@@ -295,7 +325,7 @@ def test_hosts_talk_by_the_network_that_lies_between_them(delay):
         assert left()
         hosts.limit(bandwidth)
         cases = [{"what": what, "floats": n} for what in ("gather", "add") for n in (16, floats)]
-        times = scaling.ask(lambda command: hosts.start(command, 100), cases)
+        times = scaling_measure.ask(lambda command: hosts.start(command, 100), cases)
     assert not left()
     for case, seconds in zip(cases, times, strict=True):
         crossed = 1 if case["what"] == "gather" else 2
