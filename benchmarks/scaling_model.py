@@ -12,9 +12,9 @@ out; ``alike`` is what all nodes do for all blocks, ``step`` what they do once: 
 layer by layer; everything else waits. What is told follows from the program of a network
 (`exchanges`), its rounds and bytes from the algorithms of Open MPI 5 (`gathered`, `added`).
 
-Terms are fitted (`fitted`): none is negative, and relative errors count. What the model leaves out:
-nodes of different speeds, other traffic, links that several nodes share, the time for reading
-images, and that threads of one node share its memory's bandwidth.
+Terms are fitted (`fitted`): none is less than can be, and relative errors count. What the model
+leaves out: nodes of different speeds, other traffic, links that several nodes share, the time for
+reading images, and that threads of one node share its memory's bandwidth.
 """
 
 from __future__ import annotations
@@ -248,16 +248,21 @@ class Compute:
         return shared / threads + (self.pack + self.node * ranks if ranks > 1 else 0.0)
 
 
-def fitted(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> tuple[Row, float]:
-    """Return the terms, none negative, that fit seconds best, and how far they are off.
+def fitted(
+    rows: Sequence[Sequence[float]] | Row, seconds: Sequence[float], least: Sequence[float] = ()
+) -> tuple[Row, float]:
+    """Return the terms that fit seconds best, and how far they are off.
 
-    Every row counts by its relative error, of which the median is returned.
+    Every row counts by its relative error, of which the median is returned. No term is less than
+    the one in ``least``, or than nothing.
     """
     table, taken = np.array(rows, np.float64), np.array(seconds, np.float64)
-    scale = np.linalg.norm(table / taken[:, None], axis=0)
+    table = table / taken[:, None]
+    scale = np.linalg.norm(table, axis=0)
     scale[scale == 0] = 1.0
-    terms = nnls(table / taken[:, None] / scale, np.ones(len(taken)))[0] / scale
-    return terms, float(np.median(np.abs(table @ terms / taken - 1)))
+    lower = np.array(least or np.zeros(len(scale)))
+    terms = lower + nnls(table / scale, 1 - table @ lower)[0] / scale
+    return terms, float(np.median(np.abs(table @ terms - 1)))
 
 
 def fit_compute(
@@ -289,7 +294,8 @@ def fit_compute(
 def fit_wire(rows: Iterable[tuple[Told, int, Link, float, float]]) -> tuple[Wire, float]:
     """Return the terms of exchanges from (what is told, ranks, link, hosts a core, seconds).
 
-    In memory, where there is no link, a message costs what a round does.
+    Nothing is faster than the link. In memory, where there is none, a message costs what a round
+    does.
     """
     rows = list(rows)
     table = np.array([features(*row[:4]) for row in rows])
@@ -297,7 +303,7 @@ def fit_wire(rows: Iterable[tuple[Told, int, Link, float, float]]) -> tuple[Wire
     if all(link is MEMORY for _, _, link, _, _ in rows):
         (each, byte), error = fitted(np.stack([table[:, 2] + table[:, 3], table[:, 4]], 1), taken)
         return Wire(1.0, 1.0, each, each, byte), error
-    terms, error = fitted(table, taken)
+    terms, error = fitted(table, taken, (1.0, 1.0, 0.0, 0.0, 0.0))
     return Wire(*terms), error
 
 
