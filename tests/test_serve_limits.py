@@ -112,7 +112,7 @@ class TestConnections:
             assert answer(between)
             with Silent(server.port, 140, head(Content_Length=9) + b"{") as slow:
                 assert works(server)
-                assert ended(slow[0], 20)
+                assert any(ended(one, 1) for one in slow[:20])
                 between.sendall(REQUEST)
                 assert b'"predictions"' in answer(between)
 

@@ -29,6 +29,7 @@ _SPINS = 300  # looks before a rank that waits begins to sleep between them
 _SHORT, _LONG = 5e-5, 1e-3  # seconds that it sleeps
 _MANY_SLEEPS = 2000  # short ones, before the long ones
 _PATIENCE = 300.0  # seconds
+_GRACE = 5.0  # more, for all but rank 0, which says what happened before the others end it
 _JOIN = 5.0  # seconds for the thread that looks on, at the end
 _LARGE = 2**16  # floats, from which on a sum is helped along while this rank works
 
@@ -240,7 +241,7 @@ class Ranks:
             start = start or time.monotonic()
             time.sleep(_SHORT if looks < _MANY_SLEEPS else _LONG)
             since = max(start, self._alive) if for_first else start
-            if time.monotonic() - since > self._patience:
+            if time.monotonic() - since > self._patience + (0 if self.leads else _GRACE):
                 who = "rank 0" if for_first else "another rank"
                 self._leave(silent=True)
                 raise RankError(
