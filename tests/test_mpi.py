@@ -317,7 +317,7 @@ def test_a_rank_that_is_stopped_is_given_up(toy, tmp_path, rank):
     assert ended.code == 1
     told = ended.said("error: ")
     assert len(told) == (rank != 0)
-    assert all("has not answered for 2 s" in line for line in told)
+    assert all("another rank has not answered for 2 s" in line for line in told), told
 
 
 def test_ranks_that_are_killed_at_random_moments(toy, tmp_path):
