@@ -23,7 +23,7 @@ from fullback.errors import DataError
 from fullback.mapped import gathered, mapped_file
 from fullback.memory import available_memory, gibibytes
 
-AT_ONCE = 2**25  # bytes that are copied together
+_AT_ONCE = 2**25  # bytes that are copied together
 _HEADER = 128  # bytes of the header of an .npy file, whatever its shape
 _LITTLE = 2**26  # bytes, for which nothing is asked
 _HOLE = 2**12  # bytes of an image, from which on it is worth a hole if it is black
@@ -187,12 +187,10 @@ class Files:
         """See Store. The images are read in the order of their file, so many at a time."""
         size = images[:1].nbytes
         self.require_room(size * len(places), f"{what}: images of which some are kept for testing")
-        rows = FileRows(self, images.shape[1:], images.dtype)
-        step = max(1, AT_ONCE // size)
-        starts = range(0, len(places), step)
+        rows, starts = FileRows(self, images.shape[1:], images.dtype), parts(len(places), images)
         text = f"{len(places):,} images in their order"
         for start in shown(starts, text, len(starts), progress=self.progress):
-            part = places[start : start + step]
+            part = places[start : start + starts.step]
             order = np.argsort(part)
             block = np.empty((len(part), *images.shape[1:]), images.dtype)
             block[order] = gathered(images, part[order])
@@ -265,9 +263,9 @@ class FileRows:
         self.files.require_room(4 * bytes_.nbytes, f"{len(bytes_):,} images of floats")
         self._begin(np.dtype(np.float32))
         self.count = 0
-        step = max(1, AT_ONCE // max(1, bytes_[:1].nbytes))
-        for start in range(0, len(bytes_), step):
-            self.append(_as_floats(bytes_[start : start + step]))
+        starts = parts(len(bytes_), bytes_)
+        for start in starts:
+            self.append(_as_floats(bytes_[start : start + starts.step]))
         del bytes_
         path.unlink()
 
@@ -283,6 +281,11 @@ class FileRows:
         if 0 in shape:  # which cannot be mapped
             return np.empty(shape, self.dtype)
         return np.memmap(self.path, self.dtype, "r", _HEADER, shape)
+
+
+def parts(count: int, images: NDArray[Any]) -> range:
+    """Return where the parts begin in which so many images like these are copied."""
+    return range(0, count, max(1, _AT_ONCE // max(1, images[:1].nbytes)))
 
 
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

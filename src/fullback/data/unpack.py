@@ -20,7 +20,7 @@ from fullback.data.image_files.image_file import Resize
 from fullback.data.load import chosen_split, load_with
 from fullback.data.options import ReadOptions
 from fullback.data.progress import shown
-from fullback.data.store import AT_ONCE, FileRows, Files
+from fullback.data.store import FileRows, Files, parts
 from fullback.data.unpacked import NAME, About
 from fullback.errors import DataError, InputError
 
@@ -198,10 +198,9 @@ def _settle(files: Files, name: str, array: NDArray[Any]) -> None:
     if files.settle(array, path):
         return
     rows = FileRows(files, array.shape[1:], array.dtype)
-    step = max(1, AT_ONCE // max(1, array[:1].nbytes))
-    starts = range(0, len(array), step)
+    starts = parts(len(array), array)
     for start in shown(starts, f"{name}.npy", len(starts), progress=files.progress):
-        rows.append(array[start : start + step])
+        rows.append(array[start : start + starts.step])
     rows.array()
     rows.path.rename(path)
 

@@ -39,42 +39,36 @@ def dead_units(net: Model, x: ArrayLike) -> dict[str, NDArray[np.intp]]:
     ShapeError, InputError
         The images do not fit the network.
     """
-    return Activity(net).dead(net.check_images(x))
+    return _dead(net, net.check_images(x))
 
 
-class Activity:
-    """Which units of a network's ReLU layers answer.
+def _dead(net: Model, images: Array) -> dict[str, NDArray[np.intp]]:
+    """Return the dead units by layer, on checked images.
 
     On the lane engine they are told by their means over an image: 0 for a channel that is 0
     everywhere.
     """
+    if not any(layer.rectifies for layer in net.layers):
+        return {}
+    if net.choose_engine(None) == "lanes":
+        from fullback.engine.lanes import unit_means
 
-    def __init__(self, net: Model) -> None:
-        self.net = net
-        self.rectifiers = [index for index, layer in enumerate(net.layers) if layer.rectifies]
+        means = unit_means(net, images)
+        alive = {name: (found != 0).any(axis=0) for name, found in means.items()}
+    else:
+        alive = _alive_by_reference(net, images)
+    return {name: np.flatnonzero(~units) for name, units in alive.items() if not units.all()}
 
-    def dead(self, images: Array) -> dict[str, NDArray[np.intp]]:
-        """Return the dead units by layer, on checked images."""
-        if not self.rectifiers:
-            return {}
-        if self.net.choose_engine(None) == "lanes":
-            from fullback.engine.lanes import unit_means
 
-            means = unit_means(self.net, images)
-            alive = {name: (found != 0).any(axis=0) for name, found in means.items()}
-        else:
-            alive = self._reference(images)
-        return {name: np.flatnonzero(~units) for name, units in alive.items() if not units.all()}
-
-    def _reference(self, images: Array) -> dict[str, NDArray[np.bool_]]:
-        names, shapes = self.net.names, self.net.shapes
-        alive = {names[index]: np.zeros(shapes[index][0], bool) for index in self.rectifiers}
-        for batch in in_batches(images):
-            activations, _ = forward_batch(self.net, batch)
-            for index in self.rectifiers:
-                y = activations[index + 1]
-                alive[names[index]] |= (y != 0).any(axis=(0, *range(2, y.ndim)))
-        return alive
+def _alive_by_reference(net: Model, images: Array) -> dict[str, NDArray[np.bool_]]:
+    rectifiers = [index for index, layer in enumerate(net.layers) if layer.rectifies]
+    alive = {net.names[index]: np.zeros(net.shapes[index][0], bool) for index in rectifiers}
+    for batch in in_batches(images):
+        activations, _ = forward_batch(net, batch)
+        for index in rectifiers:
+            y = activations[index + 1]
+            alive[net.names[index]] |= (y != 0).any(axis=(0, *range(2, y.ndim)))
+    return alive
 
 
 class DeadUnitWatch(Listener):
@@ -92,7 +86,7 @@ class DeadUnitWatch(Listener):
     stage = Stage.JUDGE
 
     def __init__(self, net: Model, data: TrainingData, epochs: int) -> None:
-        self.net, self.activity, order = net, Activity(net), data.order
+        self.net, order = net, data.order
         most = sample_size(data.images, _MOST)
         count = min(len(order), most, max(_FEWEST, len(order) * epochs // _PART))
         some = order[np.linspace(0, len(order) - 1, count).astype(int)]
@@ -106,11 +100,11 @@ class DeadUnitWatch(Listener):
         self._trained += self._an_epoch
         if self._trained >= _EVERY:
             self._trained = 0
-            self._warn(self.activity.dead(self.images), layers_only=True)
+            self._warn(_dead(self.net, self.images), layers_only=True)
 
     def finish(self, history: History) -> None:
         """Give the history the dead units, and warn where more than half of a layer's are dead."""
-        history.dead_units = self.activity.dead(self.images)
+        history.dead_units = _dead(self.net, self.images)
         self._warn(history.dead_units, layers_only=False)
 
     def _warn(self, found: Mapping[str, NDArray[np.intp]], *, layers_only: bool) -> None:
@@ -141,7 +135,7 @@ def broken(net: Model, images: Array) -> str | None:
 
     A whole ReLU layer is dead for checked images, or the network's answers are not finite.
     """
-    for name, units in Activity(net).dead(images[:_MOST]).items():
+    for name, units in _dead(net, images[:_MOST]).items():
         if len(units) == net.shapes[net.names.index(name)][0]:
             return f"{name} is dead: it answers 0 to every image, so that all get the same answer"
     try:

@@ -11,6 +11,7 @@ and results cannot depend on it. Where a thread is too slow, training waits as i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -105,19 +106,17 @@ class ReadAhead(contextlib.AbstractContextManager["ReadAhead"]):
         whether it still is.
         """
         assert self.rows is not None  # noqa: S101 -- else there is no thread
-        rows, cold = self.rows, ADVISES
-        before = self.order[:0]
+        rows, cold = self.rows, True
+        none = before = self.order[:0]
         with opened(rows.path) as file:
-            for part in self._parts(rows.size):
+            for part in itertools.chain(self._parts(rows.size), [none]):
                 check_files(self.images)
                 waits = _disk_reads()
                 if cold and file is not None:
                     advise(file, rows, part)
-                _touch(rows, before[:: 1 if cold or not ADVISES else _PROBED])
-                cold = ADVISES and _disk_reads() > waits
+                _touch(rows, before[:: 1 if cold else _PROBED])
+                cold = not ADVISES or _disk_reads() > waits
                 before = part
-            check_files(self.images)
-            _touch(rows, before[:: 1 if cold or not ADVISES else _PROBED])
 
     def _parts(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Yield the images that come next, in the order of the file, when it is time for them."""
